@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Thin targets over tools/bootstrap, which does the same where make is missing.
+# Arguments go in ARGS: make test ARGS='-k series'.  Where the exit code matters
+# call the script: make turns any failure into a 2 of its own.
+
+.PHONY: help run test check-all bench doctor clean
+
+help:
+	@echo 'make run        the verdict on the queue, patch by patch'
+	@echo 'make test       the tests of the project, one real lane of each suite'
+	@echo 'make check-all  every base, guest and scenario'
+	@echo 'make bench      how fast it is, as ratios'
+	@echo 'make doctor     what this machine has and lacks'
+	@echo 'make clean      remove .venv and the caches of the Python tools;'
+	@echo '                sources, builds and results are elsewhere: see doctor'
+
+run test check-all bench doctor:
+	@tools/bootstrap $@ $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tools/*.egg-info
+	find tools -name __pycache__ -prune -exec rm -rf {} +
