@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: parse arguments, call one function, print.  No logic."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from iommuq import __version__, progress
+from iommuq.cli.base import base
+from iommuq.cli.bench import bench
+from iommuq.cli.doctor import doctor
+from iommuq.cli.queue import queue
+from iommuq.cli.suites import kunit, run
+from iommuq.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="iommuq")
+@click.option("--debug", is_flag=True, help="Log every command, and show tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+def cli(debug: bool, quiet: bool) -> None:
+    """Apply, build, test and prove a Linux IOMMU patch queue, patch by patch."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    progress.configure(quiet=quiet)
+
+
+for _command in (run, kunit, queue, base, doctor, bench):
+    cli.add_command(_command)
+
+
+def _terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
+    # The same way out as Ctrl-C: every process that was started is ended.
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that its outcome stands for."""
+    debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except IommuqError as error:
+        if debug:
+            raise
+        _say(f"iommuq: {error.what}", error.hint)
+        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(EXIT_USER)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "iommuq"
+        _say(f"iommuq: {error.format_message()}", f"{command} --help")
+        sys.exit(EXIT_USER)
+    except click.ClickException as error:
+        _say(f"iommuq: {error.format_message()}", "")
+        sys.exit(EXIT_USER)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        _say("iommuq: interrupted", "")
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"iommuq: {where}{error.strerror or error}", "`iommuq doctor` shows room and rights")
+        sys.exit(EXIT_INFRA)
+
+
+def _say(what: str, hint: str) -> None:
+    print(what, file=sys.stderr)
+    if hint:
+        print(f"  ({hint})", file=sys.stderr)

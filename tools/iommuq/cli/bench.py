@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommuq bench``."""
+
+from __future__ import annotations
+
+import click
+
+from iommuq.workspace import DEFAULT_BASE
+
+
+@click.command()
+@click.argument("base", default=DEFAULT_BASE)
+def bench(base: str) -> None:
+    """Measure this tool against kunit.py on BASE, in one run; takes ten minutes."""
+    from iommuq.bench import run_bench
+
+    run_bench(base)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommuq run`` and ``iommuq kunit``."""
+
+from __future__ import annotations
+
+import click
+
+from iommuq import arches
+from iommuq.suites.kunit import LIMIT
+from iommuq.workspace import DEFAULT_BASE
+
+_arch = click.option(
+    "--arch",
+    type=click.Choice(arches.names()),
+    default="um",
+    show_default=True,
+    help="What to build for: um is fastest, x86_64 runs under QEMU.",
+)
+_limit = click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=LIMIT,
+    show_default=True,
+    help="Seconds that one boot may take.",
+)
+
+
+@click.command()
+@click.argument("base", default=DEFAULT_BASE)
+@_arch
+@_limit
+def run(base: str, arch: str, timeout: float) -> int:
+    """Test every step of the queue of BASE and print the table of verdicts."""
+    # Here and not above: --help and a bad argument need none of it.
+    from iommuq.commands import run_matrix
+
+    return run_matrix(base, arches.get(arch), timeout)
+
+
+@click.command()
+@click.argument("base", default=DEFAULT_BASE)
+@click.argument("filters", nargs=-1, metavar="[FILTER]...")
+@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
+@_arch
+@_limit
+def kunit(
+    base: str, filters: tuple[str, ...], at: str | None, again: bool, arch: str, timeout: float
+) -> int:
+    """Run the KUnit suites on BASE with its queue applied.
+
+    FILTER is a suite or suite.case, with * and ?.
+    """
+    from iommuq.commands import run_suites
+
+    return run_suites(base, at, arches.get(arch), filters, timeout, again)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The errors that iommuq raises, and the exit code each stands for.
+
+Three roots: the user asked for something that cannot be (`UserError`), the
+code under test is not as it should be (`VerdictError`), the machine let us
+down (`InfraError`).  ``iommuq.cli`` turns them into one or two lines and an
+exit code; nothing else in the package exits.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_VERDICT = 1
+EXIT_USER = 2
+EXIT_INFRA = 3
+EXIT_INTERRUPTED = 130
+
+
+class IommuqError(Exception):
+    """Base of every error with an exit code of its own.
+
+    :param what: what is wrong and where, in one line.
+    :param hint: what to do next, in one line; may be empty.
+    """
+
+    exit_code = EXIT_INFRA
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.hint})" if self.hint else self.what
+
+
+class UserError(IommuqError):
+    """A bad argument or a malformed file of the user's."""
+
+    exit_code = EXIT_USER
+
+
+class VerdictError(IommuqError):
+    """The code under test failed: it does not apply, build or pass."""
+
+    exit_code = EXIT_VERDICT
+
+
+class InfraError(IommuqError):
+    """A tool is missing, a guest was lost, the disk is full, and the like."""
+
+    exit_code = EXIT_INFRA
+
+
+class ToolMissing(InfraError):
+    """A program that is needed is not installed."""
+
+
+class DiskFull(InfraError):
+    """There was no room left where something had to be written."""
+
+
+class CommandFailed(InfraError):
+    """A program ended with a status that the caller did not expect."""
+
+    def __init__(self, what: str, *, hint: str = "", returncode: int = 1, output: str = "") -> None:
+        super().__init__(what, hint=hint)
+        self.returncode = returncode
+        self.output = output
+
+
+class CommandTimeout(InfraError):
+    """A program did not end within its limit and was ended."""

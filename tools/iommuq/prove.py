@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Walk a queue from the baseline to its last patch: what does each patch do?
+
+Every step is built and runs the suite; a step that fails to build does not keep
+the later ones from being tried.  The outcome is a table of verdicts, and whether
+the queue is as it should be.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from iommuq.arches import Arch
+from iommuq.build import Fragments, build_image
+from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
+from iommuq.known import KnownFailures, Verdict, judge
+from iommuq.known import Step as KnownStep
+from iommuq.report.matrix import Column, Matrix, build
+from iommuq.results import Run
+from iommuq.suites.kunit import Subject, run_kunit
+from iommuq.tree import Step
+from iommuq.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step.
+
+    :ivar run: the results, None if there is no kernel to run.
+    :ivar failure: why there is none.
+    :ivar verdicts: by test, with known failures taken into account.
+    :ivar warnings: compiler warnings that the step before did not have.
+    """
+
+    step: Step
+    run: Run | None = None
+    failure: VerdictError | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All steps of a queue."""
+
+    outcomes: tuple[Outcome, ...]
+    matrix: Matrix
+
+    @property
+    def findings(self) -> list[str]:
+        """What is not as it should be, one line each; empty if all is well."""
+        found = []
+        for outcome in self.outcomes:
+            label = outcome.step.label
+            if outcome.failure is not None:
+                found.append(f"{label}: {outcome.failure}")
+            found += [f"{label} adds a warning: {text}" for text in outcome.warnings]
+            listed = (Verdict.UNEXPECTED_PASS, Verdict.EXPIRED)
+            found += [
+                f"{label}: {test}: {verdict.value}"
+                for test, verdict in outcome.verdicts.items()
+                if verdict in listed
+            ]
+        for change in self.matrix.changes:
+            found += [f"{change.column.label} breaks {test}" for test in change.broke]
+        last = self.outcomes[-1]
+        found += [
+            f"{test} fails with the whole queue applied"
+            for test, verdict in last.verdicts.items()
+            if verdict is Verdict.FAILED
+        ]
+        # A test that the last patch breaks is named once.
+        return list(dict.fromkeys(found))
+
+    @property
+    def errors(self) -> list[str]:
+        """What the infrastructure failed to tell, one line each."""
+        return [
+            f"{outcome.step.label}: {test}: no verdict"
+            for outcome in self.outcomes
+            for test, verdict in outcome.verdicts.items()
+            if verdict is Verdict.ERROR
+        ]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that the proof stands for."""
+        if self.findings:
+            return EXIT_VERDICT
+        return EXIT_INFRA if self.errors else EXIT_OK
+
+
+def judge_run(
+    run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str
+) -> dict[str, Verdict]:
+    """Judge the results of a run against the list of known failures.
+
+    :param steps: all steps of the base's queue, in order.
+    """
+    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
+    today = datetime.date.today()
+    verdicts = {}
+    for result in run.results:
+        entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
+        verdicts[result.test] = judge(result, entry, today)
+    return verdicts
+
+
+def known_steps(steps: Sequence[Step]) -> list[KnownStep]:
+    """Return steps as the list of known failures names them."""
+    return [KnownStep(step.label, step.patch.name if step.patch else "") for step in steps]
+
+
+def prove(
+    workspace: Workspace,
+    arch: Arch,
+    fragments: Fragments,
+    *,
+    filters: Sequence[str] = (),
+    limit: float,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> Proof:
+    """Build and test every step of a queue.
+
+    :param filters: as `run_kunit` takes them.
+    :param limit: seconds for one boot.
+    :param on_outcome: called as each step is done.
+    """
+    steps = workspace.steps()
+    names = known_steps(steps)
+    outcomes: list[Outcome] = []
+    before: frozenset[str] | None = None
+    for step in steps:
+        try:
+            image = build_image(workspace.base, step, arch, fragments)
+        except VerdictError as error:
+            outcome = Outcome(step, failure=error)
+        else:
+            subject = Subject(workspace.base.spec.name, step.label, workspace.base.kernel)
+            run = run_kunit(image, subject, filters=filters, limit=limit)
+            new = () if before is None else tuple(sorted(image.warnings - before))
+            before = image.warnings
+            verdicts = judge_run(run, workspace.known, names, arch.name)
+            outcome = Outcome(step, run, verdicts=verdicts, warnings=new)
+        outcomes.append(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
+    columns = [
+        Column(
+            outcome.step.label,
+            outcome.step.patch.subject if outcome.step.patch else "",
+            outcome.verdicts,
+            "" if outcome.failure is None else "does not build",
+        )
+        for outcome in outcomes
+    ]
+    return Proof(tuple(outcomes), build(columns))

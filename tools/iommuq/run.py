@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The one function that runs processes.
+
+Every process is started here: its argv is logged in a form that can be pasted
+into a shell, it gets its own process group, and the whole group is ended on a
+timeout, on Ctrl-C, and when iommuq itself is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from iommuq.errors import CommandFailed, CommandTimeout, DiskFull, InfraError, ToolMissing
+
+log = logging.getLogger(__name__)
+
+#: Seconds a group has between SIGTERM and SIGKILL.
+GRACE = 2.0
+#: Lines of output that an error message may quote.
+TAIL_LINES = 20
+
+# Bytes in flight between the processes of a pipeline.
+_PIPE_SIZE = 1 << 20
+# Seconds that a process has to end by itself after its pipe broke.
+_SETTLE = 0.3
+
+# A shell that outlives us by a moment: it is told of each group, and reads until
+# our end of the pipe closes.  "done" means that all is well; end of file without it
+# means that we were killed, so the groups must go too.  (dash's kill takes a group only
+# with -s: -KILL and -- together it refuses.)
+_WATCHDOG = """
+groups=
+while read -r word; do
+    [ "$word" = done ] && exit
+    groups="$groups -$word"
+done
+[ -z "$groups" ] || kill -s KILL -- $groups
+"""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a process left behind.
+
+    :ivar output: standard output; with a log, standard error is mixed in.
+    :ivar stderr: standard error, empty where it went into the log.
+    :ivar seconds: wall-clock time.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+    stderr: str
+    seconds: float
+
+
+def describe_status(returncode: int) -> str:
+    """Say in words how a process ended (``exit status 2``, ``killed by SIGSEGV``)."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"killed by signal {-returncode}"
+
+
+def tail(text: str, lines: int = TAIL_LINES) -> str:
+    """Return the last *lines* lines of *text*."""
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def _signal_group(pgid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, signum)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started: SIGTERM, a grace period, SIGKILL."""
+    _signal_group(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    # The leader may be gone while its children are not.
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def _watchdog() -> Iterator[Callable[[int], None]]:
+    """End groups should this process be killed inside the block.
+
+    It is there before the first process, so that none is without it for long.
+
+    :return: function to tell it of a group.
+    """
+    dog = subprocess.Popen(
+        ["/bin/sh", "-c", _WATCHDOG],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        bufsize=0,
+    )
+
+    def guard(pgid: int) -> None:
+        assert dog.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            dog.stdin.write(b"%d\n" % pgid)
+
+    try:
+        yield guard
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            dog.communicate(b"done\n")
+
+
+def _describe(cwd: Path, commands: Sequence[Sequence[str]]) -> str:
+    """Return a line to paste into a shell that does what we are about to do."""
+    return f"cd {shlex.quote(str(cwd))} && {' | '.join(map(shlex.join, commands))}"
+
+
+def _open_log(path: Path, line: str) -> IO[bytes]:
+    """Open a log to append to it, and begin with the command."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log_file = path.open("ab")
+    log_file.write(f"$ {line}\n".encode())
+    log_file.flush()
+    return log_file
+
+
+def _start(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None,
+    stdin: int | IO[bytes],
+    stdout: int,
+    stderr: int,
+    pipesize: int = -1,
+) -> subprocess.Popen[bytes]:
+    """Start a process as the leader of its own session and group."""
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            pipesize=pipesize,
+        )
+    except FileNotFoundError as error:
+        if not Path(cwd).is_dir():
+            raise InfraError(f"{cwd}: no such directory") from error
+        raise ToolMissing(
+            f"{words[0]} is not installed", hint="`iommuq doctor` names the package"
+        ) from error
+    except PermissionError as error:
+        raise InfraError(f"{words[0]}: cannot be executed") from error
+
+
+class _Reader(threading.Thread):
+    """Drain one pipe: into the log as it comes, to a callback, and into memory."""
+
+    def __init__(
+        self,
+        pipe: IO[bytes],
+        log_file: IO[bytes] | None,
+        on_line: Callable[[str], None] | None,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self._log_file = log_file
+        self._on_line = on_line
+        self.chunks: list[bytes] = []
+        self.error: OSError | None = None
+        self.start()
+
+    def run(self) -> None:
+        for raw in self._pipe:
+            self.chunks.append(raw)
+            try:
+                if self._log_file is not None:
+                    self._log_file.write(raw)
+                    self._log_file.flush()
+            except OSError as error:
+                self.error = error
+                self._log_file = None
+            if self._on_line is not None:
+                self._on_line(raw.decode("utf-8", "backslashreplace").rstrip("\n"))
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.chunks).decode("utf-8", "backslashreplace")
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str | bytes | None = None,
+    timeout: float | None = None,
+    log_path: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: bool = True,
+    watched: bool = False,
+) -> Completed:
+    """Run a process to its end.
+
+    :param argv: program and arguments; never a shell line.
+    :param cwd: directory to run it in; our own is never changed.
+    :param env: variables to set on top of our own environment.
+    :param stdin: what to feed it; None is an empty input.
+    :param timeout: seconds after which the whole group is ended.
+    :param log_path: file to append the command, then both streams as they come.
+    :param on_line: called with each line of output, from another thread.
+    :param check: raise if the exit status is not 0.
+    :param watched: end the group even if we are killed with SIGKILL; for all
+        that may run longer than a moment.
+    :return: the finished process.
+    :raises ToolMissing: the program does not exist.
+    :raises CommandTimeout: it did not end within *timeout*.
+    :raises CommandFailed: its exit status is not 0, and *check* is set.
+    :raises DiskFull: it, or the log, had no room left.
+    """
+    words = tuple(str(word) for word in argv)
+    line = _describe(cwd, [words])
+    log.debug("%s", line)
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    begin = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        log_file: IO[bytes] | None = None
+        if log_path is not None:
+            log_file = stack.enter_context(_open_log(log_path, line))
+        guard = stack.enter_context(_watchdog()) if watched else None
+        process = _start(
+            words,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if log_file else subprocess.PIPE,
+        )
+        if guard is not None:
+            guard(process.pid)
+        assert process.stdout is not None
+        out = _Reader(process.stdout, log_file, on_line)
+        err = None if process.stderr is None else _Reader(process.stderr, None, None)
+        try:
+            if data is not None:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(data)
+            returncode = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _end_group(process)
+            out.join()
+            where = f"; full log: {log_path}" if log_path else ""
+            raise CommandTimeout(
+                f"{words[0]} did not end within {timeout:g} s and was ended{where}",
+                hint=f"last line: {tail(out.text, 1)!r}",
+            ) from None
+        except BaseException:
+            _end_group(process)
+            raise
+        # Whatever the leader left running (a helper of a guest, say) goes now:
+        # it would keep the pipe open, and nobody waits for it.
+        _signal_group(process.pid, signal.SIGKILL)
+        out.join()
+        if err is not None:
+            err.join()
+    stderr = "" if err is None else err.text
+    if out.error is not None:
+        raise DiskFull(f"{log_path}: {out.error.strerror}", hint="`iommuq doctor` shows the room")
+    done = Completed(words, returncode, out.text, stderr, time.monotonic() - begin)
+    if check and returncode != 0:
+        raise failure(done, log_path=log_path)
+    return done
+
+
+@contextlib.contextmanager
+def pipeline(
+    *commands: Sequence[str | Path],
+    cwd: Path,
+    feed: bool = False,
+    log_path: Path | None = None,
+) -> Iterator[IO[bytes]]:
+    """Run commands joined by pipes, for more data than fits into memory.
+
+    Each has its own group, and each group is ended if the block raises, and also
+    if we are killed.  A block that reads may stop early: the rest is read and
+    dropped, so that a check sum at the end of the data is looked at.
+
+    :param commands: programs with their arguments; never shell lines.
+    :param cwd: directory to run them in.
+    :param feed: the block writes what the first command reads, and the last
+        one's output is dropped; else it reads what the last one writes.
+    :param log_path: file to append the commands to, then all standard error.
+    :return: the pipe to read from or to write to.
+    :raises ToolMissing: a program does not exist.
+    :raises CommandFailed: one of them failed, which outweighs any `Exception` of
+        the block's if it came first: the block saw a short or a broken pipe.
+    :raises DiskFull: one of them had no room left.
+    """
+    lines = [tuple(str(word) for word in argv) for argv in commands]
+    line = _describe(cwd, lines)
+    log.debug("%s", line)
+    begin = time.monotonic()
+    processes: list[subprocess.Popen[bytes]] = []
+    errors: list[_Reader] = []
+    with contextlib.ExitStack() as stack:
+        log_file = None if log_path is None else stack.enter_context(_open_log(log_path, line))
+        guard = stack.enter_context(_watchdog())
+
+        def failed() -> InfraError | None:
+            # The last that failed: those before it may be victims of its early end.
+            started = zip(lines, processes, errors, strict=False)
+            for words, process, error in reversed(list(started)):
+                if process.returncode not in (None, 0, -signal.SIGPIPE):
+                    # As in run(): what it left running would keep the pipe open.
+                    _signal_group(process.pid, signal.SIGKILL)
+                    error.join()
+                    seconds = time.monotonic() - begin
+                    done = Completed(words, process.returncode, "", error.text, seconds)
+                    return failure(done, log_path=log_path)
+            return None
+
+        try:
+            source: int | IO[bytes] = subprocess.PIPE if feed else subprocess.DEVNULL
+            for words in lines:
+                process = _start(
+                    words,
+                    cwd=cwd,
+                    env=None,
+                    stdin=source,
+                    stdout=(subprocess.DEVNULL if feed and words is lines[-1] else subprocess.PIPE),
+                    stderr=subprocess.PIPE,
+                    pipesize=_PIPE_SIZE,
+                )
+                guard(process.pid)
+                processes.append(process)
+                assert process.stderr is not None
+                errors.append(_Reader(process.stderr, log_file, None))
+                if not isinstance(source, int):
+                    # Only the new process may hold it, or the old one is never told to stop.
+                    source.close()
+                if process.stdout is not None:
+                    source = process.stdout
+            stream = processes[0].stdin if feed else processes[-1].stdout
+            assert stream is not None
+            stack.callback(_close, stream)
+            yield stream
+            while not feed and stream.read(_PIPE_SIZE):
+                pass
+            stream.close()
+            for process in processes:
+                process.wait()
+        except BaseException as error:
+            cause = None
+            if isinstance(error, Exception) and not isinstance(error, ToolMissing):
+                _settle(processes)
+                cause = failed()
+            for process in processes:
+                _end_group(process)
+            if cause is not None:
+                raise cause from error
+            raise
+        for process, reader in zip(processes, errors, strict=True):
+            _signal_group(process.pid, signal.SIGKILL)
+            reader.join()
+    cause = failed()
+    if cause is not None:
+        raise cause
+
+
+def _settle(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Give processes that are about to end by themselves the moment that they need."""
+    deadline = time.monotonic() + _SETTLE
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _close(stream: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+def failure(done: Completed, *, log_path: Path | None = None) -> InfraError:
+    """Make the error that fits a process that failed.
+
+    :return: `DiskFull` if its output says so, else `CommandFailed`.
+    """
+    output = (done.stderr + "\n" + done.output).strip() if done.stderr else done.output
+    where = f"full log: {log_path}" if log_path else tail(output, 1)
+    if "No space left on device" in output:
+        return DiskFull(f"{done.argv[0]}: no space left on device", hint=where)
+    return CommandFailed(
+        f"{shlex.join(done.argv[:4])}{' …' if len(done.argv) > 4 else ''}:"
+        f" {describe_status(done.returncode)}",
+        hint=where,
+        returncode=done.returncode,
+        output=output,
+    )

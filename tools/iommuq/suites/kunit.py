@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the KUnit suites of an image, by the kunit.py of its own tree.
+
+The image carries that tree's ``tools/testing/kunit``, so that a run from the
+store needs neither a work tree nor make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iommuq import ktap, logs, progress, splats
+from iommuq.build import Image
+from iommuq.dirs import cache_dir
+from iommuq.errors import CommandTimeout, ToolMissing, UserError
+from iommuq.results import Result, Run, Status, Store, new_id
+from iommuq.run import run, tail
+
+SUITE = "kunit"
+#: Seconds that a guest may take, unless the user says otherwise: the suites need
+#: a tenth of a second under UML, five under TCG.
+LIMIT = 120.0
+#: What kunit.py gets on top before it is ended from outside.
+_GRACE = 15.0
+#: Part of every key; to be raised when the same log would be read otherwise.
+_GENERATION = "1"
+#: Lines of the console that the message of a lost guest quotes.
+_TAIL = 12
+#: The case that fails when the kernel complains outside of every case.
+SPLAT_CASE = "kernel.no_splat_outside_of_cases"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tested, as the results name it.
+
+    :ivar base: name of the base.
+    :ivar patch: label of the step.
+    :ivar kernel: its release.
+    """
+
+    base: str
+    patch: str
+    kernel: str
+
+
+def run_kunit(
+    image: Image,
+    subject: Subject,
+    *,
+    filters: Sequence[str] = (),
+    limit: float = LIMIT,
+    store: Store | None = None,
+    again: bool = False,
+) -> Run:
+    """Run the suites, or take the results from the store if nothing changed.
+
+    :param filters: globs ``suite`` or ``suite.case``; each is a boot of its own,
+        and all suites run if there are none.
+    :param limit: seconds for one boot.
+    :param again: run even if the store has the results.
+    :return: a complete run, whose results may be errors.
+    :raises UserError: a filter matches no case.
+    :raises ToolMissing: what boots the image is not installed.
+    """
+    store = store or Store()
+    for tool in image.arch.needs:
+        if shutil.which(tool) is None:
+            raise ToolMissing(
+                f"{tool} is not installed, kernels for {image.arch.name} need it",
+                hint="`iommuq doctor` names the package",
+            )
+    key = hashlib.sha256("\n".join((_GENERATION, image.key, SUITE, *filters)).encode()).hexdigest()
+    found = None if again else store.find(key)
+    # An error is the machine's fault, so it is worth another try.
+    if found is not None and not found.has_errors:
+        return _renamed(found, subject)
+    started = time.time()
+    current = Run(
+        new_id(started), subject.base, subject.patch, SUITE, key, subject.kernel,
+        image.arch.guest, image.arch.accelerator, started,
+    )  # fmt: skip
+    store.begin(current)
+    results: list[Result] = []
+    for glob in filters or ("",):
+        results += _boot(image, current, glob, limit)
+    return store.finish(current, results)
+
+
+def _renamed(found: Run, subject: Subject) -> Run:
+    """Return a stored run under the name it has now: the same image may be another step."""
+    return replace(
+        found,
+        base=subject.base,
+        patch=subject.patch,
+        results=tuple(
+            replace(result, base=subject.base, patch=subject.patch) for result in found.results
+        ),
+    )
+
+
+def _boot(image: Image, current: Run, glob: str, limit: float) -> list[Result]:
+    log = logs.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
+    with (
+        progress.step(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
+        tempfile.TemporaryDirectory(prefix="iommuq-kunit-", dir=_boots()) as folder,
+    ):
+        cases = 0
+
+        def on_line(line: str) -> None:
+            nonlocal cases
+            if line.lstrip().startswith(("ok ", "not ok ")):
+                cases += 1
+                step.update(done=cases, note=line.strip())
+
+        reason = ""
+        try:
+            done = run(
+                [
+                    *(sys.executable, "tools/testing/kunit/kunit.py", "exec"),
+                    *("--arch", image.arch.make_arch),
+                    *("--build_dir", _lay_out(image, Path(folder))),
+                    f"--timeout={limit:.0f}",
+                    "--raw_output=all",
+                    *([glob] if glob else []),
+                ],
+                cwd=image.folder,
+                timeout=limit + _GRACE,
+                log_path=log,
+                on_line=on_line,
+                check=False,
+                watched=True,
+            )
+            output = done.output
+            if done.returncode != 0:
+                reason = f"kunit.py ended with {done.returncode}"
+        except CommandTimeout as error:
+            output = log.read_text(errors="backslashreplace")
+            reason = error.what
+        if "timed out after" in output and "Command" in output:
+            reason = f"the kernel did not end within {limit:g} s"
+    return _results(current, glob, output, reason, log)
+
+
+def _boots() -> Path:
+    folder = cache_dir() / "boots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _lay_out(image: Image, folder: Path) -> str:
+    """Make a build directory for kunit.py, which writes into it, and return its path."""
+    target = folder / image.arch.image
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(image.folder / image.arch.image)
+    shutil.copy2(image.folder / ".kunitconfig", folder / ".kunitconfig")
+    return str(folder)
+
+
+def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> list[Result]:
+    lines = output.splitlines()
+    report = ktap.parse(lines)
+    report, loose = splats.fail_cases(report, splats.find(lines))
+
+    def result(test: str, status: Status, message: str, duration: float = 0.0) -> Result:
+        return Result(current.base, current.patch, SUITE, test, status, duration, message, str(log))
+
+    if not report.tests:
+        if glob and "1..0" in output:
+            raise UserError(
+                f"no case matches {glob!r}",
+                hint="a filter is suite or suite.case, with * and ?; run without one to see them",
+            )
+        why = reason or "the kernel ended without running a test"
+        return [result("kernel.boots", Status.ERROR, f"guest lost: {why}\n{tail(output, _TAIL)}")]
+    results = []
+    for case in report.tests:
+        message = case.message
+        if case.status is Status.ERROR:
+            message = "\n".join(filter(None, [message, reason, tail(output, _TAIL)]))
+        results.append(result(case.name, case.status, message, case.duration or 0.0))
+    if report.problems and not any(case.status is Status.ERROR for case in report.tests):
+        # The log is not whole, so nobody knows what is missing from it.
+        problems = "\n".join([*report.problems, reason, tail(output, _TAIL)])
+        results.append(result("kernel.log_is_whole", Status.ERROR, problems))
+    if loose:
+        text = "\n".join(splat.text for splat in loose)
+        results.append(result(SPLAT_CASE, Status.FAIL, text))
+    else:
+        results.append(result(SPLAT_CASE, Status.PASS, ""))
+    return results

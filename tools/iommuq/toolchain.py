@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What identifies the compiler: a kernel built by another one is another kernel."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from iommuq.run import run
+
+#: The variables that change what the kernel's Makefiles call.
+_COMPILER = ("gcc", "--version")
+_LINKER = ("ld", "--version")
+
+
+@cache
+def identity() -> str:
+    """Return a hash of the versions of compiler and linker.
+
+    :raises ToolMissing: one of them is not installed.
+    """
+    words = []
+    for argv in (_COMPILER, _LINKER):
+        words.append(run(argv, cwd=Path("/"), timeout=30).output.splitlines()[0])
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()

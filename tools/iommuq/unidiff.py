@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Take a unified diff apart into hunks.
+
+Only for telling people where something is and for comparing content; applying
+is left to git.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_HEADER = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_NAME = re.compile(rb"(?:---|\+\+\+) ([^\t\r\n]+)")
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One hunk of a diff.
+
+    :ivar path: the file it changes, without the leading ``a/``.
+    :ivar header: its ``@@`` line.
+    :ivar number: its number within the file's hunks, from 1.
+    :ivar line: the line of the diff that *header* is on, from 1.
+    :ivar start: the line of the old file it starts at, from 1.
+    :ivar before: context and removed lines, without line ends.
+    :ivar after: context and added lines, without line ends.
+    """
+
+    path: str
+    header: str
+    number: int
+    line: int
+    start: int
+    before: tuple[bytes, ...]
+    after: tuple[bytes, ...]
+
+
+def _path(old: bytes, new: bytes) -> str:
+    """Return the path both header lines speak of, without its first component."""
+    name = new if old == b"/dev/null" else old
+    return name.strip(b'"').partition(b"/")[2].decode("utf-8", "backslashreplace")
+
+
+def hunks(diff: bytes) -> Iterator[Hunk]:
+    """Yield the hunks of *diff* in order; text between them is skipped."""
+    lines = diff.split(b"\n")
+    old = new = b""
+    number = at = 0
+    while at < len(lines):
+        line = lines[at]
+        at += 1
+        name = _NAME.match(line)
+        if name and line.startswith(b"---"):
+            old = name[1]
+        elif name:
+            new, number = name[1], 0
+        head = _HEADER.match(line)
+        if not head:
+            continue
+        number += 1
+        first = at
+        # A count that is left out is 1.
+        left = [1 if count is None else int(count) for count in (head[2], head[4])]
+        before: list[bytes] = []
+        after: list[bytes] = []
+        while at < len(lines) and (left[0] > 0 or left[1] > 0):
+            sign, text = lines[at][:1], lines[at][1:]
+            at += 1
+            if sign in (b" ", b"-", b""):
+                before.append(text)
+                left[0] -= 1
+            if sign in (b" ", b"+", b""):
+                after.append(text)
+                left[1] -= 1
+        yield Hunk(
+            path=_path(old, new),
+            header=line.decode("utf-8", "backslashreplace").rstrip(),
+            number=number,
+            line=first,
+            start=int(head[1]),
+            before=tuple(before),
+            after=tuple(after),
+        )

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Fixtures for every test: a hermetic environment, and a toy base with its queue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import toy
+
+from iommuq import dirs
+from iommuq.bases import Base, load_spec
+
+
+@pytest.fixture(autouse=True)
+def hermetic(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Cut the test off from the user's home, configuration, cache and results.
+
+    A test marked ``real`` keeps the cache and the state directory: what it builds
+    takes minutes, and the keys there are content hashes.
+
+    :return: the directory that stands in for the user's home.
+    """
+    home = tmp_path_factory.mktemp("home")
+    if request.node.get_closest_marker("real"):
+        cache, state = dirs.cache_dir(), dirs.state_dir()
+    else:
+        cache, state = home / "iommuq-cache", home / "iommuq-state"
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "IOMMUQ_", "XDG_")) or name == "LANGUAGE":
+            monkeypatch.delenv(name)
+    for name, value in toy.hermetic_environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("IOMMUQ_CACHE_DIR", str(cache))
+    monkeypatch.setenv("IOMMUQ_STATE_DIR", str(state))
+    time.tzset()
+    return home
+
+
+@pytest.fixture
+def toy_tree(tmp_path: Path) -> Path:
+    """Return a directory that holds the toy kernel's files, without git."""
+    where = tmp_path / "fakelinux"
+    toy.write_tree(where)
+    return where
+
+
+@pytest.fixture(scope="session")
+def toy_repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with ``work`` and ``repo.git`` of the toy kernel, to be copied."""
+    where = tmp_path_factory.mktemp("toy")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in toy.hermetic_environment(where).items():
+            patch.setenv(name, value)
+        toy.write_tree(where / "work")
+        toy.git("init", "--quiet", "--template=", "--initial-branch=base", "work", cwd=where)
+        toy.commit_all(where / "work", "Linux 6.12.117")
+        toy.git("clone", "--quiet", "--template=", "--bare", "work", "repo.git", cwd=where)
+    return where
+
+
+@pytest.fixture
+def toy_work(tmp_path: Path, toy_repositories: Path) -> Path:
+    """Return a git work tree of the toy kernel with one commit."""
+    return Path(shutil.copytree(toy_repositories / "work", tmp_path / "toy-work"))
+
+
+@pytest.fixture
+def toy_base(
+    tmp_path: Path, toy_work: Path, toy_repositories: Path, monkeypatch: pytest.MonkeyPatch
+) -> Base:
+    """Return a base whose bare repository holds the toy kernel.
+
+    Its folder is ``tmp_path/patches/6.12``, and ``IOMMUQ_ROOT`` is ``tmp_path``.
+    """
+    git_dir = tmp_path / "bases" / "6.12" / "repo.git"
+    shutil.copytree(toy_repositories / "repo.git", git_dir)
+    folder = tmp_path / "patches" / "6.12"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.toml").write_text(
+        'name = "6.12"\ntitle = "Toy Linux 6.12"\n\n'
+        f'[source]\nprovider = "directory"\npath = "{toy_work}"\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("IOMMUQ_ROOT", str(tmp_path))
+    return Base(
+        spec=load_spec("6.12"),
+        version="6.12.117-1",
+        sha256="0" * 64,
+        kernel="6.12.117",
+        commit=toy.git("rev-parse", "HEAD", cwd=toy_work),
+        git_dir=git_dir,
+    )
+
+
+@pytest.fixture
+def queue_maker(tmp_path: Path, toy_work: Path) -> toy.QueueMaker:
+    """Return a maker of patches for the toy kernel, with no patch yet."""
+    maker = toy.QueueMaker(folder=tmp_path / "patches" / "6.12", work=toy_work)
+    maker.write_series("")
+    return maker
