@@ -185,21 +185,26 @@ def _number(name: str, *, with_section: bool = False) -> str:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """Return the shortest label of each patch that no other patch has.
+    """Return a short label of each patch that no other patch has.
 
-    A baseline patch always has its section in its label.
+    The patches of the first series are known by their number alone, as long as it
+    is the only one there; those of later series only if no other series has it.  A
+    baseline patch always has its section in its label.
     """
     stems = [_SUFFIX.sub("", name) for name in names]
     numbered = [_number(name, with_section=True) for name in names]
     short = [_number(name) for name in names]
-    sent = [_section(name) != BASELINE for name in names]
+    sections = [_section(name) for name in names]
+    sent = [section != BASELINE for section in sections]
+    first = next((section for section in sections if section != BASELINE), None)
     times_short = Counter(label for label, is_sent in zip(short, sent, strict=True) if is_sent)
-    # A section must not be able to pass for a step.
-    times_short.update({BASELINE: 2, PLAIN: 2})
     times_numbered, times_stem = Counter(numbered), Counter(stems)
     labels = []
     for number, name in enumerate(names):
-        if sent[number] and times_short[short[number]] == 1:
+        alone = times_short[short[number]] == 1
+        leads = sections[number] == first and times_numbered[numbered[number]] == 1
+        # A section must not be able to pass for a step.
+        if sent[number] and (alone or leads) and short[number] not in (BASELINE, PLAIN):
             labels.append(short[number])
         elif times_numbered[numbered[number]] == 1:
             labels.append(numbered[number])

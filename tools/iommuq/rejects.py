@@ -15,7 +15,7 @@ from iommuq.unidiff import Hunk, hunks
 
 #: A place is worth naming if so much of a hunk's text is there.
 _ENOUGH = 0.4
-_EVERYWHERE = (b"", b"{", b"}", b"};")
+_EVERYWHERE = {b"", b"{", b"}", b"};"}
 
 _FAILED = re.compile(r"^error: patch failed: (.+):(\d+)$", re.MULTILINE)
 _FIRST = re.compile(r"^error: (.+)$", re.MULTILINE)
@@ -54,8 +54,9 @@ def where_to_look(hunk: Hunk, content: bytes | None) -> str:
     if content is None:
         return f"there is no {hunk.path} in the tree"
     lines = content.split(b"\n")
-    offset, share = _nearest(hunk.after, lines, hunk.start - 1)
-    if hunk.before != hunk.after and tuple(lines[offset : offset + len(hunk.after)]) == hunk.after:
+    offset, _ = _nearest(hunk.after, lines, hunk.start - 1)
+    there = tuple(lines[offset : offset + len(hunk.after)])
+    if there == hunk.after != hunk.before and not set(there) <= _EVERYWHERE:
         return f"the change seems to be in {hunk.path}:{offset + 1} already"
     offset, share = _nearest(hunk.before, lines, hunk.start - 1)
     if share < _ENOUGH:

@@ -13,6 +13,7 @@ import toy
 
 from iommuq import dirs
 from iommuq.bases import Base, load_spec
+from iommuq.patchqueue import Queue, load_queue
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +107,10 @@ def queue_maker(tmp_path: Path, toy_work: Path) -> toy.QueueMaker:
     maker = toy.QueueMaker(folder=tmp_path / "patches" / "6.12", work=toy_work)
     maker.write_series("")
     return maker
+
+
+@pytest.fixture
+def toy_queue(queue_maker: toy.QueueMaker) -> Queue:
+    """Return a queue for the toy kernel: a baseline patch, and two of a series."""
+    queue_maker.three()
+    return load_queue(queue_maker.folder, "6.12")

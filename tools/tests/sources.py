@@ -81,6 +81,8 @@ def publish(archive: Path, suite: str, package: Path, version: str = VERSION) ->
 def system_apt(root: Path, archive: Path, suite: str = "bookworm") -> Path:
     """Make an apt set-up of its own below *root*, whose only source is *archive*.
 
+    Its lists are copied from there, and get stale as those of any distant archive do.
+
     :return: the file to name in ``APT_CONFIG``; the lists are not fetched yet.
     """
     for name in ("etc/apt/sources.list.d", "var/lib/apt/lists/partial", "var/lib/dpkg"):
@@ -88,7 +90,7 @@ def system_apt(root: Path, archive: Path, suite: str = "bookworm") -> Path:
     (root / "var/cache/apt/archives/partial").mkdir(parents=True)
     (root / "var/lib/dpkg/status").touch()
     (root / "etc/apt/sources.list").write_text(
-        f"deb [trusted=yes] file:{archive} {suite} main\n", encoding="utf-8"
+        f"deb [trusted=yes] copy:{archive} {suite} main\n", encoding="utf-8"
     )
     config = root / "apt.conf"
     config.write_text(

@@ -38,6 +38,16 @@ def test_failure_is_raised_even_if_the_block_is_content(tmp_path: Path) -> None:
     assert "| cat" in log.read_text(encoding="utf-8")
 
 
+def test_what_the_block_leaves_is_read_to_its_end(tmp_path: Path) -> None:
+    # Far more than the pipe holds: a writer that is cut off ends content, one that is not fails.
+    script = "echo data; head -c 9000000 /dev/zero || exit 0; exit 7"
+    with (
+        pytest.raises(CommandFailed, match="exit status 7"),
+        pipeline(["sh", "-c", script], cwd=tmp_path) as pipe,
+    ):
+        pipe.readline()
+
+
 def feed_much(script: str, cwd: Path) -> None:
     with pipeline(["sh", "-c", script], cwd=cwd, feed=True) as pipe:
         for _ in range(1000):

@@ -188,6 +188,6 @@ def test_suite_that_the_system_does_not_know(
     assert machine.fetch(source, update=True)[0].version == "6.12.2-1"
     elsewhere = machine.root / "elsewhere"
     machine.archive.rename(elsewhere)
-    assert machine.fetch(f'{source}\nmirror = "file:{elsewhere}"')[0].version == "6.12.2-1"
-    with pytest.raises(UserError, match=r"trixie-backports at file:.* knows no package"):
-        machine.fetch(f'{source}\nmirror = "file:{elsewhere}"'.replace("6.12", "6.13"))
+    assert machine.fetch(f'{source}\nmirror = "copy:{elsewhere}"')[0].version == "6.12.2-1"
+    with pytest.raises(UserError, match=r"trixie-backports at copy:.* knows no package"):
+        machine.fetch(f'{source}\nmirror = "copy:{elsewhere}"'.replace("6.12", "6.13"))

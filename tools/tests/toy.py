@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from iommuq.overlay import Overlay
+
 IOMMU_C = "drivers/iommu/iommu.c"
 
 _FUNCTIONS = "\n".join(
@@ -52,6 +54,12 @@ FILES: Mapping[str, str] = {
     ".gitignore": "*.o\n/*\n",
 }
 
+OVERLAY = Overlay(
+    files=(("drivers/iommu/tests/k.c", b"int k;\n", "100644"),),
+    hooks=((IOMMU_C, "/* hook */\n"),),
+    key="1" * 64,
+)
+
 
 def git(*words: str, cwd: Path, stdin: bytes | None = None) -> str:
     """Run git for a test.
@@ -79,6 +87,12 @@ def commit_all(where: Path, message: str) -> str:
     git("add", "--all", "--force", ".", cwd=where)
     git("commit", "--quiet", "--allow-empty", "-m", message, cwd=where)
     return git("rev-parse", "HEAD", cwd=where)
+
+
+def lose_objects(git_dir: Path, keep: str) -> None:
+    """Do what a prune of the repository does, down to what the commit *keep* needs."""
+    git("update-ref", "refs/heads/base", keep, cwd=git_dir)
+    git("prune", "--expire=now", cwd=git_dir)
 
 
 def snapshot(where: Path) -> dict[str, tuple[bytes, int]]:

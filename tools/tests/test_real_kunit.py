@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The real lane: Linux 6.12, its queue, real builds, real boots.
+
+What these tests build stays in the user's cache, so that only the first run pays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iommuq import dirs
+
+pytestmark = pytest.mark.real
+
+#: Seconds for one command: a cold build of the slowest architecture and more.
+LIMIT = 3000
+#: The rule in one line, as patch 0001 adds it.
+CONDITION = "+\tif (dev->iommu->require_direct &&\n"
+
+
+def iommuq(*words: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    environment = None
+    if root is not None:
+        import os
+
+        environment = {**os.environ, "IOMMUQ_ROOT": str(root)}
+    return subprocess.run(
+        [sys.executable, "-m", "iommuq", *words],
+        env=environment,
+        cwd=dirs.project_root(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """Read the printed table: the words of each row that has some, by test."""
+    rows = {}
+    for line in text.splitlines():
+        match = re.match(r"^  (\w+)\s+((?:pass|FAIL|known|error|skip|-)(?:\s+\S+)*)$", line)
+        if match:
+            rows[match[1]] = match[2].split()
+    return rows
+
+
+def test_each_patch_is_proven_under_uml() -> None:
+    done = iommuq("run", "6.12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = table(done.stdout)
+    assert rows["blocked_refused"] == ["FAIL", "pass", "pass", "pass"]
+    assert rows["claim_direct_refused"] == ["FAIL", "pass", "pass", "pass"]
+    assert rows["blocked_allowed_plain"] == ["pass"] * 4
+    # A known failure is shown as one, and is not a pass.
+    assert rows["late_direct_refused_by_owner"] == ["known"] * 4
+    assert re.search(r"^0001 iommu: .*: fixes 16 ", done.stdout, re.MULTILINE)
+
+
+def test_each_patch_builds_and_passes_on_x86_64() -> None:
+    done = iommuq("run", "6.12", "--arch", "x86_64")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tcg" in done.stdout
+    assert table(done.stdout)["blocked_refused"] == ["FAIL", "pass", "pass", "pass"]
+
+
+def test_the_suite_notices_when_the_rule_is_taken_out(tmp_path: Path) -> None:
+    for part in ("patches", "kunit"):
+        shutil.copytree(dirs.project_root() / part, tmp_path / part)
+    (patch,) = (tmp_path / "patches/6.12/resv-direct").glob("0001-*.patch")
+    text = patch.read_text()
+    assert text.count(CONDITION) == 1
+    patch.write_text(text.replace(CONDITION, CONDITION.replace("if (", "if (0 && ")))
+    done = iommuq("kunit", "6.12", "--at", "0001", root=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    failed = set(re.findall(r"^failed +(\S+)", done.stdout, re.MULTILINE))
+    assert "iommu_set_domain.blocked_refused" in failed
+    assert "iommu_dma_owner.claim_direct_refused" in failed
+    assert "iommu_set_domain.blocked_allowed_plain" not in failed
+
+
+def test_our_reading_of_the_log_agrees_with_kunit_py() -> None:
+    done = iommuq("kunit", "6.12", "--again")
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = re.search(r"(\d+) ok, (\d+) known$", done.stdout.strip())
+    assert counted is not None
+    logs = sorted(dirs.log_dir().glob("*-kunit-6.12-um-*.log"), key=lambda p: p.stat().st_mtime)
+    kunit_py = next((dirs.cache_dir() / "images").glob("*/tools/testing/kunit/kunit.py"))
+    parsed = subprocess.run(
+        [sys.executable, kunit_py, "parse", "--json=stdout", str(logs[-1])],
+        cwd=kunit_py.parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    start = parsed.index("{\n")
+    data, _ = json.JSONDecoder().raw_decode(parsed[start:])
+    counts: dict[str, int] = {}
+    for suite in data["sub_groups"]:
+        for case in suite["test_cases"]:
+            counts[case["status"]] = counts.get(case["status"], 0) + 1
+    # One of ours is not KUnit's: that there was no splat outside of the cases.
+    assert counts == {"PASS": int(counted[1]) - 1, "FAIL": int(counted[2])}
