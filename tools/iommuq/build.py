@@ -27,8 +27,9 @@ from iommuq.bases import Base
 from iommuq.dirs import cache_dir
 from iommuq.errors import CommandFailed, InfraError, ToolMissing, VerdictError
 from iommuq.git import git
+from iommuq.objects import ObjectsLost
 from iommuq.run import Completed, failure, run, tail
-from iommuq.tree import Step
+from iommuq.tree import Step, forget_steps
 from iommuq.worktree import checkout
 
 #: Part of every key; to be raised when the same input would give another image.
@@ -143,6 +144,17 @@ def build_image(base: Base, step: Step, arch: Arch, fragments: Fragments) -> Ima
         return _build(
             _Workshop(base, step, arch, home / "src", home / f"obj-{arch.name}"), fragments, key
         )
+
+
+def _check_out(base: Base, step: Step, where: Path) -> None:
+    try:
+        checkout(base, step.tree, where)
+    except ObjectsLost as error:
+        # Another process fetched the base anew after this step was made.
+        forget_steps(base)
+        raise InfraError(
+            f"the tree of {step.label} is gone from the cache", hint="run it again"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ GRACE = 2.0
 #: Lines of output that an error message may quote.
 TAIL_LINES = 20
 
+# What a full disk is called: by the C library, and by git for its own packs.
+_DISK_FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")
 # Bytes in flight between the processes of a pipeline.
 _PIPE_SIZE = 1 << 20
 # Seconds that a process has to end by itself after its pipe broke.
@@ -404,7 +406,7 @@ def failure(done: Completed, *, log_path: Path | None = None) -> InfraError:
     """
     output = (done.stderr + "\n" + done.output).strip() if done.stderr else done.output
     where = f"full log: {log_path}" if log_path else tail(output, 1)
-    if "No space left on device" in output:
+    if any(words in output for words in _DISK_FULL):
         return DiskFull(f"{done.argv[0]}: no space left on device", hint=where)
     return CommandFailed(
         f"{shlex.join(done.argv[:4])}{' …' if len(done.argv) > 4 else ''}:"

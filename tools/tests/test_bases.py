@@ -358,7 +358,7 @@ def test_a_full_disk_under_git(
     tools.mkdir()
     script = (
         '#!/bin/sh\ncase "$*" in *fast-import*)'
-        " echo 'fatal: cannot write: No space left on device' >&2; exit 128;; esac\n"
+        " echo 'fatal: sha1 file tmp_pack_x write error. Out of diskspace' >&2; exit 128;; esac\n"
         'exec /usr/bin/git "$@"\n'
     )
     (tools / "git").write_text(script, encoding="utf-8")
