@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * A mock IOMMU driver for the KUnit tests of the IOMMU core.
  *
@@ -7,10 +7,8 @@
  * attaches that fail and the kinds of domain the driver has; the mock keeps a
  * log of every attach the core asks for and of what each device ended up with.
  */
-#ifndef __IOMMU_KUNIT_MOCK_H
-#define __IOMMU_KUNIT_MOCK_H
-
 #include <kunit/test.h>
+#include <kunit/test-bug.h>
 #include <linux/device.h>
 #include <linux/iommu.h>
 #include <linux/sizes.h>
@@ -18,7 +16,7 @@
 #define MOCK_MAX_DEVS		4
 #define MOCK_MAX_REGIONS	4
 #define MOCK_MAX_MAPPINGS	8
-#define MOCK_MAX_LOG		64
+#define MOCK_MAX_LOG		32
 
 /* Where the first reserved region of a device lies, one page */
 #define MOCK_REGION		0x3e000000UL
@@ -58,6 +56,8 @@ struct mock_attach {
 	struct mock_dev *mdev;
 	struct iommu_domain *domain;
 	int ret;
+	/* Whether the domain had the first region of the device mapped by then */
+	bool mapped;
 };
 
 struct mock_ctx {
@@ -76,6 +76,8 @@ struct mock_ctx {
 	/* Chosen by the test: default domain type, and a region not to map */
 	int def_type;
 	unsigned long fail_map;
+	/* How often the driver was asked to flush a whole domain */
+	unsigned int nr_flush;
 	/* A domain went away while a device was still attached to it */
 	unsigned int freed_in_use;
 };
@@ -97,7 +99,15 @@ static int mock_attach_dev(struct iommu_domain *domain, struct device *dev)
 	int ret = domain == mdev->fail_domain ? mdev->fail_ret : 0;
 
 	if (ctx->nr_log < MOCK_MAX_LOG)
-		ctx->log[ctx->nr_log++] = (struct mock_attach){ mdev, domain, ret };
+		ctx->log[ctx->nr_log++] = (struct mock_attach){
+			.mdev = mdev,
+			.domain = domain,
+			.ret = ret,
+			.mapped = mdev->nr_regions &&
+				  iommu_iova_to_phys(domain, mdev->region[0].start),
+		};
+	else
+		KUNIT_FAIL(ctx->test, "the log of attaches is full");
 	if (!ret)
 		mdev->hw = domain;
 	return ret;
@@ -155,16 +165,29 @@ static void mock_domain_free(struct iommu_domain *domain)
 			ctx->freed_in_use++;
 }
 
+static void mock_flush_iotlb_all(struct iommu_domain *domain)
+{
+	to_mock_domain(domain)->ctx->nr_flush++;
+}
+
 static const struct iommu_domain_ops mock_paging_ops = {
 	.attach_dev = mock_attach_dev,
+	.flush_iotlb_all = mock_flush_iotlb_all,
 	.map_pages = mock_map_pages,
 	.unmap_pages = mock_unmap_pages,
 	.iova_to_phys = mock_iova_to_phys,
 	.free = mock_domain_free,
 };
 
+/* Real drivers have no page tables here that they could flush, and may crash */
+static void mock_flush_static(struct iommu_domain *domain)
+{
+	KUNIT_FAIL(kunit_get_current_test(), "flush of a domain without page tables");
+}
+
 static const struct iommu_domain_ops mock_static_ops = {
 	.attach_dev = mock_attach_dev,
+	.flush_iotlb_all = mock_flush_static,
 };
 
 static struct iommu_domain *mock_alloc_paging(struct device *dev)
@@ -176,6 +199,7 @@ static struct iommu_domain *mock_alloc_paging(struct device *dev)
 		return NULL;
 	mdom->ctx = ctx;
 	mdom->domain.ops = &mock_paging_ops;
+	mdom->domain.pgsize_bitmap = SZ_4K;
 	mdom->domain.geometry.aperture_end = DMA_BIT_MASK(48);
 	mdom->domain.geometry.force_aperture = true;
 	list_add_tail(&mdom->list, &ctx->domains);
@@ -218,8 +242,11 @@ static void mock_get_resv_regions(struct device *dev, struct list_head *head)
 						 IOMMU_READ | IOMMU_WRITE,
 						 mdev->region[i].type,
 						 GFP_KERNEL);
-		if (region)
-			list_add_tail(&region->list, head);
+		if (!region) {
+			KUNIT_FAIL(mdev->ctx->test, "no memory for a region");
+			return;
+		}
+		list_add_tail(&region->list, head);
 	}
 }
 
@@ -242,7 +269,6 @@ static const struct iommu_ops mock_iommu_ops = {
 	.is_attach_deferred = mock_is_attach_deferred,
 	.def_domain_type = mock_def_domain_type,
 	.default_domain_ops = &mock_paging_ops,
-	.pgsize_bitmap = SZ_4K,
 };
 
 static const struct fwnode_operations mock_fwnode_ops;
@@ -297,7 +323,8 @@ static int mock_init(struct kunit *test)
 		return ret;
 	/*
 	 * iommu_device_register() would offer this driver to the devices of
-	 * every bus, so put it on the list by hand. Only devices that name
+	 * every bus, and iommu_device_register_bus() is there for the iommufd
+	 * selftest only, so put it on the list by hand. Only devices that name
 	 * ctx->fwnode find it.
 	 */
 	ctx->iommu.ops = &ctx->ops;
@@ -342,12 +369,14 @@ static void mock_exit(struct kunit *test)
 		iommu_group_release_dma_owner(ctx->group);
 	if (ctx->group && ctx->group->default_domain)
 		mock_set_group(ctx, ctx->group->default_domain, 0);
-	for (i = ctx->nr_devs; i-- > 0;) {
+	for (i = ctx->nr_devs; i-- > 0;)
 		mock_del(ctx->devs[i]);
-		put_device(&ctx->devs[i]->dev);
-	}
 	if (ctx->group)
 		iommu_group_put(ctx->group);
+	/* Not before the last domain is gone: its end looks at every device */
+	for (i = 0; i < ctx->nr_devs; i++)
+		put_device(&ctx->devs[i]->dev);
+	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
 	list_for_each_entry_safe(mdom, next, &ctx->domains, list)
 		kfree(mdom);
 	spin_lock(&iommu_device_lock);
@@ -376,7 +405,7 @@ static struct mock_dev *mock_new(struct mock_ctx *ctx)
 	mdev->dev.release = mock_dev_release;
 	ctx->devs[ctx->nr_devs++] = mdev;
 	KUNIT_ASSERT_EQ(ctx->test, 0,
-			dev_set_name(&mdev->dev, "mock%u", ctx->nr_devs));
+			dev_set_name(&mdev->dev, "iommu_kunit%u", ctx->nr_devs));
 	return mdev;
 }
 
@@ -458,6 +487,19 @@ static int mock_set_device(struct mock_dev *mdev, struct iommu_domain *domain,
 	return ret;
 }
 
+/* As writing to the type file of the group does */
+static int mock_set_default_type(struct mock_ctx *ctx, int type)
+{
+	int ret;
+
+	/* The driver must not insist on another type */
+	ctx->def_type = 0;
+	mutex_lock(&ctx->group->mutex);
+	ret = iommu_setup_default_domain(ctx->group, type);
+	mutex_unlock(&ctx->group->mutex);
+	return ret;
+}
+
 /* Give the group the blocking domain that claiming it would allocate */
 static struct iommu_domain *mock_blocking_domain(struct mock_ctx *ctx)
 {
@@ -468,6 +510,24 @@ static struct iommu_domain *mock_blocking_domain(struct mock_ctx *ctx)
 	mutex_unlock(&ctx->group->mutex);
 	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
 	return ctx->group->blocking_domain;
+}
+
+/* Whether the first region was there each time that this domain was attached */
+static bool mock_mapped_at_attach(struct mock_dev *mdev,
+				  struct iommu_domain *domain)
+{
+	struct mock_ctx *ctx = mdev->ctx;
+	bool mapped = false;
+	unsigned int i;
+
+	for (i = 0; i < ctx->nr_log; i++) {
+		if (ctx->log[i].mdev != mdev || ctx->log[i].domain != domain)
+			continue;
+		mapped = ctx->log[i].mapped;
+		if (!mapped)
+			break;
+	}
+	return mapped;
 }
 
 /* How often the driver was asked to attach a device, since the log was reset */
@@ -498,5 +558,3 @@ static bool mock_reaches(struct mock_dev *mdev, unsigned int n)
 		return false;
 	return iommu_iova_to_phys(mdev->hw, addr) == addr;
 }
-
-#endif /* __IOMMU_KUNIT_MOCK_H */

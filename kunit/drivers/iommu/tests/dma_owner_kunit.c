@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Ownership of a group's DMA, as VFIO and iommufd take it, and devices that
+ * join a group which has an owner.
+ */
+
+static int owner_a, owner_b;
+
+/* Rule: a claimed group is in the blocking domain until it is released. */
+static void claim_plain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_TRUE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+
+/* Rule: the owner's domain comes after blocking and goes before it. */
+static void claim_attach_release(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
+	iommu_detach_group(user, ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	iommu_domain_free(user);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+
+/* Rule: no ownership of a device that firmware needs, DMA default domain. */
+static void claim_direct_refused(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+
+/* Rule: the same with iommu=pt. */
+static void claim_direct_refused_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mdev = mock_direct(ctx);
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_device_claim_dma_owner(&mdev->dev, &owner_a));
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+}
+
+/* Rule: the same for drivers without a blocked domain. */
+static void claim_direct_refused_no_blocked_domain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	ctx->ops.blocked_domain = NULL;
+	mdev = mock_direct(ctx);
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+}
+
+/* Rule: asking again changes neither the answer nor the device. */
+static void claim_direct_refused_again(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_device_claim_dma_owner(&mdev->dev, &owner_b));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->blocked));
+}
+
+/* Rule: a refused device still works: its region, its driver, its group. */
+static void claim_refused_device_usable(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_ASSERT_EQ(test, -EINVAL,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+	KUNIT_EXPECT_PTR_EQ(test, iommu_get_domain_for_dev(&mdev->dev),
+			    ctx->group->default_domain);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->dev));
+	iommu_device_unuse_default_domain(&mdev->dev);
+}
+
+/* Rule: a plain device shares the fate of its group. */
+static void claim_mixed_group_refused(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *plain = mock_plain(ctx);
+	struct mock_dev *direct = mock_direct(ctx);
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_device_claim_dma_owner(&plain->dev, &owner_a));
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, plain->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_PTR_EQ(test, direct->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(direct, 0));
+}
+
+/* Rule: the group is free again once the device that firmware needs is gone. */
+static void claim_after_direct_left(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *plain = mock_plain(ctx);
+	struct mock_dev *direct = mock_direct(ctx);
+
+	mock_del(direct);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, plain->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: a relaxable region does not keep a device from userspace. */
+static void claim_relaxable(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_dev_with(ctx, IOMMU_RESV_DIRECT_RELAXABLE);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+}
+
+/* Rule: a group has one owner; VFIO's claim is not shared. */
+static void claim_group_is_exclusive(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EPERM,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EPERM,
+			iommu_device_claim_dma_owner(&mdev->dev, &owner_b));
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&mdev->dev));
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: iommufd claims device by device; the last to leave releases. */
+static void claim_device_repeated(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *second = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&first->dev, &owner_a));
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_claim_dma_owner(&second->dev, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EPERM,
+			iommu_device_claim_dma_owner(&second->dev, &owner_b));
+	iommu_device_release_dma_owner(&first->dev);
+	KUNIT_EXPECT_TRUE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_device_release_dma_owner(&second->dev);
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_PTR_EQ(test, second->hw, ctx->group->default_domain);
+}
+
+/* Rule: not while a kernel driver does DMA with the default domain. */
+static void claim_refused_while_driver_bound(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->dev));
+	KUNIT_EXPECT_EQ(test, -EPERM,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	iommu_device_unuse_default_domain(&mdev->dev);
+}
+
+/* Rule: nor while a driver has a domain of its own attached. */
+static void claim_refused_while_domain_attached(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->dev));
+	KUNIT_EXPECT_EQ(test, -EBUSY,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
+	iommu_detach_device(user, &mdev->dev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	iommu_domain_free(user);
+}
+
+/* Rule: an ordinary device may join a group that is owned. */
+static void late_plain_joins_owner(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct mock_dev *late = mock_new(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	KUNIT_EXPECT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, user);
+	iommu_detach_group(user, ctx->group);
+	iommu_domain_free(user);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, ctx->group->default_domain);
+}
+
+/* Rule: a DIRECT device does not join a group that is claimed and idle. */
+static void late_direct_refused_by_claim(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+}
+
+/* Rule: nor one whose owner has attached a domain of its own. */
+static void late_direct_refused_by_owner(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	/* How it is refused is another matter, so look at the attaches only */
+	mock_add(late);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, user));
+	mock_del(late);
+	iommu_detach_group(user, ctx->group);
+	iommu_domain_free(user);
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: a region that cannot be mapped must not hide one that firmware needs. */
+static void late_direct_behind_failed_map(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT_RELAXABLE);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	ctx->fail_map = late->region[0].start;
+	/* Whether it may join at all is another matter; if so, it is noted */
+	mock_add(late);
+	KUNIT_EXPECT_NE(test, 0, late->dev.iommu_group ?
+			iommu_group_claim_dma_owner(ctx->group, &owner_a) : -EINVAL);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+}
+
+static struct kunit_case iommu_dma_owner_cases[] = {
+	KUNIT_CASE(claim_plain),
+	KUNIT_CASE(claim_attach_release),
+	KUNIT_CASE(claim_direct_refused),
+	KUNIT_CASE(claim_direct_refused_identity),
+	KUNIT_CASE(claim_direct_refused_no_blocked_domain),
+	KUNIT_CASE(claim_direct_refused_again),
+	KUNIT_CASE(claim_refused_device_usable),
+	KUNIT_CASE(claim_mixed_group_refused),
+	KUNIT_CASE(claim_after_direct_left),
+	KUNIT_CASE(claim_relaxable),
+	KUNIT_CASE(claim_group_is_exclusive),
+	KUNIT_CASE(claim_device_repeated),
+	KUNIT_CASE(claim_refused_while_driver_bound),
+	KUNIT_CASE(claim_refused_while_domain_attached),
+	KUNIT_CASE(late_plain_joins_owner),
+	KUNIT_CASE(late_direct_refused_by_claim),
+	KUNIT_CASE(late_direct_refused_by_owner),
+	KUNIT_CASE(late_direct_behind_failed_map),
+	{}
+};
+
+static struct kunit_suite iommu_dma_owner_suite = {
+	.name = "iommu_dma_owner",
+	.suite_init = mock_suite_init,
+	.suite_exit = mock_suite_exit,
+	.init = mock_init,
+	.exit = mock_exit,
+	.test_cases = iommu_dma_owner_cases,
+};
