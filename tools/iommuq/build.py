@@ -58,18 +58,22 @@ class Fragments:
     """Kconfig fragments, read once: what is edited later does not change a run.
 
     :ivar texts: contents, in the order they are merged.
+    :ivar variant: what sets them apart from the usual ones, in a word that can be
+        part of a file name; each variant has a build directory of its own.
     """
 
     texts: tuple[str, ...]
+    variant: str = ""
 
     @classmethod
-    def read(cls, *paths: Path) -> Fragments:
+    def read(cls, *paths: Path, variant: str = "") -> Fragments:
         """Read fragments from files.
 
+        :param variant: as above.
         :raises InfraError: one of them is missing.
         """
         try:
-            return cls(tuple(path.read_text() for path in paths))
+            return cls(tuple(path.read_text() for path in paths), variant)
         except OSError as error:
             raise InfraError(f"{error.filename}: {error.strerror}") from error
 
@@ -142,7 +146,15 @@ def build_image(base: Base, step: Step, arch: Arch, fragments: Fragments) -> Ima
         with progress.step(f"Checking out {base.spec.name} {step.label}"):
             checkout(base, step.tree, home / "src")
         return _build(
-            _Workshop(base, step, arch, home / "src", home / f"obj-{arch.name}"), fragments, key
+            _Workshop(
+                base,
+                step,
+                arch,
+                home / "src",
+                home / "-".join(filter(None, ("obj", arch.name, fragments.variant))),
+            ),
+            fragments,
+            key,
         )
 
 

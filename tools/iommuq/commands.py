@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from iommuq import progress
 from iommuq.arches import Arch
-from iommuq.build import build_image
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 from iommuq.known import Verdict
 from iommuq.prove import Outcome, judge_run, known_steps, prove
@@ -21,9 +20,10 @@ from iommuq.workspace import Workspace
 _MESSAGE_LINES = 12
 
 
-def run_matrix(base: str, arch: Arch, limit: float) -> int:
+def run_matrix(base: str, arch: Arch, configs: Sequence[str], limit: float) -> int:
     """Test every step of a queue and print the table.
 
+    :param configs: names of further Kconfig fragments.
     :param limit: seconds for one boot.
     :return: the exit code.
     """
@@ -33,7 +33,9 @@ def run_matrix(base: str, arch: Arch, limit: float) -> int:
         if outcome.failure is not None:
             progress.note(str(outcome.failure))
 
-    proof = prove(workspace, arch, workspace.fragments(arch), limit=limit, on_outcome=on_outcome)
+    proof = prove(
+        workspace, arch, workspace.fragments(arch, configs), limit=limit, on_outcome=on_outcome
+    )
     print(_heading(workspace, arch))
     matrix.show(proof.matrix)
     print()
@@ -44,22 +46,31 @@ def run_matrix(base: str, arch: Arch, limit: float) -> int:
 
 
 def run_suites(
-    base: str, at: str | None, arch: Arch, filters: Sequence[str], limit: float, again: bool
+    base: str,
+    filters: Sequence[str],
+    *,
+    at: str | None,
+    arch: Arch,
+    configs: Sequence[str],
+    limit: float,
+    again: bool,
 ) -> int:
     """Run the suites on one step and print what failed.
 
-    :param at: the step, or None for the whole queue.
     :param filters: globs; none for all suites.
+    :param at: the step, or None for the whole queue.
+    :param configs: names of further Kconfig fragments.
     :param limit: seconds for one boot.
     :param again: run even if the store has the results.
     :return: the exit code.
     """
     workspace = Workspace.open(base)
     step = workspace.step(at)
-    image = build_image(workspace.base, step, arch, workspace.fragments(arch))
+    image = workspace.image(step, arch, workspace.fragments(arch, configs))
     subject = Subject(base, step.label, workspace.base.kernel)
     run = run_kunit(image, subject, filters=filters, limit=limit, again=again)
-    verdicts = judge_run(run, workspace.known, known_steps(workspace.steps()), arch.name)
+    # Not from trees: a later patch that does not apply is of no interest here.
+    verdicts = judge_run(run, workspace.known, known_steps(workspace.queue), arch.name)
     for result in run.results:
         _print_result(result, verdicts[result.test])
     print(_heading(workspace, arch))

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from iommuq import arches
 from iommuq.arches import Arch
 from iommuq.basefile import load_spec
 from iommuq.bases import Base, open_base
-from iommuq.build import Fragments
+from iommuq.build import Fragments, Image, build_image
 from iommuq.dirs import project_root
+from iommuq.errors import UserError
 from iommuq.known import KnownFailures
 from iommuq.known import load as load_known
+from iommuq.objects import ObjectsLost
 from iommuq.overlay import Overlay, load_overlay
 from iommuq.patchqueue import Queue, load_queue
-from iommuq.tree import Step, make_steps
+from iommuq.tree import Step, forget_steps, make_steps
 
 #: The base that is meant when the user names none.
 DEFAULT_BASE = "6.12"
@@ -62,9 +66,36 @@ class Workspace:
         """Return one step: that which *at* names, or the last."""
         return self.steps(at)[-1]
 
-    def fragments(self, arch: Arch) -> Fragments:
-        """Return what the KUnit kernel for *arch* is configured with."""
+    def image(self, step: Step, arch: Arch, fragments: Fragments) -> Image:
+        """Return the image for a step, as `build_image` does.
+
+        Should the repository have lost the step's tree, it is made again: the same
+        patches give the same ids.
+        """
+        try:
+            return build_image(self.base, step, arch, fragments)
+        except ObjectsLost:
+            forget_steps(self.base)
+            make_steps(self.base, self.queue, self.overlay, to=step.label)
+            return build_image(self.base, step, arch, fragments)
+
+    def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
+        """Return what the KUnit kernel for *arch* is configured with.
+
+        :param extra: names of further fragments in ``kunit/configs``, such as ``debug``.
+        :raises UserError: there is no fragment of that name.
+        """
+        folder = self.root / "kunit/configs"
+        usual = set(arches.names())
+        choice = sorted(path.stem for path in folder.glob("*.config") if path.stem not in usual)
+        for name in extra:
+            if name not in choice:
+                raise UserError(
+                    f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
+                    hint=f"it would be {folder / name}.config",
+                )
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
-            self.root / f"kunit/configs/{arch.name}.config",
+            *(folder / f"{name}.config" for name in (arch.name, *extra)),
+            variant="-".join(sorted(extra)),
         )

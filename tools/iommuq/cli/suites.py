@@ -16,6 +16,13 @@ _arch = click.option(
     show_default=True,
     help="What to build for: um is fastest, x86_64 runs under QEMU.",
 )
+_config = click.option(
+    "--config",
+    "configs",
+    metavar="NAME",
+    multiple=True,
+    help="Add kunit/configs/NAME.config, such as debug for KASAN and lockdep.",
+)
 _limit = click.option(
     "--timeout",
     type=click.FloatRange(min=1),
@@ -28,13 +35,14 @@ _limit = click.option(
 @click.command()
 @click.argument("base", default=DEFAULT_BASE)
 @_arch
+@_config
 @_limit
-def run(base: str, arch: str, timeout: float) -> int:
+def run(base: str, arch: str, configs: tuple[str, ...], timeout: float) -> int:
     """Test every step of the queue of BASE and print the table of verdicts."""
     # Here and not above: --help and a bad argument need none of it.
     from iommuq.commands import run_matrix
 
-    return run_matrix(base, arches.get(arch), timeout)
+    return run_matrix(base, arches.get(arch), configs, timeout)
 
 
 @click.command()
@@ -43,9 +51,16 @@ def run(base: str, arch: str, timeout: float) -> int:
 @click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
 @_arch
+@_config
 @_limit
 def kunit(
-    base: str, filters: tuple[str, ...], at: str | None, again: bool, arch: str, timeout: float
+    base: str,
+    filters: tuple[str, ...],
+    at: str | None,
+    again: bool,
+    arch: str,
+    configs: tuple[str, ...],
+    timeout: float,
 ) -> int:
     """Run the KUnit suites on BASE with its queue applied.
 
@@ -53,4 +68,12 @@ def kunit(
     """
     from iommuq.commands import run_suites
 
-    return run_suites(base, at, arches.get(arch), filters, timeout, again)
+    return run_suites(
+        base,
+        filters,
+        at=at,
+        arch=arches.get(arch),
+        configs=configs,
+        limit=timeout,
+        again=again,
+    )
