@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from iommuq import __version__, bases, dirs
 from iommuq.errors import IommuqError
+from iommuq.guests import accel
 from iommuq.run import run
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 GIB = 1 << 30
-KVM = Path("/dev/kvm")
 #: Seconds that a tool has to tell its version.
 TOOL_TIMEOUT = 10.0
 #: Seconds that the caches may take to be added up.
@@ -216,20 +216,14 @@ def check_uml() -> Check:
     return Check("accelerator", "UML", ok=ok, needed=True, detail=f"native on {machine}", fix=fix)
 
 
-def check_kvm(device: Path = KVM) -> Check:
-    """See whether KVM's device opens, which does not prove that it works."""
-    detail, fix = "opens; not probed by booting yet", ""
+def check_kvm() -> Check:
+    """See whether a guest really boots with KVM."""
     try:
-        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
-        detail = f"no {device}; QEMU uses TCG"
-    except OSError as error:
-        detail = f"{device}: {error.strerror}; QEMU uses TCG"
-        if isinstance(error, PermissionError):
-            fix = 'sudo adduser "$USER" kvm'
-    return Check(
-        "accelerator", "KVM", ok=detail.startswith("opens"), needed=False, detail=detail, fix=fix
-    )
+        verdict = accel.kvm()
+    except IommuqError as error:
+        return Check("accelerator", "KVM", ok=False, needed=False, detail=error.what)
+    detail = verdict.reason if verdict.usable else f"{verdict.reason}; QEMU uses TCG"
+    return Check("accelerator", "KVM", ok=verdict.usable, needed=False, detail=detail)
 
 
 def check_tcg() -> Check:

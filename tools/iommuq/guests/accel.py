@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Find out whether KVM works here, by booting something with it.
+
+That ``/dev/kvm`` opens says little: under some hypervisors QEMU aborts, under
+others real mode works and the guest hangs on its way to 64 bits.  So a guest is
+booted whose firmware goes that way and then tells QEMU to exit, with a status that
+nothing else gives (``longmode.S``).  The verdict is remembered per machine, kernel
+and QEMU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iommuq import dirs
+from iommuq.errors import CommandTimeout, InfraError
+from iommuq.run import describe_status, run, tail
+
+QEMU = "qemu-system-x86_64"
+DEVICE = Path("/dev/kvm")
+#: Seconds for the tiny guest: it needs a tenth of one.
+LIMIT = 5.0
+
+_ROM_SIZE = 64 * 1024
+#: Where an x86 begins, 16 bytes before the end of the ROM: jmp 0xf000:0.
+_RESET = 0xFFF0
+_JUMP = bytes.fromhex("ea000000f0")
+#: What longmode.S writes to QEMU's isa-debug-exit, which ends with (value << 1) | 1.
+_PORT = 0xF4
+_STATUS = (0x10 << 1) | 1
+_CODE = bytes.fromhex(
+    "fa31c08ed88ec08ed0bf0010b900186631c0fcf3ab66c7060010032000006"
+    "6c70600200330000066c70600308300000066b8001000000f22d80f20e066"
+    "83c8200f22e066b9800000c00f32660d000100000f302e660f011688000f2"
+    "0c0660d010000800f22c066ea6e000f00080066baf400b010eef466900000"
+    "00000000000000000000009a20000f0078000f00"
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an accelerator can be used.
+
+    :ivar usable: a guest booted with it.
+    :ivar reason: why not, or what was seen, in a few words.
+    """
+
+    usable: bool
+    reason: str
+
+
+def kvm() -> Verdict:
+    """Return whether KVM works, from memory if it was tried here before.
+
+    :raises ToolMissing: QEMU is not installed.
+    """
+    if not DEVICE.exists():
+        return Verdict(False, "there is no /dev/kvm")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return Verdict(False, "/dev/kvm may not be opened, join the group kvm")
+    key = _machine()
+    memory = dirs.state_dir() / "accelerators.json"
+    try:
+        known = json.loads(memory.read_text())
+        return Verdict(**known[key])
+    except (OSError, ValueError, KeyError, TypeError):
+        known = {}
+    verdict = boot("kvm")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = memory.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({key: asdict(verdict)}))
+        temporary.replace(memory)
+    except OSError:
+        # It will be found out again next time.
+        pass
+    return verdict
+
+
+def boot(accelerator: str) -> Verdict:
+    """Boot the tiny guest.
+
+    :param accelerator: ``kvm`` or ``tcg``.
+    :raises ToolMissing: QEMU is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="iommuq-accel-") as folder:
+        rom = Path(folder) / "rom.bin"
+        image = bytearray(b"\xf4" * _ROM_SIZE)
+        image[: len(_CODE)] = _CODE
+        image[_RESET : _RESET + len(_JUMP)] = _JUMP
+        rom.write_bytes(image)
+        try:
+            done = run(
+                [
+                    *(QEMU, "-nodefaults", "-no-user-config"),
+                    *("-machine", "pc"),
+                    *("-accel", accelerator),
+                    # What a guest would be given, too.
+                    *("-cpu", "host" if accelerator == "kvm" else "qemu64"),
+                    *("-m", "4"),
+                    *("-display", "none"),
+                    *("-bios", rom),
+                    # The only way for a guest to end QEMU with a status of its own.
+                    *("-device", f"isa-debug-exit,iobase={_PORT:#x},iosize=0x04"),
+                    # Nothing may keep a guest alive that has gone astray.
+                    "-no-reboot",
+                ],
+                cwd=Path("/"),
+                timeout=LIMIT,
+                check=False,
+                watched=True,
+            )
+        except CommandTimeout:
+            return Verdict(False, "a guest that only goes to 64 bits hangs")
+    if done.returncode == _STATUS:
+        return Verdict(True, "a guest booted")
+    said = tail(done.stderr or done.output, 1).strip()
+    return Verdict(False, said or f"QEMU ended with {describe_status(done.returncode)}")
+
+
+def _machine() -> str:
+    """Return what the verdict depends on, as a hash."""
+    words = [platform.release(), platform.node()]
+    for path in ("/etc/machine-id", "/proc/cpuinfo"):
+        try:
+            lines = Path(path).read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        words += [line for line in lines if not line.startswith(("cpu MHz", "bogomips"))]
+    try:
+        version = run([QEMU, "--version"], cwd=Path("/"), timeout=LIMIT).output
+    except CommandTimeout as error:
+        raise InfraError(error.what) from error
+    return hashlib.sha256("\n".join([*words, version]).encode()).hexdigest()
