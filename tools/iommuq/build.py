@@ -10,6 +10,7 @@ directory for each architecture.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,11 +26,10 @@ from iommuq import buildlog, kconfig, locks, logs, progress, toolchain
 from iommuq.arches import Arch
 from iommuq.bases import Base
 from iommuq.dirs import cache_dir
-from iommuq.errors import CommandFailed, InfraError, ToolMissing, VerdictError
+from iommuq.errors import CommandFailed, DiskFull, InfraError, ToolMissing, UserError, VerdictError
 from iommuq.git import git
-from iommuq.objects import ObjectsLost
 from iommuq.run import Completed, failure, run, tail
-from iommuq.tree import Step, forget_steps
+from iommuq.tree import Step
 from iommuq.worktree import checkout
 
 #: Part of every key; to be raised when the same input would give another image.
@@ -48,7 +48,15 @@ _ENVIRONMENT = {
     "MAKEFLAGS": "",
     "MAKELEVEL": "",
 }
-_NOT_INSTALLED = re.compile(r"(?:^|: )(?:\d+: )?([\w+.-]+): (?:command )?not found$", re.MULTILINE)
+# As the shell says it, as make does where it needs no shell, as Python does, and as a
+# script's first line does.
+_NOT_INSTALLED = re.compile(
+    r"(?:^|: )(?:\d+: )?([\w+.-]+): (?:[Cc]ommand )?not found$"
+    r"|^make(?:\[\d+\])?: ([\w+.-]+): No such file or directory$"
+    r"|\[Errno 2\] No such file or directory: '([\w+.-]+)'$"
+    r"|\benv: .([\w+.-]+).: No such file or directory$",
+    re.MULTILINE,
+)
 _NO_HEADER = re.compile(r"fatal error: ((?:gelf|libelf|openssl/\S+)\.h): No such file")
 _FIRST_ERROR = re.compile(r"(?:: (?:fatal )?error: |\bundefined reference\b|^ld: |^make.*\*\*\* )")
 
@@ -70,12 +78,9 @@ class Fragments:
         """Read fragments from files.
 
         :param variant: as above.
-        :raises InfraError: one of them is missing.
+        :raises UserError: one of them is missing or malformed.
         """
-        try:
-            return cls(tuple(path.read_text() for path in paths), variant)
-        except OSError as error:
-            raise InfraError(f"{error.filename}: {error.strerror}") from error
+        return cls(tuple(_read_fragment(path) for path in paths), variant)
 
     @property
     def key(self) -> str:
@@ -86,6 +91,22 @@ class Fragments:
     def wanted(self) -> dict[str, str]:
         """What they ask for, a later fragment over an earlier one."""
         return {name: value for text in self.texts for name, value in kconfig.parse(text).items()}
+
+
+def _read_fragment(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", hint="a kernel is configured by it") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    number = kconfig.malformed(text)
+    if number is not None:
+        raise UserError(
+            f"{path}:{number}: not a line of a configuration",
+            hint="it is CONFIG_X=value, # CONFIG_X is not set, or a comment",
+        )
+    return text
 
 
 @dataclass(frozen=True)
@@ -122,9 +143,12 @@ def find_image(key: str, arch: Arch) -> Image | None:
     try:
         data = json.loads(record.read_text())
         os.utime(record)
-    except (OSError, ValueError):
+        warnings, log = frozenset(data["warnings"]), Path(data["log"])
+        # A power cut may leave files of the right names with nothing in them.
+        whole = (folder / arch.image).stat().st_size == data["size"]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return Image(key, folder, arch, frozenset(data["warnings"]), Path(data["log"]), built=False)
+    return Image(key, folder, arch, warnings, log, built=False) if whole else None
 
 
 def build_image(base: Base, step: Step, arch: Arch, fragments: Fragments) -> Image:
@@ -158,17 +182,6 @@ def build_image(base: Base, step: Step, arch: Arch, fragments: Fragments) -> Ima
         )
 
 
-def _check_out(base: Base, step: Step, where: Path) -> None:
-    try:
-        checkout(base, step.tree, where)
-    except ObjectsLost as error:
-        # Another process fetched the base anew after this step was made.
-        forget_steps(base)
-        raise InfraError(
-            f"the tree of {step.label} is gone from the cache", hint="run it again"
-        ) from error
-
-
 @dataclass(frozen=True)
 class _Workshop:
     """One build directory, with the tree that is checked out for it."""
@@ -198,7 +211,7 @@ def _build(shop: _Workshop, fragments: Fragments, key: str) -> Image:
         done = _make(shop, log)
         if done.returncode != 0:
             raise _explain(shop, done, log)
-        ledger = buildlog.update(ledger, done.output.splitlines(), shop.source)
+        ledger = buildlog.update(ledger, done.output.splitlines(), shop.source, shop.objects)
         buildlog.save(ledger, shop.notes / "warnings.json")
     return _publish(shop, key, buildlog.union(ledger), log)
 
@@ -209,15 +222,19 @@ def _interruptible(objects: Path, marker: Path) -> Iterator[None]:
 
     make removes what it is making when it is asked to stop, but not when it is
     killed.  Such a file is newer than its sources and would never be made
-    again, so whatever is as new as the last unfinished build goes.
+    again, so whatever is as new as the last unfinished build goes.  Not so our own
+    notes next to the marker, which are written whole: the warnings of objects that
+    are as good as before must not be forgotten.
     """
     if marker.exists():
         begin = marker.stat().st_mtime
-        for folder, _, names in os.walk(objects):
+        for folder, folders, names in os.walk(objects):
+            if marker.parent.name in folders:
+                folders.remove(marker.parent.name)
             for name in names:
                 path = Path(folder, name)
                 with contextlib.suppress(OSError):
-                    if path != marker and path.lstat().st_mtime >= begin:
+                    if path.lstat().st_mtime >= begin:
                         path.unlink()
     marker.touch()
     os.utime(marker)
@@ -237,18 +254,16 @@ def _configure(shop: _Workshop, fragments: Fragments, log: Path) -> None:
             return
     for path in (config, stamp):
         path.unlink(missing_ok=True)
-    paths: list[str] = []
-    for number, text in enumerate(fragments.texts):
-        path = shop.notes / f"{number}.config"
-        path.write_text(text)
-        paths += ["--kunitconfig", str(path)]
+    # In one file: of two that contradict each other kunit.py takes neither.
+    merged = shop.notes / "merged.config"
+    merged.write_text(kconfig.render(fragments.wanted))
     with progress.step(f"Configuring {shop.title}", log=log):
         done = run(
             [
                 *(sys.executable, "tools/testing/kunit/kunit.py", "config"),
                 *("--arch", shop.arch.make_arch),
                 *("--build_dir", str(shop.objects)),
-                *paths,
+                *("--kunitconfig", str(merged)),
             ],
             cwd=shop.source,
             env=_ENVIRONMENT,
@@ -325,7 +340,7 @@ def _explain(shop: _Workshop, done: Completed, log: Path) -> Exception:
     tool = _NOT_INSTALLED.search(done.output)
     if tool:
         return ToolMissing(
-            f"{tool[1]} is not installed, {shop.title} needs it",
+            f"{tool[tool.lastindex or 0]} is not installed, {shop.title} needs it",
             hint="`iommuq doctor` names the package",
         )
     header = _NO_HEADER.search(done.output)
@@ -348,8 +363,12 @@ def _explain(shop: _Workshop, done: Completed, log: Path) -> Exception:
 def _publish(shop: _Workshop, key: str, found: frozenset[str], log: Path) -> Image:
     """Copy what is needed to run the image to its place, whole or not at all."""
     images = _images()
+    # Nobody else builds this base now: whoever began these is dead.
+    prefix = f".{shop.base.spec.name}.tmp-"
+    for left in images.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
     images.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=images))
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=images))
     try:
         target = temporary / shop.arch.image
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -362,7 +381,12 @@ def _publish(shop: _Workshop, key: str, found: frozenset[str], log: Path) -> Ima
         )
         # kunit.py wants one, to compare; what it compares was checked above.
         (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
-        record = {"warnings": sorted(found), "log": str(log), "title": shop.title}
+        record = {
+            "warnings": sorted(found),
+            "log": str(log),
+            "title": shop.title,
+            "size": target.stat().st_size,
+        }
         (temporary / "image.json").write_text(json.dumps(record, indent=1))
         temporary.chmod(0o755)
         final = images / key
@@ -370,10 +394,14 @@ def _publish(shop: _Workshop, key: str, found: frozenset[str], log: Path) -> Ima
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     except OSError as error:
+        hint = "`iommuq doctor` shows the room"
+        full = os.strerror(errno.ENOSPC)
+        # copytree() gathers what went wrong, as text.
+        if full in str(error):
+            raise DiskFull(f"{images}: {full}", hint=hint) from error
+        raise InfraError(f"{images}: {error.strerror or error}", hint=hint) from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InfraError(
-            f"{images}: {error.strerror}", hint="`iommuq doctor` shows the room"
-        ) from error
     return Image(key, final, shop.arch, found, log, built=True)
 
 

@@ -46,14 +46,16 @@ def compiled(line: str) -> str | None:
     return match[1] if match else None
 
 
-def update(ledger: Ledger, lines: Iterable[str], source: Path) -> Ledger:
+def update(ledger: Ledger, lines: Iterable[str], source: Path, objects: Path) -> Ledger:
     """Return the ledger as it is after a build.
 
     :param ledger: warnings by object, of the build directory before.
     :param lines: what the build printed, made with ``-Otarget``.
     :param source: the source tree.
+    :param objects: the build directory.
     """
-    new = dict(ledger)
+    # An object whose source is gone is in no kernel any more.
+    new = {made: found for made, found in ledger.items() if _has_source(made, source, objects)}
     current = ""
     for line in lines:
         made = compiled(line)
@@ -69,6 +71,14 @@ def update(ledger: Ledger, lines: Iterable[str], source: Path) -> Ledger:
     return new
 
 
+def _has_source(made: str, source: Path, objects: Path) -> bool:
+    stem = made.removesuffix(".o")
+    if stem == made:
+        return True
+    # Some sources are themselves made.
+    return any((top / f"{stem}{end}").exists() for top in (source, objects) for end in (".c", ".S"))
+
+
 def union(ledger: Ledger) -> frozenset[str]:
     """Return all warnings of a ledger."""
     return frozenset(warning for found in ledger.values() for warning in found)
@@ -78,9 +88,9 @@ def load(path: Path) -> Ledger:
     """Read a ledger; a missing or damaged one is empty."""
     try:
         data = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return {str(key): [str(item) for item in value] for key, value in data.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}
-    return {str(key): [str(item) for item in value] for key, value in data.items()}
 
 
 def save(ledger: Ledger, path: Path) -> None:

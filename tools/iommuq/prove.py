@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.arches import Arch
-from iommuq.build import Fragments, build_image
+from iommuq.build import Fragments
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
 from iommuq.known import KnownFailures, Verdict, judge
 from iommuq.known import Step as KnownStep
+from iommuq.patchqueue import BASELINE, Queue
 from iommuq.report.matrix import Column, Matrix, build
 from iommuq.results import Run
 from iommuq.suites.kunit import Subject, run_kunit
@@ -65,14 +66,14 @@ class Proof:
             ]
         for change in self.matrix.changes:
             found += [f"{change.column.label} breaks {test}" for test in change.broke]
-        last = self.outcomes[-1]
+        # A test that a patch breaks is named with that patch, and not once more.
+        blamed = {test for change in self.matrix.changes for test in change.broke}
         found += [
             f"{test} fails with the whole queue applied"
-            for test, verdict in last.verdicts.items()
-            if verdict is Verdict.FAILED
+            for test, verdict in self.outcomes[-1].verdicts.items()
+            if verdict is Verdict.FAILED and test not in blamed
         ]
-        # A test that the last patch breaks is named once.
-        return list(dict.fromkeys(found))
+        return found
 
     @property
     def errors(self) -> list[str]:
@@ -108,9 +109,9 @@ def judge_run(
     return verdicts
 
 
-def known_steps(steps: Sequence[Step]) -> list[KnownStep]:
-    """Return steps as the list of known failures names them."""
-    return [KnownStep(step.label, step.patch.name if step.patch else "") for step in steps]
+def known_steps(queue: Queue) -> list[KnownStep]:
+    """Return the steps of a queue as the list of known failures names them."""
+    return [KnownStep(BASELINE), *(KnownStep(patch.label, patch.name) for patch in queue.sent)]
 
 
 def prove(
@@ -129,12 +130,12 @@ def prove(
     :param on_outcome: called as each step is done.
     """
     steps = workspace.steps()
-    names = known_steps(steps)
+    names = known_steps(workspace.queue)
     outcomes: list[Outcome] = []
     before: frozenset[str] | None = None
     for step in steps:
         try:
-            image = build_image(workspace.base, step, arch, fragments)
+            image = workspace.image(step, arch, fragments)
         except VerdictError as error:
             outcome = Outcome(step, failure=error)
         else:

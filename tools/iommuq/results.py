@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shutil
 import sqlite3
 import sys
 import time
@@ -25,6 +26,8 @@ from iommuq.errors import DiskFull, InfraError, UserError
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT = 30.0
+# Bytes that a write-ahead log and its index may need at once.
+_ROOM = 1 << 20
 #: Version of the JSON form.
 JSON_FORMAT = 1
 
@@ -253,11 +256,17 @@ class Store:
                 hint="update this one, or set IOMMUQ_STATE_DIR to another place",
             )
 
+    def _has_no_room(self) -> bool:
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.path.parent).free < _ROOM
+        return False
+
     def _explain(self, error: sqlite3.Error) -> NoReturn:
         """Raise what SQLite's error means for the user."""
         # Extended codes have the plain code in their low byte.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        # With no room for its files of other kinds, SQLite speaks of an I/O error.
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._has_no_room()):
             raise DiskFull(
                 f"{self.path}: no room left", hint="`iommuq doctor` shows the room"
             ) from error

@@ -88,19 +88,23 @@ def _signal_group(pgid: int, signum: int) -> None:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started: SIGTERM, a grace period, SIGKILL."""
-    _signal_group(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE)
-    # The leader may be gone while its children are not.
-    _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        _signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    finally:
+        # The leader may be gone while its children are not; and who presses Ctrl-C
+        # again wants them gone even sooner.
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager
 def _watchdog() -> Iterator[Callable[[int], None]]:
     """End groups should this process be killed inside the block.
 
-    It is there before the first process, so that none is without it for long.
+    It is there before the first process, so that none is without it for long.  The
+    same if the block raises.
 
     :return: function to tell it of a group.
     """
@@ -118,11 +122,15 @@ def _watchdog() -> Iterator[Callable[[int], None]]:
         with contextlib.suppress(BrokenPipeError):
             dog.stdin.write(b"%d\n" % pgid)
 
+    last = b""
     try:
         yield guard
+        last = b"done\n"
     finally:
+        # Without the last word it ends what is left: Ctrl-C may have come between two
+        # lines of ours, with a process started and nobody yet to end it.
         with contextlib.suppress(BrokenPipeError):
-            dog.communicate(b"done\n")
+            dog.communicate(last)
 
 
 def _describe(cwd: Path, commands: Sequence[Sequence[str]]) -> str:
@@ -133,14 +141,44 @@ def _describe(cwd: Path, commands: Sequence[Sequence[str]]) -> str:
 def _open_log(path: Path, line: str) -> IO[bytes]:
     """Open a log to append to it, and begin with the command."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    log_file = path.open("ab")
-    log_file.write(f"$ {line}\n".encode())
-    log_file.flush()
+    # Unbuffered: what found no room on the disk must not be tried once more by close().
+    log_file = path.open("ab", buffering=0)
+    try:
+        log_file.write(f"$ {line}\n".encode())
+    except OSError as error:
+        log_file.close()
+        raise _no_log(path, error) from error
     return log_file
+
+
+def _no_log(path: Path, error: OSError) -> InfraError:
+    return DiskFull(f"{path}: {error.strerror}", hint="`iommuq doctor` shows the room")
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread is ever interrupted.
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        signum: signal.signal(signum, lambda number, _frame: came.append(number))
+        for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _start(
     words: Sequence[str],
+    guard: Callable[[int], None] | None,
     *,
     cwd: Path,
     env: Mapping[str, str] | None,
@@ -149,18 +187,28 @@ def _start(
     stderr: int,
     pipesize: int = -1,
 ) -> subprocess.Popen[bytes]:
-    """Start a process as the leader of its own session and group."""
+    """Start a process as the leader of its own session and group, and tell *guard* of it."""
+    process = None
     try:
-        return subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**os.environ, **env} if env else None,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            pipesize=pipesize,
-        )
+        # An interrupt in between would leave a process that nobody knows of.
+        with _signals_held():
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env={**os.environ, **env} if env else None,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                pipesize=pipesize,
+            )
+            if guard is not None:
+                guard(process.pid)
+        return process
+    except KeyboardInterrupt:
+        if process is not None:
+            _end_group(process)
+        raise
     except FileNotFoundError as error:
         if not Path(cwd).is_dir():
             raise InfraError(f"{cwd}: no such directory") from error
@@ -194,7 +242,6 @@ class _Reader(threading.Thread):
             try:
                 if self._log_file is not None:
                     self._log_file.write(raw)
-                    self._log_file.flush()
             except OSError as error:
                 self.error = error
                 self._log_file = None
@@ -248,18 +295,17 @@ def run(
         guard = stack.enter_context(_watchdog()) if watched else None
         process = _start(
             words,
+            guard,
             cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if log_file else subprocess.PIPE,
         )
-        if guard is not None:
-            guard(process.pid)
-        assert process.stdout is not None
-        out = _Reader(process.stdout, log_file, on_line)
-        err = None if process.stderr is None else _Reader(process.stderr, None, None)
         try:
+            assert process.stdout is not None
+            out = _Reader(process.stdout, log_file, on_line)
+            err = None if process.stderr is None else _Reader(process.stderr, None, None)
             if data is not None:
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError), process.stdin:
@@ -284,7 +330,8 @@ def run(
             err.join()
     stderr = "" if err is None else err.text
     if out.error is not None:
-        raise DiskFull(f"{log_path}: {out.error.strerror}", hint="`iommuq doctor` shows the room")
+        assert log_path is not None
+        raise _no_log(log_path, out.error)
     done = Completed(words, returncode, out.text, stderr, time.monotonic() - begin)
     if check and returncode != 0:
         raise failure(done, log_path=log_path)
@@ -343,6 +390,7 @@ def pipeline(
             for words in lines:
                 process = _start(
                     words,
+                    guard,
                     cwd=cwd,
                     env=None,
                     stdin=source,
@@ -350,7 +398,6 @@ def pipeline(
                     stderr=subprocess.PIPE,
                     pipesize=_PIPE_SIZE,
                 )
-                guard(process.pid)
                 processes.append(process)
                 assert process.stderr is not None
                 errors.append(_Reader(process.stderr, log_file, None))

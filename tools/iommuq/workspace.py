@@ -69,8 +69,10 @@ class Workspace:
     def image(self, step: Step, arch: Arch, fragments: Fragments) -> Image:
         """Return the image for a step, as `build_image` does.
 
-        Should the repository have lost the step's tree, it is made again: the same
-        patches give the same ids.
+        Should the repository have lost the step's tree, say because another process
+        fetched the base anew, it is made again: the same patches give the same ids.
+
+        :raises ObjectsLost: the sources of the base are gone, too.
         """
         try:
             return build_image(self.base, step, arch, fragments)

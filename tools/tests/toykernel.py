@@ -66,7 +66,7 @@ $(O)/include/autoconf.h: $(O)/.config
 	@sed -n 's/^CONFIG_\\(.*\\)=y$$/#define CONFIG_\\1 1/p' $< > $@
 
 olddefconfig:
-	@python3 scripts/olddefconfig.py $(O)/.config Kconfig lib/Kconfig drivers/iommu/Kconfig \\
+	@$(TOY_PYTHON) scripts/olddefconfig.py $(O)/.config Kconfig lib/Kconfig drivers/iommu/Kconfig \\
 		drivers/iommu/tests/Kconfig
 
 .PHONY: linux olddefconfig
@@ -108,8 +108,8 @@ static int run_suite(const char *glob, struct kunit_suite *suite)
 	int number = 0, failed = 0;
 	struct kunit_case *test;
 
-	printf("    KTAP version 1\\n    # Subtest: %s\\n    1..%d\\n", suite->name,
-	       count(glob, suite));
+	printf("    KTAP version 1\\n    # Subtest: %s\\n", suite->name);
+	printf("    1..%d\\n", count(glob, suite));
 	for (test = suite->cases; test->name; test++) {
 		struct kunit state = { test->name, 0, NULL };
 
@@ -164,9 +164,9 @@ struct kunit_suite { const char *name; struct kunit_case *cases; };
 	if (__left == __right)								\\
 		break;									\\
 	(test)->failed = 1;								\\
-	printf("    # %s: EXPECTATION FAILED at %s:%d\\n"					\\
-	       "    Expected " #left " == " #right ", but\\n        " #left " == %d (0x%x)\\n",	\\
-	       (test)->name, "drivers/iommu/tests/iommu_kunit.c", __LINE__, __left, __left);	\\
+	printf("    # %s: EXPECTATION FAILED at %s:%d\\n", (test)->name, __FILE__, __LINE__);	\\
+	printf("    Expected " #left " == " #right ", but\\n");				\\
+	printf("        " #left " == %d (0x%x)\\n", __left, __left);			\\
 } while (0)
 """
 
@@ -394,11 +394,6 @@ FILES: Mapping[str, str] = {
 
 #: The project, but for the patches.
 PROJECT: Mapping[str, str] = {
-    # Relative, so that a copy of the whole folder has the same keys.
-    f"patches/{BASE}/base.toml": (
-        f'name = "{BASE}"\ntitle = "Toy Linux"\n\n'
-        '[source]\nprovider = "directory"\npath = "../../linux"\n'
-    ),
     "kunit/overlay.toml": (
         '[[copy]]\nfrom = "drivers/iommu/tests"\nto = "drivers/iommu/tests"\n\n'
         f'[[hook]]\nfile = "{IOMMU_C}"\nappend = """\n\n'
@@ -477,6 +472,7 @@ class Project:
             "IOMMUQ_ROOT": str(self.root),
             "IOMMUQ_CACHE_DIR": str(self.root / "cache"),
             "IOMMUQ_STATE_DIR": str(self.root / "state"),
+            "TOY_PYTHON": sys.executable,
             "TOY_TRACE": str(self.root / "trace"),
             # Tells the processes of this project from all others; see leftovers().
             "TOY_MARKER": str(self.root),
@@ -601,7 +597,10 @@ def interrupt(process: subprocess.Popen[str], *, group: bool) -> None:
 def make_project(root: Path) -> Project:
     """Make a project whose cache is empty, with a baseline patch and two more."""
     toy.write_tree(root / "linux", FILES)
-    toy.write_tree(root, PROJECT)
+    # Absolute, so that a project and its copies have the same base.
+    source = f'provider = "directory"\npath = "{root / "linux"}"\n'
+    base = f'name = "{BASE}"\ntitle = "Toy Linux"\n\n[source]\n{source}'
+    toy.write_tree(root, {**PROJECT, f"patches/{BASE}/base.toml": base})
     toy.write_tree(root / "work", FILES)
     toy.git("init", "--quiet", "--template=", "--initial-branch=base", "work", cwd=root)
     toy.commit_all(root / "work", "Linux 6.12.117")
@@ -622,11 +621,8 @@ def copy_project(template: Project, root: Path, *, warm: bool) -> Project:
 
     :param warm: with the base, the images and the results that it has made.
     """
-    skip = shutil.ignore_patterns("trees", "boots", "logs", "trace", "stalled")
-    if warm:
-        shutil.copytree(template.root, root, ignore=skip)
-    else:
-        shutil.copytree(template.root, root, ignore=shutil.ignore_patterns("cache", "state"))
+    skip = ("trees", "boots", "logs") if warm else ("cache", "state")
+    shutil.copytree(template.root, root, ignore=shutil.ignore_patterns("trace", *skip))
     return Project(root)
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -45,8 +47,12 @@ def main() -> NoReturn:
     """Run the command line and exit with the code that its outcome stands for."""
     debug = "--debug" in sys.argv
     signal.signal(signal.SIGTERM, _terminated)
+    # What kernels print, and what people are called, must not depend on the locale.
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = cli.main(standalone_mode=False)
+        _flush()
         sys.exit(code if isinstance(code, int) else 0)
     except IommuqError as error:
         if debug:
@@ -73,7 +79,21 @@ def main() -> NoReturn:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _say(f"iommuq: {where}{error.strerror or error}", "`iommuq doctor` shows room and rights")
+        with contextlib.suppress(OSError):
+            _flush()
         sys.exit(EXIT_INFRA)
+
+
+def _flush() -> None:
+    """Write out what was printed while errors are still told; at exit they are not."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What could not be written would be tried once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Somebody who reads one line and leaves is no error.
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _say(what: str, hint: str) -> None:

@@ -33,6 +33,10 @@ _GRACE = 15.0
 _GENERATION = "1"
 #: Lines of the console that the message of a lost guest quotes.
 _TAIL = 12
+#: A kernel may print anything, whatever the user's locale can show.
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+#: The case that has no verdict when the end of the log cannot be trusted.
+LOG_CASE = "kernel.log_is_whole"
 #: The case that fails when the kernel complains outside of every case.
 SPLAT_CASE = "kernel.no_splat_outside_of_cases"
 
@@ -132,6 +136,7 @@ def _boot(image: Image, current: Run, glob: str, limit: float) -> list[Result]:
                     *([glob] if glob else []),
                 ],
                 cwd=image.folder,
+                env=_ENVIRONMENT,
                 timeout=limit + _GRACE,
                 log_path=log,
                 on_line=on_line,
@@ -186,10 +191,12 @@ def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> li
         if case.status is Status.ERROR:
             message = "\n".join(filter(None, [message, reason, tail(output, _TAIL)]))
         results.append(result(case.name, case.status, message, case.duration or 0.0))
-    if report.problems and not any(case.status is Status.ERROR for case in report.tests):
-        # The log is not whole, so nobody knows what is missing from it.
-        problems = "\n".join([*report.problems, reason, tail(output, _TAIL)])
-        results.append(result("kernel.log_is_whole", Status.ERROR, problems))
+    if (report.problems or reason) and not any(
+        case.status is Status.ERROR for case in report.tests
+    ):
+        # The log is not whole, or the kernel never ended: nobody knows what is missing.
+        problems = "\n".join(filter(None, [*report.problems, reason, tail(output, _TAIL)]))
+        results.append(result(LOG_CASE, Status.ERROR, problems))
     if loose:
         text = "\n".join(splat.text for splat in loose)
         results.append(result(SPLAT_CASE, Status.FAIL, text))
