@@ -92,7 +92,7 @@ def load_spec(name: str) -> BaseSpec:
     :raises UserError: there is no such base, or its file is malformed.
     """
     folder = _patches() / name
-    if not _NAME.fullmatch(name) or not (folder / FILE).is_file():
+    if not _NAME.fullmatch(name) or not (folder / FILE).exists():
         there = ", ".join(_names())
         raise UserError(
             f"no base {name!r}; there {'are ' + there if there else 'is none'}",

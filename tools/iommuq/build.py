@@ -26,7 +26,8 @@ from iommuq import buildlog, kconfig, locks, logs, progress, toolchain
 from iommuq.arches import Arch
 from iommuq.bases import Base
 from iommuq.dirs import cache_dir
-from iommuq.errors import CommandFailed, DiskFull, InfraError, ToolMissing, UserError, VerdictError
+from iommuq.errors import CommandFailed, DiskFull, InfraError, ToolMissing, VerdictError
+from iommuq.fragments import Fragments
 from iommuq.git import git
 from iommuq.run import Completed, failure, run, tail
 from iommuq.tree import Step
@@ -62,54 +63,6 @@ _FIRST_ERROR = re.compile(r"(?:: (?:fatal )?error: |\bundefined reference\b|^ld:
 
 
 @dataclass(frozen=True)
-class Fragments:
-    """Kconfig fragments, read once: what is edited later does not change a run.
-
-    :ivar texts: contents, in the order they are merged.
-    :ivar variant: what sets them apart from the usual ones, in a word that can be
-        part of a file name; each variant has a build directory of its own.
-    """
-
-    texts: tuple[str, ...]
-    variant: str = ""
-
-    @classmethod
-    def read(cls, *paths: Path, variant: str = "") -> Fragments:
-        """Read fragments from files.
-
-        :param variant: as above.
-        :raises UserError: one of them is missing or malformed.
-        """
-        return cls(tuple(_read_fragment(path) for path in paths), variant)
-
-    @property
-    def key(self) -> str:
-        """A hash of what they ask for; comments do not count."""
-        return _hash(json.dumps([kconfig.parse(text) for text in self.texts]))
-
-    @property
-    def wanted(self) -> dict[str, str]:
-        """What they ask for, a later fragment over an earlier one."""
-        return {name: value for text in self.texts for name, value in kconfig.parse(text).items()}
-
-
-def _read_fragment(path: Path) -> str:
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", hint="a kernel is configured by it") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
-    number = kconfig.malformed(text)
-    if number is not None:
-        raise UserError(
-            f"{path}:{number}: not a line of a configuration",
-            hint="it is CONFIG_X=value, # CONFIG_X is not set, or a comment",
-        )
-    return text
-
-
-@dataclass(frozen=True)
 class Image:
     """A kernel that was built, and all that is needed to run it with kunit.py.
 
@@ -131,9 +84,8 @@ class Image:
 
 def image_key(step: Step, arch: Arch, fragments: Fragments) -> str:
     """Return the content key of an image: tree, configuration and compiler."""
-    return _hash(
-        "\n".join((_GENERATION, step.tree, arch.name, fragments.key, toolchain.identity()))
-    )
+    words = (_GENERATION, step.tree, arch.name, fragments.key, toolchain.identity())
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def find_image(key: str, arch: Arch) -> Image | None:
@@ -407,7 +359,3 @@ def _publish(shop: _Workshop, key: str, found: frozenset[str], log: Path) -> Ima
 
 def _images() -> Path:
     return cache_dir() / "images"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -123,6 +123,8 @@ class Store:
         :param edits: path -> ``<mode> blob <id>``.
         :return: the id of the new tree.
         """
+        if not edits:
+            return tree
         folders = {str(parent) for path in edits for parent in PurePosixPath(path).parents}
         below = [f"{folder}/" for folder in folders if folder != "."]
         listed = self.entries(tree, [])

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.arches import Arch
-from iommuq.build import Fragments
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
+from iommuq.fragments import Fragments
 from iommuq.known import KnownFailures, Verdict, judge
 from iommuq.known import Step as KnownStep
 from iommuq.patchqueue import BASELINE, Queue

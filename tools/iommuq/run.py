@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shlex
 import signal
 import subprocess
@@ -21,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from iommuq import groups
 from iommuq.errors import CommandFailed, CommandTimeout, DiskFull, InfraError, ToolMissing
 
 log = logging.getLogger(__name__)
 
-#: Seconds a group has between SIGTERM and SIGKILL.
-GRACE = 2.0
 #: Lines of output that an error message may quote.
 TAIL_LINES = 20
 
@@ -36,19 +34,6 @@ _DISK_FULL = ("No space left on device", "Out of diskspace", "Disk quota exceede
 _PIPE_SIZE = 1 << 20
 # Seconds that a process has to end by itself after its pipe broke.
 _SETTLE = 0.3
-
-# A shell that outlives us by a moment: it is told of each group, and reads until
-# our end of the pipe closes.  "done" means that all is well; end of file without it
-# means that we were killed, so the groups must go too.  (dash's kill takes a group only
-# with -s: -KILL and -- together it refuses.)
-_WATCHDOG = """
-groups=
-while read -r word; do
-    [ "$word" = done ] && exit
-    groups="$groups -$word"
-done
-[ -z "$groups" ] || kill -s KILL -- $groups
-"""
 
 
 @dataclass(frozen=True)
@@ -81,58 +66,6 @@ def tail(text: str, lines: int = TAIL_LINES) -> str:
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
-def _signal_group(pgid: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pgid, signum)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started: SIGTERM, a grace period, SIGKILL."""
-    try:
-        _signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-    finally:
-        # The leader may be gone while its children are not; and who presses Ctrl-C
-        # again wants them gone even sooner.
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextlib.contextmanager
-def _watchdog() -> Iterator[Callable[[int], None]]:
-    """End groups should this process be killed inside the block.
-
-    It is there before the first process, so that none is without it for long.  The
-    same if the block raises.
-
-    :return: function to tell it of a group.
-    """
-    dog = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCHDOG],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        bufsize=0,
-    )
-
-    def guard(pgid: int) -> None:
-        assert dog.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            dog.stdin.write(b"%d\n" % pgid)
-
-    last = b""
-    try:
-        yield guard
-        last = b"done\n"
-    finally:
-        # Without the last word it ends what is left: Ctrl-C may have come between two
-        # lines of ours, with a process started and nobody yet to end it.
-        with contextlib.suppress(BrokenPipeError):
-            dog.communicate(last)
-
-
 def _describe(cwd: Path, commands: Sequence[Sequence[str]]) -> str:
     """Return a line to paste into a shell that does what we are about to do."""
     return f"cd {shlex.quote(str(cwd))} && {' | '.join(map(shlex.join, commands))}"
@@ -153,70 +86,6 @@ def _open_log(path: Path, line: str) -> IO[bytes]:
 
 def _no_log(path: Path, error: OSError) -> InfraError:
     return DiskFull(f"{path}: {error.strerror}", hint="`iommuq doctor` shows the room")
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread is ever interrupted.
-        yield
-        return
-    came: list[int] = []
-    handlers = {
-        signum: signal.signal(signum, lambda number, _frame: came.append(number))
-        for signum in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-        for number in came:
-            signal.raise_signal(number)
-
-
-def _start(
-    words: Sequence[str],
-    guard: Callable[[int], None] | None,
-    *,
-    cwd: Path,
-    env: Mapping[str, str] | None,
-    stdin: int | IO[bytes],
-    stdout: int,
-    stderr: int,
-    pipesize: int = -1,
-) -> subprocess.Popen[bytes]:
-    """Start a process as the leader of its own session and group, and tell *guard* of it."""
-    process = None
-    try:
-        # An interrupt in between would leave a process that nobody knows of.
-        with _signals_held():
-            process = subprocess.Popen(
-                words,
-                cwd=cwd,
-                env={**os.environ, **env} if env else None,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                pipesize=pipesize,
-            )
-            if guard is not None:
-                guard(process.pid)
-        return process
-    except KeyboardInterrupt:
-        if process is not None:
-            _end_group(process)
-        raise
-    except FileNotFoundError as error:
-        if not Path(cwd).is_dir():
-            raise InfraError(f"{cwd}: no such directory") from error
-        raise ToolMissing(
-            f"{words[0]} is not installed", hint="`iommuq doctor` names the package"
-        ) from error
-    except PermissionError as error:
-        raise InfraError(f"{words[0]}: cannot be executed") from error
 
 
 class _Reader(threading.Thread):
@@ -292,8 +161,8 @@ def run(
         log_file: IO[bytes] | None = None
         if log_path is not None:
             log_file = stack.enter_context(_open_log(log_path, line))
-        guard = stack.enter_context(_watchdog()) if watched else None
-        process = _start(
+        guard = stack.enter_context(groups.watchdog()) if watched else None
+        process = groups.start(
             words,
             guard,
             cwd=cwd,
@@ -312,7 +181,7 @@ def run(
                     process.stdin.write(data)
             returncode = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            _end_group(process)
+            groups.end_group(process)
             out.join()
             where = f"; full log: {log_path}" if log_path else ""
             raise CommandTimeout(
@@ -320,11 +189,11 @@ def run(
                 hint=f"last line: {tail(out.text, 1)!r}",
             ) from None
         except BaseException:
-            _end_group(process)
+            groups.end_group(process)
             raise
         # Whatever the leader left running (a helper of a guest, say) goes now:
         # it would keep the pipe open, and nobody waits for it.
-        _signal_group(process.pid, signal.SIGKILL)
+        groups.signal_group(process.pid, signal.SIGKILL)
         out.join()
         if err is not None:
             err.join()
@@ -370,7 +239,7 @@ def pipeline(
     errors: list[_Reader] = []
     with contextlib.ExitStack() as stack:
         log_file = None if log_path is None else stack.enter_context(_open_log(log_path, line))
-        guard = stack.enter_context(_watchdog())
+        guard = stack.enter_context(groups.watchdog())
 
         def failed() -> InfraError | None:
             # The last that failed: those before it may be victims of its early end.
@@ -378,7 +247,7 @@ def pipeline(
             for words, process, error in reversed(list(started)):
                 if process.returncode not in (None, 0, -signal.SIGPIPE):
                     # As in run(): what it left running would keep the pipe open.
-                    _signal_group(process.pid, signal.SIGKILL)
+                    groups.signal_group(process.pid, signal.SIGKILL)
                     error.join()
                     seconds = time.monotonic() - begin
                     done = Completed(words, process.returncode, "", error.text, seconds)
@@ -388,7 +257,7 @@ def pipeline(
         try:
             source: int | IO[bytes] = subprocess.PIPE if feed else subprocess.DEVNULL
             for words in lines:
-                process = _start(
+                process = groups.start(
                     words,
                     guard,
                     cwd=cwd,
@@ -421,12 +290,12 @@ def pipeline(
                 _settle(processes)
                 cause = failed()
             for process in processes:
-                _end_group(process)
+                groups.end_group(process)
             if cause is not None:
                 raise cause from error
             raise
         for process, reader in zip(processes, errors, strict=True):
-            _signal_group(process.pid, signal.SIGKILL)
+            groups.signal_group(process.pid, signal.SIGKILL)
             reader.join()
     cause = failed()
     if cause is not None:

@@ -12,9 +12,10 @@ from iommuq import arches
 from iommuq.arches import Arch
 from iommuq.basefile import load_spec
 from iommuq.bases import Base, open_base
-from iommuq.build import Fragments, Image, build_image
+from iommuq.build import Image, build_image
 from iommuq.dirs import project_root
 from iommuq.errors import UserError
+from iommuq.fragments import Fragments
 from iommuq.known import KnownFailures
 from iommuq.known import load as load_known
 from iommuq.objects import ObjectsLost

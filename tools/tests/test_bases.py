@@ -68,6 +68,12 @@ def test_unknown_base(root: Path, name: str) -> None:
         bases.load_spec(name)
 
 
+def test_a_base_whose_file_is_none(root: Path) -> None:
+    (root / "patches/6.12/base.toml").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"base.toml: Is a directory"):
+        bases.load_spec("6.12")
+
+
 def test_no_base_at_all() -> None:
     with pytest.raises(UserError, match="there is none"):
         bases.load_spec("6.12")

@@ -13,9 +13,9 @@ import pytest
 
 from iommuq import arches, build, toolchain
 from iommuq.bases import Base
-from iommuq.build import Fragments
 from iommuq.dirs import cache_dir
 from iommuq.errors import DiskFull, InfraError, ToolMissing, UserError, VerdictError
+from iommuq.fragments import Fragments
 from iommuq.run import Completed
 from iommuq.tree import Step
 

@@ -111,6 +111,12 @@ def test_lay_matches_what_git_would_make(kunit: Path, store: Store, toy_work: Pa
     assert laid == store.tree_of(toy.commit_all(toy_work, "by hand"))
 
 
+def test_an_empty_description_changes_nothing(kunit: Path, store: Store) -> None:
+    (kunit / "overlay.toml").write_text("", encoding="utf-8")
+    tree = store.tree_of("HEAD")
+    assert Layer(load_overlay(kunit), store).over(tree, "x") == tree
+
+
 def test_no_newline_at_the_end(kunit: Path, store: Store, toy_work: Path) -> None:
     (toy_work / toy.IOMMU_C).write_bytes(b"int a; /* \xe4 */")
     toy.commit_all(toy_work, "cut")

@@ -90,7 +90,7 @@ def test_missing_tool(tmp_path: Path) -> None:
 def test_all_is_ended_if_we_are_killed(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from iommuq import run\n"
-        "with run.pipeline(['true'], ['sh', '-c', 'echo up; sleep 60 & wait'],"
+        "with run.pipeline(['true'], ['sh', '-c', 'sleep 60 & echo up; wait'],"
         " cwd=Path(sys.argv[1])) as pipe:\n"
         "    print(pipe.readline().decode(), flush=True); pipe.read()\n"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from iommuq import groups
 from iommuq import run as runner
 from iommuq.errors import CommandFailed, CommandTimeout, DiskFull, InfraError, ToolMissing
 
@@ -68,7 +69,7 @@ def test_the_watchdog_ends_what_an_error_left() -> None:
     process = subprocess.Popen(["sleep", "600"], start_new_session=True)
 
     def fail() -> None:
-        with runner._watchdog() as guard:
+        with groups.watchdog() as guard:
             guard(process.pid)
             raise KeyboardInterrupt
 
@@ -81,7 +82,7 @@ def test_signals_wait_for_the_end_of_the_block() -> None:
     steps = []
 
     def work() -> None:
-        with runner._signals_held():
+        with groups.signals_held():
             signal.raise_signal(signal.SIGINT)
             steps.append("after")
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kconfig fragments: what a kernel is asked to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq import kconfig
+from iommuq.errors import UserError
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Kconfig fragments, read once: what is edited later does not change a run.
+
+    :ivar texts: contents, in the order they are merged.
+    :ivar variant: what sets them apart from the usual ones, in a word that can be
+        part of a file name; each variant has a build directory of its own.
+    """
+
+    texts: tuple[str, ...]
+    variant: str = ""
+
+    @classmethod
+    def read(cls, *paths: Path, variant: str = "") -> Fragments:
+        """Read fragments from files.
+
+        :param variant: as above.
+        :raises UserError: one of them is missing or malformed.
+        """
+        return cls(tuple(_read_fragment(path) for path in paths), variant)
+
+    @property
+    def key(self) -> str:
+        """A hash of what they ask for; comments do not count."""
+        text = json.dumps([kconfig.parse(text) for text in self.texts])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """What they ask for, a later fragment over an earlier one."""
+        return {name: value for text in self.texts for name, value in kconfig.parse(text).items()}
+
+
+def _read_fragment(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", hint="a kernel is configured by it") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    number = kconfig.malformed(text)
+    if number is not None:
+        raise UserError(
+            f"{path}:{number}: not a line of a configuration",
+            hint="it is CONFIG_X=value, # CONFIG_X is not set, or a comment",
+        )
+    return text

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Process groups: start one, end one, and end them all should we be killed.
+
+What `iommuq.run` is made of; nothing else uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from iommuq.errors import InfraError, ToolMissing
+
+#: Seconds a group has between SIGTERM and SIGKILL.
+GRACE = 2.0
+
+# A shell that outlives us by a moment: it is told of each group, and reads until
+# our end of the pipe closes.  "done" means that all is well; end of file without it
+# means that we were killed, so the groups must go too.  (dash's kill takes a group only
+# with -s: -KILL and -- together it refuses.)
+_WATCHDOG = """
+groups=
+while read -r word; do
+    [ "$word" = done ] && exit
+    groups="$groups -$word"
+done
+[ -z "$groups" ] || kill -s KILL -- $groups
+"""
+
+
+def signal_group(pgid: int, signum: int) -> None:
+    """Send a signal to a group; one that is gone is no error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, signum)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started: SIGTERM, a grace period, SIGKILL."""
+    try:
+        signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    finally:
+        # The leader may be gone while its children are not; and who presses Ctrl-C
+        # again wants them gone even sooner.
+        signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def watchdog() -> Iterator[Callable[[int], None]]:
+    """End groups should this process be killed inside the block.
+
+    It is there before the first process, so that none is without it for long.  The
+    same if the block raises.
+
+    :return: function to tell it of a group.
+    """
+    dog = subprocess.Popen(
+        ["/bin/sh", "-c", _WATCHDOG],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        bufsize=0,
+    )
+
+    def guard(pgid: int) -> None:
+        assert dog.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            dog.stdin.write(b"%d\n" % pgid)
+
+    last = b""
+    try:
+        yield guard
+        last = b"done\n"
+    finally:
+        # Without the last word it ends what is left: Ctrl-C may have come between two
+        # lines of ours, with a process started and nobody yet to end it.
+        with contextlib.suppress(BrokenPipeError):
+            dog.communicate(last)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread is ever interrupted.
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        signum: signal.signal(signum, lambda number, _frame: came.append(number))
+        for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def start(
+    words: Sequence[str],
+    guard: Callable[[int], None] | None,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None,
+    stdin: int | IO[bytes],
+    stdout: int,
+    stderr: int,
+    pipesize: int = -1,
+) -> subprocess.Popen[bytes]:
+    """Start a process as the leader of its own session and group, and tell *guard* of it."""
+    process = None
+    try:
+        # An interrupt in between would leave a process that nobody knows of.
+        with signals_held():
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env={**os.environ, **env} if env else None,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                pipesize=pipesize,
+            )
+            if guard is not None:
+                guard(process.pid)
+        return process
+    except KeyboardInterrupt:
+        if process is not None:
+            end_group(process)
+        raise
+    except FileNotFoundError as error:
+        if not Path(cwd).is_dir():
+            raise InfraError(f"{cwd}: no such directory") from error
+        raise ToolMissing(
+            f"{words[0]} is not installed", hint="`iommuq doctor` names the package"
+        ) from error
+    except PermissionError as error:
+        raise InfraError(f"{words[0]}: cannot be executed") from error
