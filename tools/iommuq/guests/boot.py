@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boot a kernel on a machine, and return what its suites did there.
+
+Either there is a whole report, or `GuestLost` is raised.  The console is for
+people and for splats; no verdict is read off it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq import run as processes
+from iommuq.errors import CommandTimeout, InfraError
+from iommuq.guests import qemu, uml
+from iommuq.guests.channel import Channel, SuiteState, Transcript
+from iommuq.guests.initramfs import Initramfs
+from iommuq.guests.machine import Machine
+from iommuq.logtext import clean_line, split_stamp
+
+#: Lines of the console that tell how a guest was lost.
+TAIL_LINES = 12
+#: Seconds that a suite may need on top of its limit: to be killed, and for SysRq-t.
+SUITE_GRACE = 20.0
+#: Seconds from the last line of the report to the guest's end.
+END_LIMIT = 10.0
+
+# Of the directories with a guest's FIFO and process id; the tool's own follows.
+_PREFIX = "iommuq-guest-"
+# For the message alone: a lost guest is lost whatever its console says.
+_PANIC = re.compile(r"Kernel panic - not syncing: .*|.*\bqemu-system-\w+: .*")
+_OUT_OF_MEMORY = re.compile(r"(?:Out of memory|Memory cgroup out of memory)\b.*")
+
+
+@dataclass(frozen=True)
+class SuiteReport:
+    """How a suite ended.
+
+    :ivar status: its exit status as a shell gives it, or None if it did not end
+        by itself or was not run.
+    :ivar trouble: why *status* is no verdict, or not a good one; empty if it is one.
+    :ivar output: what it wrote, line by line; KTAP, mostly.
+    :ivar seconds: how long it took, by the guest's clock.
+    :ivar console: the lines of the guest's console that fall into its time.
+    """
+
+    name: str
+    status: int | None
+    trouble: str
+    output: tuple[str, ...]
+    seconds: float
+    console: range
+
+
+@dataclass(frozen=True)
+class GuestReport:
+    """What a guest did.
+
+    :ivar suites: in the order they were run.
+    :ivar accelerator: ``native``, ``kvm`` or ``tcg``.
+    :ivar boot_seconds: from the start to the first suite; NaN if it never came.
+    :ivar console: all lines of the console.
+    """
+
+    suites: tuple[SuiteReport, ...]
+    accelerator: str
+    boot_seconds: float
+    console: tuple[str, ...]
+
+    def interleaved(self, suite: SuiteReport) -> list[str]:
+        """Return the kernel's messages and the suite's lines in the order they came.
+
+        Init copies each line of output to the console, which keeps about 900
+        characters of it: good to say which case a splat fell in, but the verdicts
+        are those in `SuiteReport.output`.
+        """
+        mark = f"iommuq: {suite.name}| "
+        lines = []
+        for line in self.console[suite.console.start : suite.console.stop]:
+            text = split_stamp(clean_line(line))[1]
+            lines.append(text.removeprefix(mark) if text.startswith(mark) else line)
+        return lines
+
+
+class GuestLost(InfraError):
+    """A guest ended without a whole report.
+
+    :ivar tail: the last lines of its console.
+    :ivar report: what there is of a report; the last suite may be the one it died in.
+    """
+
+    def __init__(self, what: str, *, hint: str, tail: str, report: GuestReport) -> None:
+        super().__init__(what, hint=hint)
+        self.tail = tail
+        self.report = report
+
+
+def boot(
+    machine: Machine,
+    kernel: Path,
+    initramfs: Initramfs,
+    log: Path,
+    *,
+    limit: float | None = None,
+) -> GuestReport:
+    """Boot, run the suites of the initramfs, and power off.
+
+    :param kernel: the image, or the program that a UML kernel is.
+    :param log: gets the command and the console.
+    :param limit: seconds for all of it; by default as long as the machine's and
+        the suites' own limits need.
+    :raises GuestLost: whatever ended without a whole report.
+    :raises InfraError: it could not be started.
+    """
+    if not kernel.is_file():
+        raise InfraError(f"{kernel}: there is no kernel", hint="build it again")
+    if limit is None:
+        limit = machine.boot_limit + END_LIMIT
+        limit += sum(suite.limit + SUITE_GRACE for suite in initramfs.suites)
+    console: list[str] = []
+    accelerator = uml.ACCELERATOR
+    if machine.guest == "qemu":
+        qemu.check_version(machine)
+        accelerator = qemu.choose_accelerator(machine)
+    _remove_stale()
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+        work = Path(folder)
+        fifo = work / "channel"
+        if machine.guest == "qemu":
+            environment: dict[str, str] = {}
+            argv = qemu.argv(machine, kernel, initramfs.path, fifo, work, accelerator)
+            keeper = _Keeper(machine, qemu.pid_file(work))
+        else:
+            environment = uml.environment()
+            argv = uml.argv(machine, kernel, initramfs.path, fifo, work)
+            keeper = _Keeper(machine, uml.pid_file(work))
+        reason = ""
+        with Channel(fifo, keeper.tick) as channel:
+            try:
+                done = processes.run(
+                    argv,
+                    cwd=work,
+                    env=environment,
+                    timeout=limit,
+                    log_path=log,
+                    on_line=lambda line: console.append(line.removesuffix("\r")),
+                    check=False,
+                    watched=True,
+                )
+                if done.returncode < 0:
+                    reason = processes.describe_status(done.returncode)
+            except CommandTimeout:
+                reason = f"did not end within {limit:g} s"
+    transcript = channel.transcript
+    boot_seconds = float("nan") if transcript.began is None else transcript.began - keeper.start
+    report = _report(initramfs, transcript, accelerator, boot_seconds, console)
+    if transcript.whole and len(report.suites) == len(initramfs.suites):
+        return report
+    what = f"guest lost: {machine.name} {_explain(initramfs, transcript, keeper.reason or reason)}"
+    said = [split_stamp(line)[1] for line in map(clean_line, console) if line]
+    last_word = next(filter(_PANIC.fullmatch, said), None)
+    raise GuestLost(
+        f"{what}: {last_word}" if last_word else what,
+        hint=f"full log: {log}",
+        tail="\n".join(said[-TAIL_LINES:]),
+        report=report,
+    )
+
+
+def _remove_stale() -> None:
+    """Remove the directories of those who were killed with SIGKILL."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Keeper:
+    """Ends a guest that does not get to its first suite, or not to its end.
+
+    :ivar reason: why it did; empty if it did not.
+    """
+
+    def __init__(self, machine: Machine, pid_file: Path) -> None:
+        self.start = time.monotonic()
+        self.reason = ""
+        self._limit = machine.boot_limit
+        self._pid_file = pid_file
+
+    def tick(self, transcript: Transcript) -> None:
+        """Look at how far the guest is."""
+        now = time.monotonic()
+        if transcript.began is None and now > self.start + self._limit:
+            self.reason = f"did not get to its first suite within {self._limit:g} s"
+            self._kill()
+        elif transcript.ended is not None and now > transcript.ended + END_LIMIT:
+            self._kill()
+
+    def _kill(self) -> None:
+        # Only the guest itself: run() ends whatever else is in its group.
+        try:
+            pid = int(self._pid_file.read_text())
+            parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                os.kill(pid, signal.SIGKILL)
+        except (OSError, ValueError, IndexError):
+            # Ended by itself, or it has no file yet: then the limit for all ends it.
+            pass
+
+
+def _explain(initramfs: Initramfs, transcript: Transcript, reason: str) -> str:
+    """Say in a few words how a guest was lost."""
+    state = transcript.suites[-1] if transcript.suites else None
+    if state is None:
+        where = "before its first suite"
+    elif state.over:
+        where = f"after {_name(initramfs, len(transcript.suites) - 1)}"
+    else:
+        where = f"in {_name(initramfs, len(transcript.suites) - 1)}"
+    if transcript.garbled:
+        return f"wrote a report that makes no sense at {transcript.garbled!r}, {where}"
+    if state is not None and state.stuck:
+        return f"could not end a suite even with SIGKILL, {where}"
+    if transcript.broken:
+        return f"cannot run suites: {transcript.broken}"
+    return f"{reason or 'ended'}, {where}"
+
+
+def _name(initramfs: Initramfs, number: int) -> str:
+    names = [suite.name for suite in initramfs.suites]
+    return names[number] if number < len(names) else f"suite {number}"
+
+
+def _report(
+    initramfs: Initramfs,
+    transcript: Transcript,
+    accelerator: str,
+    boot_seconds: float,
+    console: Sequence[str],
+) -> GuestReport:
+    suites = []
+    texts = [split_stamp(clean_line(line))[1] for line in console]
+    start = 0
+    for number, (suite, state) in enumerate(zip(initramfs.suites, transcript.suites, strict=False)):
+        place = range(start, start)
+        if state.begin is not None:
+            place = _place(texts, start, number, suite.name)
+            start = place.stop
+        memory = next(
+            filter(None, map(_OUT_OF_MEMORY.match, texts[place.start : place.stop])), None
+        )
+        trouble = _trouble(state, suite.limit)
+        if memory is not None:
+            trouble = "; ".join(filter(None, [trouble, f"guest out of memory: {memory[0]}"]))
+        status = None if state.expired else state.status
+        seconds = (state.end or 0.0) - (state.begin or 0.0) if state.end else 0.0
+        suites.append(SuiteReport(suite.name, status, trouble, tuple(state.output), seconds, place))
+    return GuestReport(tuple(suites), accelerator, boot_seconds, tuple(console))
+
+
+def _place(texts: Sequence[str], start: int, number: int, name: str) -> range:
+    """Return the lines of the console that a suite has; rather more if in doubt."""
+
+    def find(text: str, first: int) -> int | None:
+        return next((i for i in range(first, len(texts)) if texts[i].startswith(text)), None)
+
+    begin = find(f"iommuq: begin {number} {name}", start)
+    first = start if begin is None else begin + 1
+    end = find(f"iommuq: end {number} {name}", first)
+    if end is None:
+        end = find(f"iommuq: begin {number + 1} ", first)
+    return range(first, len(texts) if end is None else end)
+
+
+def _trouble(state: SuiteState, limit: float) -> str:
+    if state.missing:
+        return f"not run: the guest has no {state.missing}"
+    reasons = []
+    if state.status is None:
+        reasons.append("did not end")
+    if state.expired:
+        reasons.append(f"did not end within {limit:g} s and was killed")
+    if state.left:
+        reasons.append("left processes behind that held its output open")
+    if state.cut:
+        reasons.append("wrote more than is kept of its output")
+    return "; ".join(reasons)

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Make the initramfs of a guest: busybox, our init, the suites and what they need.
+
+It is a cpio archive of the kernel's "newc" kind, made here so that device nodes
+need no root, and the same content gives the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import math
+import os
+import re
+import shlex
+import shutil
+import stat
+import struct
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from iommuq import dirs
+from iommuq.errors import DiskFull, InfraError, ToolMissing, UserError
+
+BUSYBOX = "busybox"
+#: What of busybox is there under its own name, for init and for suites that are scripts.
+APPLETS = (
+    "[", "awk", "basename", "cat", "chmod", "cp", "cut", "dd", "devmem", "dirname", "dmesg",
+    "echo", "env", "expr", "false", "find", "grep", "head", "hexdump", "insmod", "ip", "kill",
+    "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "od", "poweroff", "printf", "ps",
+    "readlink", "reboot", "rm", "rmdir", "sed", "seq", "setsid", "sh", "sleep", "sort", "stat",
+    "stty", "sync", "tail", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname",
+    "wc", "xxd",
+)  # fmt: skip
+#: Archives that nobody used for this many seconds are removed.
+KEEP = 30 * 24 * 3600.0
+
+_DIRECTORIES = ("bin", "dev", "iommuq", "proc", "run", "sys", "tmp")
+# What the kernel gives init as standard input and output, and init needs until it has
+# mounted a devtmpfs.
+_NODES = {"dev/console": (5, 1), "dev/kmsg": (1, 11), "dev/null": (1, 3)}
+_PT_INTERP = 3
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One program to run in the guest.
+
+    :ivar name: for the report and the log.
+    :ivar argv: the program, an absolute path in the guest, and its arguments.
+    :ivar limit: seconds that it may take.
+    :ivar needs: paths that must exist in the guest, or it is not run.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    limit: float = 60.0
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise UserError(f"{self.name!r} cannot be the name of a suite", hint="like iommufd")
+        if not self.argv or not self.argv[0].startswith("/"):
+            raise UserError(f"suite {self.name}: its program is not an absolute path")
+        if not (math.isfinite(self.limit) and self.limit > 0):
+            raise UserError(f"suite {self.name}: its limit is {self.limit}, not some seconds")
+        for path in self.needs:
+            if not re.fullmatch(r"/[\w./:-]+", path):
+                raise UserError(f"suite {self.name}: it cannot need {path!r}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member of an archive.
+
+    :ivar path: without a slash in front.
+    :ivar mode: type and permissions, as in ``st_mode``.
+    :ivar data: content of a file, target of a symbolic link.
+    :ivar device: major and minor number of a device node.
+    """
+
+    path: str
+    mode: int
+    data: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Initramfs:
+    """An archive in the cache.
+
+    :ivar path: the file; its name is a hash of its content.
+    :ivar suites: what its init runs, in this order.
+    """
+
+    path: Path
+    suites: tuple[Suite, ...]
+
+
+def build(
+    suites: Sequence[Suite],
+    files: Mapping[str, Path],
+    *,
+    modules: Sequence[str] = (),
+    init: Path | None = None,
+) -> Initramfs:
+    """Make an initramfs, or find it in the cache.
+
+    :param suites: what to run, in this order.
+    :param files: files to put in, by their absolute path in the guest; programs
+        among them must be static.
+    :param modules: those of *files* that are kernel modules to load, in this order.
+    :param init: by default ``selftests/init``.
+    :raises ToolMissing: there is no static busybox.
+    :raises InfraError: a file cannot be read, a program is not static, or the cache
+        cannot be written.
+    :raises UserError: a suite or a module is none of *files*, or a path is malformed.
+    """
+    entries = {path: Entry(path, stat.S_IFDIR | 0o755) for path in _DIRECTORIES}
+
+    def put(path: str, data: bytes, mode: int) -> None:
+        for parent in list(PurePosixPath(path).parents)[:-1]:
+            entries.setdefault(str(parent), Entry(str(parent), stat.S_IFDIR | 0o755))
+        entries[path] = Entry(path, stat.S_IFREG | mode, data)
+
+    put("bin/busybox", _busybox(), 0o755)
+    for name in APPLETS:
+        entries[f"bin/{name}"] = Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox")
+    for path, device in _NODES.items():
+        entries[path] = Entry(path, stat.S_IFCHR | 0o600, device=device)
+    put("init", _read(init or dirs.project_root() / "selftests" / "init"), 0o755)
+    for path, source in files.items():
+        inside = _inside(path)
+        if inside in entries:
+            raise UserError(f"{path} of the guest cannot be {source}: it is taken")
+        data = _read(source)
+        put(inside, data, 0o755 if os.access(source, os.X_OK) else 0o644)
+        if _is_dynamic(data, source):
+            raise InfraError(
+                f"{source} is linked dynamically", hint="the guest has no libraries: use -static"
+            )
+    lines = []
+    for number, suite in enumerate(suites):
+        if _inside(suite.argv[0]) not in entries:
+            raise UserError(f"suite {suite.name}: {suite.argv[0]} is not in the initramfs")
+        words = (str(number), suite.name, f"{suite.limit:g}", " ".join(suite.needs), *suite.argv)
+        lines.append(f"suite {shlex.join(words)}\n")
+    put("iommuq/suites", "".join(lines).encode(), 0o644)
+    for path in modules:
+        if path not in files:
+            raise UserError(f"module {path} is not in the initramfs")
+    if modules:
+        put("iommuq/modules", "".join(f"{path}\n" for path in modules).encode(), 0o644)
+    return Initramfs(_publish(cpio(entries.values())), tuple(suites))
+
+
+def cpio(entries: Iterable[Entry]) -> bytes:
+    """Return an archive as the kernel takes it; several may follow each other.
+
+    :param entries: in any order.
+    """
+    chunks = []
+    last = Entry("TRAILER!!!", 0)
+    for number, entry in enumerate([*sorted(entries, key=lambda entry: entry.path), last], 1):
+        name = entry.path.encode() + b"\0"
+        fields = (
+            number if entry is not last else 0,
+            entry.mode,
+            *(0, 0),  # owner and group
+            2 if stat.S_ISDIR(entry.mode) else 1,
+            0,  # time of change
+            len(entry.data),
+            *(0, 0),  # the device it was read from
+            *entry.device,
+            len(name),
+            0,  # the checksum is for another kind of archive
+        )
+        header = b"070701" + b"".join(b"%08X" % field for field in fields)
+        chunks += [_padded(header + name), _padded(entry.data)]
+    return b"".join(chunks)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _inside(path: str) -> str:
+    """Return a path of the guest as the archive has it.
+
+    :raises UserError: it is not absolute, or climbs.
+    """
+    parts = path.split("/")
+    if parts[0] or len(parts) < 2 or not all(parts[1:]) or {".", ".."} & set(parts):
+        raise UserError(f"{path!r} is no absolute path of a file in the guest")
+    return path[1:]
+
+
+def _busybox() -> bytes:
+    path = shutil.which(BUSYBOX)
+    if path is None:
+        raise ToolMissing("busybox is not installed", hint="apt-get install busybox-static")
+    data = _read(Path(path))
+    if _is_dynamic(data, Path(path)):
+        raise ToolMissing(
+            f"{path} is linked dynamically, a guest needs a static one",
+            hint="apt-get install busybox-static",
+        )
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InfraError(f"{path}: {error.strerror}", hint="a guest needs it") from error
+
+
+def _is_dynamic(data: bytes, path: Path) -> bool:
+    """Tell whether this is a program that wants a dynamic linker.
+
+    :raises InfraError: it is an ELF file, but cut short.
+    """
+    if not data.startswith(b"\x7fELF"):
+        return False
+    try:
+        order = ">" if data[5] == 2 else "<"
+        if data[4] == 2:
+            (offset,) = struct.unpack_from(order + "Q", data, 0x20)
+            size, count = struct.unpack_from(order + "HH", data, 0x36)
+        else:
+            (offset,) = struct.unpack_from(order + "I", data, 0x1C)
+            size, count = struct.unpack_from(order + "HH", data, 0x2A)
+        kinds = [
+            struct.unpack_from(order + "I", data, offset + number * size)[0]
+            for number in range(count)
+        ]
+    except (struct.error, IndexError) as error:
+        raise InfraError(f"{path}: the program is cut short", hint="build it again") from error
+    return _PT_INTERP in kinds
+
+
+def _publish(data: bytes) -> Path:
+    """Put an archive into the cache, whole or not at all, and return its path."""
+    folder = dirs.cache_dir() / "initramfs"
+    path = folder / f"{hashlib.sha256(data).hexdigest()}.cpio"
+    try:
+        # A power cut may leave a file of the right name with nothing in it.
+        if path.exists() and path.stat().st_size == len(data):
+            os.utime(path)
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        _forget_old(folder)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(data)
+                file.close()
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{folder}: {error.strerror}", hint="`iommuq doctor` shows the room"
+            ) from error
+        raise InfraError(
+            f"{folder}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
+        ) from error
+    return path
+
+
+def _forget_old(folder: Path) -> None:
+    limit = time.time() - KEEP
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < limit:
+                path.unlink()

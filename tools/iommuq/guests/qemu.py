@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a QEMU guest is started."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from functools import cache
+from pathlib import Path
+
+from iommuq.errors import CommandTimeout, InfraError, ToolMissing
+from iommuq.guests import accel
+from iommuq.guests.channel import NAME
+from iommuq.guests.machine import CPUS, Machine
+from iommuq.run import run
+
+PROGRAM = accel.QEMU
+_VERSION_LIMIT = 10.0
+
+
+def choose_accelerator(machine: Machine) -> str:
+    """Return the first of the machine's accelerators that works here.
+
+    :raises ToolMissing: QEMU is not installed.
+    :raises InfraError: none works.
+    """
+    assert machine.qemu is not None
+    reason = ""
+    for name in machine.qemu.accelerators:
+        if name != "kvm":
+            return name
+        verdict = accel.kvm()
+        if verdict.usable:
+            return name
+        reason = verdict.reason
+    raise InfraError(f"machine {machine.name} needs KVM: {reason}", hint="run it on another host")
+
+
+def check_version(machine: Machine) -> None:
+    """Refuse a QEMU that is too old for the machine.
+
+    :raises ToolMissing: QEMU is not installed.
+    :raises InfraError: it is too old, or does not say how old it is.
+    """
+    assert machine.qemu is not None
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise ToolMissing(f"{PROGRAM} is not installed", hint="`iommuq doctor` names the package")
+    if not machine.qemu.minimum:
+        return
+    version = _version(path)
+    if _numbers(version) < _numbers(machine.qemu.minimum):
+        raise InfraError(
+            f"QEMU {version} is too old, machine {machine.name} needs {machine.qemu.minimum}",
+            hint=f"it is {path}",
+        )
+
+
+@cache
+def _version(path: str) -> str:
+    try:
+        done = run([path, "--version"], cwd=Path("/"), timeout=_VERSION_LIMIT, check=False)
+    except CommandTimeout as error:
+        raise InfraError(error.what, hint=error.hint) from error
+    match = re.search(r"version (\d+\.\d+)", done.output)
+    if done.returncode != 0 or match is None:
+        raise InfraError(f"{path} --version does not tell its version", hint="is it QEMU?")
+    return match[1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def argv(
+    machine: Machine,
+    kernel: Path,
+    initramfs: Path,
+    channel: Path,
+    work: Path,
+    accelerator: str,
+) -> list[str]:
+    """Return what starts the guest.
+
+    :param channel: the FIFO for its report.
+    :param work: a directory of its own; it has the process id in `pid_file`.
+    :param accelerator: ``kvm`` or ``tcg``.
+    """
+    assert machine.qemu is not None
+    arguments = [f"iommuq.channel={NAME}", *machine.kernel_arguments]
+    return [
+        PROGRAM,
+        # Nothing that the user's or the distribution's configuration adds.
+        *("-nodefaults", "-no-user-config"),
+        *("-machine", machine.qemu.machine),
+        *("-accel", accelerator),
+        # "host" is KVM's alone. TCG's "max" has what a kernel for x86-64-v3 asks for, and
+        # RDRAND, without which a guest waits for entropy.
+        *("-cpu", CPUS[accelerator]),
+        *("-smp", str(machine.cpus)),
+        *("-m", f"{machine.memory}M"),
+        *("-display", "none"),
+        *(("-bios", machine.qemu.firmware) if machine.qemu.firmware else ()),
+        # With signal=off a Ctrl-C in the guest's terminal would be the guest's; without
+        # one it only keeps QEMU from changing the terminal that it has not.
+        *("-chardev", "stdio,id=console,signal=off"),
+        *("-serial", "chardev:console"),
+        # "file" appends nothing and converts nothing; that it is a FIFO is nothing to it.
+        *("-chardev", f"file,id=report,path={_escaped(channel)}"),
+        *("-device", "virtio-serial-pci"),
+        *("-device", f"virtserialport,chardev=report,name={NAME}"),
+        *(word for device in machine.qemu.devices for word in ("-device", device)),
+        # A panic with panic=-1, and a guest that cannot power off, end here.
+        "-no-reboot",
+        *("-pidfile", str(pid_file(work))),
+        *("-kernel", str(kernel)),
+        *("-initrd", _escaped(initramfs)),
+        *("-append", " ".join(map(_quoted, arguments))),
+    ]
+
+
+def pid_file(work: Path) -> Path:
+    """Return the file that the guest writes its process id to."""
+    return work / "pid"
+
+
+def _escaped(path: Path) -> str:
+    # QEMU splits options at commas, and the list of -initrd.
+    return str(path).replace(",", ",,")
+
+
+def _quoted(word: str) -> str:
+    """Quote a kernel argument as the kernel takes quotes: around the value."""
+    if not re.search(r"\s", word):
+        return word
+    key, equals, value = word.partition("=")
+    return f'{key}{equals}"{value}"' if equals else shlex.quote(word)
