@@ -18,9 +18,10 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from iommuq import buildlog, kconfig, locks, logs, progress, toolchain
 from iommuq.arches import Arch
@@ -82,9 +83,29 @@ class Image:
     built: bool
 
 
-def image_key(step: Step, arch: Arch, fragments: Fragments) -> str:
-    """Return the content key of an image: tree, configuration and compiler."""
-    words = (_GENERATION, step.tree, arch.name, fragments.key, toolchain.identity())
+@dataclass(frozen=True)
+class Addition:
+    """Something else that is made from a tree and kept with its image.
+
+    :ivar key: a hash of all that goes into it besides the tree.
+    :ivar make: called with the source tree, the build directory, an empty directory
+        to fill and the log, while nobody else builds this base.
+    """
+
+    key: str
+    make: Callable[[Path, Path, Path, Path], None]
+
+    #: Where it is, in the image's folder.
+    FOLDER: ClassVar[str] = "addition"
+
+
+def image_key(
+    step: Step, arch: Arch, fragments: Fragments, addition: Addition | None = None
+) -> str:
+    """Return the content key of an image: tree, configuration, compiler and addition."""
+    words = [_GENERATION, step.tree, arch.name, fragments.key, toolchain.identity()]
+    if addition is not None:
+        words.append(addition.key)
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
@@ -103,13 +124,20 @@ def find_image(key: str, arch: Arch) -> Image | None:
     return Image(key, folder, arch, warnings, log, built=False) if whole else None
 
 
-def build_image(base: Base, step: Step, arch: Arch, fragments: Fragments) -> Image:
+def build_image(
+    base: Base,
+    step: Step,
+    arch: Arch,
+    fragments: Fragments,
+    addition: Addition | None = None,
+) -> Image:
     """Return the image for a step, building it if it was not built before.
 
+    :param addition: what else to make from the tree.
     :raises VerdictError: the step does not compile, or is not configured as asked.
     :raises InfraError: a tool is missing, the disk is full.
     """
-    key = image_key(step, arch, fragments)
+    key = image_key(step, arch, fragments, addition)
     found = find_image(key, arch)
     if found is not None:
         return found
@@ -130,6 +158,7 @@ def build_image(base: Base, step: Step, arch: Arch, fragments: Fragments) -> Ima
                 home / "-".join(filter(None, ("obj", arch.name, fragments.variant))),
             ),
             fragments,
+            addition,
             key,
         )
 
@@ -154,7 +183,7 @@ class _Workshop:
         return self.objects / ".iommuq"
 
 
-def _build(shop: _Workshop, fragments: Fragments, key: str) -> Image:
+def _build(shop: _Workshop, fragments: Fragments, addition: Addition | None, key: str) -> Image:
     log = logs.new_log(f"build-{shop.base.spec.name}-{shop.arch.name}-{shop.step.label}")
     shop.notes.mkdir(parents=True, exist_ok=True)
     with _interruptible(shop.objects, shop.notes / "building"):
@@ -165,7 +194,7 @@ def _build(shop: _Workshop, fragments: Fragments, key: str) -> Image:
             raise _explain(shop, done, log)
         ledger = buildlog.update(ledger, done.output.splitlines(), shop.source, shop.objects)
         buildlog.save(ledger, shop.notes / "warnings.json")
-    return _publish(shop, key, buildlog.union(ledger), log)
+    return _publish(shop, key, buildlog.union(ledger), log, addition)
 
 
 @contextlib.contextmanager
@@ -210,25 +239,35 @@ def _configure(shop: _Workshop, fragments: Fragments, log: Path) -> None:
     merged = shop.notes / "merged.config"
     merged.write_text(kconfig.render(fragments.wanted))
     with progress.step(f"Configuring {shop.title}", log=log):
-        done = run(
-            [
-                *(sys.executable, "tools/testing/kunit/kunit.py", "config"),
-                *("--arch", shop.arch.make_arch),
-                *("--build_dir", str(shop.objects)),
-                *("--kunitconfig", str(merged)),
-            ],
-            cwd=shop.source,
-            env=_ENVIRONMENT,
-            log_path=log,
-            timeout=_CONFIG_LIMIT,
-            check=False,
-            watched=True,
-        )
+        for argv in _config_commands(shop, fragments.tiny, merged):
+            done = run(
+                argv,
+                cwd=shop.source,
+                env=_ENVIRONMENT,
+                log_path=log,
+                timeout=_CONFIG_LIMIT,
+                check=False,
+                watched=True,
+            )
+            if done.returncode != 0:
+                break
     if config.exists():
         kconfig.check(shop.source, fragments.wanted, config)
     if done.returncode != 0:
         raise _explain(shop, done, log)
     stamp.write_text(json.dumps({**wanted, "tree": shop.step.tree}))
+
+
+def _config_commands(shop: _Workshop, tiny: bool, merged: Path) -> list[list[str]]:
+    """Return the commands that make a ``.config``: kunit.py's own, or from tinyconfig."""
+    objects = str(shop.objects)
+    if not tiny:
+        kunit = [sys.executable, "tools/testing/kunit/kunit.py", "config"]
+        kunit += ["--arch", shop.arch.make_arch, "--build_dir", objects]
+        return [[*kunit, "--kunitconfig", str(merged)]]
+    make = ["make", f"ARCH={shop.arch.make_arch}", f"O={objects}"]
+    merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", objects, f"{objects}/.config"]
+    return [[*make, "tinyconfig"], [*merge, str(merged)], [*make, "olddefconfig"]]
 
 
 def _kconfig_changed(shop: _Workshop, tree: str) -> bool:
@@ -312,7 +351,13 @@ def _explain(shop: _Workshop, done: Completed, log: Path) -> Exception:
     )
 
 
-def _publish(shop: _Workshop, key: str, found: frozenset[str], log: Path) -> Image:
+def _publish(
+    shop: _Workshop,
+    key: str,
+    found: frozenset[str],
+    log: Path,
+    addition: Addition | None = None,
+) -> Image:
     """Copy what is needed to run the image to its place, whole or not at all."""
     images = _images()
     # Nobody else builds this base now: whoever began these is dead.
@@ -331,6 +376,9 @@ def _publish(shop: _Workshop, key: str, found: frozenset[str], log: Path) -> Ima
             temporary / "tools/testing/kunit",
             ignore=shutil.ignore_patterns("test_data", "__pycache__"),
         )
+        if addition is not None:
+            (temporary / Addition.FOLDER).mkdir()
+            addition.make(shop.source, shop.objects, temporary / Addition.FOLDER, log)
         # kunit.py wants one, to compare; what it compares was checked above.
         (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
         record = {

@@ -6,16 +6,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from iommuq import progress
+from iommuq import arches, progress
 from iommuq.arches import Arch
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
-from iommuq.known import Verdict
+from iommuq.guests.machine import load as load_machine
+from iommuq.known import KnownFailures, Verdict
+from iommuq.known import load as load_known
 from iommuq.prove import Outcome, judge_run, known_steps, prove
 from iommuq.report import matrix
 from iommuq.results import Result, Run
+from iommuq.suites.kselftest import run_selftests as run_programs
 from iommuq.suites.kunit import Subject, run_kunit
+from iommuq.suites.programs import addition, choose, load_suites
 from iommuq.workspace import Workspace
 
+#: Failures of the userspace suites that are known.
+SELFTEST_KNOWN = "selftests/known-failures.toml"
+#: The machine that is meant by the name of a guest.
+_MACHINES = {"um": "um", "qemu": "q35"}
 #: Lines of a failing test's message that are printed; the log has all.
 _MESSAGE_LINES = 12
 
@@ -77,10 +85,46 @@ def run_suites(
     return _summary(run, verdicts)
 
 
-def _heading(workspace: Workspace, arch: Arch) -> str:
+def run_selftests(
+    base: str, names: Sequence[str], *, at: str | None, on: str, again: bool, all_fail: bool
+) -> int:
+    """Run the userspace suites on one step and print what failed.
+
+    :param names: the suites; none for all.
+    :param at: the step, or None for the whole queue.
+    :param on: ``um`` or ``qemu``.
+    :param again: run even if the store has the results.
+    :param all_fail: take no failure for a known one.
+    :return: the exit code.
+    """
+    workspace = Workspace.open(base)
+    known = KnownFailures() if all_fail else load_known(workspace.root / SELFTEST_KNOWN)
+    machine = load_machine(_MACHINES[on])
+    suites = choose(load_suites(workspace.root), names)
+    step = workspace.step(at)
+    image = workspace.image(
+        step,
+        arches.get(machine.arch),
+        workspace.selftest_fragments(machine),
+        addition(workspace.root),
+    )
+    subject = Subject(base, step.label, workspace.base.kernel)
+    run = run_programs(image, machine, suites, subject, again=again)
+    verdicts = judge_run(run, known, known_steps(workspace.queue), machine.arch)
+    for result in run.results:
+        _print_result(result, verdicts[result.test])
+    print(f"{_kernel(workspace)}, selftests on {machine.title} ({run.accelerator})")
+    return _summary(run, verdicts)
+
+
+def _kernel(workspace: Workspace) -> str:
     base = workspace.base
+    return f"Linux {base.kernel} ({base.version})"
+
+
+def _heading(workspace: Workspace, arch: Arch) -> str:
     ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
-    return f"Linux {base.kernel} ({base.version}), KUnit on {ran}"
+    return f"{_kernel(workspace)}, KUnit on {ran}"
 
 
 def _print_result(result: Result, verdict: Verdict) -> None:

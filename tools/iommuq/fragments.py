@@ -19,24 +19,27 @@ class Fragments:
     :ivar texts: contents, in the order they are merged.
     :ivar variant: what sets them apart from the usual ones, in a word that can be
         part of a file name; each variant has a build directory of its own.
+    :ivar tiny: they start from tinyconfig, not from Kconfig's defaults as kunit.py has it.
     """
 
     texts: tuple[str, ...]
     variant: str = ""
+    tiny: bool = False
 
     @classmethod
-    def read(cls, *paths: Path, variant: str = "") -> Fragments:
+    def read(cls, *paths: Path, variant: str = "", tiny: bool = False) -> Fragments:
         """Read fragments from files.
 
         :param variant: as above.
+        :param tiny: as above.
         :raises UserError: one of them is missing or malformed.
         """
-        return cls(tuple(_read_fragment(path) for path in paths), variant)
+        return cls(tuple(_read_fragment(path) for path in paths), variant, tiny)
 
     @property
     def key(self) -> str:
         """A hash of what they ask for; comments do not count."""
-        text = json.dumps([kconfig.parse(text) for text in self.texts])
+        text = json.dumps([self.tiny, *(kconfig.parse(text) for text in self.texts)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -18,6 +18,8 @@ from iommuq.mailform import Change, read_mails
 
 #: The section whose patches take the tree back to before the thread; never sent.
 BASELINE = "baseline"
+#: The letter that goes before the patches of a series.
+COVER = "0000-cover.md"
 #: The step before any patch.
 PLAIN = "base"
 
@@ -94,7 +96,7 @@ def load_queue(folder: Path, base: str) -> Queue:
     names = _read_series(folder)
     paths = [folder / name for name in names]
     mails = read_mails(paths)
-    labels = _labels(names)
+    labels = _labels(names, _main_series(folder, names))
     return Queue(
         base=base,
         folder=folder,
@@ -184,25 +186,26 @@ def _number(name: str, *, with_section: bool = False) -> str:
     return str(path.parent / number) if with_section else number
 
 
-def _labels(names: Sequence[str]) -> list[str]:
+def _labels(names: Sequence[str], main: str | None) -> list[str]:
     """Return a short label of each patch that no other patch has.
 
-    The patches of the first series are known by their number alone, as long as it
-    is the only one there; those of later series only if no other series has it.  A
-    baseline patch always has its section in its label.
+    The patches of the main series are known by their number alone, as long as it is
+    the only one there; those of others only if no other series has it.  A baseline
+    patch always has its section in its label.
+
+    :param main: the section of the main series.
     """
     stems = [_SUFFIX.sub("", name) for name in names]
     numbered = [_number(name, with_section=True) for name in names]
     short = [_number(name) for name in names]
     sections = [_section(name) for name in names]
     sent = [section != BASELINE for section in sections]
-    first = next((section for section in sections if section != BASELINE), None)
     times_short = Counter(label for label, is_sent in zip(short, sent, strict=True) if is_sent)
     times_numbered, times_stem = Counter(numbered), Counter(stems)
     labels = []
     for number, name in enumerate(names):
         alone = times_short[short[number]] == 1
-        leads = sections[number] == first and times_numbered[numbered[number]] == 1
+        leads = sections[number] == main and times_numbered[numbered[number]] == 1
         # A section must not be able to pass for a step.
         if sent[number] and (alone or leads) and short[number] not in (BASELINE, PLAIN):
             labels.append(short[number])
@@ -211,6 +214,17 @@ def _labels(names: Sequence[str]) -> list[str]:
         else:
             labels.append(stems[number] if times_stem[stems[number]] == 1 else name)
     return labels
+
+
+def _main_series(folder: Path, names: Sequence[str]) -> str | None:
+    """Return the section that the queue is about: the first with a cover letter.
+
+    Where none has one, the first that is sent at all.
+    """
+    sections = list(dict.fromkeys(map(_section, names)))
+    sent = [section for section in sections if section != BASELINE]
+    covered = (section for section in sent if (folder / section / COVER).is_file())
+    return next(covered, sent[0] if sent else None)
 
 
 def find_step(queue: Queue, text: str) -> str:

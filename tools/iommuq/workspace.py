@@ -12,10 +12,11 @@ from iommuq import arches
 from iommuq.arches import Arch
 from iommuq.basefile import load_spec
 from iommuq.bases import Base, open_base
-from iommuq.build import Image, build_image
+from iommuq.build import Addition, Image, build_image
 from iommuq.dirs import project_root
 from iommuq.errors import UserError
 from iommuq.fragments import Fragments
+from iommuq.guests.machine import Machine
 from iommuq.known import KnownFailures
 from iommuq.known import load as load_known
 from iommuq.objects import ObjectsLost
@@ -67,7 +68,9 @@ class Workspace:
         """Return one step: that which *at* names, or the last."""
         return self.steps(at)[-1]
 
-    def image(self, step: Step, arch: Arch, fragments: Fragments) -> Image:
+    def image(
+        self, step: Step, arch: Arch, fragments: Fragments, addition: Addition | None = None
+    ) -> Image:
         """Return the image for a step, as `build_image` does.
 
         Should the repository have lost the step's tree, say because another process
@@ -76,11 +79,17 @@ class Workspace:
         :raises ObjectsLost: the sources of the base are gone, too.
         """
         try:
-            return build_image(self.base, step, arch, fragments)
+            return build_image(self.base, step, arch, fragments, addition)
         except ObjectsLost:
             forget_steps(self.base)
             make_steps(self.base, self.queue, self.overlay, to=step.label)
-            return build_image(self.base, step, arch, fragments)
+            return build_image(self.base, step, arch, fragments, addition)
+
+    def selftest_fragments(self, machine: Machine) -> Fragments:
+        """Return what the kernel for the userspace suites on *machine* is configured with."""
+        folder = self.root / "selftests/configs"
+        paths = [folder / name for name in machine.config]
+        return Fragments.read(*paths, variant="selftest", tiny=True)
 
     def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
         """Return what the KUnit kernel for *arch* is configured with.

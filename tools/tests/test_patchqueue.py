@@ -308,6 +308,12 @@ def test_labels(queue: Queue) -> None:
     assert queue.steps == ("baseline", "0001", "0002", "late/0002", "readme")
 
 
+def test_the_series_with_a_cover_letter_is_the_main_one(queue: Queue) -> None:
+    (queue.folder / "late/0000-cover.md").write_text("# toy\n", encoding="utf-8")
+    again = load_queue(queue.folder, "6.12")
+    assert again.steps == ("baseline", "0001", "resv/0002", "0002", "readme")
+
+
 def test_labels_stay_apart(queue_maker: toy.QueueMaker) -> None:
     for number, name in enumerate(["s/0001-a.patch", "s/0001-b.patch", "s/base.patch"]):
         mail = queue_maker.mail(f"toy: {number}", {"README": f"{number}\n"})

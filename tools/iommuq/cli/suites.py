@@ -77,3 +77,24 @@ def kunit(
         limit=timeout,
         again=again,
     )
+
+
+@click.command()
+@click.argument("base", default=DEFAULT_BASE)
+@click.argument("suites", nargs=-1, metavar="[SUITE]...")
+@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@click.option(
+    "--on", type=click.Choice(["um", "qemu"]), default="qemu", show_default=True, help="The guest."
+)
+@click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
+@click.option("--no-known", is_flag=True, help="Count known failures as failures.")
+def selftest(
+    base: str, suites: tuple[str, ...], at: str | None, on: str, again: bool, no_known: bool
+) -> int:
+    """Run the userspace suites on BASE with its queue applied.
+
+    SUITE is one of selftests/suites.toml.
+    """
+    from iommuq.commands import run_selftests
+
+    return run_selftests(base, suites, at=at, on=on, again=again, all_fail=no_known)

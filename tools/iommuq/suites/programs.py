@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Build the programs of the userspace suites: the tree's own, and this project's.
+
+The tree's are built with its own Makefile, against the headers of that very tree.
+A program that does not compile is a verdict on the tree and not an error: it leaves
+a file that says why, and the others are built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq import progress, tables
+from iommuq.build import Addition
+from iommuq.errors import CommandFailed, UserError
+from iommuq.providers.job import Table, require
+from iommuq.run import run, tail
+
+#: Where the tree has them.
+KERNEL = "tools/testing/selftests/iommu"
+#: What the reason for a program that does not compile is called.
+REASON = ".failed"
+#: Part of the key; to be raised when the same sources would give other programs.
+_GENERATION = "1"
+_LIMIT = 600.0
+
+
+@dataclass(frozen=True)
+class Suite(Table):
+    """One program.
+
+    :ivar source: ``kernel`` or ``project``.
+    :ivar limit: seconds that it may take.
+    :ivar needs: paths that must exist in the guest.
+    """
+
+    name: str
+    source: str
+    limit: float
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.source in ("kernel", "project"), "source is neither kernel nor project")
+
+
+@dataclass(frozen=True)
+class _Document(Table):
+    suite: tuple[Suite, ...]
+
+
+def load_suites(root: Path) -> tuple[Suite, ...]:
+    """Read ``selftests/suites.toml``.
+
+    :raises UserError: it is missing or malformed.
+    """
+    return tables.load(_Document, root / "selftests/suites.toml").suite
+
+
+def choose(suites: Sequence[Suite], names: Sequence[str]) -> tuple[Suite, ...]:
+    """Return the suites of these names, or all if there are none.
+
+    :raises UserError: there is no suite of one of the names.
+    """
+    known = {suite.name: suite for suite in suites}
+    for name in names:
+        if name not in known:
+            raise UserError(f"no suite {name!r}; there are {', '.join(known)}")
+    return tuple(known[name] for name in names) if names else tuple(suites)
+
+
+def addition(root: Path) -> Addition:
+    """Return what makes all programs, to be kept with an image.
+
+    :param root: the checkout of the project.
+    """
+    own = sorted((root / "selftests/iommu").glob("*.[ch]"))
+    words = [_GENERATION]
+    for path in own:
+        words += [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
+    key = hashlib.sha256("\n".join(words).encode()).hexdigest()
+    texts = {path.name: path.read_text("utf-8") for path in own}
+
+    def make(source: Path, objects: Path, into: Path, log: Path) -> None:
+        with progress.step("Building the selftests", log=log):
+            headers = _headers(source, objects, log)
+            _kernel_programs(source, objects, headers, into, log)
+            _own_programs(source, texts, headers, into, log)
+
+    return Addition(key, make)
+
+
+def _headers(source: Path, objects: Path, log: Path) -> Path:
+    """Export the tree's own headers for userspace; UML has none, so x86's."""
+    where = objects.with_name(f"{objects.name}-headers")
+    argv = ["make", "ARCH=x86_64", f"O={where}", f"INSTALL_HDR_PATH={where}/usr"]
+    _make([*argv, "headers_install"], source, log, check=True)
+    return where / "usr/include"
+
+
+def _kernel_programs(source: Path, objects: Path, headers: Path, into: Path, log: Path) -> None:
+    output = objects.with_name(f"{objects.name}-programs")
+    # Nothing of another step may pass for this one's.
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    argv = ["make", "-k", "-C", f"{source}/{KERNEL}", f"OUTPUT={output}"]
+    # Not check: what is not there afterwards did not compile.
+    said = _make(
+        [*argv, f"KHDR_INCLUDES=-isystem {headers}", "LDFLAGS=-static"], source, log, check=False
+    )
+    for path in sorted((source / KERNEL).glob("*.c")):
+        name = path.stem
+        if (output / name).exists():
+            shutil.copy2(output / name, into / name)
+        else:
+            (into / f"{name}{REASON}").write_text(_reason(said, path.name, source))
+
+
+def _own_programs(
+    source: Path, texts: dict[str, str], headers: Path, into: Path, log: Path
+) -> None:
+    folder = into / "src"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
+    for name in texts:
+        if not name.endswith(".c"):
+            continue
+        program = name.removesuffix(".c")
+        argv = ["gcc", "-Wall", "-O2", "-static", "-D_GNU_SOURCE=", "-Wno-unused-function"]
+        # First this tree's headers, then the harness and the utilities of its selftests.
+        argv += ["-isystem", str(headers), f"-I{source}/{KERNEL}"]
+        argv += [f"-I{source}/tools/testing/selftests", f"-I{source}/drivers/iommu/iommufd"]
+        said = _make([*argv, "-o", str(into / program), str(folder / name)], source, log, False)
+        if not (into / program).exists():
+            (into / f"{program}{REASON}").write_text(_reason(said, name, source))
+
+
+def _make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
+    environment = {"LC_ALL": "C.UTF-8", "MAKEFLAGS": "", "MAKELEVEL": ""}
+    try:
+        done = run(argv, cwd=cwd, env=environment, log_path=log, timeout=_LIMIT, watched=True)
+    except CommandFailed as error:
+        if check:
+            raise
+        return error.output
+    return done.output
+
+
+def _reason(said: str, name: str, source: Path) -> str:
+    lines = said.replace(f"{source}/", "").splitlines()
+    errors = [line for line in lines if ": error: " in line or ": fatal error: " in line]
+    return "\n".join(errors[:10]) or f"{name} was not built:\n{tail(said, 5)}"
