@@ -109,12 +109,23 @@ def make_steps(
     :raises UserError: there is no step *to*.
     :raises VerdictError: a patch does not apply, or the overlay does not fit.
     """
+    return _make_again_if_lost(base, queue, overlay, to, alone=False)
+
+
+def make_step(base: Base, queue: Queue, overlay: Overlay | None, *, to: str | None = None) -> Step:
+    """Make the last of the steps that `make_steps` would, and lay the overlay over it alone."""
+    return _make_again_if_lost(base, queue, overlay, to, alone=True)[-1]
+
+
+def _make_again_if_lost(
+    base: Base, queue: Queue, overlay: Overlay | None, to: str | None, *, alone: bool
+) -> list[Step]:
     last = None if to is None else find_step(queue, to)
     try:
-        return _make(base, queue, overlay, last)
+        return _make(base, queue, overlay, last, alone)
     except ObjectsLost:
         forget_steps(base)
-        return _make(base, queue, overlay, last)
+        return _make(base, queue, overlay, last, alone)
 
 
 def forget_steps(base: Base) -> None:
@@ -132,7 +143,9 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _make(base: Base, queue: Queue, overlay: Overlay | None, last: str | None) -> list[Step]:
+def _make(
+    base: Base, queue: Queue, overlay: Overlay | None, last: str | None, alone: bool
+) -> list[Step]:
     links = [_Link(None, _hash(_GENERATION, base.commit))]
     for wanted in _wanted(queue, last):
         links.append(_Link(wanted, _hash(links[-1].key, wanted.sha256)))
@@ -142,6 +155,8 @@ def _make(base: Base, queue: Queue, overlay: Overlay | None, last: str | None) -
         steps: list[Step] = []
         for number, (link, (commit, tree)) in enumerate(zip(links, made, strict=True)):
             if link.is_baseline and links[number + 1 :] and links[number + 1].is_baseline:
+                continue
+            if alone and links[number + 1 :]:
                 continue
             patch = None if link.is_baseline else link.patch
             label = patch.label if patch else PLAIN if last == PLAIN else BASELINE

@@ -22,7 +22,7 @@ from iommuq.known import load as load_known
 from iommuq.objects import ObjectsLost
 from iommuq.overlay import Overlay, load_overlay
 from iommuq.patchqueue import Queue, load_queue
-from iommuq.tree import Step, forget_steps, make_steps
+from iommuq.tree import Step, forget_steps, make_step, make_steps
 
 #: The base that is meant when the user names none.
 DEFAULT_BASE = "6.12"
@@ -66,7 +66,7 @@ class Workspace:
 
     def step(self, at: str | None) -> Step:
         """Return one step: that which *at* names, or the last."""
-        return self.steps(at)[-1]
+        return make_step(self.base, self.queue, self.overlay, to=at)
 
     def image(
         self, step: Step, arch: Arch, fragments: Fragments, addition: Addition | None = None
@@ -82,7 +82,7 @@ class Workspace:
             return build_image(self.base, step, arch, fragments, addition)
         except ObjectsLost:
             forget_steps(self.base)
-            make_steps(self.base, self.queue, self.overlay, to=step.label)
+            make_step(self.base, self.queue, self.overlay, to=step.label)
             return build_image(self.base, step, arch, fragments, addition)
 
     def selftest_fragments(self, machine: Machine) -> Fragments:

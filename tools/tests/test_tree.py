@@ -18,7 +18,7 @@ from iommuq.errors import UserError, VerdictError
 from iommuq.git import git
 from iommuq.overlay import Overlay
 from iommuq.patchqueue import Queue, load_queue
-from iommuq.tree import Step, make_steps
+from iommuq.tree import Step, make_step, make_steps
 
 NEW = "drivers/iommu/new.h"
 
@@ -110,6 +110,12 @@ def test_stop_after(toy_base: Base, toy_queue: Queue, to: str, expected: list[st
 def test_stop_after_what_is_not_there(toy_base: Base, toy_queue: Queue) -> None:
     with pytest.raises(UserError, match="no patch '0007'"):
         make_steps(toy_base, toy_queue, None, to="0007")
+
+
+@pytest.mark.parametrize("to", [None, "baseline", "0001"])
+def test_one_step_is_the_last_of_all(toy_base: Base, toy_queue: Queue, to: str | None) -> None:
+    step = make_step(toy_base, toy_queue, toy.OVERLAY, to=to)
+    assert step == make_steps(toy_base, toy_queue, toy.OVERLAY, to=to)[-1]
 
 
 def test_empty_queue(toy_base: Base, queue_maker: toy.QueueMaker) -> None:
