@@ -14,8 +14,20 @@ help:
 	@echo 'make clean      remove .venv and the caches of the Python tools;'
 	@echo '                sources, builds and results are elsewhere: see doctor'
 
-run test check-all bench doctor:
-	@tools/bootstrap $@ $(ARGS)
+run:
+	@tools/bootstrap run $(ARGS)
+
+test:
+	@tools/bootstrap test $(ARGS)
+
+check-all:
+	@tools/bootstrap check-all $(ARGS)
+
+bench:
+	@tools/bootstrap bench $(ARGS)
+
+doctor:
+	@tools/bootstrap doctor $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tools/*.egg-info

@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from iommuq import dirs
+from iommuq import dirs, tables
 from iommuq.errors import UserError
 from iommuq.providers import KINDS, Source
 from iommuq.providers.job import Table, require
@@ -21,7 +21,6 @@ from iommuq.providers.job import Table, require
 FILE = "base.toml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def parse(text: str, folder: Path) -> BaseSpec:
     """
     path = folder / FILE
     try:
-        document = _validate(_Document, tomllib.loads(text), path, "")
+        document = tables.validate(_Document, tomllib.loads(text), path)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: {error}") from error
     if document.name != folder.name:
@@ -134,7 +133,7 @@ def parse(text: str, folder: Path) -> BaseSpec:
             f"{path}: source.provider is {provider!r}" if provider else f"{path}: no provider",
             hint=f"it may be {', '.join(KINDS)}",
         )
-    source = _validate(KINDS[provider], document.source, path, "source.")
+    source = tables.validate(KINDS[provider], document.source, path, "source.")
     return BaseSpec(document.name, document.title, folder, source, document.seen)
 
 
@@ -231,22 +230,3 @@ def _write(path: Path, text: str) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _validate(kind: type[_T], data: Mapping[str, Any], path: Path, where: str) -> _T:
-    """Make a *kind* of a table, or say which key of the file is wrong."""
-    # Here and not above: it takes longer to import than most commands to run.
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(kind).validate_python(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = where + ".".join(str(part) for part in first["loc"])
-        reason = {
-            "missing": "is missing",
-            "missing_argument": "is missing",
-            "unexpected_keyword_argument": "is not a key that it may have",
-            "extra_forbidden": "is not a key that it may have",
-        }.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise UserError(f"{path}: {key.rstrip('.') or 'file'}: {reason}") from error

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iommuq import dirs, progress
+from iommuq import dirs, locks, progress
 from iommuq.basefile import BaseSpec, Seen, add, list_specs, load_spec, write_seen
 from iommuq.errors import DiskFull, InfraError
 from iommuq.git import git
@@ -98,7 +98,7 @@ def fetch(spec: BaseSpec, *, update: bool = False) -> tuple[Base, list[str]]:
     :raises DiskFull: there is no room for it.
     """
     notes: list[str] = []
-    with _disk_errors(), _lock(spec):
+    with _disk_errors(), _locked(spec):
         _sweep(spec)
         base = None
         if not update and not isinstance(spec.source, DirectorySource):
@@ -249,23 +249,10 @@ def _sweep(spec: BaseSpec) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _lock(spec: BaseSpec) -> Iterator[None]:
+def _locked(spec: BaseSpec) -> contextlib.AbstractContextManager[None]:
     """Keep other processes from fetching the same base."""
-    # Here and not above: a base that is in the cache needs no lock.
-    from filelock import FileLock, Timeout
-
     _bases_dir().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(_bases_dir() / f"{spec.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with progress.step(f"Waiting for another iommuq that fetches {spec.name}"):
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return locks.hold(_bases_dir() / f"{spec.name}.lock", f"another fetch of {spec.name}")
 
 
 @contextlib.contextmanager

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from iommuq.errors import UserError
 
@@ -26,20 +27,31 @@ def load(kind: type[_T], path: Path) -> _T:
     :param kind: a dataclass; its ``__post_init__`` may raise `ValueError`.
     :raises UserError: it cannot be read or is malformed; file and key are named.
     """
-    # Here and not above: it takes longer to import than most commands to run.
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return TypeAdapter(kind).validate_python(data)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: {error}") from error
+    return validate(kind, data, path)
+
+
+def validate(kind: type[_T], data: Mapping[str, Any], path: Path, where: str = "") -> _T:
+    """Make a *kind* of a table.
+
+    :param path: the file that it is from.
+    :param where: what stands before its keys in that file, such as ``source.``.
+    :raises UserError: a key is wrong; file and key are named.
+    """
+    # Here and not above: it takes longer to import than most commands to run.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = where + ".".join(str(part) for part in first["loc"])
         reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise UserError(f"{path}: {key + ': ' if key else ''}{reason}") from error
+        raise UserError(f"{path}: {key.rstrip('.') or 'file'}: {reason}") from error
