@@ -11,7 +11,7 @@ from realrun import iommuq
 pytestmark = pytest.mark.real
 
 #: The step before the patch that brings the rule.
-BEFORE = "iommufd-mock/0001"
+BEFORE = "mock/0001"
 
 
 def verdicts(text: str) -> dict[str, str]:
