@@ -374,7 +374,8 @@ def _publish(
         shutil.copytree(
             shop.source / "tools/testing/kunit",
             temporary / "tools/testing/kunit",
-            ignore=shutil.ignore_patterns("test_data", "__pycache__"),
+            # Compiled modules come along: they hold as long as the sources' times do.
+            ignore=shutil.ignore_patterns("test_data"),
         )
         if addition is not None:
             (temporary / Addition.FOLDER).mkdir()

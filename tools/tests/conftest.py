@@ -114,3 +114,18 @@ def toy_queue(queue_maker: toy.QueueMaker) -> Queue:
     """Return a queue for the toy kernel: a baseline patch, and two of a series."""
     queue_maker.three()
     return load_queue(queue_maker.folder, "6.12")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the real lane last: what is quick fails first.
+
+    Within it, those that look into the cache for a tree or a kernel come after those
+    that put one there.
+    """
+    look = ("test_guests_real", "test_ktap")
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        real = item.get_closest_marker("real") is not None
+        return real, real and item.path.stem in look
+
+    items.sort(key=place)
