@@ -121,6 +121,8 @@ def _site(workspace: Workspace) -> Iterator[_Site]:
             "IOMMUQ_STATE_DIR": str(home / "state"),
             "IOMMUQ_ROOT": str(project),
             "MAKEFLAGS": "",
+            # Both sides are Python, and may keep what they compiled.
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         log = logs.new_log(f"bench-{name}")
         yield _Site(name, home / "tree", trees / "src", project, environment, home / "kunit", log)
