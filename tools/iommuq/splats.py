@@ -29,6 +29,9 @@ _END_TRACE = re.compile(r"---\[ end (?:trace|Kernel panic)")
 # KASAN and lockdep rule their reports off.
 _RULER = re.compile(r"={20,}$")
 _RESULT = re.compile(r"\s*(?:not )?ok \d+ |\s*# Subtest: |K?TAP version \d+$")
+# What a test prints, as a diagnostic line of its own, before it provokes the kernel:
+# kunit_info(test, "expects splat: WARNING: set_domain_nofail\n").
+_EXPECTS = re.compile(r"\s*# (?:\S+: )?expects splat: ([^:]+)(?:: (\S.*?))?\s*$")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,27 @@ class Splat:
     title: str
     start_line: int
     text: str
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A splat that a test says it will provoke.
+
+    :ivar kind: as in the rules.
+    :ivar part: what the report must contain; empty for any of its kind.
+    :ivar line: number, from 1, of the line that says so.
+    """
+
+    kind: str
+    part: str
+    line: int
+
+    def covers(self, splat: Splat) -> bool:
+        """Tell whether *splat* is the one."""
+        return splat.kind == self.kind and self.part in splat.text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.part}" if self.part else self.kind
 
 
 def load_rules(path: Path = RULES) -> tuple[Rule, ...]:
@@ -99,6 +123,20 @@ def find(lines: Iterable[str], rules: Sequence[Rule] | None = None) -> list[Spla
         finder.feed(number, split_stamp(clean_line(line))[1])
     finder.close()
     return finder.splats
+
+
+def expected(lines: Iterable[str]) -> list[Expected]:
+    """Return what the tests of a log say that they will provoke.
+
+    A test says so in a diagnostic line, ``# expects splat: KIND`` or ``# expects splat:
+    KIND: PART``, KIND being one of the rules' and PART a piece of the report.
+    """
+    found = []
+    for number, line in enumerate(lines, 1):
+        match = _EXPECTS.match(split_stamp(clean_line(line))[1])
+        if match is not None:
+            found.append(Expected(match[1], match[2] or "", number))
+    return found
 
 
 class _Finder:
@@ -177,21 +215,39 @@ def attribute(report: Report, splats: Iterable[Splat]) -> list[tuple[Splat, Case
     ]
 
 
-def fail_cases(report: Report, splats: Iterable[Splat]) -> tuple[Report, tuple[Splat, ...]]:
-    """Fail the cases that a splat fell in.
+def fail_cases(
+    report: Report, splats: Iterable[Splat], expected: Sequence[Expected] = ()
+) -> tuple[Report, tuple[Splat, ...]]:
+    """Fail the cases that a splat fell in, unless they said it would.
 
     A case that the kernel died in with a splat has failed, too: it is the code that
-    broke, and not the guest.
+    broke, and not the guest.  So has one whose splat did not come.
 
+    :param expected: what `expected` found in the lines of the report.
     :return: the report with these cases failed, and the splats that fell in none.
     """
     loose = []
     titles: dict[str, list[str]] = {}
+    awaited = {
+        promise: case.name
+        for case in report.tests
+        for promise in expected
+        if case.first <= promise.line <= case.last and case.status is not Status.SKIP
+    }
+    came = set()
     for splat, case in attribute(report, splats):
-        if case is None:
+        name = None if case is None else case.name
+        promises = [p for p, of in awaited.items() if of == name and p.covers(splat)]
+        came.update(promises)
+        if promises:
+            continue
+        if name is None:
             loose.append(splat)
         else:
-            titles.setdefault(case.name, []).append(f"{splat.kind}: {splat.title}")
+            titles.setdefault(name, []).append(f"{splat.kind}: {splat.title}")
+    for promise, name in awaited.items():
+        if promise not in came:
+            titles.setdefault(name, []).append(f"expected splat did not come: {promise}")
     tests = tuple(
         replace(
             case,

@@ -12,7 +12,7 @@ from iommuq.errors import InfraError
 from iommuq.ktap import parse
 from iommuq.logtext import read_lines
 from iommuq.results import Status
-from iommuq.splats import Rule, attribute, fail_cases, find, load_rules
+from iommuq.splats import Expected, Rule, attribute, expected, fail_cases, find, load_rules
 
 DATA = Path(__file__).parent / "data"
 
@@ -211,3 +211,51 @@ def test_kernel_that_died_with_a_splat_is_a_failure() -> None:
     message = judged.tests[1].message.splitlines()
     assert message[0] == "Oops: BUG: kernel NULL pointer dereference, address: 0000000000000028"
     assert message[1] == "panic: Kernel panic - not syncing: Fatal exception"
+
+
+# Splats that a test says it will provoke.
+
+
+def judged(promise: str) -> dict[str, str]:
+    """Judge the log above with a line added to the case that warns."""
+    lines = LOG.replace("------------[ cut", f"    {promise}\n------------[ cut").splitlines()
+    report, loose = fail_cases(parse(lines), find(lines), expected(lines))
+    assert [splat.kind for splat in loose] == ["KASAN", "kmemleak"]
+    return {case.name: case.status.value for case in report.tests}
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        "# warns: expects splat: WARNING",
+        "# warns: expects splat: WARNING: drivers/iommu/iommu.c:2251",
+        "# expects splat: WARNING: f+0x6c",
+    ],
+)
+def test_expected_splat_fails_nothing(promise: str) -> None:
+    assert set(judged(promise).values()) == {"pass"}
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        "# warns: expects splat: KASAN",
+        "# warns: expects splat: WARNING: somewhere else",
+        "# warns: expects splat:",
+        "warns: expects splat: WARNING",
+    ],
+)
+def test_other_promise_forgives_nothing(promise: str) -> None:
+    assert judged(promise)["s.warns"] == "fail"
+
+
+def test_promise_holds_for_its_own_case_alone() -> None:
+    lines = LOG.replace("    ok 1", "    # expects splat: WARNING\n    ok 1").splitlines()
+    report, _ = fail_cases(parse(lines), find(lines), expected(lines))
+    assert [case.status.value for case in report.tests] == ["fail", "fail", "pass"]
+    assert report.tests[0].message.startswith("expected splat did not come: WARNING")
+
+
+def test_promise_is_read_whole() -> None:
+    lines = ["", "    # a_case: expects splat: soft lockup: stuck for: ever  "]
+    assert expected(lines) == [Expected("soft lockup", "stuck for: ever", 2)]

@@ -144,7 +144,9 @@ class _Reader:
         """Add the results of one program."""
         said = ktap.parse(suite.output)
         placed = report.interleaved(suite)
-        blamed, loose = splats.fail_cases(ktap.parse(placed), splats.find(placed))
+        blamed, loose = splats.fail_cases(
+            ktap.parse(placed), splats.find(placed), splats.expected(placed)
+        )
         splat = {case.name: case.message for case in blamed.tests if case.status is Status.FAIL}
         self._claimed.append(suite.console)
         failed = False

@@ -172,7 +172,7 @@ def _lay_out(image: Image, folder: Path) -> str:
 def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> list[Result]:
     lines = output.splitlines()
     report = ktap.parse(lines)
-    report, loose = splats.fail_cases(report, splats.find(lines))
+    report, loose = splats.fail_cases(report, splats.find(lines), splats.expected(lines))
 
     def result(test: str, status: Status, message: str, duration: float = 0.0) -> Result:
         return Result(current.base, current.patch, SUITE, test, status, duration, message, str(log))
