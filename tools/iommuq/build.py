@@ -59,7 +59,6 @@ _NOT_INSTALLED = re.compile(
     r"|\benv: .([\w+.-]+).: No such file or directory$",
     re.MULTILINE,
 )
-_NO_HEADER = re.compile(r"fatal error: ((?:gelf|libelf|openssl/\S+)\.h): No such file")
 _FIRST_ERROR = re.compile(r"(?:: (?:fatal )?error: |\bundefined reference\b|^ld: |^make.*\*\*\* )")
 
 
@@ -334,10 +333,10 @@ def _explain(shop: _Workshop, done: Completed, log: Path) -> Exception:
             f"{tool[tool.lastindex or 0]} is not installed, {shop.title} needs it",
             hint="`iommuq doctor` names the package",
         )
-    header = _NO_HEADER.search(done.output)
-    if header:
+    header = toolchain.missing_header(done.output)
+    if header is not None:
         return ToolMissing(
-            f"{header[1]} is not installed, {shop.title} needs it",
+            f"{header} is not installed, {shop.title} needs it",
             hint="`iommuq doctor` names the package",
         )
     infra = failure(done, log_path=log)

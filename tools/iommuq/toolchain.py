@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -24,3 +25,15 @@ def identity() -> str:
     for argv in (_COMPILER, _LINKER):
         words.append(run(argv, cwd=Path("/"), timeout=30).output.splitlines()[0])
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+# Headers that no tree has: of those the package is missing, whatever is being built.
+_NO_HEADER = re.compile(
+    r"fatal error: ((?:gelf|libelf|sys/capability|openssl/\S+)\.h): No such file"
+)
+
+
+def missing_header(said: str) -> str | None:
+    """Return the header that a compiler missed, if it belongs to a package of its own."""
+    match = _NO_HEADER.search(said)
+    return None if match is None else match[1]

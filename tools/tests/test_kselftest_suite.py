@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from iommuq.errors import UserError
+from iommuq.errors import ToolMissing, UserError
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.results import Result, Run, Status
 from iommuq.suites.kselftest import _Reader
 from iommuq.suites.kunit import SPLAT_CASE
-from iommuq.suites.programs import Suite, choose, load_suites
+from iommuq.suites.programs import Suite, _reason, choose, load_suites
 
 OUTPUT = ("TAP version 13", "1..2", "ok 1 a.first", "not ok 2 a.second")
 GOOD = ("TAP version 13", "1..1", "ok 1 a.first")
@@ -145,3 +145,14 @@ def test_a_malformed_list(tmp_path: Path, text: str, word: str) -> None:
     (tmp_path / "selftests/suites.toml").write_text(text)
     with pytest.raises(UserError, match=word):
         load_suites(tmp_path)
+
+
+def test_missing_package_is_no_verdict_on_the_tree() -> None:
+    said = "iommufd.c:5:10: fatal error: sys/capability.h: No such file or directory\n"
+    with pytest.raises(ToolMissing, match=r"sys/capability\.h is not installed, iommufd\.c"):
+        _reason(said, "iommufd.c", Path("/src"))
+
+
+def test_missing_header_of_the_tree_is_a_verdict() -> None:
+    said = "/src/x.c:5:10: fatal error: linux/iommufd.h: No such file or directory\nmake: ***\n"
+    assert _reason(said, "x.c", Path("/src")) == said.splitlines()[0].removeprefix("/src/")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq import progress, tables
+from iommuq import progress, tables, toolchain
 from iommuq.build import Addition
-from iommuq.errors import CommandFailed, UserError
+from iommuq.errors import CommandFailed, ToolMissing, UserError
 from iommuq.providers.job import Table, require
 from iommuq.run import run, tail
 
@@ -25,7 +25,7 @@ KERNEL = "tools/testing/selftests/iommu"
 #: What the reason for a program that does not compile is called.
 REASON = ".failed"
 #: Part of the key; to be raised when the same sources would give other programs.
-_GENERATION = "2"
+_GENERATION = "3"
 _LIMIT = 600.0
 
 
@@ -152,6 +152,15 @@ def _make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
 
 
 def _reason(said: str, name: str, source: Path) -> str:
+    """Say in a few lines why a program does not compile.
+
+    :raises ToolMissing: that is the machine's fault.
+    """
+    header = toolchain.missing_header(said)
+    if header is not None:
+        raise ToolMissing(
+            f"{header} is not installed, {name} needs it", hint="`iommuq doctor` names the package"
+        )
     lines = said.replace(f"{source}/", "").splitlines()
     errors = [line for line in lines if ": error: " in line or ": fatal error: " in line]
     return "\n".join(errors[:10]) or f"{name} was not built:\n{tail(said, 5)}"
