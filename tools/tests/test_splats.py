@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,73 +17,126 @@ from iommuq.splats import Expected, Rule, attribute, expected, fail_cases, find,
 
 DATA = Path(__file__).parent / "data"
 
-# By log: kind, first line, and how the title begins, of each splat.
-LOGS = {
-    "warn": [("WARNING", 2, "WARNING: CPU: 1 PID: 61 at drivers/iommu/iommu.c:2251")],
-    "warn-uml": [("WARNING", 1, "WARNING: CPU: 0 PID: 26 at drivers/iommu/iommu.c:2251")],
-    "warn-7.3": [("WARNING", 1, "WARNING: drivers/iommu/amd/iommu.c:2480 at amd_iommu_rel")],
-    "bug": [("BUG", 1, "kernel BUG at drivers/iommu/iommu.c:633!")],
-    "oops": [
-        ("Oops", 1, "BUG: kernel NULL pointer dereference"),
-        ("panic", 15, "Kernel panic - not syncing: Fatal exception"),
+# Consoles of real kernels; data/splats/README tells how they came about.  By log: kind,
+# first line, and how the title begins, of each splat.
+REAL = {
+    "warn": [("WARNING", 7, "WARNING: CPU: 1 PID: 35 at lib/provoke.c:19 warn+0x5/0x8")],
+    "bug": [("BUG", 7, "kernel BUG at lib/provoke.c:24!")],
+    "oops": [("Oops", 7, "BUG: kernel NULL pointer dereference, address: 0000000000000028")],
+    "general-protection": [("general protection fault", 7, "Oops: general protection fault, ")],
+    "kasan": [("KASAN", 8, "BUG: KASAN: slab-use-after-free in kasan_use_after_free+0xbb")],
+    "lockdep-circular": [("lockdep", 9, "WARNING: possible circular locking dependency")],
+    "lockdep-wait": [("lockdep", 9, "[ BUG: Invalid wait context ]")],
+    "atomic-sleep": [
+        ("atomic sleep", 7, "BUG: sleeping function called from invalid context at kernel"),
+        ("lockdep", 48, "[ BUG: Invalid wait context ]"),
     ],
-    "gpf": [("general protection fault", 1, "Oops: general protection fault, probably for")],
-    "kasan": [("KASAN", 2, "BUG: KASAN: slab-use-after-free in detach_device+0x4c/0x2e0")],
-    "lockdep-circular": [("lockdep", 3, "WARNING: possible circular locking dependency")],
-    "lockdep-wait": [("lockdep", 2, "[ BUG: Invalid wait context ]")],
-    "rcu-usage": [("lockdep", 2, "WARNING: suspicious RCU usage")],
-    "rcu-stall": [("RCU stall", 1, "rcu: INFO: rcu_preempt detected stalls")],
-    "hung": [("hung task", 1, "INFO: task bash:133 blocked for more than 120 seconds.")],
-    "soft-lockup": [("soft lockup", 1, "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!")],
-    "hard-lockup": [("hard lockup", 1, "watchdog: Watchdog detected hard LOCKUP on cpu 1")],
+    "rcu-stall": [("RCU stall", 8, "rcu: INFO: rcu_preempt self-detected stall on CPU")],
+    "hung-task": [
+        ("hung task", 7, "INFO: task swapper/0:1 blocked for more than 4 seconds."),
+        ("hung task", 52, "INFO: task kunit_try_catch:36 blocked for more than 4 seconds."),
+        ("hung task", 84, "INFO: task never-done:37 blocked for more than 4 seconds."),
+        ("hung task", 121, "INFO: task swapper/0:1 blocked for more than 8 seconds."),
+        ("hung task", 166, "INFO: task kunit_try_catch:36 blocked for more than 8 seconds."),
+        ("hung task", 198, "INFO: task never-done:37 blocked for more than 8 seconds."),
+    ],
+    "soft-lockup": [
+        ("soft lockup", 7, "watchdog: BUG: soft lockup - CPU#0 stuck for 3s!"),
+        ("soft lockup", 43, "watchdog: BUG: soft lockup - CPU#0 stuck for 6s!"),
+        ("RCU stall", 79, "rcu: INFO: rcu_preempt self-detected stall on CPU"),
+    ],
     "kmemleak": [
-        ("kmemleak", 1, "kmemleak: 2 new suspected memory leaks"),
-        ("kmemleak", 2, "unreferenced object 0xffff888006a1c000"),
+        ("kmemleak", 13, "kmemleak: 10 new suspected memory leaks"),
+        *(("kmemleak", 14 + 15 * number, "unreferenced object 0x") for number in range(6)),
     ],
-    "ubsan": [("UBSAN", 1, "UBSAN: array-index-out-of-bounds in drivers/iommu/iommu.c")],
-    "refcount": [("refcount", 1, "refcount_t: underflow; use-after-free.")],
-    "atomic": [("atomic sleep", 1, "BUG: sleeping function called from invalid context")],
-    "panic-uml": [("panic", 1, "Kernel panic - not syncing: Kernel mode fault at addr 0x28")],
-    "slub": [("BUG", 2, "BUG kmalloc-1k (Tainted: G    B   W        N): Poison overwritten")],
-    "cut-short": [("unknown", 2, "[ cut here ]")],
+    "ubsan": [("UBSAN", 7, "UBSAN: array-index-out-of-bounds in lib/provoke.c:136:7")],
+    "refcount": [("refcount", 7, "refcount_t: decrement hit 0; leaking memory.")],
+    "panic": [("panic", 7, "Kernel panic - not syncing: provoked")],
     "none": [],
 }
 
+# Written after the sources of the kernel: what is not easily provoked, and other kernels.
+WRITTEN = {
+    "warn-uml": [("WARNING", 1, "WARNING: CPU: 0 PID: 26 at drivers/iommu/iommu.c:2251")],
+    "warn-7.3": [("WARNING", 1, "WARNING: drivers/iommu/amd/iommu.c:2480 at amd_iommu_rel")],
+    "rcu-usage": [("lockdep", 2, "WARNING: suspicious RCU usage")],
+    "hard-lockup": [("hard lockup", 1, "watchdog: Watchdog detected hard LOCKUP on cpu 1")],
+    "panic-uml": [("panic", 1, "Kernel panic - not syncing: Kernel mode fault at addr 0x28")],
+    "slub": [("BUG", 2, "BUG kmalloc-1k (Tainted: G    B   W        N): Poison overwritten")],
+    "cut-short": [("unknown", 2, "[ cut here ]")],
+}
+LOGS = {
+    **{DATA / "splats" / f"{name}.log": splats for name, splats in REAL.items()},
+    **{DATA / f"splat-{name}.log": splats for name, splats in WRITTEN.items()},
+}
+
+
+def real(name: str) -> list[str]:
+    return read_lines(DATA / "splats" / f"{name}.log")
+
 
 def test_every_saved_log_is_in_the_table() -> None:
-    saved = {path.stem.removeprefix("splat-") for path in DATA.glob("splat-*.log")}
-    assert saved == LOGS.keys()
+    assert {*DATA.glob("splat-*.log"), *DATA.glob("splats/*.log")} == LOGS.keys()
 
 
-@pytest.mark.parametrize("name", LOGS)
-def test_saved_log(name: str) -> None:
-    lines = read_lines(DATA / f"splat-{name}.log")
-    found = find(lines)
+@pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
+def test_saved_log(path: Path) -> None:
+    found = find(read_lines(path))
     assert [(splat.kind, splat.start_line) for splat in found] == [
-        (kind, line) for kind, line, _ in LOGS[name]
+        (kind, line) for kind, line, _ in LOGS[path]
     ]
-    for splat, (_, _, title) in zip(found, LOGS[name], strict=True):
+    for splat, (_, _, title) in zip(found, LOGS[path], strict=True):
         assert splat.title.startswith(title)
 
 
-STAMPED = sorted(LOGS.keys() - {"warn-uml", "panic-uml", "none", "kmemleak", "cut-short"})
-
-
-@pytest.mark.parametrize("name", STAMPED)
+@pytest.mark.parametrize("name", REAL)
 def test_stamps_make_no_difference(name: str) -> None:
     """The same report from a kernel without CONFIG_PRINTK_TIME, and with the caller's id."""
-    lines = [line.partition("] ")[2] for line in read_lines(DATA / f"splat-{name}.log")]
-    kinds = [kind for kind, _, _ in LOGS[name]]
+    lines = [re.sub(r"^\[ *[\d.]+\] ", "", line) for line in real(name)]
+    kinds = [kind for kind, _, _ in REAL[name]]
     assert [splat.kind for splat in find(lines)] == kinds
     assert [splat.kind for splat in find(f"[   48.100111][  T133] {x}" for x in lines)] == kinds
 
 
+@pytest.mark.parametrize("name", REAL)
+def test_cut_log(name: str) -> None:
+    """Wherever the console ends, what began before is found, and nothing else is."""
+    lines = real(name)
+    for end in range(len(lines)):
+        begun = sum(line <= end for _, line, _ in REAL[name])
+        # "cut here" and a ruler come before the line that tells what it is.
+        assert begun - 1 <= len(find(lines[:end])) <= begun + 1
+
+
+@pytest.mark.parametrize("name", sorted(REAL.keys() - {"none", "panic", "kmemleak"}))
+def test_splat_of_a_real_kernel_fails_its_case(name: str) -> None:
+    lines = real(name)
+    judged, loose = fail_cases(parse(lines), find(lines))
+    assert [case.status for case in judged.tests] == [Status.FAIL]
+    assert loose == ()
+
+
+def test_leaks_are_found_outside_of_all_cases() -> None:
+    """Userspace has kmemleak scan, long after the case that leaked."""
+    lines = real("kmemleak")
+    judged, loose = fail_cases(parse(lines), find(lines))
+    assert [case.status for case in judged.tests] == [Status.PASS]
+    assert len(loose) == len(REAL["kmemleak"])
+
+
+def test_panic_in_the_middle_of_ktap() -> None:
+    judged, loose = fail_cases(parse(real("panic")), find(real("panic")))
+    assert [(case.status, case.crashed) for case in judged.tests] == [(Status.FAIL, True)]
+    assert judged.tests[0].message.startswith("panic: Kernel panic - not syncing: provoked")
+    assert loose == ()
+
+
 def test_text_is_the_whole_report_and_no_more() -> None:
-    (splat,) = find(read_lines(DATA / "splat-warn.log"))
+    (splat,) = find(real("warn"))
     lines = splat.text.splitlines()
     assert lines[0] == "------------[ cut here ]------------"
     assert lines[-1] == "---[ end trace 0000000000000000 ]---"
-    (splat,) = find(read_lines(DATA / "splat-kasan.log"))
+    (splat,) = find(real("kasan"))
     assert splat.text.splitlines()[-1].startswith("=====")
 
 
@@ -101,8 +155,8 @@ def test_endless_report_is_cut() -> None:
 def test_all_logs_on_one_console() -> None:
     """No report hides the one after it."""
     lines: list[str] = []
-    for name in sorted(LOGS, key=lambda name: name == "cut-short"):
-        lines += read_lines(DATA / f"splat-{name}.log")
+    for path in sorted(LOGS, key=lambda path: path.stem == "splat-cut-short"):
+        lines += read_lines(path)
     assert len(find(lines)) == sum(map(len, LOGS.values()))
 
 
