@@ -6,51 +6,114 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from iommuq import arches, progress
+from iommuq import bisection, flakes, lanes, progress, prooffile
 from iommuq.arches import Arch
-from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
-from iommuq.guests.machine import load as load_machine
-from iommuq.known import KnownFailures, Verdict
-from iommuq.known import load as load_known
-from iommuq.prove import Outcome, judge_run, known_steps, prove
+from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
+from iommuq.known import Verdict
+from iommuq.lanes import KunitLane, Lane, SelftestLane
+from iommuq.pool import pool
+from iommuq.prove import Outcome, Proof, conclude, prove
 from iommuq.report import matrix
 from iommuq.results import Result, Run
-from iommuq.suites.kselftest import run_selftests as run_programs
-from iommuq.suites.kunit import Subject, run_kunit
-from iommuq.suites.programs import addition, choose, load_suites
 from iommuq.workspace import Workspace
 
-#: Failures of the userspace suites that are known.
-SELFTEST_KNOWN = "selftests/known-failures.toml"
-#: The machine that is meant by the name of a guest.
-_MACHINES = {"um": "um", "qemu": "q35"}
 #: Lines of a failing test's message that are printed; the log has all.
 _MESSAGE_LINES = 12
 
 
 def run_matrix(base: str, arch: Arch, configs: Sequence[str], limit: float) -> int:
-    """Test every step of a queue and print the table.
+    """Test every step of a queue with KUnit and print the table.
 
     :param configs: names of further Kconfig fragments.
     :param limit: seconds for one boot.
     :return: the exit code.
     """
     workspace = Workspace.open(base)
+    lane = KunitLane(workspace, arch, tuple(configs), limit=limit)
+    return _prove(workspace, [lane], None, None, folded=False, strict=False)
 
+
+def run_proof(
+    base: str,
+    suites: Sequence[str],
+    *,
+    first: str | None,
+    last: str | None,
+    folded: bool,
+    bisect: str | None,
+) -> int:
+    """Test every step of a queue with every suite, and hold it against what it promises.
+
+    :param suites: names of lanes; none for all.
+    :param first: the patch to begin with, seen against the step before it; None for all.
+    :param last: the patch to end with; None for the last.
+    :param folded: show one row for tests of a group that no step changes.
+    :param bisect: say in place of all that which patch breaks this test.
+    :return: the exit code.
+    """
+    workspace = Workspace.open(base)
+    chosen = lanes.open_lanes(workspace, suites)
+    if bisect is not None:
+        return _bisect(workspace, chosen, bisect)
+    return _prove(workspace, chosen, first, last, folded=folded, strict=True)
+
+
+def _prove(
+    workspace: Workspace,
+    chosen: Sequence[Lane],
+    first: str | None,
+    last: str | None,
+    *,
+    folded: bool,
+    strict: bool,
+) -> int:
     def on_outcome(outcome: Outcome) -> None:
         if outcome.failure is not None:
             progress.note(str(outcome.failure))
 
-    proof = prove(
-        workspace, arch, workspace.fragments(arch, configs), limit=limit, on_outcome=on_outcome
-    )
-    print(_heading(workspace, arch))
-    matrix.show(proof.matrix)
+    # Before hours of work: a mistake in it is told at once.
+    prooffile.load(workspace.queue)
+    steps = workspace.steps(last)
+    if first is not None:
+        labels = [step.label for step in steps]
+        wanted = workspace.step(first).label
+        if wanted not in labels:
+            raise UserError(f"{first} does not come before {last}")
+        steps = steps[max(0, labels.index(wanted) - 1) :]
+    with pool() as executor:
+        outcomes = prove(steps, chosen, executor, on_outcome=on_outcome)
+        outcomes = flakes.settle(outcomes, chosen, executor)
+    proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
+    print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")
+    matrix.show(matrix.fold(proof.matrix) if folded else proof.matrix)
     print()
-    for line in proof.findings + proof.errors:
+    for line in [*proof.findings, *proof.errors, *_flaky_logs(proof)]:
         print(line)
     print("The queue is as it should be." if proof.exit_code == EXIT_OK else "The queue is not.")
     return proof.exit_code
+
+
+def _flaky_logs(proof: Proof) -> list[str]:
+    return [
+        f"{outcome.step.label}: {test}: {log}"
+        for outcome in proof.outcomes
+        for test, verdict in outcome.verdicts.items()
+        if verdict is Verdict.FLAKY
+        for log in flakes.logs(outcome, test)
+    ]
+
+
+def _bisect(workspace: Workspace, chosen: Sequence[Lane], test: str) -> int:
+    lane, name = bisection.lane_of(chosen, test)
+    culprit = bisection.first_failing(workspace.steps(), lane, name)
+    if culprit is None:
+        print(f"{test} passes with the whole queue applied.")
+        return EXIT_OK
+    if culprit.patch is None:
+        print(f"{test} fails at {culprit.label} already: no patch breaks it.")
+    else:
+        print(f"{test} is broken by {culprit.label} {progress.one_line(culprit.patch.subject)}")
+    return EXIT_VERDICT
 
 
 def run_suites(
@@ -63,7 +126,7 @@ def run_suites(
     limit: float,
     again: bool,
 ) -> int:
-    """Run the suites on one step and print what failed.
+    """Run the KUnit suites on one step and print what failed.
 
     :param filters: globs; none for all suites.
     :param at: the step, or None for the whole queue.
@@ -73,16 +136,8 @@ def run_suites(
     :return: the exit code.
     """
     workspace = Workspace.open(base)
-    step = workspace.step(at)
-    image = workspace.image(step, arch, workspace.fragments(arch, configs))
-    subject = Subject(base, step.label, workspace.base.kernel)
-    run = run_kunit(image, subject, filters=filters, limit=limit, again=again)
-    # Not from trees: a later patch that does not apply is of no interest here.
-    verdicts = judge_run(run, workspace.known, known_steps(workspace.queue), arch.name)
-    for result in run.results:
-        _print_result(result, verdicts[result.test])
-    print(_heading(workspace, arch))
-    return _summary(run, verdicts)
+    lane = KunitLane(workspace, arch, tuple(configs), tuple(filters), limit)
+    return _run_lane(workspace, lane, at, again)
 
 
 def run_selftests(
@@ -98,33 +153,25 @@ def run_selftests(
     :return: the exit code.
     """
     workspace = Workspace.open(base)
-    known = KnownFailures() if all_fail else load_known(workspace.root / SELFTEST_KNOWN)
-    machine = load_machine(_MACHINES[on])
-    suites = choose(load_suites(workspace.root), names)
+    lane = SelftestLane.open(workspace, on, names, all_fail=all_fail)
+    return _run_lane(workspace, lane, at, again)
+
+
+def _run_lane(workspace: Workspace, lane: Lane, at: str | None, again: bool) -> int:
+    """Run one lane on one step and print what failed."""
     step = workspace.step(at)
-    image = workspace.image(
-        step,
-        arches.get(machine.arch),
-        workspace.selftest_fragments(machine),
-        addition(workspace.root),
-    )
-    subject = Subject(base, step.label, workspace.base.kernel)
-    run = run_programs(image, machine, suites, subject, again=again)
-    verdicts = judge_run(run, known, known_steps(workspace.queue), machine.arch)
+    run = lane.run(lane.image(step), step, again=again)
+    verdicts = lane.judge(run)
     for result in run.results:
         _print_result(result, verdicts[result.test])
-    print(f"{_kernel(workspace)}, selftests on {machine.title} ({run.accelerator})")
+    ran = "" if f"({run.accelerator})" in lane.title else f" ({run.accelerator})"
+    print(f"{_kernel(workspace)}, {lane.title}{ran}")
     return _summary(run, verdicts)
 
 
 def _kernel(workspace: Workspace) -> str:
     base = workspace.base
     return f"Linux {base.kernel} ({base.version})"
-
-
-def _heading(workspace: Workspace, arch: Arch) -> str:
-    ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
-    return f"{_kernel(workspace)}, KUnit on {ran}"
 
 
 def _print_result(result: Result, verdict: Verdict) -> None:

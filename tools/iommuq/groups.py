@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -32,6 +33,40 @@ while read -r word; do
 done
 [ -z "$groups" ] || kill -s KILL -- $groups
 """
+
+
+# What other threads than the main one have started; see `end_other_threads`.
+_others: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+_others_lock = threading.Lock()
+_closed = False
+
+
+@contextlib.contextmanager
+def end_other_threads() -> Iterator[None]:
+    """End all that other threads than the main one have started, and let them start no more.
+
+    For the main thread, which alone is interrupted: in the block it waits for the others.
+    """
+    global _closed
+    with _others_lock:
+        _closed = True
+        running = [process for process in _others if process.returncode is None]
+    for process in running:
+        signal_group(process.pid, signal.SIGKILL)
+    try:
+        yield
+    finally:
+        _closed = False
+
+
+def _enlist(process: subprocess.Popen[bytes]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        return
+    with _others_lock:
+        _others.add(process)
+        closed = _closed
+    if closed:
+        signal_group(process.pid, signal.SIGKILL)
 
 
 def signal_group(pgid: int, signum: int) -> None:
@@ -136,6 +171,7 @@ def start(
             )
             if guard is not None:
                 guard(process.pid)
+        _enlist(process)
         return process
     except KeyboardInterrupt:
         if process is not None:

@@ -41,13 +41,20 @@ class Verdict(Enum):
     UNEXPECTED_PASS = "unexpected pass"
     #: Listed, but the date is past.
     EXPIRED = "expired"
+    #: Passed and failed on the same image.
+    FLAKY = "flaky"
     #: The infrastructure failed.
     ERROR = "error"
 
     @property
     def fails(self) -> bool:
         """Whether it fails the run, as a verdict against the code or the list."""
-        return self in (Verdict.FAILED, Verdict.UNEXPECTED_PASS, Verdict.EXPIRED)
+        return self in (
+            Verdict.FAILED,
+            Verdict.UNEXPECTED_PASS,
+            Verdict.EXPIRED,
+            Verdict.FLAKY,
+        )
 
 
 @dataclass(frozen=True)

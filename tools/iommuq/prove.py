@@ -1,34 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Walk a queue from the baseline to its last patch: what does each patch do?
 
-Every step is built and runs the suite; a step that fails to build does not keep
+Every step is built and runs every suite; a step that fails to build does not keep
 the later ones from being tried.  The outcome is a table of verdicts, and whether
-the queue is as it should be.
+the queue is as it should be and does what it promises.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from iommuq.arches import Arch
+from iommuq import prooffile
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
-from iommuq.fragments import Fragments
 from iommuq.known import KnownFailures, Verdict, judge
 from iommuq.known import Step as KnownStep
 from iommuq.patchqueue import BASELINE, Queue
 from iommuq.report.matrix import Column, Matrix, build
 from iommuq.results import Run
-from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.tree import Step
-from iommuq.workspace import Workspace
+
+if TYPE_CHECKING:
+    from iommuq.build import Image
+    from iommuq.lanes import Lane
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step.
+    """What became of one step in one lane.
 
+    :ivar lane: the lane's name.
     :ivar run: the results, None if there is no kernel to run.
     :ivar failure: why there is none.
     :ivar verdicts: by test, with known failures taken into account.
@@ -36,6 +40,7 @@ class Outcome:
     """
 
     step: Step
+    lane: str = ""
     run: Run | None = None
     failure: VerdictError | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -44,44 +49,47 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Proof:
-    """All steps of a queue."""
+    """All steps of a queue.
+
+    :ivar unproven: promises of patches that they do not keep, one line each.
+    """
 
     outcomes: tuple[Outcome, ...]
     matrix: Matrix
+    unproven: tuple[str, ...] = ()
 
     @property
     def findings(self) -> list[str]:
         """What is not as it should be, one line each; empty if all is well."""
-        found = []
+        found: dict[str, None] = {}
         for outcome in self.outcomes:
             label = outcome.step.label
             if outcome.failure is not None:
-                found.append(f"{label}: {outcome.failure}")
-            found += [f"{label} adds a warning: {text}" for text in outcome.warnings]
-            listed = (Verdict.UNEXPECTED_PASS, Verdict.EXPIRED)
-            found += [
-                f"{label}: {test}: {verdict.value}"
-                for test, verdict in outcome.verdicts.items()
-                if verdict in listed
-            ]
+                found[f"{label}: {outcome.failure}"] = None
+            for text in outcome.warnings:
+                found[f"{label} adds a warning: {text}"] = None
+        for column in self.matrix.columns:
+            for test, verdict in column.verdicts.items():
+                if verdict in (Verdict.UNEXPECTED_PASS, Verdict.EXPIRED, Verdict.FLAKY):
+                    found[f"{column.label}: {test}: {verdict.value}"] = None
         for change in self.matrix.changes:
-            found += [f"{change.column.label} breaks {test}" for test in change.broke]
+            for test in change.broke:
+                found[f"{change.column.label} breaks {test}"] = None
         # A test that a patch breaks is named with that patch, and not once more.
         blamed = {test for change in self.matrix.changes for test in change.broke}
-        found += [
-            f"{test} fails with the whole queue applied"
-            for test, verdict in self.outcomes[-1].verdicts.items()
-            if verdict is Verdict.FAILED and test not in blamed
-        ]
-        return found
+        last = self.matrix.columns[-1].verdicts
+        for test, verdict in last.items():
+            if verdict is Verdict.FAILED and test not in blamed:
+                found[f"{test} fails with the whole queue applied"] = None
+        return [*found, *self.unproven]
 
     @property
     def errors(self) -> list[str]:
         """What the infrastructure failed to tell, one line each."""
         return [
-            f"{outcome.step.label}: {test}: no verdict"
-            for outcome in self.outcomes
-            for test, verdict in outcome.verdicts.items()
+            f"{column.label}: {test}: no verdict"
+            for column in self.matrix.columns
+            for test, verdict in column.verdicts.items()
             if verdict is Verdict.ERROR
         ]
 
@@ -114,47 +122,104 @@ def known_steps(queue: Queue) -> list[KnownStep]:
     return [KnownStep(BASELINE), *(KnownStep(patch.label, patch.name) for patch in queue.sent)]
 
 
-def prove(
-    workspace: Workspace,
-    arch: Arch,
-    fragments: Fragments,
-    *,
-    filters: Sequence[str] = (),
-    limit: float,
-    on_outcome: Callable[[Outcome], None] | None = None,
-) -> Proof:
-    """Build and test every step of a queue.
+@dataclass
+class _Cell:
+    """One step in one lane, while it is worked on."""
 
-    :param filters: as `run_kunit` takes them.
-    :param limit: seconds for one boot.
-    :param on_outcome: called as each step is done.
+    outcome: Outcome
+    image: Image | None = None
+    future: Future[Run] | None = None
+
+
+def prove(
+    steps: Sequence[Step],
+    lanes: Sequence[Lane],
+    executor: Executor,
+    *,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Build every step for every lane, and run it.
+
+    Builds share one work tree and follow each other here; a suite runs while the next
+    step is built.
+
+    :param executor: runs the suites; any of `concurrent.futures`.
+    :param on_outcome: called as each outcome is known, in order.
+    :return: the outcomes of the first step, those of the second, and so on.
     """
-    steps = workspace.steps()
-    names = known_steps(workspace.queue)
-    outcomes: list[Outcome] = []
-    before: frozenset[str] | None = None
+    cells: list[_Cell] = []
+    told = 0
+
+    def tell(*, wait: bool) -> None:
+        nonlocal told
+        while told < len(cells) and (wait or _is_done(cells[told])):
+            cell = cells[told]
+            if cell.future is not None:
+                lane = lanes[told % len(lanes)]
+                run = cell.future.result()
+                cell.outcome = replace(cell.outcome, run=run, verdicts=lane.judge(run))
+            told += 1
+            if on_outcome is not None:
+                on_outcome(cell.outcome)
+
+    before: dict[str, frozenset[str]] = {}
     for step in steps:
-        try:
-            image = workspace.image(step, arch, fragments)
-        except VerdictError as error:
-            outcome = Outcome(step, failure=error)
-        else:
-            subject = Subject(workspace.base.spec.name, step.label, workspace.base.kernel)
-            run = run_kunit(image, subject, filters=filters, limit=limit)
-            new = () if before is None else tuple(sorted(image.warnings - before))
-            before = image.warnings
-            verdicts = judge_run(run, workspace.known, names, arch.name)
-            outcome = Outcome(step, run, verdicts=verdicts, warnings=new)
-        outcomes.append(outcome)
-        if on_outcome is not None:
-            on_outcome(outcome)
-    columns = [
-        Column(
-            outcome.step.label,
-            outcome.step.patch.subject if outcome.step.patch else "",
-            outcome.verdicts,
-            "" if outcome.failure is None else "does not build",
+        for lane in lanes:
+            cells.append(_begin(step, lane, executor, before))
+            tell(wait=False)
+    tell(wait=True)
+    return [cell.outcome for cell in cells]
+
+
+def _is_done(cell: _Cell) -> bool:
+    return cell.future is None or cell.future.done()
+
+
+def _begin(step: Step, lane: Lane, executor: Executor, before: dict[str, frozenset[str]]) -> _Cell:
+    """Build one step for one lane, and let it be run."""
+    try:
+        image = lane.image(step)
+    except VerdictError as error:
+        return _Cell(Outcome(step, lane.name, failure=error))
+    old = before.get(lane.name)
+    new = () if old is None else tuple(sorted(image.warnings - old))
+    before[lane.name] = image.warnings
+    outcome = Outcome(step, lane.name, warnings=new)
+    return _Cell(outcome, image, executor.submit(lane.run, image, step))
+
+
+def conclude(
+    outcomes: Sequence[Outcome], lanes: Sequence[Lane], queue: Queue, *, strict: bool
+) -> Proof:
+    """Make the table of all outcomes, and hold it against the promises of the patches.
+
+    :param lanes: with one of them tests have their own names in the table, else the
+        name of the lane is put before.
+    :param strict: a queue without a file of promises is unproven, too.
+    :raises UserError: the file is malformed.
+    """
+    promises = prooffile.load(queue)
+    full = build(_columns(outcomes, qualified=True))
+    unproven: list[str] = []
+    if strict or promises.exists:
+        names = [lane.name for lane in lanes]
+        unproven = prooffile.broken_promises(promises, full, queue, names)
+    matrix = full if len(lanes) > 1 else build(_columns(outcomes, qualified=False))
+    return Proof(tuple(outcomes), matrix, tuple(unproven))
+
+
+def _columns(outcomes: Sequence[Outcome], *, qualified: bool) -> list[Column]:
+    columns: dict[str, Column] = {}
+    for outcome in outcomes:
+        step = outcome.step
+        verdicts = {
+            f"{outcome.lane}.{test}" if qualified else test: verdict
+            for test, verdict in outcome.verdicts.items()
+        }
+        old = columns.get(step.label, Column(step.label, step.patch.subject if step.patch else ""))
+        columns[step.label] = replace(
+            old,
+            verdicts={**old.verdicts, **verdicts},
+            note=old.note if outcome.failure is None else "does not build",
         )
-        for outcome in outcomes
-    ]
-    return Proof(tuple(outcomes), build(columns))
+    return list(columns.values())

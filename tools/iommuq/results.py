@@ -197,6 +197,20 @@ class Store:
         where = "key = ? AND finished IS NOT NULL ORDER BY finished DESC, id DESC LIMIT 1"
         return self._select(where, key)
 
+    def history(self, key: str, limit: int) -> list[Run]:
+        """Return the newest complete runs with this content key, the newest first.
+
+        :raises InfraError: the store cannot be read.
+        """
+        with self._open("DEFERRED") as database:
+            rows = database.execute(
+                "SELECT id FROM runs WHERE key = ? AND finished IS NOT NULL"
+                " ORDER BY finished DESC, id DESC LIMIT ?",
+                (key, limit),
+            ).fetchall()
+        runs = (self.get(row["id"]) for row in rows)
+        return [run for run in runs if run is not None]
+
     def get(self, run_id: str) -> Run | None:
         """Return the run with this id, complete or not.
 

@@ -29,7 +29,7 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         failure = column if isinstance(column, VerdictError) else None
         verdicts = {} if isinstance(column, VerdictError) else dict(column)
         added = warnings if number == len(columns) - 1 else ()
-        outcomes.append(Outcome(step, None, failure, verdicts, added))
+        outcomes.append(Outcome(step, "kunit", None, failure, verdicts, added))
         made.append(Column(step.label, "", verdicts, "does not build" if failure else ""))
     return Proof(tuple(outcomes), build(made))
 

@@ -39,6 +39,7 @@ _CELLS: Mapping[Verdict | None, _Cell] = {
     Verdict.FAILED: _Cell("✗", "bold red", "FAIL"),
     Verdict.SKIPPED: _Cell("–", "yellow", "skip", "skipped"),
     Verdict.KNOWN: _Cell("K", "yellow", "known", "fails, as is known"),
+    Verdict.FLAKY: _Cell("≈", "bold red", "FLAKY", "passed and failed on the same kernel"),
     Verdict.ERROR: _Cell("E", "bold magenta", "error", "no verdict: the infrastructure failed"),
     Verdict.UNEXPECTED_PASS: _Cell("✓!", "bold red", "PASS!", "passes, but is listed as failing"),
     Verdict.EXPIRED: _Cell("K!", "bold red", "EXPIRED", "listed as failing, but past its date"),
@@ -133,6 +134,26 @@ def _change(rows: Sequence[Row], number: int, column: Column) -> Change:
         elif before in (*_PASSING, *_FAILING) and after in (None, Verdict.ERROR):
             unknown.append(row.name)
     return Change(column, tuple(fixed), tuple(broke), tuple(unknown))
+
+
+def fold(matrix: Matrix) -> Matrix:
+    """Return the table with one row for all tests of a group that no step changes.
+
+    A group is what has the same name up to the last dot.  Only tests that pass, or are
+    skipped, at every step are folded; what each step did is told in full.
+    """
+    groups: dict[tuple[str, str, tuple[Verdict | None, ...]], list[Row]] = {}
+    for number, row in enumerate(matrix.rows):
+        group = row.test.rpartition(".")[0]
+        steady = len(set(row.cells)) == 1 and row.cells[0] in (Verdict.OK, Verdict.SKIPPED)
+        # A row that stays has a group of its own.
+        name = group if steady and group else f"{number}"
+        groups.setdefault((row.suite, name, row.cells), []).append(row)
+    rows = [
+        Row(suite, f"{group}.* ({len(of)})", cells) if len(of) > 1 else of[0]
+        for (suite, group, cells), of in groups.items()
+    ]
+    return Matrix(matrix.columns, tuple(rows), matrix.changes)
 
 
 def describe(change: Change) -> str:

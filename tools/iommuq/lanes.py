@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lanes of a proof: a suite, what it runs on, and how its results are judged.
+
+A lane makes the image that its suite needs of a step, and runs the suite on it.
+Both are answered from the cache where nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from iommuq import arches
+from iommuq.arches import Arch
+from iommuq.build import Image
+from iommuq.errors import UserError
+from iommuq.guests.machine import Machine
+from iommuq.guests.machine import load as load_machine
+from iommuq.known import KnownFailures, Verdict
+from iommuq.known import Step as KnownStep
+from iommuq.known import load as load_known
+from iommuq.prove import judge_run, known_steps
+from iommuq.results import Run
+from iommuq.suites.kselftest import run_selftests
+from iommuq.suites.kunit import LIMIT, Subject, run_kunit
+from iommuq.suites.programs import Suite, addition, choose, load_suites
+from iommuq.tree import Step
+from iommuq.workspace import Workspace
+
+#: Failures of the userspace suites that are known, below the checkout.
+SELFTEST_KNOWN = "selftests/known-failures.toml"
+#: The machine that is meant by the name of a guest.
+MACHINES = {"um": "um", "qemu": "q35"}
+
+
+class Lane(Protocol):
+    """One suite on one kind of guest."""
+
+    @property
+    def name(self) -> str:
+        """What the suite is called, ``kunit``; tests are named ``<lane>.<test>``."""
+
+    @property
+    def title(self) -> str:
+        """What it runs on, in words."""
+
+    def image(self, step: Step) -> Image:
+        """Return the image of a step, as `build.build_image` does."""
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """Run the suite on an image, or answer from the store.
+
+        :param again: run even if the store has the results.
+        """
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """Return the verdicts of a run, by test, with known failures taken into account."""
+
+
+@dataclass(frozen=True)
+class _Common:
+    workspace: Workspace
+
+    def _subject(self, step: Step) -> Subject:
+        return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
+
+    @property
+    def _steps(self) -> list[KnownStep]:
+        # Not from trees: a later patch that does not apply is of no interest here.
+        return known_steps(self.workspace.queue)
+
+
+@dataclass(frozen=True)
+class KunitLane(_Common):
+    """The KUnit suites, on the guest that kunit.py starts for *arch*.
+
+    :ivar configs: names of further Kconfig fragments.
+    :ivar filters: as `run_kunit` takes them.
+    :ivar limit: seconds that one boot may take.
+    """
+
+    arch: Arch
+    configs: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    limit: float = LIMIT
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "kunit"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        arch = self.arch
+        ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
+        return f"KUnit on {ran}"
+
+    def image(self, step: Step) -> Image:
+        """See `Lane`."""
+        fragments = self.workspace.fragments(self.arch, self.configs)
+        return self.workspace.image(step, self.arch, fragments)
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        return run_kunit(
+            image, self._subject(step), filters=self.filters, limit=self.limit, again=again
+        )
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.workspace.known, self._steps, self.arch.name)
+
+
+@dataclass(frozen=True)
+class SelftestLane(_Common):
+    """The userspace suites on one machine.
+
+    :ivar suites: those to run.
+    :ivar known: their known failures.
+    """
+
+    machine: Machine
+    suites: tuple[Suite, ...]
+    known: KnownFailures
+
+    @classmethod
+    def open(
+        cls, workspace: Workspace, on: str, names: Sequence[str] = (), *, all_fail: bool = False
+    ) -> SelftestLane:
+        """Read what the lane needs.
+
+        :param on: ``um`` or ``qemu``.
+        :param names: the suites; none for all.
+        :param all_fail: take no failure for a known one.
+        :raises UserError: one of the files is malformed, or there is no such suite.
+        """
+        known = KnownFailures() if all_fail else load_known(workspace.root / SELFTEST_KNOWN)
+        suites = choose(load_suites(workspace.root), names)
+        return cls(workspace, load_machine(MACHINES[on]), suites, known)
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "selftest"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        return f"selftests on {self.machine.title}"
+
+    def image(self, step: Step) -> Image:
+        """See `Lane`."""
+        return self.workspace.image(
+            step,
+            arches.get(self.machine.arch),
+            self.workspace.selftest_fragments(self.machine),
+            addition(self.workspace.root),
+        )
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        return run_selftests(image, self.machine, self.suites, self._subject(step), again=again)
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.known, self._steps, self.machine.arch)
+
+
+# What `iommuq prove --suite` takes, each with what it runs on there.
+_LANES: dict[str, Callable[[Workspace], Lane]] = {
+    "kunit": lambda workspace: KunitLane(workspace, arches.get("um")),
+    "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all lanes."""
+    return tuple(_LANES)
+
+
+def open_lanes(workspace: Workspace, wanted: Sequence[str] = ()) -> list[Lane]:
+    """Return the lanes of these names, or all if there are none.
+
+    :raises UserError: there is no lane of one of the names.
+    """
+    for name in wanted:
+        if name not in _LANES:
+            raise UserError(f"no suite {name!r} to prove with; there are {', '.join(_LANES)}")
+    return [make(workspace) for name, make in _LANES.items() if not wanted or name in wanted]

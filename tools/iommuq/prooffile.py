@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What each patch of a queue promises to mend: ``patches/<base>/proof.toml``.
+
+    [[patch]]
+    name = "resv-direct/0001"          # section and number, or the file's name
+    fixes = ["kunit.iommu_dma_owner.claim_direct_refused"]
+
+    [[patch]]
+    name = "resv-direct/0002"
+    reason = "takes out what 0001 made needless; nothing behaves differently"
+
+Tests are named as the table of `iommuq prove` names them, the suite first.  A patch that
+is not in the file is unproven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq import tables
+from iommuq.errors import UserError
+from iommuq.known import Step as KnownStep
+from iommuq.patchqueue import Patch, Queue
+from iommuq.providers.job import Table, require
+from iommuq.report.matrix import Change, Matrix
+
+#: What the file is called.
+NAME = "proof.toml"
+
+
+@dataclass(frozen=True)
+class Promise(Table):
+    """What one patch is proven by.
+
+    :ivar name: the patch, as `known.Step` understands it.
+    :ivar fixes: tests that fail before it and pass after it.
+    :ivar reason: why there are none.
+    """
+
+    name: str
+    fixes: tuple[str, ...] = ()
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.fixes) != bool(self.reason.strip()), "wants either fixes or a reason")
+        require(len(set(self.fixes)) == len(self.fixes), "names a test twice")
+        for test in self.fixes:
+            require("." in test and "*" not in test, f"{test!r} is not <suite>.<test>")
+
+
+@dataclass(frozen=True)
+class _Document(Table):
+    patch: tuple[Promise, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProofFile:
+    """All promises of a queue.
+
+    :ivar path: the file; it need not exist if there are none.
+    :ivar promises: by label of the patch.
+    """
+
+    path: Path
+    promises: dict[str, Promise]
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file at all."""
+        return self.path.exists()
+
+
+def load(queue: Queue) -> ProofFile:
+    """Read the promises of a queue; without a file there are none.
+
+    :raises UserError: it is malformed, or names a patch that is not in the queue or is
+        part of the baseline, or one patch twice.
+    """
+    path = queue.folder / NAME
+    if not path.exists():
+        return ProofFile(path, {})
+    promises: dict[str, Promise] = {}
+    for promise in tables.load(_Document, path).patch:
+        patch = _find(queue.sent, promise.name)
+        if patch is None:
+            raise UserError(
+                f"{path}: no patch {promise.name!r} in the queue",
+                hint="there are " + (", ".join(patch.label for patch in queue.sent) or "none"),
+            )
+        if patch.label in promises:
+            raise UserError(f"{path}: {promise.name} is there twice")
+        promises[patch.label] = promise
+    return ProofFile(path, promises)
+
+
+def _find(patches: Sequence[Patch], name: str) -> Patch | None:
+    found = [patch for patch in patches if KnownStep(patch.label, patch.name).is_called(name)]
+    return found[0] if found else None
+
+
+def broken_promises(
+    file: ProofFile, matrix: Matrix, queue: Queue, lanes: Collection[str]
+) -> list[str]:
+    """Hold a table against the promises.
+
+    :param matrix: with full names of tests.
+    :param lanes: the suites that were run; promises on others cannot be judged.
+    :return: what is not proven, one line each.
+    """
+    found = []
+    changes = {change.column.label: change for change in matrix.changes}
+    known = {row.name for row in matrix.rows}
+    for patch in queue.sent:
+        promise = file.promises.get(patch.label)
+        if promise is None:
+            found.append(f"{patch.label}: {file.path.name} does not say what proves it")
+            continue
+        change = changes.get(patch.label)
+        if change is None or change.column.note:
+            # That it has no kernel, or was not asked for, is said elsewhere.
+            continue
+        for test in promise.fixes:
+            if test.partition(".")[0] in lanes and test not in change.fixed:
+                found.append(
+                    f"{patch.label}: does not fix {test}{_why(test, change, known, matrix)}"
+                )
+    return found
+
+
+def _why(test: str, change: Change, known: Collection[str], matrix: Matrix) -> str:
+    """Say why a test is not fixed by a patch, as far as the table tells."""
+    if test not in known:
+        return ", which no step has"
+    row = next(row for row in matrix.rows if row.name == test)
+    at = [column.label for column in matrix.columns].index(change.column.label)
+    before, after = (
+        "not run" if cell is None else cell.value for cell in (row.cells[at - 1], row.cells[at])
+    )
+    return f": {before} before, {after} after"

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A lane without kernels: what each test does at each step is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import cast
+
+from iommuq.build import Image
+from iommuq.errors import VerdictError
+from iommuq.known import Verdict
+from iommuq.patchqueue import Patch, Queue
+from iommuq.results import Result, Run, Status, Store
+from iommuq.tree import Step
+
+_STATUS = {"p": Status.PASS, "f": Status.FAIL, "s": Status.SKIP, "e": Status.ERROR}
+_VERDICT = {
+    Status.PASS: Verdict.OK,
+    Status.FAIL: Verdict.FAILED,
+    Status.SKIP: Verdict.SKIPPED,
+    Status.ERROR: Verdict.ERROR,
+}
+
+
+def patch(name: str) -> Patch:
+    """Make a patch of a queue; what is in it does not matter."""
+    label = name.partition("-")[0]
+    return Patch(Path(name), f"s/{name}.patch", "s", label, name, "", "", "", b"", 0, (), "0")
+
+
+def queue(folder: Path, *names: str) -> Queue:
+    """Make a queue of some patches."""
+    return Queue("toy", folder, tuple(map(patch, names)))
+
+
+def steps(of: Queue) -> list[Step]:
+    """Return the steps of a queue."""
+    return [Step("baseline", None, "c", "t"), *(Step(p.label, p, "c", "t") for p in of.sent)]
+
+
+@dataclass
+class ToyLane:
+    """A lane whose runs are written down.
+
+    :ivar says: by label and test, one letter a run: p, f, s or e; the last one is
+        for all runs after it. A label that is missing does not build.
+    """
+
+    says: Mapping[str, Mapping[str, str]]
+    store: Store
+    name: str = "kunit"
+    title: str = "a toy"
+    runs: list[str] = field(default_factory=list)
+    warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    _ids: Iterator[int] = field(default_factory=count)
+
+    def image(self, step: Step) -> Image:
+        """See `iommuq.lanes.Lane`."""
+        if step.label not in self.says:
+            raise VerdictError(f"{step.label} does not build")
+        warnings = frozenset(self.warnings.get(step.label, ()))
+        return Image(step.label, Path(), cast(object, None), warnings, Path(), built=False)  # type: ignore[arg-type]
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:  # noqa: ARG002
+        """See `iommuq.lanes.Lane`."""
+        key = f"{self.name}-{step.label}"
+        found = None if again else self.store.find(key)
+        if found is not None:
+            return found
+        times = self.runs.count(step.label)
+        self.runs.append(step.label)
+        results = [
+            Result(
+                "toy",
+                step.label,
+                self.name,
+                test,
+                _STATUS[letters[min(times, len(letters) - 1)]],
+                log=f"/log/{times}",
+            )
+            for test, letters in self.says[step.label].items()
+        ]
+        number = next(self._ids)
+        current = Run(
+            f"{self.name}-{number}", "toy", step.label, self.name, key, "6", "um", "native", number
+        )
+        return self.store.finish(current, results, finished=float(number))
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `iommuq.lanes.Lane`."""
+        return {result.test: _VERDICT[result.status] for result in run.results}

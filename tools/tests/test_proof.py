@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A whole proof, promises, flaky tests and bisection, on lanes whose results are written down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lanes_toy import ToyLane, queue, steps
+
+from iommuq import bisection, flakes, prooffile
+from iommuq.errors import InfraError, UserError
+from iommuq.known import Verdict
+from iommuq.patchqueue import Queue
+from iommuq.pool import pool
+from iommuq.prove import Proof, conclude, prove
+from iommuq.report.matrix import fold
+from iommuq.results import Store
+
+
+class Inline(Executor):
+    """Run what is submitted at once: another executor than that of threads."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results.sqlite")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Queue:
+    return queue(tmp_path, "0001-mend", "0002-clean-up")
+
+
+def lane(store: Store, name: str = "kunit", **tests: str) -> ToyLane:
+    """Make a lane of a queue with two patches: for each test a word of letters a step."""
+    labels = ("baseline", "0001", "0002")
+    says = {
+        label: {test: words.split()[number] for test, words in tests.items()}
+        for number, label in enumerate(labels)
+    }
+    return ToyLane(says, store, name)
+
+
+def promise(toy: Queue, text: str) -> None:
+    (toy.folder / prooffile.NAME).write_text(text)
+
+
+GOOD = """
+[[patch]]
+name = "s/0001"
+fixes = ["kunit.s.a"]
+[[patch]]
+name = "0002"
+reason = "a clean-up"
+"""
+
+
+def proven(
+    toy: Queue, lanes: Sequence[ToyLane], *, executor: Executor | None = None, strict: bool = True
+) -> Proof:
+    outcomes = prove(steps(toy), lanes, executor or Inline())
+    outcomes = flakes.settle(outcomes, lanes, executor or Inline(), lanes[0].store)
+    return conclude(outcomes, lanes, toy, strict=strict)
+
+
+def test_promises_that_are_kept(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    proof = proven(toy, [lane(store, **{"s.a": "f p p", "s.b": "p p p"})])
+    assert proof.findings == []
+    assert proof.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("tests", "finding"),
+    [
+        ({"s.a": "f f p"}, "0001: does not fix kunit.s.a: failed before, failed after"),
+        ({"s.a": "p p p"}, "0001: does not fix kunit.s.a: ok before, ok after"),
+        ({"s.a": "s p p"}, "0001: does not fix kunit.s.a: skipped before, ok after"),
+        ({"s.b": "f p p"}, "0001: does not fix kunit.s.a, which no step has"),
+    ],
+)
+def test_promises_that_are_broken(
+    toy: Queue, store: Store, tests: Mapping[str, str], finding: str
+) -> None:
+    promise(toy, GOOD)
+    proof = proven(toy, [lane(store, **tests)])
+    assert proof.findings == [finding]
+    assert proof.exit_code == 1
+
+
+def test_patch_without_a_promise(toy: Queue, store: Store) -> None:
+    tests = lane(store, **{"s.a": "f p p"})
+    assert proven(toy, [tests]).findings == [
+        "0001: proof.toml does not say what proves it",
+        "0002: proof.toml does not say what proves it",
+    ]
+    # `iommuq run` is for any queue; but a file that is there counts.
+    assert proven(toy, [tests], strict=False).findings == []
+    promise(toy, GOOD.partition('[[patch]]\nname = "0002"')[0])
+    findings = proven(toy, [tests], strict=False).findings
+    assert findings == ["0002: proof.toml does not say what proves it"]
+
+
+def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD.replace("kunit.s.a", "selftest.s.a"))
+    assert proven(toy, [lane(store, **{"s.a": "f p p"})]).findings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[patch]]\nname='0003'\nreason='x'", "no patch '0003' in the queue"),
+        ("[[patch]]\nname='baseline'\nreason='x'", "no patch 'baseline' in the queue"),
+        ("[[patch]]\nname='0001'", "wants either fixes or a reason"),
+        ("[[patch]]\nname='0001'\nreason=' '", "wants either fixes or a reason"),
+        ("[[patch]]\nname='0001'\nreason='x'\nfixes=['a.b']", "wants either fixes or a reason"),
+        ("[[patch]]\nname='0001'\nfixes=['a.*']", "'a.*' is not <suite>.<test>"),
+        ("[[patch]]\nname='0001'\nfixes=['a.b','a.b']", "names a test twice"),
+        ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: is not a key that it may have"),
+        ("[[patch]]\nreason='x'", "name: is missing"),
+        ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is there twice"),
+        ("[patch", "proof.toml: "),
+    ],
+)
+def test_malformed_promises(toy: Queue, text: str, message: str) -> None:
+    promise(toy, text)
+    with pytest.raises(UserError) as caught:
+        prooffile.load(toy)
+    assert message in str(caught.value)
+    assert prooffile.NAME in str(caught.value)
+
+
+def test_step_that_does_not_build(toy: Queue, store: Store) -> None:
+    """The steps after it are tried all the same, and it is not blamed twice."""
+    promise(toy, GOOD)
+    broken = lane(store, **{"s.a": "f p p"})
+    broken.says = {label: of for label, of in broken.says.items() if label != "0001"}
+    proof = proven(toy, [broken])
+    assert proof.findings == ["0001: 0001 does not build"]
+    assert broken.runs == ["baseline", "0002"]
+
+
+def test_two_suites_in_one_table(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    both = [
+        lane(store, **{"s.a": "f p p"}),
+        lane(store, "selftest", **{"s.a": "p p f", "s.g.x": "p p p", "s.g.y": "p p p"}),
+    ]
+    proof = proven(toy, both)
+    assert proof.findings == ["0002 breaks selftest.s.a"]
+    assert [row.name for row in proof.matrix.rows] == [
+        "kunit.s.a",
+        "selftest.s.a",
+        "selftest.s.g.x",
+        "selftest.s.g.y",
+    ]
+    folded = fold(proof.matrix)
+    assert [row.test for row in folded.rows] == ["s.a", "s.a", "s.g.* (2)"]
+    assert folded.changes == proof.matrix.changes
+
+
+def test_new_warnings_name_the_patch(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    noisy = lane(store, **{"s.a": "f p p"})
+    noisy.warnings = {"baseline": ["x.c: old"], "0001": ["x.c: old"], "0002": ["x.c: new"]}
+    assert proven(toy, [noisy]).findings == ["0002 adds a warning: x.c: new"]
+
+
+def test_suites_run_while_the_next_step_is_built(toy: Queue, store: Store) -> None:
+    """The first run waits until the second image is asked for."""
+    promise(toy, GOOD)
+    second = threading.Event()
+
+    class Slow(ToyLane):
+        def image(self, step: Any) -> Any:
+            if step.label == "0001":
+                second.set()
+            return super().image(step)
+
+        def run(self, image: Any, step: Any, *, again: bool = False) -> Any:
+            assert second.wait(60)
+            return super().run(image, step, again=again)
+
+    slow = Slow(lane(store, **{"s.a": "f p p"}).says, store)
+    with pool(1) as executor:
+        assert proven(toy, [slow], executor=executor).findings == []
+
+
+# Flaky tests.
+
+
+def test_flaky_test_is_run_three_times(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    shaky = lane(store, **{"s.a": "f p fp"})
+    proof = proven(toy, [shaky])
+    assert shaky.runs.count("0002") == flakes.AGREE
+    assert proof.findings == ["0002: s.a: flaky"]
+    assert proof.exit_code == 1
+    outcome = proof.outcomes[-1]
+    assert outcome.verdicts["s.a"] is Verdict.FLAKY
+    assert flakes.logs(outcome, "s.a", store) == ["pass: /log/2", "fail: /log/0"]
+
+
+def test_failure_that_three_runs_confirm(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    wrong = lane(store, **{"s.a": "f p f"})
+    assert proven(toy, [wrong]).findings == ["0002 breaks s.a"]
+    assert wrong.runs.count("0002") == flakes.AGREE
+    # What is known needs no further run.
+    proven(toy, [wrong])
+    assert wrong.runs.count("0002") == flakes.AGREE
+
+
+def test_what_is_as_it_should_be_runs_once(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    good = lane(store, **{"s.a": "f p p"})
+    proven(toy, [good])
+    assert good.runs == ["baseline", "0001", "0002"]
+
+
+def test_changed_mind_is_seen_later(toy: Queue, store: Store) -> None:
+    """A test that passes now, and failed when the same kernel ran last."""
+    promise(toy, GOOD)
+    shaky = lane(store, **{"s.a": "f p p", "s.b": "p fp p"})
+    shaky.run(shaky.image(steps(toy)[1]), steps(toy)[1])
+    shaky.run(shaky.image(steps(toy)[1]), steps(toy)[1], again=True)
+    assert proven(toy, [shaky]).findings == []
+    assert shaky.runs.count("0001") == 2 + flakes.AGREE
+
+
+def test_errors_are_no_opinion(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    unlucky = lane(store, **{"s.a": "f p p", "s.b": "p ep p"})
+    unlucky.run(unlucky.image(steps(toy)[1]), steps(toy)[1])
+    unlucky.run(unlucky.image(steps(toy)[1]), steps(toy)[1], again=True)
+    assert proven(toy, [unlucky]).findings == []
+    assert unlucky.runs.count("0001") == 2
+
+
+# Bisection.
+
+
+@pytest.mark.parametrize("first_bad", range(9))
+def test_bisect_names_the_first_bad_patch(tmp_path: Path, store: Store, first_bad: int) -> None:
+    long = queue(tmp_path, *(f"{number:04}-x" for number in range(1, 9)))
+    says = {
+        step.label: {"s.a": "p" if number < first_bad else "f"}
+        for number, step in enumerate(steps(long))
+    }
+    toy_lane = ToyLane(says, store)
+    found = bisection.first_failing(steps(long), toy_lane, "s.a")
+    assert found is not None
+    assert found.label == steps(long)[first_bad].label
+    assert len(toy_lane.runs) <= 5
+
+
+def test_bisect_what_passes(toy: Queue, store: Store) -> None:
+    good = lane(store, **{"s.a": "f p p"})
+    assert bisection.first_failing(steps(toy), good, "s.a") is None
+    assert good.runs == ["0002"]
+
+
+def test_bisect_what_is_not_there(toy: Queue, store: Store) -> None:
+    with pytest.raises(UserError, match=r"0002 has no test 's\.b'"):
+        bisection.first_failing(steps(toy), lane(store, **{"s.a": "f p p"}), "s.b")
+    with pytest.raises(UserError, match="does not begin with a suite"):
+        bisection.lane_of([lane(store)], "s.a")
+
+
+def test_bisect_without_a_verdict(toy: Queue, store: Store) -> None:
+    with pytest.raises(InfraError, match="no verdict"):
+        bisection.first_failing(steps(toy), lane(store, **{"s.a": "p e f"}), "s.a")
+
+
+# The pool.
+
+
+def test_pool_ends_what_its_threads_started(tmp_path: Path) -> None:
+    from iommuq.run import run
+
+    started = threading.Event()
+
+    def sleep() -> None:
+        run(["sh", "-c", "echo started; sleep 1000"], cwd=tmp_path, on_line=lambda _: started.set())
+
+    def interrupted() -> None:
+        with pool(1) as executor:
+            executor.submit(sleep)
+            assert started.wait(60)
+            raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - begin < 500
