@@ -235,6 +235,14 @@ def test_arm_devices() -> None:
     assert devices(iort.IdMapping(0, 0, 0x10001, 0x48)) == nobody
     assert devices(iort.IdMapping(0, 0, 0, 0x30)) == nobody
     assert devices(*[iort.IdMapping(0, 0, 1, 0x48)] * 70)[-1] == "for 6 more"
+    # A root complex whose requester IDs do not come out as they are.
+    root = replace(
+        parsed.nodes[2],
+        body=parsed.nodes[2].body[:-20] + iort.IdMapping(8, 255, 256, 0x48).encode(),
+    )
+    node = iort.rmr_node(memory, [iort.IdMapping(0, 0, 264, 0x48)])
+    lines = describe(replace(parsed, nodes=(*parsed.nodes[:2], root, node)))
+    assert after(lines, "RMR node at")[-1] == "for PCI 0000:00:02.0"
 
 
 # Classes.
