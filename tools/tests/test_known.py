@@ -151,6 +151,7 @@ def test_what_fails_a_run() -> None:
         Verdict.FAILED,
         Verdict.UNEXPECTED_PASS,
         Verdict.EXPIRED,
+        Verdict.FLAKY,
     }
 
 

@@ -17,6 +17,7 @@ from iommuq import __version__, progress
 from iommuq.cli.base import base
 from iommuq.cli.bench import bench
 from iommuq.cli.doctor import doctor
+from iommuq.cli.firmware import firmware
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
 from iommuq.cli.suites import kunit, run, selftest
@@ -35,7 +36,7 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, kunit, selftest, queue, base, doctor, bench):
+for _command in (run, prove, kunit, selftest, firmware, queue, base, doctor, bench):
     cli.add_command(_command)
 
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is odd about the regions of a table, whichever kind of table it is.
+
+A kernel takes such regions, with a complaint at most.  So do we: findings are told, and
+only what cannot be read at all is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+
+#: Bits of the widest physical address, on x86 and on Arm.
+ADDRESS_BITS = 52
+PAGE = 0x1000
+# In every ACPI table.
+_REVISION_AT = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that firmware should not have written.
+
+    :ivar offset: the byte of the table where the structure begins that it is about.
+    :ivar text: what is odd.
+    """
+
+    offset: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"byte 0x{self.offset:x}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A region that a table claims.
+
+    :ivar offset: the byte of the table where its structure begins.
+    :ivar base: its first address.
+    :ivar size: in bytes; 0 or less if its end comes before its begin.
+    :ivar who: the devices; the same region may be claimed for several, one by one.
+    :ivar what: the kind of structure, such as ``RMRR``.
+    """
+
+    offset: int
+    base: int
+    size: int
+    who: Hashable
+    what: str
+
+    @property
+    def name(self) -> str:
+        """The structure and its region."""
+        return f"{self.what} {span(self.base, self.size)}"
+
+
+def span(base: int, size: int) -> str:
+    """Return a region as first and last address, with its size."""
+    if size <= 0:
+        return f"0x{base:x} ({size} bytes)"
+    return f"0x{base:x}-0x{base + size - 1:x} ({amount(size)})"
+
+
+def amount(size: int) -> str:
+    """Return a number of bytes in the largest unit that it is a multiple of."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size % (1 << shift) == 0:
+            return f"{size >> shift} {unit}"
+    return f"{size} bytes"
+
+
+def check_revision(revision: int, known: range) -> list[Finding]:
+    """Return what is odd about the revision of a table; kernels read on whatever it is.
+
+    :param known: those that there were when this was written.
+    """
+    if revision in known:
+        return []
+    text = f"table revision {revision} is none of {known[0]} to {known[-1]}, which are known here"
+    return [Finding(_REVISION_AT, text)]
+
+
+def check(
+    claims: Iterable[Claim], *, granule: int = PAGE, bits: int = ADDRESS_BITS
+) -> list[Finding]:
+    """Return what is odd about regions.
+
+    :param granule: bytes that base and size must be a multiple of.
+    :param bits: bits of a physical address.
+    :return: the findings, in the order of the table.
+    """
+    claims = list(claims)
+    found = [Finding(one.offset, text) for one in claims for text in _alone(one, granule, bits)]
+    found += _overlaps(claims)
+    return sorted(found, key=lambda finding: finding.offset)
+
+
+def _alone(claim: Claim, granule: int, bits: int) -> Iterator[str]:
+    """Yield what is odd about one region by itself."""
+    end = claim.base + claim.size
+    if claim.size < 0:
+        yield f"{claim.what} 0x{claim.base:x} ends before it begins, at 0x{end - 1:x}"
+    elif claim.size == 0:
+        yield f"{claim.what} 0x{claim.base:x} is empty"
+    if claim.base == 0:
+        yield f"{claim.name} begins at address 0"
+    if claim.base % granule:
+        yield f"{claim.name} does not begin at a multiple of {amount(granule)}"
+    if end % granule:
+        yield f"{claim.name} does not end at a multiple of {amount(granule)}"
+    if max(claim.base, end - 1) >= 1 << bits:
+        yield f"{claim.name} lies beyond the last address of {bits} bits"
+
+
+def _overlaps(claims: list[Claim]) -> Iterator[Finding]:
+    """Yield one finding for each region that overlaps one before it in memory.
+
+    One pass over the sorted regions, because a table may have tens of thousands.
+    """
+    seen: dict[tuple[int, int, Hashable], Claim] = {}
+    furthest: Claim | None = None
+    some = [claim for claim in claims if claim.size > 0]
+    for claim in sorted(some, key=lambda one: (one.base, -one.size, one.offset)):
+        first = seen.setdefault((claim.base, claim.size, claim.who), claim)
+        if first is not claim:
+            text = f"{claim.name} is there twice for the same devices, also at byte"
+            yield Finding(claim.offset, f"{text} 0x{first.offset:x}")
+        if furthest is None:
+            furthest = claim
+            continue
+        same = (claim.base, claim.size) == (furthest.base, furthest.size)
+        if claim.base < furthest.base + furthest.size and not same:
+            text = f"{claim.name} overlaps {furthest.name} at byte 0x{furthest.offset:x}"
+            yield Finding(claim.offset, text)
+        if claim.base + claim.size > furthest.base + furthest.size:
+            furthest = claim
