@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from iommuq import buildlog, kconfig, locks, logs, progress, toolchain
+from iommuq import buildlog, cleaning, kconfig, locks, logs, progress, toolchain
 from iommuq.arches import Arch
 from iommuq.bases import Base
 from iommuq.dirs import cache_dir
@@ -193,7 +193,9 @@ def _build(shop: _Workshop, fragments: Fragments, addition: Addition | None, key
             raise _explain(shop, done, log)
         ledger = buildlog.update(ledger, done.output.splitlines(), shop.source, shop.objects)
         buildlog.save(ledger, shop.notes / "warnings.json")
-    return _publish(shop, key, buildlog.union(ledger), log, addition)
+    image = _publish(shop, key, buildlog.union(ledger), log, addition)
+    cleaning.shrink()
+    return image
 
 
 @contextlib.contextmanager

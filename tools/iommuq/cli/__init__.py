@@ -16,6 +16,7 @@ import click
 from iommuq import __version__, progress
 from iommuq.cli.base import base
 from iommuq.cli.bench import bench
+from iommuq.cli.clean import clean
 from iommuq.cli.doctor import doctor
 from iommuq.cli.firmware import firmware
 from iommuq.cli.prove import prove
@@ -36,7 +37,7 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, kunit, selftest, firmware, queue, base, doctor, bench):
+for _command in (run, prove, kunit, selftest, firmware, queue, base, doctor, bench, clean):
     cli.add_command(_command)
 
 

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommuq clean``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--trees", is_flag=True, help="Work trees and build directories, too.")
+@click.option("--all", "everything", is_flag=True, help="All of that, and the kernels' sources.")
+@click.option("--old", is_flag=True, help="Only what does not fit into IOMMUQ_CACHE_GIB.")
+def clean(trees: bool, everything: bool, old: bool) -> None:
+    """Remove images from the cache; results and logs stay."""
+    from iommuq import cleaning
+
+    if old:
+        freed = cleaning.shrink()
+    else:
+        freed = cleaning.clean(trees=trees or everything, bases=everything)
+    print(f"{freed / cleaning.GIB:.1f} GiB freed")
