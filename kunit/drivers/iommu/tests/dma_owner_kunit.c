@@ -58,7 +58,7 @@ static void claim_direct_refused_identity(struct kunit *test)
 	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
 	mdev = mock_direct(ctx);
 	KUNIT_EXPECT_EQ(test, -EINVAL,
-			iommu_device_claim_dma_owner(&mdev->dev, &owner_a));
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
 }
@@ -69,7 +69,7 @@ static void claim_direct_refused_no_blocked_domain(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev;
 
-	ctx->ops.blocked_domain = NULL;
+	mock_no_blocked(ctx);
 	mdev = mock_direct(ctx);
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
@@ -88,7 +88,7 @@ static void claim_direct_refused_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_EQ(test, -EINVAL,
-			iommu_device_claim_dma_owner(&mdev->dev, &owner_b));
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_b));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->blocked));
 }
@@ -102,10 +102,10 @@ static void claim_refused_device_usable(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, -EINVAL,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
-	KUNIT_EXPECT_PTR_EQ(test, iommu_get_domain_for_dev(&mdev->dev),
+	KUNIT_EXPECT_PTR_EQ(test, iommu_get_domain_for_dev(&mdev->pci.dev),
 			    ctx->group->default_domain);
-	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->dev));
-	iommu_device_unuse_default_domain(&mdev->dev);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
 }
 
 /* Rule: a plain device shares the fate of its group. */
@@ -116,7 +116,7 @@ static void claim_mixed_group_refused(struct kunit *test)
 	struct mock_dev *direct = mock_direct(ctx);
 
 	KUNIT_EXPECT_EQ(test, -EINVAL,
-			iommu_device_claim_dma_owner(&plain->dev, &owner_a));
+			iommu_device_claim_dma_owner(&plain->pci.dev, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, plain->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_PTR_EQ(test, direct->hw, ctx->group->default_domain);
@@ -158,11 +158,12 @@ static void claim_group_is_exclusive(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EPERM,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_EQ(test, -EPERM,
-			iommu_device_claim_dma_owner(&mdev->dev, &owner_b));
-	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&mdev->dev));
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_b));
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&mdev->pci.dev));
 	iommu_group_release_dma_owner(ctx->group);
 }
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 /* Rule: iommufd claims device by device; the last to leave releases. */
 static void claim_device_repeated(struct kunit *test)
 {
@@ -170,18 +171,19 @@ static void claim_device_repeated(struct kunit *test)
 	struct mock_dev *first = mock_plain(ctx);
 	struct mock_dev *second = mock_plain(ctx);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&first->dev, &owner_a));
-	KUNIT_EXPECT_EQ(test, 0, iommu_device_claim_dma_owner(&second->dev, &owner_a));
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&first->pci.dev, &owner_a));
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_claim_dma_owner(&second->pci.dev, &owner_a));
 	KUNIT_EXPECT_EQ(test, -EPERM,
-			iommu_device_claim_dma_owner(&second->dev, &owner_b));
-	iommu_device_release_dma_owner(&first->dev);
+			iommu_device_claim_dma_owner(&second->pci.dev, &owner_b));
+	iommu_device_release_dma_owner(&first->pci.dev);
 	KUNIT_EXPECT_TRUE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
-	iommu_device_release_dma_owner(&second->dev);
+	iommu_device_release_dma_owner(&second->pci.dev);
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_PTR_EQ(test, second->hw, ctx->group->default_domain);
 }
+#endif
 
 /* Rule: not while a kernel driver does DMA with the default domain. */
 static void claim_refused_while_driver_bound(struct kunit *test)
@@ -189,11 +191,11 @@ static void claim_refused_while_driver_bound(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_plain(ctx);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->dev));
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
 	KUNIT_EXPECT_EQ(test, -EPERM,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
-	iommu_device_unuse_default_domain(&mdev->dev);
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
 }
 
 /* Rule: nor while a driver has a domain of its own attached. */
@@ -203,11 +205,11 @@ static void claim_refused_while_domain_attached(struct kunit *test)
 	struct mock_dev *mdev = mock_plain(ctx);
 	struct iommu_domain *user = mock_user_domain(mdev);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->dev));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->pci.dev));
 	KUNIT_EXPECT_EQ(test, -EBUSY,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
-	iommu_detach_device(user, &mdev->dev);
+	iommu_detach_device(user, &mdev->pci.dev);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	iommu_domain_free(user);
 }
@@ -278,7 +280,7 @@ static void late_direct_behind_failed_map(struct kunit *test)
 	ctx->fail_map = late->region[0].start;
 	/* Whether it may join at all is another matter; if so, it is noted */
 	mock_add(late);
-	KUNIT_EXPECT_NE(test, 0, late->dev.iommu_group ?
+	KUNIT_EXPECT_NE(test, 0, late->pci.dev.iommu_group ?
 			iommu_group_claim_dma_owner(ctx->group, &owner_a) : -EINVAL);
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
 }
@@ -295,7 +297,9 @@ static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(claim_after_direct_left),
 	KUNIT_CASE(claim_relaxable),
 	KUNIT_CASE(claim_group_is_exclusive),
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	KUNIT_CASE(claim_device_repeated),
+#endif
 	KUNIT_CASE(claim_refused_while_driver_bound),
 	KUNIT_CASE(claim_refused_while_domain_attached),
 	KUNIT_CASE(late_plain_joins_owner),

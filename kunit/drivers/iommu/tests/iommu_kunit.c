@@ -12,7 +12,12 @@
  * mapped, in identity. The others are what iommu.c promises its callers.
  */
 #include "iommu_kunit_mock.c"
-#include "set_domain_kunit.c"
 #include "dma_owner_kunit.c"
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+#include "set_domain_kunit.c"
+
 kunit_test_suites(&iommu_set_domain_suite, &iommu_dma_owner_suite);
+#else
+kunit_test_suite(iommu_dma_owner_suite);
+#endif

@@ -26,7 +26,7 @@ static void empty_blocking_domain_refused(struct kunit *test)
 	struct iommu_domain *blocking;
 	struct mock_dev *mdev;
 
-	ctx->ops.blocked_domain = NULL;
+	mock_no_blocked(ctx);
 	mdev = mock_direct(ctx);
 	blocking = mock_blocking_domain(ctx);
 	KUNIT_ASSERT_EQ(test, blocking->type, IOMMU_DOMAIN_UNMANAGED);
@@ -138,7 +138,7 @@ static void empty_blocking_domain_allowed_plain(struct kunit *test)
 	struct iommu_domain *blocking;
 	struct mock_dev *mdev;
 
-	ctx->ops.blocked_domain = NULL;
+	mock_no_blocked(ctx);
 	mdev = mock_plain(ctx);
 	blocking = mock_blocking_domain(ctx);
 	KUNIT_EXPECT_EQ(test, 0, mock_set_device(mdev, blocking, 0));
@@ -225,13 +225,13 @@ static void deferred_default_domain_not_attached(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_device(mdev, ctx->group->default_domain, 0));
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
-	KUNIT_EXPECT_TRUE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_TRUE(test, mdev->pci.dev.iommu->attach_deferred);
 	/* As the DMA API does at the first mapping */
 	KUNIT_EXPECT_EQ(test, 0,
-			iommu_deferred_attach(&mdev->dev,
+			iommu_deferred_attach(&mdev->pci.dev,
 					      ctx->group->default_domain));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
-	KUNIT_EXPECT_FALSE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_FALSE(test, mdev->pci.dev.iommu->attach_deferred);
 }
 
 /* Rule: any other domain ends the deferral, once and for all. */
@@ -244,7 +244,7 @@ static void deferred_ends_with_other_domain(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
 	KUNIT_EXPECT_EQ(test, 0, mock_set_device(mdev, &ctx->blocked, 0));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
-	KUNIT_EXPECT_FALSE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_FALSE(test, mdev->pci.dev.iommu->attach_deferred);
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_device(mdev, ctx->group->default_domain, 0));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
@@ -261,7 +261,7 @@ static void deferred_direct_refused(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
 	KUNIT_EXPECT_EQ(test, -EINVAL, mock_set_device(mdev, &ctx->blocked, 0));
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
-	KUNIT_EXPECT_TRUE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_TRUE(test, mdev->pci.dev.iommu->attach_deferred);
 }
 
 /* Groups */
