@@ -268,6 +268,87 @@ static void late_direct_refused_by_owner(struct kunit *test)
 	iommu_group_release_dma_owner(ctx->group);
 }
 
+/* Rule: refused is refused; what the hardware has for the device stays. */
+static void late_direct_refused_untouched(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	ctx->ops.release_domain = &ctx->blocked;
+#endif
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	/* The owner may be using the same requester ID */
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: the owner is not disturbed, nor is what comes after it. */
+static void late_direct_refused_owner_unaware(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct mock_dev *late = mock_new(ctx);
+	struct mock_dev *again = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT);
+	mock_region(again, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, user);
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(first, user));
+	iommu_detach_group(user, ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_domain_free(user);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+	/* Found again once the owner has left */
+	mock_del(late);
+	KUNIT_EXPECT_TRUE(test, mock_add(again));
+	KUNIT_EXPECT_PTR_EQ(test, again->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(again, 0));
+}
+
+/* Rule: a bus that is probed for another IOMMU does not stop at the refused. */
+static void late_direct_refused_by_errno(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_plain(ctx);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	/* What was found of it went with the refusal */
+	mutex_lock(&iommu_probe_device_lock);
+	KUNIT_EXPECT_EQ(test, 0, iommu_fwspec_init(&late->pci.dev, &ctx->fwnode));
+	mutex_unlock(&iommu_probe_device_lock);
+#endif
+	KUNIT_EXPECT_EQ(test, -ENODEV, iommu_probe_device(&late->pci.dev));
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: the kernel's own groups take anybody, mapped before it is attached. */
+static void late_direct_joins_kernel(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	late = mock_direct(ctx);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+	iommu_device_unuse_default_domain(&first->pci.dev);
+}
+
 /* Rule: a region that cannot be mapped must not hide one that firmware needs. */
 static void late_direct_behind_failed_map(struct kunit *test)
 {
@@ -283,6 +364,22 @@ static void late_direct_behind_failed_map(struct kunit *test)
 	KUNIT_EXPECT_NE(test, 0, late->pci.dev.iommu_group ?
 			iommu_group_claim_dma_owner(ctx->group, &owner_a) : -EINVAL);
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+}
+
+/* Rule: nor must it keep that one from being mapped. */
+static void late_direct_mapped_behind_failed_map(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_plain(ctx);
+	late = mock_new(ctx);
+	mock_region(late, IOMMU_RESV_DIRECT_RELAXABLE);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	ctx->fail_map = late->region[0].start;
+	KUNIT_EXPECT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_FALSE(test, mock_reaches(late, 0));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 1));
 }
 
 static struct kunit_case iommu_dma_owner_cases[] = {
@@ -305,7 +402,12 @@ static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(late_plain_joins_owner),
 	KUNIT_CASE(late_direct_refused_by_claim),
 	KUNIT_CASE(late_direct_refused_by_owner),
+	KUNIT_CASE(late_direct_refused_untouched),
+	KUNIT_CASE(late_direct_refused_owner_unaware),
+	KUNIT_CASE(late_direct_refused_by_errno),
+	KUNIT_CASE(late_direct_joins_kernel),
 	KUNIT_CASE(late_direct_behind_failed_map),
+	KUNIT_CASE(late_direct_mapped_behind_failed_map),
 	{}
 };
 

@@ -17,6 +17,8 @@
 #define IOMMU_KUNIT_OLD_DOMAIN
 /* pci_dev_reset_iommu_prepare() and pci_dev_reset_iommu_done() */
 #define IOMMU_KUNIT_PCI_RESET
+/* The core takes part in where a released device goes */
+#define IOMMU_KUNIT_RELEASE
 #endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)

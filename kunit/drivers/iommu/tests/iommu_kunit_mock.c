@@ -418,6 +418,8 @@ static void mock_del(struct mock_dev *mdev)
 {
 	if (!mdev->added)
 		return;
+	/* A test that was aborted may have left it a PCI device */
+	mdev->pci.dev.bus = &mock_bus;
 	device_del(&mdev->pci.dev);
 	mdev->added = false;
 }
@@ -483,6 +485,8 @@ static struct mock_dev *mock_new(struct mock_ctx *ctx)
 	ctx->devs[ctx->nr_devs++] = mdev;
 	KUNIT_ASSERT_EQ(ctx->test, 0,
 			dev_set_name(&mdev->pci.dev, "iommu_kunit%u", ctx->nr_devs));
+	mdev->pci.bus = &ctx->pci_bus;
+	mdev->pci.devfn = PCI_DEVFN(ctx->nr_devs, 0);
 	return mdev;
 }
 
@@ -589,6 +593,15 @@ static bool mock_reaches(struct mock_dev *mdev, unsigned int n)
 }
 
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
+/*
+ * Let the core take a device for a PCI device on a root bus, as long as a test
+ * calls the core by itself. PCI must not see it be added or removed.
+ */
+static void mock_as_pci(struct mock_dev *mdev, bool pci)
+{
+	mdev->pci.dev.bus = pci ? &pci_bus_type : &mock_bus;
+}
+
 static int mock_set_device(struct mock_dev *mdev, struct iommu_domain *domain,
 			   unsigned int flags)
 {
