@@ -58,7 +58,7 @@ static void claim_direct_refused_identity(struct kunit *test)
 	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
 	mdev = mock_direct(ctx);
 	KUNIT_EXPECT_EQ(test, -EINVAL,
-			iommu_device_claim_dma_owner(&mdev->dev, &owner_a));
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
 }
@@ -69,7 +69,7 @@ static void claim_direct_refused_no_blocked_domain(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev;
 
-	ctx->ops.blocked_domain = NULL;
+	mock_no_blocked(ctx);
 	mdev = mock_direct(ctx);
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
@@ -88,7 +88,7 @@ static void claim_direct_refused_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_EQ(test, -EINVAL,
-			iommu_device_claim_dma_owner(&mdev->dev, &owner_b));
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_b));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->blocked));
 }
@@ -102,10 +102,10 @@ static void claim_refused_device_usable(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, -EINVAL,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
-	KUNIT_EXPECT_PTR_EQ(test, iommu_get_domain_for_dev(&mdev->dev),
+	KUNIT_EXPECT_PTR_EQ(test, iommu_get_domain_for_dev(&mdev->pci.dev),
 			    ctx->group->default_domain);
-	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->dev));
-	iommu_device_unuse_default_domain(&mdev->dev);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
 }
 
 /* Rule: a plain device shares the fate of its group. */
@@ -116,7 +116,7 @@ static void claim_mixed_group_refused(struct kunit *test)
 	struct mock_dev *direct = mock_direct(ctx);
 
 	KUNIT_EXPECT_EQ(test, -EINVAL,
-			iommu_device_claim_dma_owner(&plain->dev, &owner_a));
+			iommu_device_claim_dma_owner(&plain->pci.dev, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, plain->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_PTR_EQ(test, direct->hw, ctx->group->default_domain);
@@ -158,11 +158,12 @@ static void claim_group_is_exclusive(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EPERM,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_EQ(test, -EPERM,
-			iommu_device_claim_dma_owner(&mdev->dev, &owner_b));
-	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&mdev->dev));
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_b));
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&mdev->pci.dev));
 	iommu_group_release_dma_owner(ctx->group);
 }
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 /* Rule: iommufd claims device by device; the last to leave releases. */
 static void claim_device_repeated(struct kunit *test)
 {
@@ -170,18 +171,19 @@ static void claim_device_repeated(struct kunit *test)
 	struct mock_dev *first = mock_plain(ctx);
 	struct mock_dev *second = mock_plain(ctx);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&first->dev, &owner_a));
-	KUNIT_EXPECT_EQ(test, 0, iommu_device_claim_dma_owner(&second->dev, &owner_a));
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&first->pci.dev, &owner_a));
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_claim_dma_owner(&second->pci.dev, &owner_a));
 	KUNIT_EXPECT_EQ(test, -EPERM,
-			iommu_device_claim_dma_owner(&second->dev, &owner_b));
-	iommu_device_release_dma_owner(&first->dev);
+			iommu_device_claim_dma_owner(&second->pci.dev, &owner_b));
+	iommu_device_release_dma_owner(&first->pci.dev);
 	KUNIT_EXPECT_TRUE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
-	iommu_device_release_dma_owner(&second->dev);
+	iommu_device_release_dma_owner(&second->pci.dev);
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_PTR_EQ(test, second->hw, ctx->group->default_domain);
 }
+#endif
 
 /* Rule: not while a kernel driver does DMA with the default domain. */
 static void claim_refused_while_driver_bound(struct kunit *test)
@@ -189,11 +191,11 @@ static void claim_refused_while_driver_bound(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_plain(ctx);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->dev));
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
 	KUNIT_EXPECT_EQ(test, -EPERM,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
-	iommu_device_unuse_default_domain(&mdev->dev);
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
 }
 
 /* Rule: nor while a driver has a domain of its own attached. */
@@ -203,11 +205,11 @@ static void claim_refused_while_domain_attached(struct kunit *test)
 	struct mock_dev *mdev = mock_plain(ctx);
 	struct iommu_domain *user = mock_user_domain(mdev);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->dev));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->pci.dev));
 	KUNIT_EXPECT_EQ(test, -EBUSY,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
-	iommu_detach_device(user, &mdev->dev);
+	iommu_detach_device(user, &mdev->pci.dev);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	iommu_domain_free(user);
 }
@@ -266,6 +268,87 @@ static void late_direct_refused_by_owner(struct kunit *test)
 	iommu_group_release_dma_owner(ctx->group);
 }
 
+/* Rule: refused is refused; what the hardware has for the device stays. */
+static void late_direct_refused_untouched(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	ctx->ops.release_domain = &ctx->blocked;
+#endif
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	/* The owner may be using the same requester ID */
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: the owner is not disturbed, nor is what comes after it. */
+static void late_direct_refused_owner_unaware(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct mock_dev *late = mock_new(ctx);
+	struct mock_dev *again = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT);
+	mock_region(again, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, user);
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(first, user));
+	iommu_detach_group(user, ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_domain_free(user);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+	/* Found again once the owner has left */
+	mock_del(late);
+	KUNIT_EXPECT_TRUE(test, mock_add(again));
+	KUNIT_EXPECT_PTR_EQ(test, again->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(again, 0));
+}
+
+/* Rule: a bus that is probed for another IOMMU does not stop at the refused. */
+static void late_direct_refused_by_errno(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_plain(ctx);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	/* What was found of it went with the refusal */
+	mutex_lock(&iommu_probe_device_lock);
+	KUNIT_EXPECT_EQ(test, 0, iommu_fwspec_init(&late->pci.dev, &ctx->fwnode));
+	mutex_unlock(&iommu_probe_device_lock);
+#endif
+	KUNIT_EXPECT_EQ(test, -ENODEV, iommu_probe_device(&late->pci.dev));
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: the kernel's own groups take anybody, mapped before it is attached. */
+static void late_direct_joins_kernel(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	late = mock_direct(ctx);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+	iommu_device_unuse_default_domain(&first->pci.dev);
+}
+
 /* Rule: a region that cannot be mapped must not hide one that firmware needs. */
 static void late_direct_behind_failed_map(struct kunit *test)
 {
@@ -278,9 +361,25 @@ static void late_direct_behind_failed_map(struct kunit *test)
 	ctx->fail_map = late->region[0].start;
 	/* Whether it may join at all is another matter; if so, it is noted */
 	mock_add(late);
-	KUNIT_EXPECT_NE(test, 0, late->dev.iommu_group ?
+	KUNIT_EXPECT_NE(test, 0, late->pci.dev.iommu_group ?
 			iommu_group_claim_dma_owner(ctx->group, &owner_a) : -EINVAL);
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+}
+
+/* Rule: nor must it keep that one from being mapped. */
+static void late_direct_mapped_behind_failed_map(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_plain(ctx);
+	late = mock_new(ctx);
+	mock_region(late, IOMMU_RESV_DIRECT_RELAXABLE);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	ctx->fail_map = late->region[0].start;
+	KUNIT_EXPECT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_FALSE(test, mock_reaches(late, 0));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 1));
 }
 
 static struct kunit_case iommu_dma_owner_cases[] = {
@@ -295,13 +394,20 @@ static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(claim_after_direct_left),
 	KUNIT_CASE(claim_relaxable),
 	KUNIT_CASE(claim_group_is_exclusive),
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	KUNIT_CASE(claim_device_repeated),
+#endif
 	KUNIT_CASE(claim_refused_while_driver_bound),
 	KUNIT_CASE(claim_refused_while_domain_attached),
 	KUNIT_CASE(late_plain_joins_owner),
 	KUNIT_CASE(late_direct_refused_by_claim),
 	KUNIT_CASE(late_direct_refused_by_owner),
+	KUNIT_CASE(late_direct_refused_untouched),
+	KUNIT_CASE(late_direct_refused_owner_unaware),
+	KUNIT_CASE(late_direct_refused_by_errno),
+	KUNIT_CASE(late_direct_joins_kernel),
 	KUNIT_CASE(late_direct_behind_failed_map),
+	KUNIT_CASE(late_direct_mapped_behind_failed_map),
 	{}
 };
 

@@ -12,7 +12,27 @@
  * mapped, in identity. The others are what iommu.c promises its callers.
  */
 #include "iommu_kunit_mock.c"
-#include "set_domain_kunit.c"
 #include "dma_owner_kunit.c"
 
-kunit_test_suites(&iommu_set_domain_suite, &iommu_dma_owner_suite);
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+#include "set_domain_kunit.c"
+#include "type_kunit.c"
+
+kunit_test_suites(&iommu_set_domain_suite, &iommu_dma_owner_suite,
+		  &iommu_group_type_suite);
+#else
+kunit_test_suite(iommu_dma_owner_suite);
+#endif
+
+#ifdef IOMMU_KUNIT_RELEASE
+#include "release_kunit.c"
+
+kunit_test_suite(iommu_release_suite);
+#endif
+
+/* A reset is no concern of the IOMMU if there is no ATS */
+#if defined(IOMMU_KUNIT_PCI_RESET) && defined(CONFIG_PCI_ATS)
+#include "reset_kunit.c"
+
+kunit_test_suite(iommu_reset_suite);
+#endif

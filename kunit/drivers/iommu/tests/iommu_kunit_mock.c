@@ -11,7 +11,10 @@
 #include <kunit/test-bug.h>
 #include <linux/device.h>
 #include <linux/iommu.h>
+#include <linux/pci.h>
 #include <linux/sizes.h>
+
+#include "iommu_kunit_compat.h"
 
 #define MOCK_MAX_DEVS		4
 #define MOCK_MAX_REGIONS	4
@@ -35,7 +38,8 @@ struct mock_domain {
 };
 
 struct mock_dev {
-	struct device dev;
+	/* A PCI device only while a test says so, see mock_as_pci() */
+	struct pci_dev pci;
 	struct mock_ctx *ctx;
 	/* Chosen by the test before mock_add() */
 	struct {
@@ -44,10 +48,11 @@ struct mock_dev {
 	} region[MOCK_MAX_REGIONS];
 	unsigned int nr_regions;
 	bool defer;
-	/* An attach to this domain returns that error */
+	/* An attach to one of these domains returns that error */
 	struct iommu_domain *fail_domain;
+	struct iommu_domain *fail_too;
 	int fail_ret;
-	/* What the "hardware" translates this device with */
+	/* What the "hardware" translates this device with, released or not */
 	struct iommu_domain *hw;
 	bool added;
 };
@@ -67,6 +72,8 @@ struct mock_ctx {
 	struct fwnode_handle fwnode;
 	struct iommu_domain identity;
 	struct iommu_domain blocked;
+	bool no_blocked;
+	struct pci_bus pci_bus;
 	struct iommu_group *group;
 	struct list_head domains;
 	struct mock_dev *devs[MOCK_MAX_DEVS];
@@ -76,7 +83,7 @@ struct mock_ctx {
 	/* Chosen by the test: default domain type, and a region not to map */
 	int def_type;
 	unsigned long fail_map;
-	/* How often the driver was asked to flush a whole domain */
+	/* How often the driver was asked to flush what was mapped */
 	unsigned int nr_flush;
 	/* A domain went away while a device was still attached to it */
 	unsigned int freed_in_use;
@@ -84,7 +91,7 @@ struct mock_ctx {
 
 static inline struct mock_dev *to_mock_dev(struct device *dev)
 {
-	return container_of(dev, struct mock_dev, dev);
+	return container_of(dev, struct mock_dev, pci.dev);
 }
 
 static inline struct mock_domain *to_mock_domain(struct iommu_domain *domain)
@@ -92,11 +99,17 @@ static inline struct mock_domain *to_mock_domain(struct iommu_domain *domain)
 	return container_of(domain, struct mock_domain, domain);
 }
 
-static int mock_attach_dev(struct iommu_domain *domain, struct device *dev)
+static int mock_attach_dev(struct iommu_domain *domain,
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+			   struct device *dev, struct iommu_domain *old)
+#else
+			   struct device *dev)
+#endif
 {
 	struct mock_dev *mdev = to_mock_dev(dev);
 	struct mock_ctx *ctx = mdev->ctx;
-	int ret = domain == mdev->fail_domain ? mdev->fail_ret : 0;
+	int ret = domain == mdev->fail_domain || domain == mdev->fail_too ?
+		  mdev->fail_ret : 0;
 
 	if (ctx->nr_log < MOCK_MAX_LOG)
 		ctx->log[ctx->nr_log++] = (struct mock_attach){
@@ -165,34 +178,38 @@ static void mock_domain_free(struct iommu_domain *domain)
 			ctx->freed_in_use++;
 }
 
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+/* iommu_map() flushes what it has mapped */
+static int mock_iotlb_sync_map(struct iommu_domain *domain, unsigned long iova,
+			       size_t size)
+{
+	to_mock_domain(domain)->ctx->nr_flush++;
+	return 0;
+}
+#else
+/* Whoever maps something flushes it */
 static void mock_flush_iotlb_all(struct iommu_domain *domain)
 {
 	to_mock_domain(domain)->ctx->nr_flush++;
 }
+#endif
 
 static const struct iommu_domain_ops mock_paging_ops = {
 	.attach_dev = mock_attach_dev,
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+	.iotlb_sync_map = mock_iotlb_sync_map,
+#else
 	.flush_iotlb_all = mock_flush_iotlb_all,
+#endif
 	.map_pages = mock_map_pages,
 	.unmap_pages = mock_unmap_pages,
 	.iova_to_phys = mock_iova_to_phys,
 	.free = mock_domain_free,
 };
 
-/* Real drivers have no page tables here that they could flush, and may crash */
-static void mock_flush_static(struct iommu_domain *domain)
-{
-	KUNIT_FAIL(kunit_get_current_test(), "flush of a domain without page tables");
-}
 
-static const struct iommu_domain_ops mock_static_ops = {
-	.attach_dev = mock_attach_dev,
-	.flush_iotlb_all = mock_flush_static,
-};
-
-static struct iommu_domain *mock_alloc_paging(struct device *dev)
+static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 {
-	struct mock_ctx *ctx = to_mock_dev(dev)->ctx;
 	struct mock_domain *mdom = kzalloc(sizeof(*mdom), GFP_KERNEL);
 
 	if (!mdom)
@@ -206,14 +223,61 @@ static struct iommu_domain *mock_alloc_paging(struct device *dev)
 	return &mdom->domain;
 }
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+static struct iommu_domain *mock_alloc_paging(struct device *dev)
+{
+	return __mock_alloc_paging(to_mock_dev(dev)->ctx);
+}
+#else
+static struct iommu_domain *mock_domain_alloc(unsigned int type)
+{
+	struct mock_ctx *ctx = kunit_get_current_test()->priv;
+
+	if (type == IOMMU_DOMAIN_IDENTITY)
+		return &ctx->identity;
+	if (type == IOMMU_DOMAIN_BLOCKED)
+		return ctx->no_blocked ? NULL : &ctx->blocked;
+	return __mock_alloc_paging(ctx);
+}
+
+/* What is static here is a domain like any other to this kernel */
+static void mock_static_free(struct iommu_domain *domain)
+{
+}
+#endif
+
+/* Real drivers have no page tables here that they could flush, and may crash */
+static void mock_flush_static(struct iommu_domain *domain)
+{
+	KUNIT_FAIL(kunit_get_current_test(), "flush of a domain without page tables");
+}
+
+static const struct iommu_domain_ops mock_static_ops = {
+	.attach_dev = mock_attach_dev,
+	.flush_iotlb_all = mock_flush_static,
+#ifndef IOMMU_KUNIT_STATIC_DOMAINS
+	.free = mock_static_free,
+#endif
+};
+
 static struct iommu_device *mock_probe_device(struct device *dev)
 {
 	return &to_mock_dev(dev)->ctx->iommu;
 }
 
+/*
+ * The core has attached a driver's release_domain by now. Where there is none
+ * the driver cuts the device off.
+ */
 static void mock_release_device(struct device *dev)
 {
-	to_mock_dev(dev)->hw = NULL;
+	struct mock_dev *mdev = to_mock_dev(dev);
+
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	if (mdev->ctx->ops.release_domain)
+		return;
+#endif
+	mdev->hw = NULL;
 }
 
 static struct iommu_group *mock_device_group(struct device *dev)
@@ -261,7 +325,11 @@ static int mock_def_domain_type(struct device *dev)
 }
 
 static const struct iommu_ops mock_iommu_ops = {
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	.domain_alloc_paging = mock_alloc_paging,
+#else
+	.domain_alloc = mock_domain_alloc,
+#endif
 	.probe_device = mock_probe_device,
 	.release_device = mock_release_device,
 	.device_group = mock_device_group,
@@ -273,7 +341,7 @@ static const struct iommu_ops mock_iommu_ops = {
 
 static const struct fwnode_operations mock_fwnode_ops;
 
-static const struct bus_type mock_bus = {
+static struct bus_type mock_bus = {
 	.name = "iommu_kunit",
 };
 
@@ -308,8 +376,10 @@ static int mock_init(struct kunit *test)
 		return -ENOMEM;
 	ctx->test = test;
 	ctx->ops = mock_iommu_ops;
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	ctx->ops.identity_domain = &ctx->identity;
 	ctx->ops.blocked_domain = &ctx->blocked;
+#endif
 	ctx->identity.type = IOMMU_DOMAIN_IDENTITY;
 	ctx->identity.ops = &mock_static_ops;
 	ctx->blocked.type = IOMMU_DOMAIN_BLOCKED;
@@ -321,17 +391,24 @@ static int mock_init(struct kunit *test)
 	ret = iommu_device_sysfs_add(&ctx->iommu, NULL, NULL, "iommu_kunit");
 	if (ret)
 		return ret;
+	ctx->iommu.ops = &ctx->ops;
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	/*
 	 * iommu_device_register() would offer this driver to the devices of
 	 * every bus, and iommu_device_register_bus() is there for the iommufd
 	 * selftest only, so put it on the list by hand. Only devices that name
 	 * ctx->fwnode find it.
 	 */
-	ctx->iommu.ops = &ctx->ops;
 	ctx->iommu.fwnode = &ctx->fwnode;
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+	ctx->iommu.ready = true;
+#endif
 	spin_lock(&iommu_device_lock);
 	list_add_tail(&ctx->iommu.list, &iommu_device_list);
 	spin_unlock(&iommu_device_lock);
+#else
+	mock_bus.iommu_ops = &ctx->ops;
+#endif
 	test->priv = ctx;
 	return 0;
 }
@@ -341,19 +418,17 @@ static void mock_del(struct mock_dev *mdev)
 {
 	if (!mdev->added)
 		return;
-	device_del(&mdev->dev);
+	/* A test that was aborted may have left it a PCI device */
+	mdev->pci.dev.bus = &mock_bus;
+	device_del(&mdev->pci.dev);
 	mdev->added = false;
 }
 
-static int mock_set_group(struct mock_ctx *ctx, struct iommu_domain *domain,
-			  unsigned int flags)
+static void mock_set_default_domain(struct mock_ctx *ctx)
 {
-	int ret;
-
 	mutex_lock(&ctx->group->mutex);
-	ret = __iommu_group_set_domain_internal(ctx->group, domain, flags);
+	__iommu_group_set_domain(ctx->group, ctx->group->default_domain);
 	mutex_unlock(&ctx->group->mutex);
-	return ret;
 }
 
 static void mock_exit(struct kunit *test)
@@ -368,20 +443,24 @@ static void mock_exit(struct kunit *test)
 	if (ctx->group && ctx->group->owner)
 		iommu_group_release_dma_owner(ctx->group);
 	if (ctx->group && ctx->group->default_domain)
-		mock_set_group(ctx, ctx->group->default_domain, 0);
+		mock_set_default_domain(ctx);
 	for (i = ctx->nr_devs; i-- > 0;)
 		mock_del(ctx->devs[i]);
 	if (ctx->group)
 		iommu_group_put(ctx->group);
 	/* Not before the last domain is gone: its end looks at every device */
 	for (i = 0; i < ctx->nr_devs; i++)
-		put_device(&ctx->devs[i]->dev);
+		put_device(&ctx->devs[i]->pci.dev);
 	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
 	list_for_each_entry_safe(mdom, next, &ctx->domains, list)
 		kfree(mdom);
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	spin_lock(&iommu_device_lock);
 	list_del(&ctx->iommu.list);
 	spin_unlock(&iommu_device_lock);
+#else
+	mock_bus.iommu_ops = NULL;
+#endif
 	iommu_device_sysfs_remove(&ctx->iommu);
 }
 
@@ -400,12 +479,14 @@ static struct mock_dev *mock_new(struct mock_ctx *ctx)
 	mdev = kzalloc(sizeof(*mdev), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(ctx->test, mdev);
 	mdev->ctx = ctx;
-	device_initialize(&mdev->dev);
-	mdev->dev.bus = &mock_bus;
-	mdev->dev.release = mock_dev_release;
+	device_initialize(&mdev->pci.dev);
+	mdev->pci.dev.bus = &mock_bus;
+	mdev->pci.dev.release = mock_dev_release;
 	ctx->devs[ctx->nr_devs++] = mdev;
 	KUNIT_ASSERT_EQ(ctx->test, 0,
-			dev_set_name(&mdev->dev, "iommu_kunit%u", ctx->nr_devs));
+			dev_set_name(&mdev->pci.dev, "iommu_kunit%u", ctx->nr_devs));
+	mdev->pci.bus = &ctx->pci_bus;
+	mdev->pci.devfn = PCI_DEVFN(ctx->nr_devs, 0);
 	return mdev;
 }
 
@@ -419,6 +500,15 @@ static void mock_region(struct mock_dev *mdev, enum iommu_resv_type type)
 	mdev->nr_regions++;
 }
 
+/* Take the driver its blocked domain; before the first device is plugged in */
+static void mock_no_blocked(struct mock_ctx *ctx)
+{
+	ctx->no_blocked = true;
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	ctx->ops.blocked_domain = NULL;
+#endif
+}
+
 /*
  * Plug a device in. Nobody hears of a probe that fails, so tell whether the
  * device is in a group.
@@ -428,13 +518,16 @@ static bool mock_add(struct mock_dev *mdev)
 	struct mock_ctx *ctx = mdev->ctx;
 	int ret;
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	mutex_lock(&iommu_probe_device_lock);
-	ret = iommu_fwspec_init(&mdev->dev, &ctx->fwnode);
+	ret = iommu_fwspec_init(&mdev->pci.dev, &ctx->fwnode);
 	mutex_unlock(&iommu_probe_device_lock);
 	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
-	KUNIT_ASSERT_EQ(ctx->test, 0, device_add(&mdev->dev));
+#endif
+	ret = device_add(&mdev->pci.dev);
+	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
 	mdev->added = true;
-	return mdev->dev.iommu_group;
+	return mdev->pci.dev.iommu_group;
 }
 
 /* A device with these regions, plugged in */
@@ -469,10 +562,44 @@ static struct mock_dev *mock_direct(struct mock_ctx *ctx)
 /* The domain that a user of VFIO or iommufd would bring along */
 static struct iommu_domain *mock_user_domain(struct mock_dev *mdev)
 {
-	struct iommu_domain *domain = iommu_paging_domain_alloc(&mdev->dev);
+	struct iommu_domain *domain = iommu_paging_domain_alloc(&mdev->pci.dev);
 
 	KUNIT_ASSERT_FALSE(mdev->ctx->test, IS_ERR_OR_NULL(domain));
 	return domain;
+}
+
+/* How often the driver was asked to attach a device, since the log was reset */
+static unsigned int mock_attaches(struct mock_dev *mdev,
+				  struct iommu_domain *domain)
+{
+	struct mock_ctx *ctx = mdev->ctx;
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < ctx->nr_log; i++)
+		if (ctx->log[i].mdev == mdev &&
+		    (!domain || ctx->log[i].domain == domain))
+			nr++;
+	return nr;
+}
+
+/* Does DMA of the device to its n-th region still reach memory? */
+static bool mock_reaches(struct mock_dev *mdev, unsigned int n)
+{
+	unsigned long addr = mdev->region[n].start;
+
+	if (!mdev->hw)
+		return false;
+	return iommu_iova_to_phys(mdev->hw, addr) == addr;
+}
+
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+/*
+ * Let the core take a device for a PCI device on a root bus, as long as a test
+ * calls the core by itself. PCI must not see it be added or removed.
+ */
+static void mock_as_pci(struct mock_dev *mdev, bool pci)
+{
+	mdev->pci.dev.bus = pci ? &pci_bus_type : &mock_bus;
 }
 
 static int mock_set_device(struct mock_dev *mdev, struct iommu_domain *domain,
@@ -482,8 +609,24 @@ static int mock_set_device(struct mock_dev *mdev, struct iommu_domain *domain,
 	int ret;
 
 	mutex_lock(&group->mutex);
-	ret = __iommu_device_set_domain(group, &mdev->dev, domain, flags);
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+	ret = __iommu_device_set_domain(group, &mdev->pci.dev, domain,
+					group->domain, flags);
+#else
+	ret = __iommu_device_set_domain(group, &mdev->pci.dev, domain, flags);
+#endif
 	mutex_unlock(&group->mutex);
+	return ret;
+}
+
+static int mock_set_group(struct mock_ctx *ctx, struct iommu_domain *domain,
+			  unsigned int flags)
+{
+	int ret;
+
+	mutex_lock(&ctx->group->mutex);
+	ret = __iommu_group_set_domain_internal(ctx->group, domain, flags);
+	mutex_unlock(&ctx->group->mutex);
 	return ret;
 }
 
@@ -530,31 +673,8 @@ static bool mock_mapped_at_attach(struct mock_dev *mdev,
 	return mapped;
 }
 
-/* How often the driver was asked to attach a device, since the log was reset */
-static unsigned int mock_attaches(struct mock_dev *mdev,
-				  struct iommu_domain *domain)
-{
-	struct mock_ctx *ctx = mdev->ctx;
-	unsigned int i, nr = 0;
-
-	for (i = 0; i < ctx->nr_log; i++)
-		if (ctx->log[i].mdev == mdev &&
-		    (!domain || ctx->log[i].domain == domain))
-			nr++;
-	return nr;
-}
-
 static void mock_reset_log(struct mock_ctx *ctx)
 {
 	ctx->nr_log = 0;
 }
-
-/* Does DMA of the device to its n-th region still reach memory? */
-static bool mock_reaches(struct mock_dev *mdev, unsigned int n)
-{
-	unsigned long addr = mdev->region[n].start;
-
-	if (!mdev->hw)
-		return false;
-	return iommu_iova_to_phys(mdev->hw, addr) == addr;
-}
+#endif

@@ -26,7 +26,7 @@ static void empty_blocking_domain_refused(struct kunit *test)
 	struct iommu_domain *blocking;
 	struct mock_dev *mdev;
 
-	ctx->ops.blocked_domain = NULL;
+	mock_no_blocked(ctx);
 	mdev = mock_direct(ctx);
 	blocking = mock_blocking_domain(ctx);
 	KUNIT_ASSERT_EQ(test, blocking->type, IOMMU_DOMAIN_UNMANAGED);
@@ -138,7 +138,7 @@ static void empty_blocking_domain_allowed_plain(struct kunit *test)
 	struct iommu_domain *blocking;
 	struct mock_dev *mdev;
 
-	ctx->ops.blocked_domain = NULL;
+	mock_no_blocked(ctx);
 	mdev = mock_plain(ctx);
 	blocking = mock_blocking_domain(ctx);
 	KUNIT_EXPECT_EQ(test, 0, mock_set_device(mdev, blocking, 0));
@@ -225,13 +225,13 @@ static void deferred_default_domain_not_attached(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_device(mdev, ctx->group->default_domain, 0));
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
-	KUNIT_EXPECT_TRUE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_TRUE(test, mdev->pci.dev.iommu->attach_deferred);
 	/* As the DMA API does at the first mapping */
 	KUNIT_EXPECT_EQ(test, 0,
-			iommu_deferred_attach(&mdev->dev,
+			iommu_deferred_attach(&mdev->pci.dev,
 					      ctx->group->default_domain));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
-	KUNIT_EXPECT_FALSE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_FALSE(test, mdev->pci.dev.iommu->attach_deferred);
 }
 
 /* Rule: any other domain ends the deferral, once and for all. */
@@ -244,7 +244,7 @@ static void deferred_ends_with_other_domain(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
 	KUNIT_EXPECT_EQ(test, 0, mock_set_device(mdev, &ctx->blocked, 0));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
-	KUNIT_EXPECT_FALSE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_FALSE(test, mdev->pci.dev.iommu->attach_deferred);
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_device(mdev, ctx->group->default_domain, 0));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
@@ -261,7 +261,7 @@ static void deferred_direct_refused(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
 	KUNIT_EXPECT_EQ(test, -EINVAL, mock_set_device(mdev, &ctx->blocked, 0));
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
-	KUNIT_EXPECT_TRUE(test, mdev->dev.iommu->attach_deferred);
+	KUNIT_EXPECT_TRUE(test, mdev->pci.dev.iommu->attach_deferred);
 }
 
 /* Groups */
@@ -375,12 +375,49 @@ static void must_succeed_error_goes_to_blocking(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain, &ctx->identity);
 }
 
-/* Rule: a driver without a blocking domain keeps its device where it is. */
-static void must_succeed_error_without_blocking(struct kunit *test)
+/* Rule: the blocked domain of the driver will do before the first claim. */
+static void must_succeed_error_goes_to_blocked_unclaimed(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_plain(ctx);
 
+	KUNIT_ASSERT_NULL(test, ctx->group->blocking_domain);
+	mdev->fail_domain = &ctx->identity;
+	mdev->fail_ret = -EIO;
+	KUNIT_EXPECT_EQ(test, -EIO,
+			mock_set_group(ctx, &ctx->identity,
+				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: and so will the empty domain where the driver has none. */
+static void must_succeed_error_goes_to_empty_blocking(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct iommu_domain *blocking;
+	struct mock_dev *mdev;
+
+	mock_no_blocked(ctx);
+	mdev = mock_plain(ctx);
+	blocking = mock_blocking_domain(ctx);
+	mdev->fail_domain = &ctx->identity;
+	mdev->fail_ret = -EIO;
+	KUNIT_EXPECT_EQ(test, -EIO,
+			mock_set_device(mdev, &ctx->identity,
+					IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, blocking);
+	KUNIT_EXPECT_EQ(test, 0,
+			mock_set_device(mdev, ctx->group->default_domain, 0));
+}
+
+/* Rule: a driver without any blocking domain keeps its device where it is. */
+static void must_succeed_error_without_blocking(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	mock_no_blocked(ctx);
+	mdev = mock_plain(ctx);
 	KUNIT_ASSERT_NULL(test, ctx->group->blocking_domain);
 	mdev->fail_domain = &ctx->identity;
 	mdev->fail_ret = -EIO;
@@ -430,9 +467,195 @@ static void must_succeed_blocking_direct_goes_to_identity(struct kunit *test)
 
 	/* As if its owner had attached a domain, and now goes away */
 	KUNIT_ASSERT_EQ(test, 0, mock_set_group(ctx, user, 0));
-	mock_set_group(ctx, mock_blocking_domain(ctx),
-		       IOMMU_SET_DOMAIN_MUST_SUCCEED);
+	KUNIT_EXPECT_EQ(test, 0,
+			mock_set_group(ctx, mock_blocking_domain(ctx),
+				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	iommu_domain_free(user);
+}
+
+/* Devices that firmware needs, and that must not end in identity all the same */
+
+/*
+ * Let the attach of a user's domain, which must succeed, fail, and tell where
+ * the device ended up. What the test holds against identity is set up already.
+ */
+static struct iommu_domain *last_resort(struct mock_dev *mdev)
+{
+	struct mock_ctx *ctx = mdev->ctx;
+	struct iommu_domain *user = mock_user_domain(mdev);
+	struct iommu_domain *hw;
+
+	mdev->fail_domain = user;
+	mdev->fail_ret = -ENOMEM;
+	KUNIT_EXPECT_EQ(ctx->test, -ENOMEM,
+			mock_set_device(mdev, user, IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	hw = mdev->hw;
+	mdev->fail_domain = NULL;
+	mdev->fail_too = NULL;
+	KUNIT_EXPECT_EQ(ctx->test, 0,
+			mock_set_device(mdev, ctx->group->default_domain, 0));
+	iommu_domain_free(user);
+	return hw;
+}
+
+/* Rule: identity does not depend on a claim either. */
+static void last_resort_direct_unclaimed(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_ASSERT_NULL(test, ctx->group->blocking_domain);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
+}
+
+/* Rule: a relaxable region is not worth opening all memory for. */
+static void last_resort_relaxable(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_dev_with(ctx, IOMMU_RESV_DIRECT_RELAXABLE);
+
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+}
+
+/* Rule: a driver without a static identity domain has the device blocked. */
+static void last_resort_direct_no_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	ctx->ops.identity_domain = NULL;
+	mdev = mock_direct(ctx);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+}
+
+/* Rule: so has one that cannot attach it. */
+static void last_resort_direct_identity_fails(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mdev->fail_too = &ctx->identity;
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, &ctx->identity));
+}
+
+/* Rule: identity that failed is not asked for again. */
+static void last_resort_direct_from_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mdev->fail_domain = &ctx->identity;
+	mdev->fail_ret = -EINVAL;
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			mock_set_device(mdev, &ctx->identity,
+					IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, &ctx->identity));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0,
+			mock_set_device(mdev, ctx->group->default_domain, 0));
+}
+
+/* Rule, end goal 3: an untrusted device never ends in identity. */
+static void last_resort_direct_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mdev->pci.untrusted = true;
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: nor does one in its group, which is not isolated from it. */
+static void last_resort_direct_beside_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	other->pci.untrusted = true;
+	mock_as_pci(other, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+	mock_as_pci(other, false);
+}
+
+/* Rule: nor one in a group that has an owner. */
+static void last_resort_direct_owned(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	/* No device that firmware needs gets here, so pretend */
+	ctx->group->owner = ctx;
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+	ctx->group->owner = NULL;
+}
+
+/* Rule: another PCI device in the group is no reason against identity. */
+static void last_resort_direct_own_rid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mock_as_pci(other, true);
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
+	mock_as_pci(other, false);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: one with the same requester ID would lose its translation. */
+static void last_resort_direct_shared_rid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	other->pci.devfn = mdev->pci.devfn;
+	mock_as_pci(other, true);
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
+	mock_as_pci(other, false);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: a bridge has none to lose. */
+static void last_resort_direct_behind_bridge(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	other->pci.devfn = mdev->pci.devfn;
+	other->pci.hdr_type = PCI_HEADER_TYPE_BRIDGE;
+	mock_as_pci(other, true);
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
+	mock_as_pci(other, false);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: blocking that must succeed is not refused where identity is no choice. */
+static void must_succeed_blocking_direct_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	mdev->pci.untrusted = true;
+	mock_as_pci(mdev, true);
+	KUNIT_ASSERT_EQ(test, 0, mock_set_group(ctx, user, 0));
+	KUNIT_EXPECT_EQ(test, 0,
+			mock_set_group(ctx, mock_blocking_domain(ctx),
+				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	mock_as_pci(mdev, false);
 	iommu_domain_free(user);
 }
 
@@ -478,11 +701,25 @@ static struct kunit_case iommu_set_domain_cases[] = {
 	KUNIT_CASE(group_driver_error_reverts),
 	KUNIT_CASE(device_driver_error_keeps_domain),
 	KUNIT_CASE(must_succeed_error_goes_to_blocking),
+	KUNIT_CASE(must_succeed_error_goes_to_blocked_unclaimed),
+	KUNIT_CASE(must_succeed_error_goes_to_empty_blocking),
 	KUNIT_CASE(must_succeed_error_without_blocking),
 	KUNIT_CASE(must_succeed_blocking_itself_fails),
 	KUNIT_CASE(must_succeed_error_direct_goes_to_identity),
 	KUNIT_CASE(must_succeed_blocking_direct_goes_to_identity),
+	KUNIT_CASE(must_succeed_blocking_direct_untrusted),
 	KUNIT_CASE(must_succeed_default_direct),
+	KUNIT_CASE(last_resort_direct_unclaimed),
+	KUNIT_CASE(last_resort_relaxable),
+	KUNIT_CASE(last_resort_direct_no_identity),
+	KUNIT_CASE(last_resort_direct_identity_fails),
+	KUNIT_CASE(last_resort_direct_from_identity),
+	KUNIT_CASE(last_resort_direct_untrusted),
+	KUNIT_CASE(last_resort_direct_beside_untrusted),
+	KUNIT_CASE(last_resort_direct_owned),
+	KUNIT_CASE(last_resort_direct_own_rid),
+	KUNIT_CASE(last_resort_direct_shared_rid),
+	KUNIT_CASE(last_resort_direct_behind_bridge),
 	{}
 };
 

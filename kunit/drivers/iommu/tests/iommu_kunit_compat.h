@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What differs between the kernels that the suites are laid over.
+ *
+ * The suites are written for the newest one. Each symbol stands for one
+ * interface that older ones have or lack, and is all that the rest of the code
+ * looks at, so that unifdef can resolve it where a kernel gets its own copy.
+ * The kernels are 6.1, 6.12 and 7.3; nothing in between has been tried.
+ */
+#ifndef __IOMMU_KUNIT_COMPAT_H
+#define __IOMMU_KUNIT_COMPAT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+/* A driver is told which domain a device leaves, and may then not be ready */
+#define IOMMU_KUNIT_OLD_DOMAIN
+/* pci_dev_reset_iommu_prepare() and pci_dev_reset_iommu_done() */
+#define IOMMU_KUNIT_PCI_RESET
+/* The core takes part in where a released device goes */
+#define IOMMU_KUNIT_RELEASE
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+/* Identity and blocked domains are static and named in struct iommu_ops */
+#define IOMMU_KUNIT_STATIC_DOMAINS
+#else
+/* VFIO claimed whole groups, and iommufd was not there yet */
+#define iommu_device_claim_dma_owner(dev, owner) \
+	iommu_group_claim_dma_owner((dev)->iommu_group, owner)
+#define iommu_paging_domain_alloc(dev)	iommu_domain_alloc((dev)->bus)
+#define kunit_get_current_test()	(current->kunit_test)
+#endif
+
+#endif /* __IOMMU_KUNIT_COMPAT_H */

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Where a device goes that leaves its IOMMU driver: hot-unplugged, or removed in
+ * sysfs. The mock says, as most drivers do, that it should be blocked then.
+ */
+
+static int release_init(struct kunit *test)
+{
+	struct mock_ctx *ctx;
+	int ret = mock_init(test);
+
+	if (ret)
+		return ret;
+	ctx = test->priv;
+	ctx->ops.release_domain = &ctx->blocked;
+	return 0;
+}
+
+/* As hotplug does it, but with what PCI knows of the device */
+static void mock_release_as_pci(struct mock_dev *mdev)
+{
+	mock_as_pci(mdev, true);
+	iommu_release_device(&mdev->pci.dev);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: nobody needs it any more. */
+static void release_plain(struct kunit *test)
+{
+	struct mock_dev *mdev = mock_plain(test->priv);
+	struct mock_ctx *ctx = test->priv;
+
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: nor firmware, if the region is relaxable. */
+static void release_relaxable(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_dev_with(ctx, IOMMU_RESV_DIRECT_RELAXABLE);
+
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: firmware goes on using its region, whether a driver is there or not. */
+static void release_direct(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+}
+
+/* Rule: the same if others stay in the group. */
+static void release_direct_from_group(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mock_as_pci(other, true);
+	mock_release_as_pci(mdev);
+	mock_as_pci(other, false);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_PTR_EQ(test, other->hw, ctx->group->default_domain);
+}
+
+/* Rule, end goal 3: an untrusted device never ends in identity. */
+static void release_direct_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mdev->pci.untrusted = true;
+	mock_release_as_pci(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
+}
+
+/* Rule: nor does one that an untrusted device may drive. */
+static void release_direct_beside_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	other->pci.untrusted = true;
+	mock_as_pci(other, true);
+	mock_release_as_pci(mdev);
+	mock_as_pci(other, false);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: nor does one whose requester ID others go on using. */
+static void release_direct_shared_rid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	other->pci.devfn = mdev->pci.devfn;
+	mock_as_pci(other, true);
+	mock_release_as_pci(mdev);
+	mock_as_pci(other, false);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: no domain is freed under a device, so there is a second choice. */
+static void release_direct_identity_fails(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mdev->fail_domain = &ctx->identity;
+	mdev->fail_ret = -EINVAL;
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
+}
+
+/* Rule: a driver without a static identity domain has the device blocked. */
+static void release_direct_no_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	ctx->ops.identity_domain = NULL;
+	mdev = mock_direct(ctx);
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: a driver that wants another domain gets it. */
+static void release_other_domain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	ctx->ops.release_domain = &ctx->identity;
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+}
+
+/* Rule: a driver that wants none is left alone. */
+static void release_no_domain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	ctx->ops.release_domain = NULL;
+	mock_reset_log(ctx);
+	mock_del(mdev);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+}
+
+/* Rule: what was never attached is not touched; for the crash kernel. */
+static void release_deferred(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mdev->defer = true;
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	mock_del(mdev);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+}
+
+static struct kunit_case iommu_release_cases[] = {
+	KUNIT_CASE(release_plain),
+	KUNIT_CASE(release_relaxable),
+	KUNIT_CASE(release_direct),
+	KUNIT_CASE(release_direct_from_group),
+	KUNIT_CASE(release_direct_untrusted),
+	KUNIT_CASE(release_direct_beside_untrusted),
+	KUNIT_CASE(release_direct_shared_rid),
+	KUNIT_CASE(release_direct_identity_fails),
+	KUNIT_CASE(release_direct_no_identity),
+	KUNIT_CASE(release_other_domain),
+	KUNIT_CASE(release_no_domain),
+	KUNIT_CASE(release_deferred),
+	{}
+};
+
+static struct kunit_suite iommu_release_suite = {
+	.name = "iommu_release",
+	.suite_init = mock_suite_init,
+	.suite_exit = mock_suite_exit,
+	.init = release_init,
+	.exit = mock_exit,
+	.test_cases = iommu_release_cases,
+};

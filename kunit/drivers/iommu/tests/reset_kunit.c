@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the core does to a PCI device around its reset:
+ * pci_dev_reset_iommu_prepare() and pci_dev_reset_iommu_done().
+ */
+
+/* Only devices with ATS are looked at; this one is plugged in */
+static struct mock_dev *mock_ats(struct mock_ctx *ctx, bool direct)
+{
+	struct mock_dev *mdev = direct ? mock_direct(ctx) : mock_plain(ctx);
+
+	mdev->pci.ats_cap = 1;
+	mock_as_pci(mdev, true);
+	return mdev;
+}
+
+/* Rule: no translation and no invalidation while a device is being reset. */
+static void reset_blocks_plain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: not even for firmware, which cannot use the device meanwhile. */
+static void reset_blocks_direct(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	/* The region is back with the domain */
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: an error leaves the device usable, and the reset does not happen. */
+static void reset_blocking_fails(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	mdev->fail_domain = &ctx->blocked;
+	mdev->fail_ret = -EIO;
+	KUNIT_EXPECT_EQ(test, -EIO, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: the group may move on meanwhile, and the device follows. */
+static void reset_follows_group(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_EQ(test, 0,
+			mock_set_group(ctx, &ctx->identity,
+				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	mock_as_pci(mdev, false);
+}
+
+/* Let the attach after a reset fail, and tell where the device ended up */
+static struct iommu_domain *reset_fails(struct mock_dev *mdev)
+{
+	struct mock_ctx *ctx = mdev->ctx;
+	struct kunit *test = ctx->test;
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	mdev->fail_domain = ctx->group->default_domain;
+	mdev->fail_ret = -ENOMEM;
+	kunit_warning_suppress(test) {
+		pci_dev_reset_iommu_done(&mdev->pci);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	mdev->fail_domain = NULL;
+	return mdev->hw;
+}
+
+/* Rule: a device that does not come back is blocked, as after any error. */
+static void reset_done_fails_plain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+
+	KUNIT_EXPECT_PTR_EQ(test, reset_fails(mdev), &ctx->blocked);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule, end goal 4: unless firmware needs it. */
+static void reset_done_fails_direct(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	KUNIT_EXPECT_PTR_EQ(test, reset_fails(mdev), &ctx->identity);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: whoever owns the device does not get all memory by resetting it. */
+static void reset_done_fails_owned(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	/* No device that firmware needs gets here, so pretend */
+	ctx->group->owner = ctx;
+	KUNIT_EXPECT_PTR_EQ(test, reset_fails(mdev), &ctx->blocked);
+	ctx->group->owner = NULL;
+	mock_as_pci(mdev, false);
+}
+
+static struct kunit_case iommu_reset_cases[] = {
+	KUNIT_CASE(reset_blocks_plain),
+	KUNIT_CASE(reset_blocks_direct),
+	KUNIT_CASE(reset_blocking_fails),
+	KUNIT_CASE(reset_follows_group),
+	KUNIT_CASE(reset_done_fails_plain),
+	KUNIT_CASE(reset_done_fails_direct),
+	KUNIT_CASE(reset_done_fails_owned),
+	{}
+};
+
+static struct kunit_suite iommu_reset_suite = {
+	.name = "iommu_reset",
+	.suite_init = mock_suite_init,
+	.suite_exit = mock_suite_exit,
+	.init = mock_init,
+	.exit = mock_exit,
+	.test_cases = iommu_reset_cases,
+};

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What writing to the type file of a group does: iommu_group_store_type().
+ */
+
+static ssize_t mock_store_type(struct mock_ctx *ctx, const char *type)
+{
+	/* The driver must not insist on another type */
+	ctx->def_type = 0;
+	return iommu_group_store_type(ctx->group, type, strlen(type));
+}
+
+/* Rule: a flush queue is brought up under a driver that is bound. */
+static void fq_in_place(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	struct iommu_domain *domain = ctx->group->default_domain;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	mock_as_pci(mdev, true);
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, 7, mock_store_type(ctx, "DMA-FQ\n"));
+	KUNIT_EXPECT_PTR_EQ(test, ctx->group->default_domain, domain);
+	KUNIT_EXPECT_EQ(test, domain->type, IOMMU_DOMAIN_DMA_FQ);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+	mock_as_pci(mdev, false);
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
+}
+
+/* Rule: an untrusted device must not reach memory that was taken from it. */
+static void fq_refused_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	mdev->pci.untrusted = true;
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_EQ(test, -EINVAL, mock_store_type(ctx, "DMA-FQ\n"));
+	KUNIT_EXPECT_EQ(test, ctx->group->default_domain->type, IOMMU_DOMAIN_DMA);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: any of them in the group counts. */
+static void fq_refused_beside_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	mock_plain(ctx);
+	mdev = mock_plain(ctx);
+	mdev->pci.untrusted = true;
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_EQ(test, -EINVAL, mock_store_type(ctx, "DMA-FQ\n"));
+	KUNIT_EXPECT_EQ(test, ctx->group->default_domain->type, IOMMU_DOMAIN_DMA);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: nor does the way round through identity lead there. */
+static void identity_refused_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	mdev->pci.untrusted = true;
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_EQ(test, -EINVAL, mock_store_type(ctx, "identity\n"));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_EQ(test, ctx->group->default_domain->type, IOMMU_DOMAIN_DMA);
+	mock_as_pci(mdev, false);
+}
+
+static struct kunit_case iommu_group_type_cases[] = {
+	KUNIT_CASE(fq_in_place),
+	KUNIT_CASE(fq_refused_untrusted),
+	KUNIT_CASE(fq_refused_beside_untrusted),
+	KUNIT_CASE(identity_refused_untrusted),
+	{}
+};
+
+static struct kunit_suite iommu_group_type_suite = {
+	.name = "iommu_group_type",
+	.suite_init = mock_suite_init,
+	.suite_exit = mock_suite_exit,
+	.init = mock_init,
+	.exit = mock_exit,
+	.test_cases = iommu_group_type_cases,
+};
