@@ -278,7 +278,12 @@ class _Parser:
 
         :return: the group that a result called *name* is of, if it is one's.
         """
-        if indent > self._stack[-1].indent:
+        top = self._stack[-1]
+        if indent > top.indent and len(self._stack) > 1 and not (top.name or top.seen):
+            # Its header is further out than its tests; the kernel's parser, which counts
+            # results against the plan, does not mind.
+            top.indent = indent
+        if indent > top.indent:
             # Its header was lost.
             self._stack.append(_Group(indent, "", self._mark + 1))
         while self._stack[-1].indent > indent:

@@ -3,29 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import json
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommuq import dirs, ktap, ktaplines
+from iommuq import ktap, ktaplines
 from iommuq.ktap import Case, Report, parse
 from iommuq.logtext import clean_line, read_lines, split_stamp
 from iommuq.results import Status
-from iommuq.run import run
 
 DATA = Path(__file__).parent / "data"
-# Read here, as the tests themselves see no IOMMUQ_ variable of the user's.
-TREE = os.environ.get("IOMMUQ_TEST_TREE")
 
 
 def parse_file(name: str) -> Report:
@@ -450,88 +439,3 @@ def test_never_raises_and_never_invents_a_pass(lines: list[str]) -> None:
     oks = sum("ok " in line for line in lines)
     assert report.count(Status.PASS) <= oks
     assert all(0 <= case.first <= case.last + 1 <= len(lines) + 1 for case in report.tests)
-
-
-# The kernel's own parser.
-
-
-@pytest.fixture(scope="module")
-def kunit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tools/testing/kunit of the kernel, or skip the test."""
-    if TREE:
-        return Path(TREE) / "tools/testing/kunit"
-    for entry in sorted(dirs.cache_dir().glob("bases/*/base.json")):
-        commit = json.loads(entry.read_text())["commit"]
-        where = tmp_path_factory.mktemp("tree")
-        git = ["git", "--git-dir", str(entry.parent / "repo.git"), "--work-tree", str(where)]
-        run(
-            [*git, "checkout", commit, "--", "tools/testing/kunit"],
-            cwd=where,
-            env={"GIT_INDEX_FILE": str(where / "index")},
-        )
-        return where / "tools/testing/kunit"
-    pytest.skip("no kernel tree: `iommuq base fetch 6.12`, or set IOMMUQ_TEST_TREE")
-
-
-@pytest.fixture
-def kernel_parser(kunit_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import the kernel's kunit_parser."""
-    monkeypatch.syspath_prepend(str(kunit_dir))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield importlib.import_module("kunit_parser")
-    for name in ("kunit_parser", "kunit_printer"):
-        sys.modules.pop(name, None)
-
-
-def _leaves(test: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name and the status of each of the kernel parser's leaf tests."""
-    if not test.subtests:
-        yield prefix + test.name, test.status.name
-    for subtest in test.subtests:
-        inner = "" if test.name == "main" else f"{prefix}{test.name}."
-        yield from _leaves(subtest, inner)
-
-
-NAMES = {
-    "SUCCESS": "pass", "FAILURE": "fail", "SKIPPED": "skip", "TEST_CRASHED": "error",
-}  # fmt: skip
-# Where the two differ, by log: the kernel's leaves in our words, and why.
-DIFFERENCES: dict[str, tuple[dict[str, str], str]] = {
-    "test_is_test_passed-no_tests_no_plan.log": (
-        {"suite.case": "NO_TESTS"},
-        "a header without tests and an ok result: the kernel counts the suite around it as"
-        " the test that passed, we count the case itself; both report the missing tests",
-    ),
-    "test_kernel_panic_interrupt.log": (
-        {"string-stream-test.": "error"},
-        "the two tests that the panic left without a result have no names there, and are"
-        " called by their numbers here",
-    ),
-}
-
-
-@pytest.mark.real
-def test_agrees_with_the_kernel_s_parser(kernel_parser: Any, kunit_dir: Path) -> None:
-    """Compare counts and leaves over every log that the kernel has for its own tests."""
-    logs = sorted((kunit_dir / "test_data").glob("*.log"))
-    assert len(logs) >= 15
-    for log in logs:
-        lines = read_lines(log)
-        with contextlib.redirect_stdout(io.StringIO()):
-            theirs = kernel_parser.parse_run_tests(lines)
-        ours = parse(lines)
-        counts = theirs.counts
-        assert [ours.count(status) for status in Status] == [
-            counts.passed,
-            counts.failed,
-            counts.skipped,
-            counts.crashed,
-        ], log.name
-        assert bool(ours.problems) == bool(counts.errors), log.name
-        if counts.total() == 0:
-            assert ours.tests == (), log.name
-            continue
-        leaves = {name: NAMES.get(status, status) for name, status in _leaves(theirs)}
-        mine = statuses(ours)
-        different = dict(leaves.items() - mine.items())
-        assert different == DIFFERENCES.get(log.name, ({}, ""))[0], log.name
