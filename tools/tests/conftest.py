@@ -122,7 +122,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Within it, those that look into the cache for a tree or a kernel come after those
     that put one there.
     """
-    look = ("test_guests_real", "test_ktap")
+    look = ("test_guests_real", "test_ktap_kernel")
 
     def place(item: pytest.Item) -> tuple[bool, bool]:
         real = item.get_closest_marker("real") is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The real lane of the userspace suites: Linux 6.12 under QEMU."""
+"""The real lane of the userspace suites: Linux 6.12 under QEMU and UML; 7.3 in check-all."""
 
 from __future__ import annotations
 
@@ -41,3 +41,23 @@ def test_the_tree_s_own_suites_pass() -> None:
     found = verdicts(done.stdout)
     assert len(found) > 180
     assert set(found.values()) == {"ok"}
+
+
+def test_under_uml_what_fails_is_known() -> None:
+    done = iommuq("selftest", "6.12", "--on", "um")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = verdicts(done.stdout)
+    assert set(found.values()) == {"ok", "known"}
+    # The list matters: without it the same results are failures.
+    without = iommuq("selftest", "6.12", "--on", "um", "--no-known")
+    assert without.returncode == 1, without.stdout + without.stderr
+    failed = {test for test, verdict in verdicts(without.stdout).items() if verdict == "failed"}
+    assert failed == {test for test, verdict in found.items() if verdict == "known"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("guest", ["qemu", "um"])
+def test_newer_kernel(guest: str) -> None:
+    done = iommuq("selftest", "7.3", "--on", guest)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(verdicts(done.stdout)) > 240
