@@ -8,6 +8,7 @@ only tells which case a splat fell in.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -92,6 +93,10 @@ def _boot(
         except GuestLost as error:
             report = error.report
             reader.lost(error, [suite.name for suite in suites])
+    if not math.isnan(report.boot_seconds):
+        spent = (f"{suite.name} {progress.duration(suite.seconds)}" for suite in report.suites)
+        booted = progress.duration(report.boot_seconds)
+        progress.note(f"{machine.name}: first suite after {booted}; {', '.join(spent)}")
     for suite in report.suites:
         reader.read(report, suite)
     reader.read_console(report)
