@@ -17,6 +17,7 @@ from iommuq import __version__, progress
 from iommuq.cli.base import base
 from iommuq.cli.bench import bench
 from iommuq.cli.doctor import doctor
+from iommuq.cli.mutate import mutate
 from iommuq.cli.queue import queue
 from iommuq.cli.suites import kunit, run, selftest
 from iommuq.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
@@ -34,7 +35,7 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, kunit, selftest, queue, base, doctor, bench):
+for _command in (run, kunit, selftest, mutate, queue, base, doctor, bench):
     cli.add_command(_command)
 
 
