@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mutants_source import PIECES
+from test_csource import PIECES
 
+from iommuq.csource import parse
 from iommuq.errors import UserError
 from iommuq.mutants import explained
 from iommuq.mutants.explained import Explanation
 from iommuq.mutants.faults import OPERATORS, Found, Mutant, mutants_of
-from iommuq.mutants.source import parse
 
 
 def found_in(body: str) -> Found:

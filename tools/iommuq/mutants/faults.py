@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tree_sitter import Node
 
-from iommuq.mutants.source import Function, Source
+from iommuq.csource import Function, Source
 
 _LOGIC: Mapping[str, str] = {"&&": "||", "||": "&&"}
 _BOUNDS: Mapping[str, str] = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}

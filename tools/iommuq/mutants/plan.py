@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from iommuq.csource import parse
 from iommuq.errors import UserError
 from iommuq.mutants.faults import Mutant, mutants_of
-from iommuq.mutants.functions import Touched, touched_functions
-from iommuq.mutants.source import parse
 from iommuq.objects import Store
+from iommuq.touched import Touched, touched_functions
 from iommuq.tree import Step
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests of `iommuq.mutants.source` and `functions`: C as the kernel writes it."""
+"""Tests of `iommuq.csource` and `iommuq.touched`: C as the kernel writes it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iommuq.bases import Base
-from iommuq.mutants.functions import is_kernel_source, touched_functions
-from iommuq.mutants.source import descend, parse
+from iommuq.csource import descend, parse
 from iommuq.objects import Store
 from iommuq.patchqueue import load_queue
+from iommuq.touched import is_kernel_source, touched_functions
 from iommuq.tree import make_steps
 
 LOOPS = b"""\

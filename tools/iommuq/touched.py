@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from iommuq import unidiff
-from iommuq.mutants.source import Function, Source, parse
+from iommuq.csource import Function, Source, parse
 from iommuq.objects import Store
 from iommuq.tree import Step
 
