@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from iommuq import bisection, flakes, lanes, progress, prooffile
+from iommuq import bisection, coverage, flakes, lanes, progress, prooffile
 from iommuq.arches import Arch
-from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
+from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, InfraError, UserError
 from iommuq.known import Verdict
 from iommuq.lanes import KunitLane, Lane, SelftestLane
+from iommuq.objects import Store
 from iommuq.pool import pool
 from iommuq.prove import Outcome, Proof, conclude, prove
 from iommuq.report import matrix
+from iommuq.report.coverage import report_lines, to_json
 from iommuq.results import Result, Run
+from iommuq.suites.kunit import Subject, run_kunit
+from iommuq.touched import is_kernel_source, touched_functions
 from iommuq.workspace import Workspace
 
 #: Lines of a failing test's message that are printed; the log has all.
@@ -140,6 +148,76 @@ def run_suites(
     return _run_lane(workspace, lane, at, again)
 
 
+def run_coverage(
+    base: str,
+    filters: Sequence[str],
+    *,
+    at: str | None,
+    arch: Arch,
+    configs: Sequence[str],
+    limit: float,
+    json_path: Path | None,
+) -> int:
+    """Run the suites on one step, and print how much of the queue's files they execute.
+
+    :param filters: globs; none for all suites.
+    :param at: the step, or None for the whole queue.
+    :param configs: names of further Kconfig fragments.
+    :param limit: seconds for one boot.
+    :param json_path: file to write the figures to.
+    :return: the exit code of the suites.
+    """
+    coverage.check_arch(arch.name)
+    workspace = Workspace.open(base)
+    plain = workspace.step(at)
+    paths = sorted(
+        {
+            change.path
+            for patch in workspace.queue.sent
+            for change in patch.changes
+            if is_kernel_source(change.path)
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="iommuq-coverage-") as folder:
+        (Path(folder) / "objects").mkdir()
+        objects = Store(workspace.base.git_dir, Path(folder) / "objects")
+        overlay = coverage.instrument(workspace.overlay, objects, plain.tree, paths)
+        counting = replace(workspace, overlay=overlay)
+        step = counting.step(at)
+        extra = coverage.addition(paths)
+        image = counting.image(step, arch, workspace.fragments(arch, configs), extra)
+        lane = KunitLane(workspace, arch, tuple(configs), tuple(filters), limit)
+        subject = Subject(base, step.label, workspace.base.kernel)
+        counters = Path(folder) / "counters"
+        counters.mkdir()
+        environment = {coverage.PREFIX: str(counters)}
+        run = run_kunit(
+            image, subject, filters=filters, limit=limit, again=True, environment=environment
+        )
+        code = _report(workspace, lane, run)
+        read = ((path, objects.read_file(step.tree, path)) for path in paths)
+        texts = {path: text for path, text in read if text is not None}
+        try:
+            covers = coverage.collect(image, counters, texts)
+        except InfraError as error:
+            if code == EXIT_OK:
+                raise
+            # A guest that was lost wrote none; what was lost with it has been said.
+            progress.note(str(error))
+            return code
+        touched = {(each.path, each.name) for each in touched_functions(objects, workspace.steps())}
+    print()
+    for line in report_lines(covers, touched):
+        print(line)
+    if json_path is not None:
+        text = json.dumps(to_json(covers, touched, base, step.label), indent=1)
+        try:
+            json_path.write_text(f"{text}\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{json_path}: {error.strerror}") from error
+    return code
+
+
 def run_selftests(
     base: str, names: Sequence[str], *, at: str | None, on: str, again: bool, all_fail: bool
 ) -> int:
@@ -160,7 +238,11 @@ def run_selftests(
 def _run_lane(workspace: Workspace, lane: Lane, at: str | None, again: bool) -> int:
     """Run one lane on one step and print what failed."""
     step = workspace.step(at)
-    run = lane.run(lane.image(step), step, again=again)
+    return _report(workspace, lane, lane.run(lane.image(step), step, again=again))
+
+
+def _report(workspace: Workspace, lane: Lane, run: Run) -> int:
+    """Print the results of a run, and return the exit code."""
     verdicts = lane.judge(run)
     for result in run.results:
         _print_result(result, verdicts[result.test])

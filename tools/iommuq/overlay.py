@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,23 @@ def load_overlay(folder: Path) -> Overlay:
                 raise UserError(f"{source}: {error.strerror}") from error
     hooks = tuple((table["file"], table["append"].rstrip("\n") + "\n") for table in tables["hook"])
     listed = tuple((name, data, mode) for name, (data, mode) in sorted(files.items()))
-    facts = [[name, mode, hashlib.sha256(data).hexdigest()] for name, data, mode in listed]
+    return _overlay(listed, hooks)
+
+
+def _overlay(
+    files: tuple[tuple[str, bytes, str], ...], hooks: tuple[tuple[str, str], ...]
+) -> Overlay:
+    facts = [[name, mode, hashlib.sha256(data).hexdigest()] for name, data, mode in files]
     key = hashlib.sha256(json.dumps([facts, hooks]).encode()).hexdigest()
-    return Overlay(listed, hooks, key)
+    return Overlay(files, hooks, key)
+
+
+def extend(overlay: Overlay, hooks: Iterable[tuple[str, str]]) -> Overlay:
+    """Return an overlay that appends more lines.
+
+    :param hooks: (path, lines to append).
+    """
+    return _overlay(overlay.files, (*overlay.hooks, *hooks))
 
 
 _TABLES = {"copy": ("from", "to"), "hook": ("file", "append")}

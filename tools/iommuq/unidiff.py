@@ -26,6 +26,8 @@ class Hunk:
     :ivar start: the line of the old file it starts at, from 1.
     :ivar before: context and removed lines, without line ends.
     :ivar after: context and added lines, without line ends.
+    :ivar new_start: the line of the new file it starts at, from 1; the one before it
+        if *after* is empty.
     """
 
     path: str
@@ -35,6 +37,7 @@ class Hunk:
     start: int
     before: tuple[bytes, ...]
     after: tuple[bytes, ...]
+    new_start: int = 0
 
 
 def _path(old: bytes, new: bytes) -> str:
@@ -82,4 +85,5 @@ def hunks(diff: bytes) -> Iterator[Hunk]:
             start=int(head[1]),
             before=tuple(before),
             after=tuple(after),
+            new_start=int(head[3]),
         )

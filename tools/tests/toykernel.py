@@ -46,20 +46,22 @@ SUBLEVEL = 117
 EXTRAVERSION =
 
 $(if $(TOY_TRACE),$(shell echo "make $(MAKECMDGOALS)" >> $(TOY_TRACE)))
-objects := $(O)/init/main.o $(O)/drivers/iommu/iommu.o
+objects := $(O)/init/main.o $(O)/drivers/iommu/iommu.o $(O)/arch/um/kernel/reboot.o
+include drivers/iommu/Makefile arch/um/Makefile
 
 linux: $(O)/linux
 
 $(O)/linux: $(objects)
 	@echo '  LINK linux'
-	@gcc -o $@ $^
+	@gcc $(CFLAGS_vmlinux) -o $@ $^
 
-$(O)/%.o: %.c $(O)/include/autoconf.h
+$(O)/%.o: %.c $(O)/include/autoconf.h drivers/iommu/Makefile
 	@echo '  CC      $*.o'
 	@mkdir -p $(@D)
 	@if [ "$$TOY_STALL" = build ]; then \\
 		echo half > $@; touch "$$TOY_STALLED"; sleep 600; fi
-	@gcc -Wall -I$(CURDIR)/include -include $(O)/include/autoconf.h -MMD -c -o $@ $(CURDIR)/$<
+	@gcc -Wall -I$(CURDIR)/include -include $(O)/include/autoconf.h -MMD \\
+		$(CFLAGS_$(@F)) -c -o $@ $(CURDIR)/$<
 
 $(O)/include/autoconf.h: $(O)/.config
 	@mkdir -p $(@D)
@@ -168,6 +170,13 @@ struct kunit_suite { const char *name; struct kunit_case *cases; };
 	printf("    Expected " #left " == " #right ", but\\n");				\\
 	printf("        " #left " == %d (0x%x)\\n", __left, __left);			\\
 } while (0)
+"""
+
+# Of these, the overlay for coverage speaks.
+_INIT_H = """\
+/* SPDX-License-Identifier: GPL-2.0-only */
+#define __uml_exitcall(fn) \\
+	__attribute__((destructor)) static void __uml_exitcall_##fn(void) { fn(); }
 """
 
 _IOMMU_C = """\
@@ -385,6 +394,11 @@ FILES: Mapping[str, str] = {
     "lib/Kconfig": 'config KUNIT\n\tbool "KUnit"\n\nconfig PCI\n\tbool "PCI"\n',
     "init/main.c": _MAIN_C,
     "include/kunit/test.h": _TEST_H,
+    "include/init.h": _INIT_H,
+    "include/linux/init.h": "/* SPDX-License-Identifier: GPL-2.0-only */\n",
+    "arch/um/Makefile": "# SPDX-License-Identifier: GPL-2.0-only\nCFLAGS_vmlinux := -g\n",
+    "arch/um/kernel/reboot.c": "/* SPDX-License-Identifier: GPL-2.0-only */\n",
+    "drivers/iommu/Makefile": "# SPDX-License-Identifier: GPL-2.0-only\n",
     "drivers/iommu/Kconfig": 'config IOMMU_SUPPORT\n\tbool "IOMMU"\n\tdepends on PCI\n',
     IOMMU_C: _IOMMU_C,
     "scripts/olddefconfig.py": _OLDDEFCONFIG,

@@ -19,6 +19,7 @@ from iommuq.cli.bench import bench
 from iommuq.cli.clean import clean
 from iommuq.cli.doctor import doctor
 from iommuq.cli.firmware import firmware
+from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
 from iommuq.cli.suites import kunit, run, selftest
@@ -37,7 +38,7 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, kunit, selftest, firmware, queue, base, doctor, bench, clean):
+for _command in (run, prove, mutate, kunit, selftest, firmware, queue, base, doctor, bench, clean):
     cli.add_command(_command)
 
 

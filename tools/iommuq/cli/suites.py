@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from iommuq import arches
@@ -50,6 +52,13 @@ def run(base: str, arch: str, configs: tuple[str, ...], timeout: float) -> int:
 @click.argument("filters", nargs=-1, metavar="[FILTER]...")
 @click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
+@click.option("--coverage", is_flag=True, help="Say which lines and branches were executed.")
+@click.option(
+    "--coverage-json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The same, and write the figures to FILE.",
+)
 @_arch
 @_config
 @_limit
@@ -58,6 +67,8 @@ def kunit(
     filters: tuple[str, ...],
     at: str | None,
     again: bool,
+    coverage: bool,
+    coverage_json: Path | None,
     arch: str,
     configs: tuple[str, ...],
     timeout: float,
@@ -66,8 +77,18 @@ def kunit(
 
     FILTER is a suite or suite.case, with * and ?.
     """
-    from iommuq.commands import run_suites
+    from iommuq.commands import run_coverage, run_suites
 
+    if coverage or coverage_json is not None:
+        return run_coverage(
+            base,
+            filters,
+            at=at,
+            arch=arches.get(arch),
+            configs=configs,
+            limit=timeout,
+            json_path=coverage_json,
+        )
     return run_suites(
         base,
         filters,

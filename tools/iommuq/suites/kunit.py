@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def run_kunit(
     limit: float = LIMIT,
     store: Store | None = None,
     again: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Run the suites, or take the results from the store if nothing changed.
 
@@ -70,6 +71,7 @@ def run_kunit(
         and all suites run if there are none.
     :param limit: seconds for one boot.
     :param again: run even if the store has the results.
+    :param environment: further variables for the guest, which is a process under UML.
     :return: a complete run, whose results may be errors.
     :raises UserError: a filter matches no case.
     :raises ToolMissing: what boots the image is not installed.
@@ -94,7 +96,7 @@ def run_kunit(
     store.begin(current)
     results: list[Result] = []
     for glob in filters or ("",):
-        results += _boot(image, current, glob, limit)
+        results += _boot(image, current, glob, limit, environment or {})
     return store.finish(current, results)
 
 
@@ -110,7 +112,9 @@ def _renamed(found: Run, subject: Subject) -> Run:
     )
 
 
-def _boot(image: Image, current: Run, glob: str, limit: float) -> list[Result]:
+def _boot(
+    image: Image, current: Run, glob: str, limit: float, environment: Mapping[str, str]
+) -> list[Result]:
     log = logs.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
     with (
         progress.step(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
@@ -136,7 +140,7 @@ def _boot(image: Image, current: Run, glob: str, limit: float) -> list[Result]:
                     *([glob] if glob else []),
                 ],
                 cwd=image.folder,
-                env=_ENVIRONMENT,
+                env={**_ENVIRONMENT, **environment},
                 timeout=limit + _GRACE,
                 log_path=log,
                 on_line=on_line,

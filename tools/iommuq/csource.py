@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Parse a C file of the kernel, and find its functions.
+
+The grammar is tree-sitter's for C.  It knows no macro, and the kernel writes loops
+with macros: ``for_each_group_device(group, device) { … }`` looks like a call that lacks
+its semicolon, followed by a block of its own.  So each such name is replaced by
+``while`` and blanks, of the same length, before the file is parsed: every node has
+the place that it has in the file, and the loop is a loop.
+
+What still cannot be parsed stays in the tree as a node of its own.  Those who walk the
+tree leave such places alone, and say that they did.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import tree_sitter_c
+from tree_sitter import Language, Node, Parser
+
+#: What the kernel calls the macros that are loops.
+_LOOP = re.compile(rb"(?:\w+_)?for_each(?:_\w+)?")
+#: What begins after a loop's arguments: a block or a statement; after a call, an operator.
+_BODY = re.compile(rb"[{A-Za-z_]")
+_WHILE = b"while"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that is defined in a file.
+
+    :ivar start: first line of the definition, from 1.
+    :ivar end: last line of it.
+    :ivar node: its node in the tree.
+    """
+
+    name: str
+    start: int
+    end: int
+    node: Node = field(repr=False, compare=False)
+
+    @property
+    def body(self) -> Node:
+        """The block that it consists of."""
+        body = self.node.child_by_field_name("body")
+        assert body is not None
+        return body
+
+
+@dataclass(frozen=True)
+class Source:
+    """A C file, parsed.
+
+    :ivar text: its bytes.
+    :ivar functions: those that are defined in it, in order; a name may be there
+        twice, for two settings of an ``#ifdef``.
+    :ivar loops: where the macros begin that are loops, in bytes.
+    """
+
+    text: bytes
+    functions: tuple[Function, ...]
+    loops: frozenset[int]
+
+    def of(self, node: Node) -> bytes:
+        """Return the text of a node, as the file has it."""
+        return self.text[node.start_byte : node.end_byte]
+
+    def line(self, byte: int) -> int:
+        """Return the number of the line that a byte is in, from 1."""
+        return self.text.count(b"\n", 0, byte) + 1
+
+    def lines(self, start: int, end: int) -> tuple[int, int]:
+        """Return where the lines begin and end that the bytes from *start* to *end* are in."""
+        return self.text.rfind(b"\n", 0, start) + 1, (self.text + b"\n").find(b"\n", end)
+
+
+@cache
+def _parser() -> Parser:
+    return Parser(Language(tree_sitter_c.language()))
+
+
+def descend(node: Node) -> Iterator[Node]:
+    """Yield a node and all below it, in the order of the file."""
+    # Not recursion: an expression may be as deep as somebody likes.
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        waiting.extend(reversed(found.children))
+
+
+def parse(text: bytes) -> Source:
+    """Parse a file; whatever it holds, this returns."""
+    root = _parser().parse(text).root_node
+    loops = frozenset(_loops(root, text))
+    if loops:
+        plain = bytearray(text)
+        for start in loops:
+            match = _LOOP.match(text, start)
+            assert match is not None
+            plain[start : match.end()] = _WHILE.ljust(match.end() - start)
+        root = _parser().parse(bytes(plain)).root_node
+    return Source(text, tuple(_functions(root, text)), loops)
+
+
+def _loops(root: Node, text: bytes) -> Iterator[int]:
+    """Yield where the macros begin that are loops."""
+    # By its tokens: what the parser makes of a loop without braces is anybody's guess.
+    tokens = [
+        each
+        for each in descend(root)
+        if not (each.children or each.is_missing or each.type == "comment")
+    ]
+    for number, token in enumerate(tokens):
+        word = text[token.start_byte : token.end_byte]
+        if not _LOOP.fullmatch(word) or not _is_inside_function(token):
+            continue
+        after = _after_arguments(tokens, number + 1)
+        if after is not None and _BODY.match(text, after.start_byte):
+            yield token.start_byte
+
+
+def _after_arguments(tokens: Sequence[Node], number: int) -> Node | None:
+    """Return the token after the parentheses that the given one opens; None if it does not."""
+    depth = 0
+    for index in range(number, len(tokens) - 1):
+        depth += {"(": 1, ")": -1}.get(tokens[index].type, 0)
+        if depth <= 0:
+            return tokens[index + 1] if tokens[index].type == ")" else None
+    return None
+
+
+def _is_inside_function(node: Node) -> bool:
+    """Tell a loop from a function that is defined, whose name may be like a loop's."""
+    parent = node.parent
+    while parent is not None and parent.type != "compound_statement":
+        parent = parent.parent
+    return parent is not None
+
+
+def _functions(root: Node, text: bytes) -> Iterator[Function]:
+    for node in descend(root):
+        if node.type != "function_definition" or node.child_by_field_name("body") is None:
+            continue
+        name = _name(node, text)
+        if name:
+            yield Function(name, node.start_point[0] + 1, node.end_point[0] + 1, node)
+
+
+def _name(node: Node, text: bytes) -> str:
+    """Return the name of a function, however many pointers it returns."""
+    inner = node.child_by_field_name("declarator")
+    while inner is not None and inner.type != "identifier":
+        inner = inner.child_by_field_name("declarator")
+    if inner is None:
+        return ""
+    return text[inner.start_byte : inner.end_byte].decode("utf-8", "backslashreplace")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What there is to try: the mutants of the functions that a queue touches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from iommuq.csource import parse
+from iommuq.errors import UserError
+from iommuq.mutants.faults import Mutant, mutants_of
+from iommuq.objects import Store
+from iommuq.touched import Touched, touched_functions
+from iommuq.tree import Step
+
+
+@dataclass(frozen=True)
+class Unparsed:
+    """A place that could not be parsed, and is left alone."""
+
+    path: str
+    function: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The mutants of one tree.
+
+    :ivar step: the tree, with all patches and the overlay.
+    :ivar texts: the files that the patches touch, by path.
+    :ivar touched: the functions that the patches touch.
+    :ivar gone: those of them that are not in the tree any more.
+    :ivar mutants: those to be tried, in the order of the files.
+    :ivar known: the same, and those of the other functions that were asked about.
+    :ivar unparsed: places in the functions to be tried.
+    """
+
+    step: Step
+    texts: dict[str, bytes]
+    touched: tuple[Touched, ...]
+    gone: tuple[Touched, ...]
+    mutants: tuple[Mutant, ...]
+    known: tuple[Mutant, ...]
+    unparsed: tuple[Unparsed, ...]
+
+
+def make_plan(
+    store: Store, steps: Sequence[Step], only: Sequence[str] = (), also: Collection[str] = ()
+) -> Plan:
+    """Find the mutants of a queue.
+
+    :param store: the objects of the base.
+    :param steps: all steps of the queue, with the overlay.
+    :param only: names of functions to try, in place of those that are touched; any that is
+        defined in a file that the queue touches.
+    :param also: names of functions whose mutants are listed, but not tried.
+    :raises UserError: there is no such function.
+    """
+    step = steps[-1]
+    touched = touched_functions(store, steps)
+    wanted = {(each.path, each.name) for each in touched}
+    texts: dict[str, bytes] = {}
+    defined: set[tuple[str, str]] = set()
+    mutants: list[Mutant] = []
+    known: list[Mutant] = []
+    unparsed: list[Unparsed] = []
+    for path in dict.fromkeys(each.path for each in touched):
+        text = store.read_file(step.tree, path)
+        if text is None:
+            continue
+        texts[path] = text
+        source = parse(text)
+        for function in source.functions:
+            defined.add((path, function.name))
+            chosen = function.name in only if only else (path, function.name) in wanted
+            if not chosen and (path, function.name) not in wanted and function.name not in also:
+                continue
+            found = mutants_of(source, path, function)
+            known += found.mutants
+            if chosen:
+                mutants += found.mutants
+                unparsed += [Unparsed(path, function.name, line) for line in found.unparsed]
+    for name in only:
+        if name not in {each for _, each in defined}:
+            raise UserError(
+                f"no function {name!r} in a file that the queue touches",
+                hint=f"the files are {', '.join(texts) or 'none'}",
+            )
+    return Plan(
+        step,
+        texts,
+        touched,
+        tuple(each for each in touched if (each.path, each.name) not in defined),
+        tuple(mutants),
+        tuple(known),
+        tuple(unparsed),
+    )
