@@ -26,6 +26,8 @@ class Hunk:
     :ivar start: the line of the old file it starts at, from 1.
     :ivar before: context and removed lines, without line ends.
     :ivar after: context and added lines, without line ends.
+    :ivar removed: which of *before* are removed, from 0.
+    :ivar added: which of *after* are added, from 0.
     """
 
     path: str
@@ -35,6 +37,8 @@ class Hunk:
     start: int
     before: tuple[bytes, ...]
     after: tuple[bytes, ...]
+    removed: tuple[int, ...] = ()
+    added: tuple[int, ...] = ()
 
 
 def _path(old: bytes, new: bytes) -> str:
@@ -65,9 +69,15 @@ def hunks(diff: bytes) -> Iterator[Hunk]:
         left = [1 if count is None else int(count) for count in (head[2], head[4])]
         before: list[bytes] = []
         after: list[bytes] = []
+        removed: list[int] = []
+        added: list[int] = []
         while at < len(lines) and (left[0] > 0 or left[1] > 0):
             sign, text = lines[at][:1], lines[at][1:]
             at += 1
+            if sign == b"-":
+                removed.append(len(before))
+            elif sign == b"+":
+                added.append(len(after))
             if sign in (b" ", b"-", b""):
                 before.append(text)
                 left[0] -= 1
@@ -82,4 +92,6 @@ def hunks(diff: bytes) -> Iterator[Hunk]:
             start=int(head[1]),
             before=tuple(before),
             after=tuple(after),
+            removed=tuple(removed),
+            added=tuple(added),
         )

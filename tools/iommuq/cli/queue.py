@@ -71,3 +71,17 @@ def refresh(
     from iommuq.queuecommands import refresh_queue
 
     refresh_queue(base, start, section=section, afresh=afresh, force=force)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE)
+@click.option(
+    "--against", required=True, metavar="NEW", help="A base, or a directory with a kernel tree."
+)
+@click.option("--patch", metavar="PATCH", help="Only this patch.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
+    """Say what of the queue of BASE another kernel has already."""
+    from iommuq.queuecommands import show_upstream
+
+    show_upstream(base, against, patch, as_json=as_json)
