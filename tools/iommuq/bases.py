@@ -85,6 +85,11 @@ def is_cached(spec: BaseSpec) -> bool:
     return _cached(spec) is not None
 
 
+def cached(spec: BaseSpec) -> Base | None:
+    """Return a base if the cache holds it, without fetching anything."""
+    return _cached(spec)
+
+
 def fetch(spec: BaseSpec, *, update: bool = False) -> tuple[Base, list[str]]:
     """Make sure that the cache holds a base.
 

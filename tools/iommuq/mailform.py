@@ -189,7 +189,7 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
         author=f"{name} <{address}>",
         date=date,
         subject=subject,
-        message=_clean(f"{subject}\n\n{body}"),
+        message=clean(f"{subject}\n\n{body}"),
         diff=diff,
         diff_line=diff_line,
         changes=_check_diff(path, folder, diff, diff_line),
@@ -209,7 +209,7 @@ def _complaint(done: Completed) -> str:
     return re.sub(r"^(?:error|fatal): ", "", first)
 
 
-def _clean(message: str) -> str:
+def clean(message: str) -> str:
     """Strip a message the way ``git am`` does: no trailing blanks, single empty lines."""
     lines = "\n".join(line.rstrip() for line in message.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"

@@ -28,6 +28,8 @@ class Hunk:
     :ivar after: context and added lines, without line ends.
     :ivar new_start: the line of the new file it starts at, from 1; the one before it
         if *after* is empty.
+    :ivar removed: which of *before* are removed, from 0.
+    :ivar added: which of *after* are added, from 0.
     """
 
     path: str
@@ -38,6 +40,8 @@ class Hunk:
     before: tuple[bytes, ...]
     after: tuple[bytes, ...]
     new_start: int = 0
+    removed: tuple[int, ...] = ()
+    added: tuple[int, ...] = ()
 
 
 def _path(old: bytes, new: bytes) -> str:
@@ -68,9 +72,15 @@ def hunks(diff: bytes) -> Iterator[Hunk]:
         left = [1 if count is None else int(count) for count in (head[2], head[4])]
         before: list[bytes] = []
         after: list[bytes] = []
+        removed: list[int] = []
+        added: list[int] = []
         while at < len(lines) and (left[0] > 0 or left[1] > 0):
             sign, text = lines[at][:1], lines[at][1:]
             at += 1
+            if sign == b"-":
+                removed.append(len(before))
+            elif sign == b"+":
+                added.append(len(after))
             if sign in (b" ", b"-", b""):
                 before.append(text)
                 left[0] -= 1
@@ -86,4 +96,6 @@ def hunks(diff: bytes) -> Iterator[Hunk]:
             before=tuple(before),
             after=tuple(after),
             new_start=int(head[3]),
+            removed=tuple(removed),
+            added=tuple(added),
         )

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Take a source file apart into statements, so that layout is no difference.
+
+Comments, braces, indentation, line breaks and code under ``#if 0`` are left
+out; each statement knows its lines and the function that it is in.  Files that
+are not C are taken line by line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_C = {".c", ".h", ".S", ".dts", ".dtsi", ".rs"}
+_TOKEN = re.compile(
+    r"""(?P<comment>/\*.*?(?:\*/|\Z)|//[^\n]*)
+      | (?P<string>"(?:\\.|[^"\\\n])*")
+      | (?P<word>[A-Za-z_]\w*)
+      | (?P<number>\d[\w.]*|'(?:\\.|[^'\\\n])+')
+      | (?P<directive>(?m:^)[ \t]*\#[ \t]*(?:\\\n|/\*.*?\*/|[^\n])*)
+      | (?P<operator>->|<<=|>>=|\+\+|--|<<|>>|[-+*/%&|^<>=!]=|&&|\|\||\.\.\.|[^\s\w])
+      | (?P<newline>\n)""",
+    re.VERBOSE | re.DOTALL,
+)
+_WORDS = re.compile(r"[A-Za-z_]\w*|\d[\w.]*|[^\s\w]")
+_HEADS = {"if", "for", "while", "switch"}
+_IF = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif)\b\s*(.*)", re.DOTALL)
+#: Tokens that say nothing: they end or group statements.
+_SILENT = {"(", ")", "{", "}", ";", ","}
+_BINDING = {"!", "~", "/", "%", "-"}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement, a declaration, a preprocessor line or the head of a block.
+
+    :ivar tokens: without brackets and what ends it; a string is taken apart into words.
+    :ivar first: its first line, from 1.
+    :ivar last: its last line.
+    :ivar raw: all tokens, brackets and whole strings included.
+    :ivar scope: name of the function, struct or Kconfig symbol it is in; empty at file level.
+    """
+
+    tokens: tuple[str, ...]
+    first: int
+    last: int
+    scope: str
+    raw: tuple[str, ...] = ()
+
+
+def split(path: str, data: bytes) -> list[Statement]:
+    """Take a file apart.
+
+    :param path: its name, which tells the language.
+    """
+    text = data.decode("utf-8", "replace")
+    if PurePosixPath(path).suffix in _C:
+        return list(_Splitter(text).run())
+    return list(_split_lines(text))
+
+
+def _split_lines(text: str) -> Iterator[Statement]:
+    scope = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = re.sub(r"(?:^|\s)#.*", "", line)
+        match = re.match(r"(?:menu)?config (\w+)$|([\w.-]+)\(\)|(\w[\w.-]*):", bare)
+        if match:
+            scope = match[1] or match[2] or match[3]
+        tokens = tuple(token for token in _WORDS.findall(bare) if token not in _SILENT)
+        if tokens:
+            yield Statement(tokens, number, number, scope)
+
+
+class _Splitter:
+    """Goes over the tokens of a C file once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._line = 1
+        self._parens = 0
+        self._depth = 0
+        self._scope = ""
+        self._raw: list[str] = []
+        self._first = 0
+        self._last = 0
+        self._off: list[bool] = []  # for each #if that is open: whether it is off
+
+    def run(self) -> Iterator[Statement]:
+        """Yield the statements."""
+        for match in _TOKEN.finditer(self._text):
+            kind, token = match.lastgroup or "", match[0]
+            column = match.start() - (self._text.rfind("\n", 0, match.start()) + 1)
+            if kind == "directive":
+                if self._parens == 0:
+                    yield from self._end()
+                yield from self._directive(token)
+            elif kind not in ("comment", "newline") and not any(self._off):
+                yield from self._take(token, column)
+            self._line += token.count("\n")
+        yield from self._end()
+
+    def _directive(self, text: str) -> Iterator[Statement]:
+        bare = re.sub(r"/\*.*?\*/|//.*|\\\n", " ", text.strip(), flags=re.DOTALL)
+        match = _IF.match(bare)
+        if match and match[1] in ("if", "ifdef", "ifndef"):
+            self._off.append(match[1] == "if" and match[2].strip() == "0")
+        elif match and match[1] in ("else", "elif") and self._off:
+            # What follows `#if 1` is off as well, but nobody writes that into a kernel.
+            self._off[-1] = False
+        elif match and self._off:
+            self._off.pop()
+        if not any(self._off):
+            tokens = tuple(token for token in _WORDS.findall(bare) if token not in _SILENT)
+            last = self._line + text.count("\n")
+            yield Statement(tokens, self._line, last, self._scope)
+
+    def _take(self, token: str, column: int) -> Iterator[Statement]:
+        if token == "}" and column == 0:
+            # Whatever #ifdef did to the count of braces, this ends a function.
+            self._depth, self._parens = 1, 0
+        if self._parens == 0 and token in ("{", "}", ";", ","):
+            yield from self._punctuate(token)
+            return
+        if not self._raw:
+            self._first = self._line
+        self._raw.append(token)
+        self._last = self._line
+        if token == "(":
+            self._parens += 1
+        elif token == ")":
+            self._parens = max(0, self._parens - 1)
+            if self._parens == 0 and self._raw[0] in _HEADS:
+                yield from self._end()
+        elif token == "else" and len(self._raw) == 1:
+            self._raw = []
+        elif token == ":" and self._is_label():
+            yield from self._end()
+
+    def _is_label(self) -> bool:
+        """Tell whether the colon that was just taken ends a label or a case."""
+        if self._parens or "?" in self._raw or not self._depth:
+            return False
+        return len(self._raw) == 2 or self._raw[0] in ("case", "default")
+
+    def _punctuate(self, token: str) -> Iterator[Statement]:
+        if token == "{" and self._depth == 0:
+            scope = _scope(self._raw)
+            if scope:
+                self._scope = scope
+        yield from self._end()
+        if token == "{":
+            self._depth += 1
+        elif token == "}":
+            self._depth = max(0, self._depth - 1)
+            if self._depth == 0:
+                self._scope = ""
+
+    def _end(self) -> Iterator[Statement]:
+        tokens = significant(self._raw)
+        if tokens:
+            yield Statement(tokens, self._first, self._last, self._scope, tuple(self._raw))
+        self._raw = []
+
+
+def significant(raw: Sequence[str]) -> tuple[str, ...]:
+    """Return the tokens that say something, with strings taken apart into words."""
+    found: list[str] = []
+    for at, token in enumerate(raw):
+        if token.startswith('"'):
+            found += [f'"{word}' for word in _WORDS.findall(token) if word != '"']
+        elif token == "(" and at and raw[at - 1] in _BINDING:
+            # Here a bracket changes the meaning, so it must not be lost.
+            found.append(token)
+        elif token not in _SILENT:
+            found.append(token)
+    return tuple(found)
+
+
+def _scope(raw: Sequence[str]) -> str:
+    """Return the name of what a block at file level is: a function, or a struct."""
+    if "(" in raw and "=" not in raw[: raw.index("(")]:
+        return raw[raw.index("(") - 1] if raw.index("(") else ""
+    words = [token for token in raw if re.fullmatch(r"\w+", token)]
+    if words[:1] in (["struct"], ["union"], ["enum"]) and len(words) > 1:
+        return " ".join(words[:2])
+    if "=" in raw:
+        before = [token for token in raw[: raw.index("=")] if re.fullmatch(r"[A-Za-z_]\w*", token)]
+        return before[-1] if before else ""
+    return ""
