@@ -50,7 +50,7 @@ def test_from_nothing_to_the_table(cold: Project) -> None:
     assert "0002 toy: drop the check: fixes none, breaks none" in lines
     assert lines[-1] == "The queue is as it should be."
     # Each step of the work on standard error, with a log that is there.
-    logs = [Path(found) for found in re.findall(r"log (/\S+\.log)$", done.err, re.MULTILINE)]
+    logs = [Path(found) for found in re.findall(r"s, log (/\S+\.log)$", done.err, re.MULTILINE)]
     assert len(logs) == 8
     assert all(log.stat().st_size for log in logs)
     assert "Building toy 0001 for um: " in done.err
