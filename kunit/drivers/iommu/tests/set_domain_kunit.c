@@ -621,6 +621,9 @@ static void last_resort_direct_other_bus(struct kunit *test)
 	mock_as_pci(mdev, true);
 	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
 	mock_as_pci(mdev, false);
+	mock_as_pci(other, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
+	mock_as_pci(other, false);
 }
 
 /* Rule: one with the same requester ID would lose its translation. */
