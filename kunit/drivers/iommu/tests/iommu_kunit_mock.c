@@ -209,7 +209,6 @@ static const struct iommu_domain_ops mock_paging_ops = {
 	.free = mock_domain_free,
 };
 
-
 static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 {
 	struct mock_domain *mdom = kzalloc(sizeof(*mdom), GFP_KERNEL);
