@@ -52,7 +52,9 @@ def test_each_patch_is_proven_under_uml() -> None:
     assert fixed_by_the_first(rows, "claim_direct_refused")
     assert set(rows["blocked_allowed_plain"].values()) == {"pass"}
     # A known failure is shown as one, and is not a pass.
-    assert set(rows["late_direct_refused_by_owner"].values()) == {"known"}
+    assert rows["must_succeed_blocking_direct_untrusted"]["0001"] == "known"
+    # The last series has no failure left, known or not.
+    assert {list(row.values())[-1] for row in rows.values()} == {"pass"}
     assert re.search(r"^0001 iommu: .*: fixes 17 ", done.stdout, re.MULTILINE)
 
 
@@ -81,7 +83,7 @@ def test_the_suite_notices_when_the_rule_is_taken_out(tmp_path: Path) -> None:
 def test_our_reading_of_the_log_agrees_with_kunit_py() -> None:
     done = iommuq("kunit", "6.12", "--again")
     assert done.returncode == 0, done.stdout + done.stderr
-    counted = re.search(r"(\d+) ok, (\d+) known$", done.stdout.strip())
+    counted = re.search(r"(\d+) ok(?:, (\d+) known)?$", done.stdout.strip())
     assert counted is not None
     logs = sorted(dirs.log_dir().glob("*-kunit-6.12-um-*.log"), key=lambda p: p.stat().st_mtime)
     kunit_py = next((dirs.cache_dir() / "images").glob("*/tools/testing/kunit/kunit.py"))
@@ -99,4 +101,5 @@ def test_our_reading_of_the_log_agrees_with_kunit_py() -> None:
         for case in suite["test_cases"]:
             counts[case["status"]] = counts.get(case["status"], 0) + 1
     # One of ours is not KUnit's: that there was no splat outside of the cases.
-    assert counts == {"PASS": int(counted[1]) - 1, "FAIL": int(counted[2])}
+    assert counts.get("PASS") == int(counted[1]) - 1
+    assert counts.get("FAIL", 0) == int(counted[2] or 0)

@@ -74,6 +74,8 @@ struct mock_ctx {
 	struct iommu_domain blocked;
 	bool no_blocked;
 	struct pci_bus pci_bus;
+	/* Architectures look into it; all zero is fine for those with an IOMMU */
+	unsigned long pci_sysdata[32];
 	struct iommu_group *group;
 	struct list_head domains;
 	struct mock_dev *devs[MOCK_MAX_DEVS];
@@ -206,7 +208,6 @@ static const struct iommu_domain_ops mock_paging_ops = {
 	.iova_to_phys = mock_iova_to_phys,
 	.free = mock_domain_free,
 };
-
 
 static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 {
@@ -384,6 +385,7 @@ static int mock_init(struct kunit *test)
 	ctx->identity.ops = &mock_static_ops;
 	ctx->blocked.type = IOMMU_DOMAIN_BLOCKED;
 	ctx->blocked.ops = &mock_static_ops;
+	ctx->pci_bus.sysdata = ctx->pci_sysdata;
 	ctx->def_type = IOMMU_DOMAIN_DMA;
 	INIT_LIST_HEAD(&ctx->domains);
 	fwnode_init(&ctx->fwnode, &mock_fwnode_ops);

@@ -42,6 +42,63 @@ static void reset_blocks_direct(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
+/* Rule: a device without ATS has nothing to be invalidated. */
+static void reset_without_ats(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	mdev->pci.ats_cap = 0;
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: a reset within a reset is one reset. */
+static void reset_nested(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: nobody else may attach anything meanwhile. */
+static void reset_keeps_others_out(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_EQ(test, -EBUSY, mock_set_group(ctx, &ctx->identity, 0));
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_EQ(test, 0, mock_set_group(ctx, &ctx->identity, 0));
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: who is blocked already stays so. */
+static void reset_blocked_already(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+
+	KUNIT_ASSERT_EQ(test, 0, mock_set_group(ctx, mock_blocking_domain(ctx), 0));
+	mock_reset_log(ctx);
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	mock_as_pci(mdev, false);
+}
+
 /* Rule: an error leaves the device usable, and the reset does not happen. */
 static void reset_blocking_fails(struct kunit *test)
 {
@@ -124,6 +181,10 @@ static void reset_done_fails_owned(struct kunit *test)
 static struct kunit_case iommu_reset_cases[] = {
 	KUNIT_CASE(reset_blocks_plain),
 	KUNIT_CASE(reset_blocks_direct),
+	KUNIT_CASE(reset_without_ats),
+	KUNIT_CASE(reset_nested),
+	KUNIT_CASE(reset_keeps_others_out),
+	KUNIT_CASE(reset_blocked_already),
 	KUNIT_CASE(reset_blocking_fails),
 	KUNIT_CASE(reset_follows_group),
 	KUNIT_CASE(reset_done_fails_plain),

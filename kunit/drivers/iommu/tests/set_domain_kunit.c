@@ -610,6 +610,22 @@ static void last_resort_direct_own_rid(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
+/* Rule: nor is one on another bus, which has no requester ID. */
+static void last_resort_direct_other_bus(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	other->pci.devfn = mdev->pci.devfn;
+	mock_as_pci(mdev, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
+	mock_as_pci(mdev, false);
+	mock_as_pci(other, true);
+	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->identity);
+	mock_as_pci(other, false);
+}
+
 /* Rule: one with the same requester ID would lose its translation. */
 static void last_resort_direct_shared_rid(struct kunit *test)
 {
@@ -718,6 +734,7 @@ static struct kunit_case iommu_set_domain_cases[] = {
 	KUNIT_CASE(last_resort_direct_beside_untrusted),
 	KUNIT_CASE(last_resort_direct_owned),
 	KUNIT_CASE(last_resort_direct_own_rid),
+	KUNIT_CASE(last_resort_direct_other_bus),
 	KUNIT_CASE(last_resort_direct_shared_rid),
 	KUNIT_CASE(last_resort_direct_behind_bridge),
 	{}

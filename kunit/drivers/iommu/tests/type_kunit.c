@@ -70,11 +70,39 @@ static void identity_refused_untrusted(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
+/* Rule: any other change needs the drivers to be unbound. */
+static void identity_refused_while_bound(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	KUNIT_EXPECT_EQ(test, -EPERM, mock_store_type(ctx, "identity\n"));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
+}
+
+/* Rule: a device that firmware needs has its region whatever the type. */
+static void type_direct(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_EXPECT_EQ(test, 9, mock_store_type(ctx, "identity\n"));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_EQ(test, 4, mock_store_type(ctx, "DMA\n"));
+	KUNIT_EXPECT_EQ(test, mdev->hw->type, IOMMU_DOMAIN_DMA);
+	KUNIT_EXPECT_TRUE(test, mock_mapped_at_attach(mdev, mdev->hw));
+	KUNIT_EXPECT_EQ(test, -EINVAL, mock_store_type(ctx, "blocked\n"));
+}
+
 static struct kunit_case iommu_group_type_cases[] = {
 	KUNIT_CASE(fq_in_place),
 	KUNIT_CASE(fq_refused_untrusted),
 	KUNIT_CASE(fq_refused_beside_untrusted),
 	KUNIT_CASE(identity_refused_untrusted),
+	KUNIT_CASE(identity_refused_while_bound),
+	KUNIT_CASE(type_direct),
 	{}
 };
 
