@@ -190,8 +190,7 @@ def _labels(names: Sequence[str], main: str | None) -> list[str]:
     """Return a short label of each patch that no other patch has.
 
     The patches of the main series are known by their number alone, as long as it is
-    the only one there; those of others only if no other series has it.  A baseline
-    patch always has its section in its label.
+    the only one there; all others have their section in their label.
 
     :param main: the section of the main series.
     """
@@ -200,14 +199,12 @@ def _labels(names: Sequence[str], main: str | None) -> list[str]:
     short = [_number(name) for name in names]
     sections = [_section(name) for name in names]
     sent = [section != BASELINE for section in sections]
-    times_short = Counter(label for label, is_sent in zip(short, sent, strict=True) if is_sent)
     times_numbered, times_stem = Counter(numbered), Counter(stems)
     labels = []
     for number, name in enumerate(names):
-        alone = times_short[short[number]] == 1
         leads = sections[number] == main and times_numbered[numbered[number]] == 1
         # A section must not be able to pass for a step.
-        if sent[number] and (alone or leads) and short[number] not in (BASELINE, PLAIN):
+        if sent[number] and leads and short[number] not in (BASELINE, PLAIN):
             labels.append(short[number])
         elif times_numbered[numbered[number]] == 1:
             labels.append(numbered[number])

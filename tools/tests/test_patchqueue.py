@@ -305,13 +305,13 @@ def queue(queue_maker: toy.QueueMaker) -> Queue:
 
 def test_labels(queue: Queue) -> None:
     assert [patch.label for patch in queue.baseline] == ["baseline/0001"]
-    assert queue.steps == ("baseline", "0001", "0002", "late/0002", "readme")
+    assert queue.steps == ("baseline", "0001", "0002", "late/0002", "late/readme")
 
 
 def test_the_series_with_a_cover_letter_is_the_main_one(queue: Queue) -> None:
     (queue.folder / "late/0000-cover.md").write_text("# toy\n", encoding="utf-8")
     again = load_queue(queue.folder, "6.12")
-    assert again.steps == ("baseline", "0001", "resv/0002", "0002", "readme")
+    assert again.steps == ("baseline", "resv/0001", "resv/0002", "0002", "readme")
 
 
 def test_labels_stay_apart(queue_maker: toy.QueueMaker) -> None:
@@ -334,7 +334,7 @@ def test_labels_stay_apart(queue_maker: toy.QueueMaker) -> None:
         ("late/0002", "late/0002"),
         ("0002-toy-name.patch", "late/0002"),
         ("patches/6.12/resv/0002-toy-drop-check.patch", "0002"),
-        ("readme.patch", "readme"),
+        ("readme.patch", "late/readme"),
         ("DROP the", "0002"),
     ],
 )
@@ -348,7 +348,7 @@ def test_find_step(queue: Queue, text: str, label: str) -> None:
         ("0009", "no patch '0009' for 6.12; there are base, baseline, 0001, 0002"),
         ("", "no patch ''"),
         ("2", "may be 0002 .* or late/0002"),
-        ("toy: name", "may be late/0002 .* or readme"),
+        ("toy: name", "may be late/0002 .* or late/readme"),
         ("baseline/0001", "is a patch of the baseline"),
     ],
 )
