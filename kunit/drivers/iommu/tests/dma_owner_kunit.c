@@ -43,7 +43,7 @@ static void claim_direct_refused(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_direct(ctx);
 
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
@@ -57,7 +57,7 @@ static void claim_direct_refused_identity(struct kunit *test)
 
 	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
 	mdev = mock_direct(ctx);
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
@@ -71,7 +71,7 @@ static void claim_direct_refused_no_blocked_domain(struct kunit *test)
 
 	mock_no_blocked(ctx);
 	mdev = mock_direct(ctx);
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
@@ -83,11 +83,11 @@ static void claim_direct_refused_again(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_direct(ctx);
 
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_b));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->blocked));
@@ -99,7 +99,7 @@ static void claim_refused_device_usable(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_direct(ctx);
 
-	KUNIT_ASSERT_EQ(test, -EINVAL,
+	KUNIT_ASSERT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
 	KUNIT_EXPECT_PTR_EQ(test, iommu_get_domain_for_dev(&mdev->pci.dev),
@@ -115,7 +115,7 @@ static void claim_mixed_group_refused(struct kunit *test)
 	struct mock_dev *plain = mock_plain(ctx);
 	struct mock_dev *direct = mock_direct(ctx);
 
-	KUNIT_EXPECT_EQ(test, -EINVAL,
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_device_claim_dma_owner(&plain->pci.dev, &owner_a));
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 	KUNIT_EXPECT_PTR_EQ(test, plain->hw, ctx->group->default_domain);

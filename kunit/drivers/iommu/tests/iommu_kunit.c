@@ -21,7 +21,9 @@
 kunit_test_suites(&iommu_set_domain_suite, &iommu_dma_owner_suite,
 		  &iommu_group_type_suite);
 #else
-kunit_test_suite(iommu_dma_owner_suite);
+#include "group_claim_kunit.c"
+
+kunit_test_suites(&iommu_dma_owner_suite, &iommu_group_claim_suite);
 #endif
 
 #ifdef IOMMU_KUNIT_RELEASE

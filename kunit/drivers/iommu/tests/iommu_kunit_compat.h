@@ -24,7 +24,11 @@
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 /* Identity and blocked domains are static and named in struct iommu_ops */
 #define IOMMU_KUNIT_STATIC_DOMAINS
+/* What a claim of a device that firmware needs is answered with */
+#define IOMMU_KUNIT_REFUSED	(-EINVAL)
 #else
+/* Here it is what VT-d has always said */
+#define IOMMU_KUNIT_REFUSED	(-EPERM)
 /* VFIO claimed whole groups, and iommufd was not there yet */
 #define iommu_device_claim_dma_owner(dev, owner) \
 	iommu_group_claim_dma_owner((dev)->iommu_group, owner)
