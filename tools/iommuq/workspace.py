@@ -94,8 +94,11 @@ class Workspace:
     def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
         """Return what the KUnit kernel for *arch* is configured with.
 
+        What a base can or must do otherwise is in ``configs/<arch>.config`` of its own
+        folder, if it has one, and is merged last.
+
         :param extra: names of further fragments in ``kunit/configs``, such as ``debug``.
-        :raises UserError: there is no fragment of that name.
+        :raises UserError: there is no fragment of that name, or one is malformed.
         """
         folder = self.root / "kunit/configs"
         usual = set(arches.names())
@@ -106,8 +109,10 @@ class Workspace:
                     f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
                     hint=f"it would be {folder / name}.config",
                 )
+        own = self.base.spec.folder / "configs" / f"{arch.name}.config"
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
             *(folder / f"{name}.config" for name in (arch.name, *extra)),
+            *([own] if own.exists() else []),
             variant="-".join(sorted(extra)),
         )

@@ -18,6 +18,8 @@ from toykernel import BASE, FRAGMENT, KNOWN, SUITE_C, Done, Project, interrupt, 
 
 #: Seconds after which nothing of a killed run may be left.
 SOON = 10.0
+#: What a base asks for over the fragments that are for all of them.
+OWN_FRAGMENT = f"patches/{BASE}/configs/um.config"
 #: One step, and what is printed of it if all is well.
 ONE = ("kunit", BASE, "--at", "0001")
 GOOD = "toy 0001: 4 ok, 1 skipped, 1 known\n"
@@ -281,6 +283,7 @@ def test_unknown_names(warm: Project) -> None:
         (FRAGMENT, b"\xff", "um.config: not UTF-8"),
         (FRAGMENT, b"CONFIG_PCI=y\n# Yes\nCONFIG_NET\n", "um.config:3: "),
         (FRAGMENT, None, "um.config: No such file or directory"),
+        (OWN_FRAGMENT, b"CONFIG_PCI\n", f"{BASE}/configs/um.config:1: "),
         (KNOWN, None, "known-failures.toml: No such file or directory"),
     ],
 )
@@ -288,6 +291,7 @@ def test_malformed_file(warm: Project, name: str, data: bytes | None, named: str
     if data is None:
         (warm.root / name).unlink()
     else:
+        (warm.root / name).parent.mkdir(exist_ok=True)
         (warm.root / name).write_bytes(data)
     done = warm.run("kunit", BASE)
     assert done.code == 2
@@ -320,6 +324,27 @@ def test_a_later_fragment_counts(cold: Project) -> None:
     extra = cold.root / "kunit/configs/nopci.config"
     extra.write_text("# CONFIG_PCI is not set\n")
     done = cold.run("kunit", BASE, "--config", "nopci")
+    assert done.code == 1
+    assert "needs PCI (PCI=n)" in message(done)[0]
+
+
+def test_a_base_that_lacks_a_symbol(cold: Project) -> None:
+    for name in (FRAGMENT, "kunit/configs/extra.config"):
+        (cold.root / name).write_text("CONFIG_PCI=y\nCONFIG_NEWER=y\n")
+    words = ("kunit", BASE, "--config", "extra")
+    done = cold.run(*words)
+    assert done.code == 1
+    assert message(done)[0].endswith("CONFIG_NEWER=y: no such symbol in this tree")
+    own = cold.root / OWN_FRAGMENT
+    own.parent.mkdir()
+    # Of another architecture, so it is not for this kernel.
+    own.with_name("x86_64.config").write_text("# CONFIG_NEWER is not set\n")
+    assert cold.run(*words).code == 1
+    own.write_text("# CONFIG_NEWER is not set\n")
+    assert cold.run(*words).code == 0
+    # It counts for more than what it comes after.
+    own.write_text("# CONFIG_PCI is not set\n# CONFIG_NEWER is not set\n")
+    done = cold.run(*words)
     assert done.code == 1
     assert "needs PCI (PCI=n)" in message(done)[0]
 
