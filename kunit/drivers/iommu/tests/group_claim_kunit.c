@@ -154,7 +154,7 @@ static void refused_after_type_change(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
 }
 
-/* Rule: the note goes with the device; regions are looked at at each probe. */
+/* Rule: the note goes with the device; each probe looks anew. */
 static void noted_at_each_probe(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
