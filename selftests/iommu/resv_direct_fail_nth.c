@@ -178,7 +178,7 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, direct, 120)
 	}
 	EXPECT_EQ(-EINVAL, rc);
 	/* Two at the least, or nothing was tested */
-	EXPECT_LT(3 + QUIET, nth);
+	EXPECT_LT(2 + QUIET, nth);
 }
 
 /* A plain device that shares its group is out of reach just the same. */
@@ -198,7 +198,7 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, mixed_group, 120)
 		EXPECT_ON_DEFAULT(direct, nth);
 	}
 	EXPECT_EQ(-EINVAL, rc);
-	EXPECT_LT(3 + QUIET, nth);
+	EXPECT_LT(2 + QUIET, nth);
 }
 
 /* Whatever fails on the way, a device that may be taken comes back, and can be. */
@@ -217,7 +217,7 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, relaxable, 120)
 		EXPECT_ON_DEFAULT(relaxable, nth);
 	}
 	EXPECT_EQ(0, rc);
-	EXPECT_LT(3 + QUIET, nth);
+	EXPECT_LT(2 + QUIET, nth);
 }
 
 /*
@@ -242,7 +242,7 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, probe, 120)
 	}
 	EXPECT_EQ(0, rc);
 	EXPECT_EQ(-EINVAL, bind_rc);
-	EXPECT_LT(3 + QUIET, nth);
+	EXPECT_LT(2 + QUIET, nth);
 }
 
 TEST_HARNESS_MAIN
