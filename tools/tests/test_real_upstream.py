@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from realrun import iommuq
 from upstreamcases import Case, Measure, Versions
 
-from iommuq import basefile, bases
+from iommuq import basefile, bases, dirs
 from iommuq.objects import Store
+from iommuq.patchqueue import load_queue
 from iommuq.targets import TreeTarget
 
 pytestmark = pytest.mark.real
@@ -76,3 +79,38 @@ def test_measure_on_real_changes(tmp_path: Path) -> None:
     assert measure.there + measure.not_there >= 100
     assert len(measure.false) <= 0.02 * measure.not_there, measure.false
     assert len(measure.missed) <= 0.15 * measure.there, measure.missed
+
+
+def test_rebase_of_resv_direct_finds_nothing_to_carry(tmp_path: Path) -> None:
+    """All of it is there already, and a refresh of the new queue has nothing to write."""
+    root = tmp_path / "project"
+    for part in ("patches", "kunit"):
+        shutil.copytree(dirs.project_root() / part, root / part)
+    words = ("--onto", "7.3", "--section", "resv-direct", "--into", str(tmp_path / "tree"))
+    done = iommuq("queue", "rebase", "6.12", *words, root=root)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^already there +resv-direct/", done.stdout, re.M)) == 2
+    done = iommuq("queue", "refresh", "--from", str(tmp_path / "tree"), root=root)
+    assert (done.returncode, done.stdout.splitlines()[-1].endswith("nothing to write")) == (0, True)
+
+
+def test_refresh_reproduces_the_patches(tmp_path: Path) -> None:
+    """To the byte, even if all are written anew."""
+    root = tmp_path / "project"
+    for part in ("patches", "kunit"):
+        shutil.copytree(dirs.project_root() / part, root / part)
+    done = iommuq("queue", "edit", "6.12", "--into", str(tmp_path / "tree"), root=root)
+    assert done.returncode == 0, done.stderr
+    for options in ((), ("--afresh",)):
+        words = ("queue", "refresh", "--from", str(tmp_path / "tree"), *options)
+        done = iommuq(*words, root=root)
+        assert done.returncode == 0, done.stderr
+        names = load_queue(root / "patches/6.12", "6.12").patches
+        for patch in names:
+            ours = dirs.project_root() / "patches/6.12" / patch.name
+            assert patch.path.read_bytes() == ours.read_bytes(), patch.name
+
+
+def test_quick_checks_are_clean_or_answered() -> None:
+    done = iommuq("queue", "check", "6.12", "--quick", "--json")
+    assert done.returncode == 0, done.stdout
