@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,3 +116,46 @@ def test_refresh_reproduces_the_patches(tmp_path: Path) -> None:
 def test_quick_checks_are_clean_or_answered() -> None:
     done = iommuq("queue", "check", "6.12", "--quick", "--json")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in basefile.list_specs()])
+def test_quilt_and_git_am_take_every_queue(name: str, tmp_path: Path) -> None:
+    """On the files that the patches change; the rest of the tree is of no interest to them."""
+    spec = basefile.load_spec(name)
+    queue = load_queue(spec.folder, name)
+    base = bases.open_base(spec)
+    tree = TreeTarget(Store(base.git_dir, tmp_path), base.commit)
+    for way in ("quilt", "am", "quiltimport"):
+        for change in (change for patch in queue.patches for change in patch.changes):
+            data = tree.read(change.path)
+            path = tmp_path / way / change.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if data is not None:
+                path.write_bytes(data)
+        (tmp_path / way).mkdir(exist_ok=True)
+
+    def run(way: str, *words: str) -> str:
+        environment = {**os.environ, "QUILT_PATCHES": str(spec.folder), "QUILT_PC": ".pc"}
+        where = tmp_path / way
+        done = subprocess.run(words, cwd=where, env=environment, check=True, stdout=subprocess.PIPE)
+        return done.stdout.decode()
+
+    ends = set()
+    for way in ("quilt", "am", "quiltimport"):
+        run(way, "git", "init", "-q", ".")
+        run(way, "git", "add", "-A", "-f", ".")
+        run(way, "git", "commit", "-q", "--allow-empty", "-m", "base")
+        if way == "quilt" and queue.patches:
+            run(way, "quilt", "--quiltrc", "-", "push", "-a")
+            run(way, "git", "add", "-A", "-f", "--", ".", ":!.pc")
+            run(way, "git", "commit", "-q", "-m", "pushed")
+            ends.add(run(way, "git", "rev-parse", "HEAD^{tree}"))
+            run(way, "quilt", "--quiltrc", "-", "pop", "-a")
+            assert run(way, "git", "diff", "--stat", "HEAD~1", "--", ".", ":!.pc") == ""
+            continue
+        if way == "am" and queue.patches:
+            run(way, "git", "am", "-q", *(str(patch.path) for patch in queue.patches))
+        elif queue.patches:
+            run(way, "git", "quiltimport", "--patches", str(spec.folder))
+        ends.add(run(way, "git", "rev-parse", "HEAD^{tree}"))
+    assert len(ends) == 1
