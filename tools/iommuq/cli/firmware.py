@@ -40,6 +40,7 @@ def firmware() -> None:
 @click.option("--machine", "on", metavar="NAME", multiple=True, help="Only on this machine.")
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
 @click.option("--no-known", is_flag=True, help="Count known failures as failures.")
+@click.option("--full", is_flag=True, help="Print every check, also where all is well.")
 def run(
     words: tuple[str, ...],
     at: str | None,
@@ -47,6 +48,7 @@ def run(
     on: tuple[str, ...],
     again: bool,
     no_known: bool,
+    full: bool,
 ) -> int:
     """Run firmware scenarios on BASE with its queue, or on another kernel.
 
@@ -54,7 +56,9 @@ def run(
     """
     from iommuq.firmware.commands import run_firmware
 
-    return run_firmware(words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known)
+    return run_firmware(
+        words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
+    )
 
 
 @firmware.command("list")

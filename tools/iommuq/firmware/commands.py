@@ -45,6 +45,7 @@ def run_firmware(
     on: Sequence[str],
     again: bool,
     all_fail: bool,
+    full: bool,
 ) -> int:
     """Run scenarios on one kernel and print the table of verdicts.
 
@@ -55,6 +56,7 @@ def run_firmware(
     :param on: names of machines; none for all.
     :param again: run even if nothing changed since the last run.
     :param all_fail: take no failure for a known one.
+    :param full: print every check, not only those of scenarios that have something to tell.
     :return: the exit code.
     :raises UserError: nothing could be tested.
     """
@@ -73,7 +75,7 @@ def run_firmware(
         tested = queued(base, at, scenarios)
     runs = tested.run(chosen, again=again)
     known = KnownFailures() if all_fail else tested.known
-    return _report(tested, chosen, runs, known)
+    return _report(tested, chosen, runs, known, full)
 
 
 def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:
@@ -91,13 +93,18 @@ def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]
 
 
 def _report(
-    tested: Tested, chosen: Sequence[Case], runs: Sequence[Run], known: KnownFailures
+    tested: Tested,
+    chosen: Sequence[Case],
+    runs: Sequence[Run],
+    known: KnownFailures,
+    full: bool,
 ) -> int:
     verdicts: dict[str, Verdict] = {}
     for run in runs:
         verdicts |= judge_run(run, known, tested.steps, _ARCH)
     print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
-    table = matrix.build(_columns(chosen, runs, verdicts))
+    columns = _columns(chosen, runs, verdicts)
+    table = matrix.build(columns if full else _shortened(columns))
     # Machines stand side by side: one does not change what another did.
     matrix.show(replace(table, changes=()))
     _print_messages(runs, verdicts)
@@ -126,6 +133,29 @@ def _columns(
         for result in run.results:
             column[result.test.removeprefix(f"{case.machine.name}.")] = verdicts[result.test]
     return [matrix.Column(name, verdicts=column) for name, column in sorted(columns.items())]
+
+
+def _shortened(columns: Sequence[matrix.Column]) -> list[matrix.Column]:
+    """Return the columns with one line for each scenario that is as it should be, or skipped.
+
+    A scenario of which any machine has more to tell keeps its checks, on all of them.
+    """
+    seen: dict[str, set[Verdict]] = {}
+    for column in columns:
+        for test, verdict in column.verdicts.items():
+            seen.setdefault(test.partition(".")[0], set()).add(verdict)
+    plain = {name for name, found in seen.items() if found <= {Verdict.OK, Verdict.SKIPPED}}
+    short = []
+    for column in columns:
+        verdicts: dict[str, Verdict] = {}
+        for test, verdict in column.verdicts.items():
+            name = test.partition(".")[0]
+            if name not in plain:
+                verdicts[test] = verdict
+            elif verdicts.get(name) is not Verdict.OK:
+                verdicts[name] = verdict
+        short.append(replace(column, verdicts=verdicts))
+    return short
 
 
 def _print_messages(runs: Sequence[Run], verdicts: dict[str, Verdict]) -> None:

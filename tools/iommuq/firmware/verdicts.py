@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Say what a scenario's steps, as the guest's program did them, mean for its checks.
 
-A check fails if its step ended with another word than it should, or never ended.  What
-could not be found out, because the machine is not what it should be or a step that only
-sets up did not work, is an error: it says nothing about the kernel.
+A check fails if its step ended with another word than it should, or never ended; those
+after a step that never ended are skipped.  What could not be found out, because the
+machine is not what it should be or a step that only sets up did not work, is an error:
+it says nothing about the kernel.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def judge(
     :param trouble: why the program did not end well, as the guest's init says it.
     :param splats: the kernel's complaints while it ran.
     """
-    lost = _before(said, first)
+    lost, status = _before(said, first), Status.ERROR
     found = []
     for number, step in enumerate(scenario.steps(machine), first):
         ended = said.steps.get(number)
@@ -103,18 +104,20 @@ def judge(
             lost = trouble or "the guest's program ended before it"
         if step.check:
             if lost or ended is None:
-                found.append(Finding(step.check, Status.ERROR, lost))
+                found.append(Finding(step.check, status, lost))
             else:
                 found.append(_judge_step(step, ended))
         if not lost and ended is not None:
             lost = _end_of_all(step, ended)
+            if lost and ended.word in LOST and step.check:
+                status = Status.SKIP
     if splats:
         found.append(Finding(NO_SPLAT, Status.FAIL, "\n".join(splats)))
     elif said.whole and not _before(said, first):
         found.append(Finding(NO_SPLAT, Status.PASS))
     else:
         message = lost or trouble or "the guest's program did not end"
-        found.append(Finding(NO_SPLAT, Status.ERROR, message))
+        found.append(Finding(NO_SPLAT, status, message))
     return found
 
 
@@ -139,7 +142,7 @@ def _judge_step(step: Step, ended: Ended) -> Finding:
 def _end_of_all(step: Step, ended: Ended) -> str:
     """Return why nothing after a step says anything; empty if it does."""
     if ended.word in LOST:
-        return f"no verdict: `{step.do}` before it: {ended}"
+        return f"`{step.do}` before it: {ended}"
     if not step.check and ended.word not in step.expected:
-        return f"no verdict: `{step.do}` before it: {ended}, and not {' or '.join(step.expected)}"
+        return f"`{step.do}` before it: {ended}, and not {' or '.join(step.expected)}"
     return ""
