@@ -57,6 +57,14 @@ def test_nothing_odd() -> None:
             ["byte 0x30: RMRR 0x7ffffff000-0x8000000fff (8 KiB) lies beyond the last address "
              "of 39 bits"],
         ),
+        ([rmrr((1 << 39) - 0x1000, (1 << 39) - 1, 5)], []),
+        (
+            [rmrr((1 << 39) - 0x1000, 1 << 39, 5)],
+            ["byte 0x30: RMRR 0x7ffffff000-0x8000000000 (4097 bytes) does not end at a multiple "
+             "of 4 KiB",
+             "byte 0x30: RMRR 0x7ffffff000-0x8000000000 (4097 bytes) lies beyond the last address "
+             "of 39 bits"],
+        ),
         ([rmrr(0x1000, 0x1FFF)], ["byte 0x30: RMRR 0x1000-0x1fff (4 KiB) is for no PCI device"]),
         (
             [rmrr(0x1000, 0x1FFF, 0x20)],
