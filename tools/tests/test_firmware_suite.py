@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -341,7 +341,7 @@ def test_no_table_where_there_is_no_iommu(guests: Guests) -> None:
 def test_a_guest_in_which_a_step_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    hung, transcript = firmware._Hung(), Transcript()
+    hung, transcript = firmware._Hung(threading.Event()), Transcript()
     assert hung(transcript) == ""
     transcript.suites.append(SuiteState(begin=1.0, output=["step 0 ok"]))
     assert hung(transcript) == ""
@@ -357,6 +357,38 @@ def test_a_guest_in_which_a_step_hangs_is_ended(monkeypatch: pytest.MonkeyPatch)
     assert hung(transcript) == ""
     now += firmware.SILENCE + 1
     assert hung(transcript) == "hangs, and says nothing"
+
+
+def test_an_interrupt_ends_the_guests_that_run(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("q35-amd", "q35-intel"):
+        found = machines.load(name)
+        override.keep(found, TABLES["IVRS" if name == "q35-amd" else "DMAR"])
+    up, stopped = threading.Event(), []
+
+    def boot(machine: Machine, *_: object, hopeless: Callable[[Transcript], str]) -> GuestReport:
+        if machine.name == "q35-amd":
+            assert up.wait(20)
+            raise KeyboardInterrupt
+        up.set()
+        deadline = time.monotonic() + 20
+        while not hopeless(Transcript()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stopped.append(hopeless(Transcript()))
+        nothing = GuestReport((), "tcg", float("nan"), ())
+        raise GuestLost("guest lost: was stopped", hint="", tail="", report=nothing)
+
+    monkeypatch.setattr(firmware, "boot", boot)
+    monkeypatch.setattr(firmware, "side_by_side", lambda *_: 2)
+    store = Store()
+    wanted = cases([scenario.load("claim-group")], ["q35-amd", "q35-intel"])
+    with pytest.raises(KeyboardInterrupt):
+        run_scenarios(KERNEL, wanted, SUBJECT, store=store)
+    assert stopped == ["was stopped"]
+    # What was cut off is no result.
+    assert all(store.find(firmware._key(KERNEL, case)) is None for case in wanted)
+    assert guests.boots == []
 
 
 def test_a_failure_before_the_guest_was_lost_answers_for_a_later_run(guests: Guests) -> None:

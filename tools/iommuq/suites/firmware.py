@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -119,11 +120,12 @@ def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | 
 
 def _key(kernel: Kernel, case: Case) -> str:
     init = (dirs.project_root() / "selftests/init").read_bytes()
-    scenario = case.scenario
-    # Not its words for people, nor its marks: those change no result.
-    asked = (scenario.region, scenario.kernel_arguments, scenario.steps(case.machine.name))
+    scenario, machine = case.scenario, case.machine
+    # Not their words for people, nor limits and marks: those change no result.
+    asked = (scenario.region, scenario.kernel_arguments, scenario.steps(machine.name))
+    given = (machine.qemu, machine.cpus, machine.memory, machine.arguments)
     words = (
-        _GENERATION, kernel.key, case.name, repr(case.machine), repr(asked), program.key(),
+        _GENERATION, kernel.key, case.name, repr(given), repr(asked), program.key(),
         hashlib.sha256(init).hexdigest(), qemu.full_version(),
     )  # fmt: skip
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
@@ -165,14 +167,20 @@ def _free_memory() -> int:
 
 
 class _Hung:
-    """Ends a guest in which a step has hung, or that cannot even say so any more."""
+    """Ends a guest in which a step has hung, or that cannot even say so any more.
 
-    def __init__(self) -> None:
+    :param stop: set when nobody waits for guests any longer.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
         self._state = (0, 0)
         self._since = time.monotonic()
 
     def __call__(self, transcript: Transcript) -> str:
         """Return why there is no use in waiting, or nothing."""
+        if self._stop.is_set():
+            return "was stopped"
         last = transcript.suites[-1] if transcript.suites else None
         if last is None or last.over:
             return ""
@@ -194,6 +202,7 @@ class _Runner:
         self.store = store
         self.steps = program.build()
         self.runs: dict[Case, Run] = {}
+        self._stop = threading.Event()
 
     def run(self, wanted: Sequence[Case]) -> dict[Case, Run]:
         """Run cases, side by side as far as there is memory."""
@@ -210,11 +219,17 @@ class _Runner:
             return self.runs
         largest = max(case.machine.memory for case in wanted)
         guests = side_by_side(_free_memory(), largest)
+        own = {batch[0].machine.name: batch[0].machine for batch in batches if _table(batch)}
         with ThreadPoolExecutor(guests, thread_name_prefix="guest") as pool:
-            own = {batch[0].machine.name: batch[0].machine for batch in batches if _table(batch)}
-            list(pool.map(self._read_table, own.values()))
-            # The longest first, so that no guest runs alone at the end.
-            list(pool.map(self._run_batch, sorted(batches, key=len, reverse=True)))
+            try:
+                list(pool.map(self._read_table, own.values()))
+                # The longest first, so that no guest runs alone at the end.
+                list(pool.map(self._run_batch, sorted(batches, key=len, reverse=True)))
+            except BaseException:
+                # Ctrl-C, too, reaches this thread alone: the others are to be told.
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return self.runs
 
     def _skipped(self, case: Case) -> str:
@@ -262,17 +277,18 @@ class _Runner:
         machine = replace(machine, arguments=(*machine.arguments, *arguments))
         image = self.kernel.image
         try:
-            return boot(machine, image, archive, log, hopeless=_Hung())
+            return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
         except GuestLost as error:
             # Emulated, a kernel may stumble while it boots; what QEMU refuses stays so.
-            if error.report.suites or f"{qemu.PROGRAM}: " in error.what:
+            refused = f"{qemu.PROGRAM}: " in error.what
+            if error.report.suites or refused or self._stop.is_set():
                 raise
             progress.note(f"{error.what}: trying once more")
-        return boot(machine, image, archive, log, hopeless=_Hung())
+        return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
 
     def _run_batch(self, batch: list[Case]) -> None:
         """Run cases that share a boot; one that breaks the kernel ends it for the others."""
-        while batch:
+        while batch and not self._stop.is_set():
             batch = self._boot_batch(batch)
 
     def _boot_batch(self, batch: list[Case]) -> list[Case]:
@@ -297,6 +313,8 @@ class _Runner:
             try:
                 report = self._boot(machine, scripts, scenario.kernel_arguments, before, log)
             except GuestLost as error:
+                if self._stop.is_set():
+                    return []
                 report, lost = error.report, error
         return self._read(batch, report, lost, table, log, started)
 
