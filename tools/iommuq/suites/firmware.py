@@ -19,10 +19,10 @@ from pathlib import Path
 
 from iommuq import dirs, logs, progress, splats
 from iommuq.errors import InfraError
-from iommuq.firmware import override, program, topology, verdicts
+from iommuq.firmware import override, preflight, program, topology, verdicts
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Scenario, script
-from iommuq.firmware.verdicts import Finding, Said
+from iommuq.firmware.verdicts import Finding
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
@@ -303,7 +303,7 @@ class _Runner:
             tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
         ):
             scripts = {_CHECK: Path(work) / "table.steps"}
-            scripts[_CHECK].write_text(_preflight(machine))
+            scripts[_CHECK].write_text(preflight.script(machine))
             for case in batch:
                 path = Path(work) / f"{case.scenario.name}.steps"
                 path.write_text(script(case.scenario, machine)[0])
@@ -339,13 +339,13 @@ class _Runner:
         ran = {suite.name: suite for suite in report.suites}
         about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
         said = verdicts.read(ran[_CHECK].output if _CHECK in ran else ())
-        unfit = _unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
+        unfit = preflight.unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
         for number, case in enumerate(batch):
             suite = ran.get(case.scenario.name)
             if suite is None and not unfit and number > 0:
                 # The guest was lost in one before it: those after it have another try.
                 return batch[number:]
-            reason = unfit or self._lacking(case, said)
+            reason = unfit or preflight.lacking(said, case.scenario.needs, self.kernel.release)
             if suite is None or reason:
                 status = Status.ERROR if unfit or suite is None else Status.SKIP
                 message = reason or about_lost or "the guest did not come to it"
@@ -377,17 +377,6 @@ class _Runner:
             splats=[one.text for one in splat],
         )
 
-    def _lacking(self, case: Case, said: Said) -> str:
-        """Return what a scenario needs and the guest has not, where no configuration told."""
-        for need in case.scenario.needs:
-            number = _NEEDS.get(need)
-            if number is None:
-                continue
-            ended = said.steps.get(number)
-            if ended is not None and ended.word == "no":
-                return f"{self.kernel.release} has no {ended.more}"
-        return ""
-
     def _record(
         self, case: Case, found: Sequence[Finding], log: Path, started: float, accelerator: str
     ) -> None:
@@ -408,43 +397,5 @@ class _Runner:
         self.runs[case] = self.store.finish(current, results)
 
 
-#: The lines of the first program that tell what a scenario may need.
-_NEEDS = {"group": 1, "cdev": 2}
-
-
 def _table(batch: Sequence[Case]) -> bool:
     return bool(topology.table_of(batch[0].machine))
-
-
-def _preflight(machine: Machine) -> str:
-    """Return the script that asks the guest what kernel and firmware it has."""
-    signature = topology.table_of(machine) or "FACP"
-    unit = {"DMAR": "/sys/class/iommu/dmar0", "IVRS": "/sys/class/iommu/ivhd0"}
-    lines = [
-        f"table\t{signature}",
-        "exists\t/dev/vfio/vfio",
-        "exists\t/dev/iommu",
-        "exists\t/sys/bus/pci/drivers/vfio-pci",
-        f"exists\t{unit.get(signature, '/sys/bus/pci')}",
-    ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _unfit(said: Said, machine: Machine, table: bytes) -> str:
-    """Return why nothing that the guest tells is about what was asked; empty if it is."""
-    if not said.whole:
-        return "the guest's first program did not end"
-    if table and said.data.get(0) != table:
-        own = said.data.get(0) == override.find(machine)
-        return (
-            f"the kernel {'ignored the table with the regions' if own else 'has another table'}: "
-            "is it built with ACPI_TABLE_UPGRADE?"
-        )
-    reasons = {
-        3: "the kernel has no vfio-pci: is it built with VFIO_PCI, or is the module missing?",
-        4: f"the kernel has no driver for {machine.title}: is it built with it?",
-    }
-    for number, reason in reasons.items():
-        if said.steps.get(number) is None or said.steps[number].word != "yes":
-            return reason
-    return ""
