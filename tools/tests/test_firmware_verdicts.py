@@ -90,6 +90,18 @@ def test_a_splat_fails_whatever_else_there_was() -> None:
     assert judged(splats=("WARNING: a",))["no_splat"].startswith("fail")
 
 
+def test_what_a_broken_kernel_does_not_come_to_is_skipped() -> None:
+    found = judged(*WELL[:4], trouble="the guest was lost", splats=("BUG: a",))
+    assert found == {
+        "refused": "pass",
+        "reached": "skip the guest was lost",
+        "no_splat": "fail BUG: a",
+    }
+    # A machine that is not what it should be tells nothing about the kernel.
+    found = judged("step 0 MISSING", splats=("BUG: a",))
+    assert found["refused"].startswith("error")
+
+
 def test_what_makes_no_sense_is_left_out() -> None:
     said = read(["step x ok", "step 1", "bytes 0 4", "\x1b[0m", "step 1 ok\x07", "bytes 2 zz"])
     assert said.data == {}

@@ -2,9 +2,9 @@
 """Say what a scenario's steps, as the guest's program did them, mean for its checks.
 
 A check fails if its step ended with another word than it should, or never ended; those
-after a step that never ended are skipped.  What could not be found out, because the
-machine is not what it should be or a step that only sets up did not work, is an error:
-it says nothing about the kernel.
+after that, or after a splat that ended it all, are skipped.  What could not be found
+out, because the machine is not what it should be or a step that only sets up did not
+work, is an error: it says nothing about the kernel.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def judge(
     :param trouble: why the program did not end well, as the guest's init says it.
     :param splats: the kernel's complaints while it ran.
     """
-    lost, status = _before(said, first), Status.ERROR
+    lost = _before(said, first)
+    # A kernel that has broken is to blame for what is not come to; the splat says so.
+    status = Status.SKIP if splats and not lost else Status.ERROR
     found = []
     for number, step in enumerate(scenario.steps(machine), first):
         ended = said.steps.get(number)
