@@ -179,9 +179,13 @@ def test_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Subject("k", "as-is", "6.1.0-toy")
     failing = {
         "claim_refused": (Status.FAIL, "`claim group marked`: ok | <b>, and not EINVAL"),
-        "no_splat": (Status.FAIL, "----[ cut here ]----\nWARNING: at x\nRIP: 1\nWARNING: at y"),
+        "no_splat": (
+            Status.FAIL,
+            "WARNING: CPU: 0 PID: 9 at x\nRIP: 1\nWARNING: y at f, CPU#1: a/9",
+        ),
     }
-    skipping = dict.fromkeys(chosen[0].scenario.checks(), (Status.SKIP, "built without IOMMUFD"))
+    reason = "6.1.0-toy is built without IOMMUFD"
+    skipping = dict.fromkeys(chosen[0].scenario.checks(), (Status.SKIP, reason))
     runs = (
         made_run(chosen[0], subject, skipping),
         made_run(chosen[1], subject, failing),
@@ -195,5 +199,5 @@ def test_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| claim-idle | holds | not run |" in page
     assert "- Old: Linux 6.1, 2001-09-09\n- New: not run yet\n- QEMU 7.2.0, tcg" in page
     assert "  - claim_refused: `claim group marked`: ok \\| &lt;b>, and not EINVAL" in page
-    assert "  - no_splat: WARNING: at x; WARNING: at y" in page
+    assert "  - no_splat: WARNING: x; WARNING: y at f" in page
     assert "### claim-idle" in page

@@ -6,6 +6,7 @@ Every cell comes from a run in the store; what was never run is left open.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from iommuq.suites.firmware import Case, cases
 
 FILE = "docs/exposure.md"
 _OPEN = "not run"
+# Which processor and process a report is about differs from run to run.
+_WHO = re.compile(r"CPU: \d+ PID: \d+ at |, CPU#\d+: \S+")
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ def _cell(run: Run | None) -> str:
         return "no verdict"
     if statuses == {Status.SKIP}:
         reason = next((result.message for result in run.results), "")
-        return f"skipped: {_safe(reason)}"
+        # Which kernel it is stands above.
+        return f"skipped: {_safe(reason.removeprefix(f'{run.kernel} is '))}"
     return "holds"
 
 
@@ -177,7 +181,7 @@ def _reason(result: Result) -> str:
     """Return a message in a line; of a kernel's report, which may be long, the title."""
     lines = result.message.splitlines()
     titles = [line for line in lines if line.startswith(("WARNING: ", "BUG: ", "Oops", "general"))]
-    # Code addresses and process numbers differ from run to run.
+    titles = [_WHO.sub("", title) for title in titles]
     return _safe("; ".join(dict.fromkeys(titles)) or (lines[0] if lines else ""))
 
 
