@@ -24,6 +24,13 @@ from iommuq.targets import TreeTarget
 
 pytestmark = pytest.mark.real
 
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leave alone which work tree is the user's latest."""
+    monkeypatch.setenv("IOMMUQ_STATE_DIR", str(tmp_path / "state"))
+
+
 #: Files whose changes from 6.12 to 7.3 are taken for patches.
 FILES = (
     "drivers/iommu/iommu.c",
