@@ -211,3 +211,17 @@ def test_plain_table_does_not_load_rich() -> None:
         "show(build([]), io.StringIO()); sys.exit('rich' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_section_of_a_label_has_a_line_of_its_own() -> None:
+    columns = [
+        Column("baseline", verdicts={"s.a": Verdict.OK}),
+        Column("selftests/0001", verdicts={"s.a": Verdict.OK}),
+        Column("0001", verdicts={"s.a": Verdict.FAILED}),
+    ]
+    assert to_text(build(columns)).splitlines()[:4] == [
+        "                selftests",
+        "      baseline       0001       0001",
+        "s",
+        "  a       pass       pass       FAIL",
+    ]

@@ -206,13 +206,20 @@ def _lay_out(matrix: Matrix, width: int | None, widest: int) -> _Layout:
     lines = tuple(_grouped(matrix))
     names = max((len(name) for name, _ in lines), default=0)
     total = len(matrix.columns)
-    cell = 2 + max([widest, *(len(one_line(column.label)) for column in matrix.columns)])
+    parts = (part for column in matrix.columns for part in _heading(column))
+    cell = 2 + max([widest, *map(len, parts)])
     fit = max(total, 1)
     if width is not None:
         fit = min(fit, max(1, (width - min(names, MIN_NAMES)) // cell))
         names = min(names, max(MIN_NAMES, width - cell * fit))
     chunks = tuple(range(start, min(start + fit, total)) for start in range(0, total, fit))
     return _Layout(lines, names, cell, chunks)
+
+
+def _heading(column: Column) -> tuple[str, str]:
+    """Return the two lines over a column: the series of the patch, and its number there."""
+    section, _, number = one_line(column.label).rpartition("/")
+    return section, number
 
 
 def _grouped(matrix: Matrix) -> Iterator[tuple[str, Row | None]]:
@@ -231,12 +238,14 @@ def to_text(matrix: Matrix, width: int | None = None) -> str:
 
     :param width: columns of the output; by default there is no limit.
     """
-    layout = _lay_out(matrix, width, max(len(cell.word) for cell in _CELLS.values()))
+    used = (_CELLS[cell].word for row in matrix.rows for cell in row.cells)
+    layout = _lay_out(matrix, width, max(map(len, used), default=0))
     names, cell = layout.names, layout.cell
     out: list[str] = []
     for chunk in layout.chunks:
-        labels = (one_line(matrix.columns[step].label) for step in chunk)
-        out.append(" " * names + "".join(f"{label:>{cell}}" for label in labels))
+        for parts in zip(*(_heading(matrix.columns[step]) for step in chunk), strict=True):
+            if any(parts):
+                out.append((" " * names + "".join(f"{part:>{cell}}" for part in parts)).rstrip())
         for name, row in layout.lines:
             shown = name if len(name) <= names else name[: names - 2] + ".."
             cells = [] if row is None else [_CELLS[row.cells[step]] for step in chunk]
@@ -304,7 +313,7 @@ def _table(matrix: Matrix, layout: _Layout, chunk: range) -> Table:
     table = Table(box=None, pad_edge=False, padding=0)
     table.add_column("", width=layout.names, no_wrap=True, overflow="ellipsis")
     for step in chunk:
-        label = Text(one_line(matrix.columns[step].label))
+        label = Text("\n".join(_heading(matrix.columns[step])).strip())
         table.add_column(label, justify="right", width=layout.cell, no_wrap=True)
     for name, row in layout.lines:
         if row is None:
