@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -14,6 +15,16 @@ import toy
 from iommuq import dirs
 from iommuq.bases import Base, load_spec
 from iommuq.patchqueue import Queue, load_queue
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C work in what the tests start.
+
+    A shell that puts us into the background has it ignored, and so do all processes that
+    inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
