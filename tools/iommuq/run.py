@@ -114,6 +114,9 @@ class _Reader(threading.Thread):
             except OSError as error:
                 self.error = error
                 self._log_file = None
+            except ValueError:
+                # Closed: after a Ctrl-C nobody waits for the last lines.
+                return
             if self._on_line is not None:
                 self._on_line(raw.decode("utf-8", "backslashreplace").rstrip("\n"))
 
