@@ -17,6 +17,19 @@
 /* More than any path here has places; reached if the kernel never says that */
 #define MAX_NTH 1000
 
+/*
+ * The places are not the same every time: what a cache or the last ID's bitmap
+ * has left needs no allocation. So each place is tried this often, or one could
+ * slip by between two numbers,
+ */
+#define TRIES 3
+/* and all have been seen once so many tries in a row met no error. */
+#define QUIET 20
+/* The place of a try */
+#define NTH(_try) (1 + (_try) / TRIES)
+/* How many tries there are at the least if there are so many places */
+#define TRIES_OF(_places) ((_places) * TRIES + QUIET)
+
 static bool have_fault_injection;
 
 static int write_at(int dir, const char *name, const char *text)
@@ -94,7 +107,8 @@ static int stop_faults(int fd)
 
 /*
  * What is done between these two meets an error at its @_nth place. A case does
- * it with one at the first place, the second and so on, and at last without any.
+ * it with one at the first place, the second and so on, and at last without any,
+ * until @_quiet says that this was often enough.
  */
 #define START_FAULTS(_nth)                                                     \
 	do {                                                                   \
@@ -104,12 +118,12 @@ static int stop_faults(int fd)
 		ASSERT_EQ(0, start_faults(self->nth_fd, _place));              \
 	} while (0)
 
-#define STOP_FAULTS(_injected)                                                 \
+#define STOP_FAULTS(_quiet)                                                    \
 	do {                                                                   \
 		int _stopped = stop_faults(self->nth_fd);                      \
 									       \
 		ASSERT_NE(-1, _stopped);                                       \
-		_injected = _stopped;                                          \
+		_quiet = _stopped ? 0 : _quiet + 1;                            \
 	} while (0)
 
 #define EXPECT_ON_DEFAULT(_stdev_id, _nth)                                     \
@@ -158,19 +172,20 @@ FIXTURE_TEARDOWN(resv_direct_fail_nth)
 TEST_F_TIMEOUT(resv_direct_fail_nth, direct, 120)
 {
 	__u32 direct = MOCK_DEV(self->fd, MOCK_DIRECT, 0);
-	int injected, rc = 0;
-	unsigned int nth;
+	unsigned int try, nth, quiet = 0;
+	int rc = 0;
 
-	for (nth = 1, injected = 1; injected; nth++) {
+	for (try = 0; quiet < QUIET; try++) {
+		nth = NTH(try);
 		START_FAULTS(nth);
 		rc = mock_dev_bind(self->fd, direct);
-		STOP_FAULTS(injected);
+		STOP_FAULTS(quiet);
 		EXPECT_NOT_BOUND(rc, direct, nth);
 		EXPECT_ON_DEFAULT(direct, nth);
 	}
 	EXPECT_EQ(-EINVAL, rc);
 	/* Two at the least, or nothing was tested */
-	EXPECT_LT(3, nth);
+	EXPECT_LE(TRIES_OF(2), try);
 }
 
 /* A plain device that shares its group is out of reach just the same. */
@@ -178,38 +193,40 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, mixed_group, 120)
 {
 	__u32 plain = MOCK_DEV(self->fd, MOCK_PLAIN, 0);
 	__u32 direct = MOCK_DEV(self->fd, MOCK_DIRECT, plain);
-	int injected, rc = 0;
-	unsigned int nth;
+	unsigned int try, nth, quiet = 0;
+	int rc = 0;
 
-	for (nth = 1, injected = 1; injected; nth++) {
+	for (try = 0; quiet < QUIET; try++) {
+		nth = NTH(try);
 		START_FAULTS(nth);
 		rc = mock_dev_bind(self->fd, plain);
-		STOP_FAULTS(injected);
+		STOP_FAULTS(quiet);
 		EXPECT_NOT_BOUND(rc, plain, nth);
 		EXPECT_ON_DEFAULT(plain, nth);
 		EXPECT_ON_DEFAULT(direct, nth);
 	}
 	EXPECT_EQ(-EINVAL, rc);
-	EXPECT_LT(3, nth);
+	EXPECT_LE(TRIES_OF(2), try);
 }
 
 /* Whatever fails on the way, a device that may be taken comes back, and can be. */
 TEST_F_TIMEOUT(resv_direct_fail_nth, relaxable, 120)
 {
 	__u32 relaxable = MOCK_DEV(self->fd, MOCK_RELAXABLE, 0);
-	int injected, bound, rc = 0;
-	unsigned int nth;
+	unsigned int try, nth, quiet = 0;
+	int bound, rc = 0;
 
-	for (nth = 1, injected = 1; injected; nth++) {
+	for (try = 0; quiet < QUIET; try++) {
+		nth = NTH(try);
 		START_FAULTS(nth);
 		bound = !mock_dev_bind(self->fd, relaxable);
 		rc = bound ? mock_dev_attach(self->fd, relaxable, self->ioas_id) : -1;
-		STOP_FAULTS(injected);
+		STOP_FAULTS(quiet);
 		EXPECT_EQ(0, bound ? mock_dev_unbind(self->fd, relaxable) : 0);
 		EXPECT_ON_DEFAULT(relaxable, nth);
 	}
 	EXPECT_EQ(0, rc);
-	EXPECT_LT(3, nth);
+	EXPECT_LE(TRIES_OF(2), try);
 }
 
 /*
@@ -218,14 +235,15 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, relaxable, 120)
  */
 TEST_F_TIMEOUT(resv_direct_fail_nth, probe, 120)
 {
-	int injected, rc, bind_rc = 0;
-	unsigned int nth;
+	unsigned int try, nth, quiet = 0;
+	int rc, bind_rc = 0;
 	__u32 direct;
 
-	for (nth = 1, injected = 1; injected; nth++) {
+	for (try = 0; quiet < QUIET; try++) {
+		nth = NTH(try);
 		START_FAULTS(nth);
 		rc = mock_dev_create(self->fd, MOCK_DIRECT, 0, &direct);
-		STOP_FAULTS(injected);
+		STOP_FAULTS(quiet);
 		if (rc)
 			continue;
 		bind_rc = mock_dev_bind(self->fd, direct);
@@ -234,7 +252,7 @@ TEST_F_TIMEOUT(resv_direct_fail_nth, probe, 120)
 	}
 	EXPECT_EQ(0, rc);
 	EXPECT_EQ(-EINVAL, bind_rc);
-	EXPECT_LT(3, nth);
+	EXPECT_LE(TRIES_OF(2), try);
 }
 
 TEST_HARNESS_MAIN

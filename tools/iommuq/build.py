@@ -39,8 +39,8 @@ _GENERATION = "1"
 #: Seconds that one build may take: a full one is two minutes, on two cores.
 BUILD_LIMIT = 3600.0
 _CONFIG_LIMIT = 600.0
-#: What would make an image depend on who built it, where and when.
-_ENVIRONMENT = {
+#: Variables that keep out what would make an image depend on who built it, where and when.
+ENVIRONMENT = {
     "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
     "KBUILD_BUILD_USER": "iommuq",
     "KBUILD_BUILD_HOST": "localhost",
@@ -188,7 +188,7 @@ def _build(shop: _Workshop, fragments: Fragments, addition: Addition | None, key
     with _interruptible(shop.objects, shop.notes / "building"):
         _configure(shop, fragments, log)
         ledger = buildlog.load(shop.notes / "warnings.json")
-        done = _make(shop, log)
+        done = _make(shop, fragments.make_args, log)
         if done.returncode != 0:
             raise _explain(shop, done, log)
         ledger = buildlog.update(ledger, done.output.splitlines(), shop.source, shop.objects)
@@ -244,7 +244,7 @@ def _configure(shop: _Workshop, fragments: Fragments, log: Path) -> None:
             done = run(
                 argv,
                 cwd=shop.source,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 log_path=log,
                 timeout=_CONFIG_LIMIT,
                 check=False,
@@ -289,7 +289,7 @@ def _kconfig_changed(shop: _Workshop, tree: str) -> bool:
     )
 
 
-def _make(shop: _Workshop, log: Path) -> Completed:
+def _make(shop: _Workshop, make_args: tuple[str, ...], log: Path) -> Completed:
     count_file = shop.notes / "count"
     count = 0
     with progress.step(f"Building {shop.title}", log=log) as step:
@@ -310,10 +310,10 @@ def _make(shop: _Workshop, log: Path) -> Completed:
             [
                 *("make", f"ARCH={shop.arch.make_arch}", f"O={shop.objects}", f"-j{jobs}"),
                 # Each recipe's output in one piece: warnings follow their object.
-                *("-Otarget", shop.arch.target),
+                *("-Otarget", *make_args, shop.arch.target),
             ],
             cwd=shop.source,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             log_path=log,
             on_line=on_line,
             timeout=BUILD_LIMIT,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Keep the cache within bounds: what was used longest ago goes first.
 
-Images and initramfs archives are bounded all the time.  Build directories and sources
+Images, programs and initramfs archives are bounded all the time.  Build directories and sources
 are few, and go only when somebody asks.
 """
 
@@ -81,9 +81,10 @@ def _entries() -> Iterator[_Entry]:
         with contextlib.suppress(OSError):
             used = (record if record.exists() else folder).stat().st_mtime
             yield _Entry(folder, _size(folder), used)
-    for path in (cache_dir() / "initramfs").glob("[!.]*"):
-        with contextlib.suppress(OSError):
-            yield _Entry(path, path.stat().st_size, path.stat().st_mtime)
+    for kind in ("initramfs", "programs"):
+        for path in (cache_dir() / kind).glob("[!.]*"):
+            with contextlib.suppress(OSError):
+                yield _Entry(path, _size(path), path.stat().st_mtime)
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,7 @@ from iommuq.edittree import EditTree, Note
 from iommuq.errors import UserError
 from iommuq.git import git
 from iommuq.patchqueue import Queue
-from iommuq.refresh import sums
+from iommuq.queuewrite import sums
 from iommuq.worktree import apply_to_repo
 
 

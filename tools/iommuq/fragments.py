@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iommuq import kconfig
@@ -20,11 +20,13 @@ class Fragments:
     :ivar variant: what sets them apart from the usual ones, in a word that can be
         part of a file name; each variant has a build directory of its own.
     :ivar tiny: they start from tinyconfig, not from Kconfig's defaults as kunit.py has it.
+    :ivar make_args: what else to tell make, such as ``W=1``.
     """
 
     texts: tuple[str, ...]
     variant: str = ""
     tiny: bool = False
+    make_args: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, *paths: Path, variant: str = "", tiny: bool = False) -> Fragments:
@@ -39,8 +41,14 @@ class Fragments:
     @property
     def key(self) -> str:
         """A hash of what they ask for; comments do not count."""
-        text = json.dumps([self.tiny, *(kconfig.parse(text) for text in self.texts)])
+        words = [self.tiny, *(kconfig.parse(text) for text in self.texts), *self.make_args]
+        text = json.dumps(words)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_warnings(self) -> Fragments:
+        """Return the same, built with the further warnings of ``W=1``."""
+        variant = "-".join(filter(None, (self.variant, "w1")))
+        return replace(self, variant=variant, make_args=(*self.make_args, "W=1"))
 
     @property
     def wanted(self) -> dict[str, str]:

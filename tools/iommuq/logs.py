@@ -16,7 +16,7 @@ KEEP = 30 * 24 * 3600.0
 
 
 def new_log(what: str) -> Path:
-    """Return the path for a new log; the file itself is made by the first who writes.
+    """Make a new log, still empty.
 
     :param what: what is logged, such as ``build-6.12-um-0001``.
     :return: a path in the log directory that names the time, *what* and our process.
@@ -27,12 +27,16 @@ def new_log(what: str) -> Path:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", what)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = folder / f"{stamp}-{name}-{os.getpid()}.log"
-    # The same step twice in a second: two logs, never one with both.
+    # The same step twice in a second, or in two threads: two logs, never one with both.
     number = 2
-    while path.exists():
-        path = folder / f"{stamp}-{name}-{os.getpid()}.{number}.log"
-        number += 1
-    return path
+    while True:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            path = folder / f"{stamp}-{name}-{os.getpid()}.{number}.log"
+            number += 1
+        else:
+            return path
 
 
 def _forget_old(folder: Path) -> None:

@@ -100,6 +100,11 @@ def read_mails(paths: Sequence[Path]) -> list[Mail]:
             return list(pool.map(_read_mail, paths, contents, mails))
 
 
+def is_letter(data: bytes) -> bool:
+    """Tell whether a mail is one without a patch, such as a cover letter."""
+    return not _SECTION.search(data) and not _HUNK.search(data)
+
+
 def _read(path: Path) -> bytes:
     """Return the bytes of a file that may be a mail."""
     try:

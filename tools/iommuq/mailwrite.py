@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from iommuq.mailform import clean
 from iommuq.objects import Store
@@ -102,6 +103,11 @@ class Proof:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._loaded = ""  # the tree that the private index holds
+
+    @property
+    def folder(self) -> Path:
+        """A directory for temporary files."""
+        return self._store.folder
 
     def same_change(self, diff: bytes, commit: Commit) -> bool:
         """Tell whether a diff makes of a commit's parent what the commit made of it."""

@@ -9,6 +9,15 @@
     name = "resv-direct/0002"
     reason = "takes out what 0001 made needless; nothing behaves differently"
 
+A patch of a series may break a test that a later one mends.  It says so, with the reason,
+and the test must pass at the end of the queue:
+
+    [[patch]]
+    name = "resv-direct/0001"
+    fixes = ["kunit.iommu_dma_owner.claim_direct_refused"]
+    breaks = ["kunit.iommu_set_domain.must_succeed_blocking_direct_untrusted"]
+    because = "the refusal does not look at the flags; follow-up/0009 does"
+
 Tests are named as the table of `iommuq prove` names them, the suite first.  A patch that
 is not in the file is unproven.
 """
@@ -22,6 +31,7 @@ from pathlib import Path
 from iommuq import tables
 from iommuq.errors import UserError
 from iommuq.known import Step as KnownStep
+from iommuq.known import Verdict
 from iommuq.patchqueue import Patch, Queue
 from iommuq.providers.job import Table, require
 from iommuq.report.matrix import Change, Matrix
@@ -37,16 +47,22 @@ class Promise(Table):
     :ivar name: the patch, as `known.Step` understands it.
     :ivar fixes: tests that fail before it and pass after it.
     :ivar reason: why there are none.
+    :ivar breaks: tests that pass before it, fail after it, and pass in the end.
+    :ivar because: why it may.
     """
 
     name: str
     fixes: tuple[str, ...] = ()
     reason: str = ""
+    breaks: tuple[str, ...] = ()
+    because: str = ""
 
     def __post_init__(self) -> None:
         require(bool(self.fixes) != bool(self.reason.strip()), "wants either fixes or a reason")
-        require(len(set(self.fixes)) == len(self.fixes), "names a test twice")
-        for test in self.fixes:
+        require(bool(self.breaks) == bool(self.because.strip()), "wants breaks with because")
+        tests = self.fixes + self.breaks
+        require(len(set(tests)) == len(tests), "names a test twice")
+        for test in tests:
             require("." in test and "*" not in test, f"{test!r} is not <suite>.<test>")
 
 
@@ -70,6 +86,11 @@ class ProofFile:
     def exists(self) -> bool:
         """Whether there is a file at all."""
         return self.path.exists()
+
+    def may_break(self, label: str) -> frozenset[str]:
+        """Return the tests that a patch may break, by their full names."""
+        promise = self.promises.get(label)
+        return frozenset(() if promise is None else promise.breaks)
 
 
 def load(queue: Queue) -> ProofFile:
@@ -123,9 +144,15 @@ def broken_promises(
             continue
         for test in promise.fixes:
             if test.partition(".")[0] in lanes and test not in change.fixed:
-                found.append(
-                    f"{patch.label}: does not fix {test}{_why(test, change, known, matrix)}"
-                )
+                why = _why(test, change, known, matrix)
+                found.append(f"{patch.label}: does not fix {test}{why}")
+        for test in promise.breaks:
+            if test.partition(".")[0] not in lanes:
+                continue
+            if test not in change.broke:
+                found.append(f"{patch.label}: does not break {test}, and says it would")
+            elif matrix.columns[-1].verdicts.get(test) is not Verdict.OK:
+                found.append(f"{patch.label}: breaks {test}, which nothing mends")
     return found
 
 

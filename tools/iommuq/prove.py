@@ -52,11 +52,13 @@ class Proof:
     """All steps of a queue.
 
     :ivar unproven: promises of patches that they do not keep, one line each.
+    :ivar accepted: steps and tests that they may break.
     """
 
     outcomes: tuple[Outcome, ...]
     matrix: Matrix
     unproven: tuple[str, ...] = ()
+    accepted: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def findings(self) -> list[str]:
@@ -74,7 +76,8 @@ class Proof:
                     found[f"{column.label}: {test}: {verdict.value}"] = None
         for change in self.matrix.changes:
             for test in change.broke:
-                found[f"{change.column.label} breaks {test}"] = None
+                if (change.column.label, test) not in self.accepted:
+                    found[f"{change.column.label} breaks {test}"] = None
         # A test that a patch breaks is named with that patch, and not once more.
         blamed = {test for change in self.matrix.changes for test in change.broke}
         last = self.matrix.columns[-1].verdicts
@@ -204,8 +207,14 @@ def conclude(
     if strict or promises.exists:
         names = [lane.name for lane in lanes]
         unproven = prooffile.broken_promises(promises, full, queue, names)
-    matrix = full if len(lanes) > 1 else build(_columns(outcomes, qualified=False))
-    return Proof(tuple(outcomes), matrix, tuple(unproven))
+    several = len(lanes) > 1
+    matrix = full if several else build(_columns(outcomes, qualified=False))
+    accepted = frozenset(
+        (label, test if several else test.partition(".")[2])
+        for label in promises.promises
+        for test in promises.may_break(label)
+    )
+    return Proof(tuple(outcomes), matrix, tuple(unproven), accepted)
 
 
 def _columns(outcomes: Sequence[Outcome], *, qualified: bool) -> list[Column]:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iommuq import basefile, bases, edittree, progress
+from iommuq.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.objects import Store
 from iommuq.patchqueue import find_step, load_queue
 from iommuq.workspace import DEFAULT_BASE
@@ -108,3 +111,125 @@ def open_target(against: str) -> Iterator[tuple[Target, str]]:
     other = bases.open_base(basefile.load_spec(against))
     with tempfile.TemporaryDirectory(prefix="iommuq-target-") as folder:
         yield TreeTarget(Store(other.git_dir, Path(folder)), other.commit), f"Linux {other.kernel}"
+
+
+def rebase_queue(
+    name: str,
+    onto: str,
+    into: Path | None,
+    *,
+    section: str | None,
+    baseline: bool,
+    action: str | None,
+) -> None:
+    """Carry a queue over to another base and print what became of each patch.
+
+    :param onto: the base that it goes to; *name* itself if its sources are newer now.
+    :param into: the work tree; the usual place if None.
+    :param section: of this section alone; None for all.
+    :param baseline: those that go back in time, too.
+    :param action: ``continue``, ``skip`` or ``abort`` what stopped; None to begin.
+    """
+    from iommuq import rebase
+    from iommuq.edit import attach
+
+    where = into or rebase.place(name, onto)
+    if action == "abort":
+        state = rebase.abort(where)
+        print(f"the rebase of {state.base} onto {state.onto} is forgotten; {where} is gone")
+        return
+    spec, other = basefile.load_spec(name), basefile.load_spec(onto)
+    queue = load_queue(spec.folder, name)
+    new = bases.open_base(other)
+    old = bases.open_base(spec) if onto != name else _as_seen(new)
+    if action is None:
+        if onto != name and load_queue(other.folder, onto).patches:
+            raise UserError(
+                f"{other.folder} has patches already", hint="`iommuq queue edit` changes them"
+            )
+        patches = rebase.wanted(queue, section, baseline=baseline or onto == name)
+        work = rebase.Rebase.begin(old, queue, new, where, patches)
+    else:
+        work = rebase.Rebase.resume(old, queue, new, where)
+        work.skip() if action == "skip" else work.take()
+    try:
+        work.run()
+    finally:
+        for each in work.state.done:
+            said = f" ({', '.join(map(progress.one_line, each.notes))})" if each.notes else ""
+            print(f"{each.how:<14} {progress.one_line(each.name)}{said}")
+    print(work.difference(), end="")
+    names = work.write(other.folder)
+    if work.finish(keep=into is not None):
+        attach(new, load_queue(other.folder, onto), where)
+        print(f"{where}: branch iommuq/{onto}")
+    print(f"{other.folder}: {len(names)} of {len(work.state.names)} patches")
+
+
+def _as_seen(base: bases.Base) -> bases.Base:
+    """Return a base as it was when its patches were last seen to fit.
+
+    :raises UserError: it is so still, or nobody knows what it was.
+    """
+    seen = base.spec.seen
+    name = base.spec.name
+    if seen is None or not seen.commit or seen.commit == base.commit:
+        raise UserError(
+            f"{name} is {base.version}, which its patches are for",
+            hint=f"`iommuq base fetch {name} --update` gets a newer one, if there is one",
+        )
+    with tempfile.TemporaryDirectory(prefix="iommuq-seen-") as folder:
+        if not Store(base.git_dir, Path(folder)).has(seen.commit):
+            raise UserError(
+                f"{name} {seen.version}, which its patches are for, is not in the cache;"
+                f" {base.version} is",
+                hint="add a base for the old version (snapshot.debian.org has them all)",
+            )
+    return replace(base, commit=seen.commit, version=seen.version)
+
+
+def check_queue(
+    name: str, only: str | None, names: Sequence[str], *, slow: bool, as_json: bool
+) -> int:
+    """Check the patches of a queue and print what was found.
+
+    :param only: the patch to check; all that are sent if None.
+    :param names: of the checks to make; none for all.
+    :param slow: those that build, too.
+    :return: the exit code: 1 if something failed or warned and nobody answered.
+    """
+    from iommuq.checks.model import Status
+    from iommuq.checks.runner import check_queue as check
+    from iommuq.report import checks as report
+    from iommuq.workspace import Workspace
+
+    workspace = Workspace.open(name)
+    label = None if only is None else find_step(workspace.queue, only)
+    reports = []
+    for each in check(workspace, label, names, slow=slow):
+        reports.append(each)
+        if not as_json and each.findings:
+            print("\n".join(report.as_lines(each)), flush=True)
+    print(report.as_json(reports) if as_json else f"\n{report.as_table(reports)}")
+    bad = any(each.status in (Status.FAIL, Status.WARN) for each in reports)
+    return EXIT_VERDICT if bad else EXIT_OK
+
+
+def check_mail(form: str, names: Sequence[str]) -> int:
+    """Check the mail on standard input and answer in the form that b4 wants.
+
+    :param form: ``json`` for review-*-check-cmd, ``lines`` for prep-perpatch-check-cmd.
+    :param names: of the checks to make; none for all that need no tree.
+    :return: the exit code: 0, as the verdict is in what was printed.
+    """
+    from iommuq.checks.runner import check_mail as check
+    from iommuq.mailform import is_letter
+    from iommuq.report import checks as report
+
+    data = sys.stdin.buffer.read()
+    reports = [] if is_letter(data) else check(data, names)
+    if form == "json":
+        print(report.as_b4(reports))
+    else:
+        print(report.as_b4_lines([each for each in reports if each.status != "skip"]), end="")
+    return EXIT_OK

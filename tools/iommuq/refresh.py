@@ -8,7 +8,6 @@ patch is told by its id, then by its subject, then by what ``git range-diff`` fi
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,14 @@ from pathlib import Path, PurePosixPath
 from iommuq import locks, naming
 from iommuq.dirs import state_dir
 from iommuq.edittree import EditTree, Note
-from iommuq.errors import InfraError, UserError
+from iommuq.errors import UserError
 from iommuq.mailwrite import Commit, Proof, format_mails, list_commits, same_words
 from iommuq.objects import Store
 from iommuq.patchqueue import BASELINE, Patch, Queue, load_queue
+from iommuq.queuewrite import SERIES, check, sums, write
 from iommuq.scratch import scratch
 from iommuq.seriesfile import rewrite
 
-_SERIES = "series"
 _PAIR = re.compile(r"\s*(\d+):\s+\S+\s+[=!]\s+(\d+):\s")
 # What `git commit --fixup` and `--squash` leave for a rebase to take away.
 _FIXUP = re.compile(r"(?:fixup|squash|amend)! ")
@@ -70,13 +69,6 @@ class Refreshed:
     def changed(self) -> bool:
         """Whether any file was written or removed."""
         return bool(self.dropped) or any(entry.action != "unchanged" for entry in self.entries)
-
-
-def sums(queue: Queue) -> dict[str, str]:
-    """Return the sha256 of each file of a queue, the series file included."""
-    found = {patch.name: patch.sha256 for patch in queue.patches}
-    found[_SERIES] = hashlib.sha256((queue.folder / _SERIES).read_bytes()).hexdigest()
-    return found
 
 
 def refresh(
@@ -174,7 +166,7 @@ class _Refresh:
         names = naming.assign(slots, section)
         self._check_order(names)
         files = {name: data for name, (_, data) in zip(names, mails, strict=True)}
-        text = (self._queue.folder / _SERIES).read_text(encoding="utf-8")
+        text = (self._queue.folder / SERIES).read_text(encoding="utf-8")
         called = {name: old.name for name, old in zip(names, olds, strict=True) if old}
         if list(called.items()) != [(patch.name, patch.name) for patch in self._queue.patches] or (
             len(names) != len(called)
@@ -185,10 +177,17 @@ class _Refresh:
             Entry(name, old.name if old else None, commit, bool(old and before[old.name] == data))
             for name, old, commit, (_, data) in zip(names, olds, self._commits, mails, strict=True)
         )
-        self._check(entries, files, text)
+        check(
+            self._proof,
+            self._queue.base,
+            {entry.name: entry.commit for entry in entries},
+            {entry.name for entry in entries if entry.kept},
+            files,
+            text,
+        )
         kept = {old.name for old in olds if old}
         gone = tuple(patch.name for patch in self._queue.patches if patch.name not in kept)
-        self._write(files, text, [name for name in before if name not in files])
+        write(self._queue.folder, files, text, [name for name in before if name not in files])
         return Refreshed(entries, gone)
 
     def _match(self) -> list[Patch | None]:
@@ -253,51 +252,3 @@ class _Refresh:
                     f"commit {commit.title} is of {BASELINE}/ and comes after {sent}",
                     hint=f"the patches of {BASELINE}/ come first",
                 )
-
-    def _check(self, entries: Sequence[Entry], files: Mapping[str, bytes], text: str) -> None:
-        """See that the new queue can be read, and says what the commits do."""
-        folder = self._store.folder / "queue"
-        for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-        folder.mkdir(exist_ok=True)
-        (folder / _SERIES).write_text(text, encoding="utf-8")
-        commits = {entry.name: entry.commit for entry in entries}
-        try:
-            queue = load_queue(folder, self._queue.base)
-        except UserError as error:
-            path, _, what = error.what.partition(":")
-            commit = commits.get(path.removeprefix(f"{folder}/"))
-            if commit is None:
-                raise
-            what = what.lstrip("0123456789: ")
-            raise UserError(f"commit {commit.title}: {what}", hint=error.hint) from error
-        kept = {entry.name for entry in entries if entry.kept}
-        for patch in queue.patches:
-            commit = commits[patch.name]
-            if patch.name in kept:
-                continue
-            if not (same_words(patch, commit) and self._proof.same_change(patch.diff, commit)):
-                raise UserError(
-                    f"commit {commit.title} does not survive being sent as a mail",
-                    hint="look for line ends of DOS, or for dashes or a diff in its message",
-                )
-
-    def _write(self, files: Mapping[str, bytes], text: str, gone: Sequence[str]) -> None:
-        """Write what differs.  What is new comes first, so that nothing is ever missing."""
-        folder = self._queue.folder
-        try:
-            for name, data in {**files, _SERIES: text.encode()}.items():
-                path = folder / name
-                if path.is_file() and path.read_bytes() == data:
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{path.name}.new")
-                temporary.write_bytes(data)
-                temporary.replace(path)
-            for name in gone:
-                (folder / name).unlink()
-                if not any((folder / name).parent.iterdir()):
-                    (folder / name).parent.rmdir()
-        except OSError as error:
-            raise InfraError(f"{error.filename or folder}: {error.strerror}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,39 +164,65 @@ def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    # What is there has the same name, so the same content, and may be somebody else's file.
+    if not Path(target).exists():
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
 
 
 def _clone(base: Base, commit: str, into: Path) -> None:
-    branch = f"refs/heads/iommuq/{base.spec.name}"
+    join_repo(into, f"iommuq/{base.spec.name}", base, [], commit)
+    _inside(into, "reset", "--quiet", "--hard")
+
+
+def join_repo(
+    into: Path, branch: str, base: Base, others: Sequence[Base], commit: str | None = None
+) -> None:
+    """Make a repository with the objects of bases, and no files yet.
+
+    :param branch: what to call the branch; the tag ``iommuq-base`` is where it starts.
+    :param base: where it starts.
+    :param others: further bases whose objects are wanted.
+    :param commit: where the branch is; at the base if None.
+    :raises InfraError: there is no room for it.
+    """
     git_dir = into / ".git"
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        _inside(into, "init", "--quiet", into)
+        shallow: set[str] = set()
+        for each in dict.fromkeys(one.git_dir for one in (base, *others)):
+            # As `git clone --local` does it; objects never change, and a fetch would
+            # pack them anew.
+            shutil.copytree(
+                each / "objects",
+                git_dir / "objects",
+                copy_function=_link_or_copy,
+                dirs_exist_ok=True,
+            )
+            with contextlib.suppress(FileNotFoundError):
+                # The base may be a commit that was fetched without its history.
+                shallow |= set((each / "shallow").read_text(encoding="ascii").splitlines(True))
+        if shallow:
+            (git_dir / "shallow").write_text("".join(sorted(shallow)), encoding="ascii")
+    except OSError as error:
+        raise InfraError(f"{into}: {error.strerror or error}") from error
+    start = commit or base.commit
+    refs = f"create refs/heads/{branch} {start}\ncreate refs/tags/iommuq-base {base.commit}\n"
+    _inside(into, "update-ref", "--stdin", stdin=refs)
+    _inside(into, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
-    def inside(*words: str | Path, stdin: str | None = None) -> Completed:
-        return git(
-            *words,
-            git_dir=git_dir,
-            cwd=into,
-            index=git_dir / "index",
-            stdin=stdin,
-            timeout=_LIMIT,
-            watched=True,
-        )
 
-    inside("init", "--quiet", into)
-    # As `git clone --local` does it; objects never change, and a fetch would pack them anew.
-    shutil.copytree(
-        base.git_dir / "objects",
-        git_dir / "objects",
-        copy_function=_link_or_copy,
-        dirs_exist_ok=True,
+def _inside(into: Path, *words: str | Path, stdin: str | None = None) -> Completed:
+    git_dir = into / ".git"
+    return git(
+        *words,
+        git_dir=git_dir,
+        cwd=into,
+        index=git_dir / "index",
+        stdin=stdin,
+        timeout=_LIMIT,
+        watched=True,
     )
-    with contextlib.suppress(FileNotFoundError):
-        # The base may be a commit that was fetched without its history.
-        shutil.copyfile(base.git_dir / "shallow", git_dir / "shallow")
-    refs = f"create {branch} {commit}\ncreate refs/tags/iommuq-base {base.commit}\n"
-    inside("update-ref", "--stdin", stdin=refs)
-    inside("symbolic-ref", "HEAD", branch)
-    inside("reset", "--quiet", "--hard")

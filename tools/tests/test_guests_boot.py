@@ -20,6 +20,7 @@ from iommuq import dirs
 from iommuq.errors import InfraError, ToolMissing
 from iommuq.guests import accel, boot, machine, qemu, uml
 from iommuq.guests.boot import GuestLost, GuestReport
+from iommuq.guests.channel import Transcript
 from iommuq.guests.initramfs import Initramfs, Suite
 
 HEAD = r"""#!/bin/sh
@@ -50,7 +51,12 @@ def bootable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boot:
     (tmp_path / "x.cpio").touch()
 
     def start(
-        script: str, *, suites: int = 1, boot_limit: float = 20.0, limit: float | None = None
+        script: str,
+        *,
+        suites: int = 1,
+        boot_limit: float = 20.0,
+        limit: float | None = None,
+        hopeless: Callable[[Transcript], str] | None = None,
     ) -> GuestReport:
         program.write_text(HEAD + script)
         program.chmod(0o755)
@@ -61,6 +67,7 @@ def bootable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boot:
             Initramfs(tmp_path / "x.cpio", asked),
             tmp_path / "log",
             limit=limit,
+            hopeless=hopeless,
         )
 
     qemu._version.cache_clear()
@@ -191,6 +198,16 @@ def test_a_hang_in_a_suite(bootable: Boot, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(GuestLost, match="did not end within 1 s, in suite0"):
         bootable(BOOT + "say 0 begin 1.0; sleep 60\n", limit=1.0)
     assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_guest_that_is_hopeless(bootable: Boot) -> None:
+    def hopeless(transcript: Transcript) -> str:
+        said = transcript.suites[-1].output if transcript.suites else []
+        return "hangs" if said == ["ok 1"] else ""
+
+    with pytest.raises(GuestLost, match="q35 hangs, in suite0") as caught:
+        bootable(BOOT + "say 0 begin 1.0; say '0 |ok 1'; sleep 60\n", hopeless=hopeless)
+    assert caught.value.report.suites[0].output == ("ok 1",)
 
 
 def test_a_guest_that_does_not_power_off(bootable: Boot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,3 +232,10 @@ def test_a_full_disk_is_told(files: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DiskFull, match="No space left"):
         build([], {})
     assert list((dirs.cache_dir() / "initramfs").iterdir()) == []
+
+
+def test_an_archive_may_come_before_it(files: Path) -> None:
+    before = cpio([Entry("kernel", stat.S_IFDIR | 0o755)])
+    plain = build([], {"/prog": files / "prog"})
+    made = build([], {"/prog": files / "prog"}, before=before)
+    assert made.path.read_bytes() == before + plain.path.read_bytes()

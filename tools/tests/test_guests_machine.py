@@ -125,3 +125,18 @@ def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
     (folder / "small.toml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 0"):
         machine.load("small")
+
+
+def test_one_thread_is_for_tcg_alone(folder: Path) -> None:
+    (folder / "small.toml").write_text(
+        GOOD.replace('accelerators = ["tcg"]', 'accelerators = ["kvm", "tcg"]\none_thread = true')
+    )
+    small = machine.load("small")
+
+    def accelerated(name: str) -> list[str]:
+        places = (Path("bzImage"), Path("x.cpio"), Path("channel"), Path("work"))
+        argv = qemu.argv(small, *places, name)
+        return [value for option, value in pairwise(argv) if option == "-accel"]
+
+    assert accelerated("tcg") == ["tcg,thread=single"]
+    assert accelerated("kvm") == ["kvm"]

@@ -12,7 +12,7 @@ from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.results import Result, Run, Status
 from iommuq.suites.kselftest import _Reader
 from iommuq.suites.kunit import SPLAT_CASE
-from iommuq.suites.programs import Suite, _reason, choose, load_suites
+from iommuq.suites.programs import Suite, _key, _reason, choose, load_suites
 
 OUTPUT = ("TAP version 13", "1..2", "ok 1 a.first", "not ok 2 a.second")
 GOOD = ("TAP version 13", "1..1", "ok 1 a.first")
@@ -156,3 +156,20 @@ def test_missing_package_is_no_verdict_on_the_tree() -> None:
 def test_missing_header_of_the_tree_is_a_verdict() -> None:
     said = "/src/x.c:5:10: fatal error: linux/iommufd.h: No such file or directory\nmake: ***\n"
     assert _reason(said, "x.c", Path("/src")) == said.splitlines()[0].removeprefix("/src/")
+
+
+def test_programs_depend_on_what_they_are_made_of(tmp_path: Path) -> None:
+    uapi = tmp_path / "include/uapi/linux/iommufd.h"
+    harness = tmp_path / "tools/testing/selftests/kselftest_harness.h"
+    core = tmp_path / "drivers/iommu/iommu.c"
+    for path in (uapi, harness, core):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    keys = [_key(tmp_path, "own")]
+    core.write_text("2")
+    assert _key(tmp_path, "own") == keys[0]
+    for path in (uapi, harness):
+        path.write_text("2")
+        keys.append(_key(tmp_path, "own"))
+    keys.append(_key(tmp_path, "other"))
+    assert len(set(keys)) == 4

@@ -112,6 +112,29 @@ def test_patch_without_a_promise(toy: Queue, store: Store) -> None:
     assert findings == ["0002: proof.toml does not say what proves it"]
 
 
+BREAKS = GOOD.replace(
+    'fixes = ["kunit.s.a"]', 'fixes = ["kunit.s.a"]\nbreaks = ["kunit.s.b"]\nbecause = "0002"'
+)
+
+
+@pytest.mark.parametrize(
+    ("runs", "findings"),
+    [
+        ("p f p", []),
+        ("p p p", ["0001: does not break kunit.s.b, and says it would"]),
+        ("p f f", ["0001: breaks kunit.s.b, which nothing mends"]),
+    ],
+)
+@pytest.mark.parametrize("names", [["kunit"], ["kunit", "selftest"]])
+def test_break_that_a_later_patch_mends(
+    toy: Queue, store: Store, names: list[str], runs: str, findings: list[str]
+) -> None:
+    promise(toy, BREAKS)
+    lanes = [lane(store, name, **{"s.a": "f p p", "s.b": runs}) for name in names[:1]]
+    lanes += [lane(store, name, **{"s.c": "p p p"}) for name in names[1:]]
+    assert proven(toy, lanes).findings == findings
+
+
 def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
     promise(toy, GOOD.replace("kunit.s.a", "selftest.s.a"))
     assert proven(toy, [lane(store, **{"s.a": "f p p"})]).findings == []
@@ -127,6 +150,8 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
         ("[[patch]]\nname='0001'\nreason='x'\nfixes=['a.b']", "wants either fixes or a reason"),
         ("[[patch]]\nname='0001'\nfixes=['a.*']", "'a.*' is not <suite>.<test>"),
         ("[[patch]]\nname='0001'\nfixes=['a.b','a.b']", "names a test twice"),
+        ("[[patch]]\nname='0001'\nfixes=['a.b']\nbreaks=['a.c']", "wants breaks with because"),
+        ("[[patch]]\nname='0001'\nreason='x'\nbecause='y'", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: is not a key that it may have"),
         ("[[patch]]\nreason='x'", "name: is missing"),
         ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is there twice"),

@@ -85,3 +85,58 @@ def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
     from iommuq.queuecommands import show_upstream
 
     show_upstream(base, against, patch, as_json=as_json)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE)
+@click.option("--onto", required=True, metavar="NEW", help="The base to carry the queue over to.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Make the work tree here, and keep it.",
+)
+@click.option("--section", metavar="NAME", help="Only the patches of this section.")
+@click.option("--baseline", is_flag=True, help="Those that go back in time, too.")
+@click.option("--continue", "action", flag_value="continue", help="Take what was mended.")
+@click.option("--skip", "action", flag_value="skip", help="Leave out the patch that conflicts.")
+@click.option("--abort", "action", flag_value="abort", help="Forget it all.")
+def rebase(
+    base: str,
+    onto: str,
+    into: Path | None,
+    section: str | None,
+    baseline: bool,
+    action: str | None,
+) -> None:
+    """Carry the queue of BASE over to another kernel with three-way merges."""
+    from iommuq.queuecommands import rebase_queue
+
+    rebase_queue(base, onto, into, section=section, baseline=baseline, action=action)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE)
+@click.option("--patch", metavar="PATCH", help="Only this patch.")
+@click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
+@click.option("--quick", is_flag=True, help="None of those that build.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_json: bool) -> int:
+    """Check the patches of BASE as reviewers do: message, style, new warnings."""
+    from iommuq.queuecommands import check_queue
+
+    return check_queue(base, patch, names, slow=not quick, as_json=as_json)
+
+
+@queue.command("check-mail")
+@click.option(
+    "--form",
+    type=click.Choice(["json", "lines"]),
+    default="json",
+    help="json: for b4.review-*-check-cmd; lines: for b4.prep-perpatch-check-cmd.",
+)
+@click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
+def check_mail_(form: str, names: tuple[str, ...]) -> int:
+    """Check the patch mail on standard input, for b4."""
+    from iommuq.queuecommands import check_mail
+
+    return check_mail(form, names)

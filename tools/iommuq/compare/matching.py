@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from iommuq.compare.likeness import Likeness, Names, compare
 from iommuq.compare.statements import Statement
-from iommuq.compare.view import Scale, View, words, write_out
+from iommuq.compare.view import Scale, View, is_word, words, write_out
 from iommuq.unidiff import Hunk
 
 #: Alike enough for one statement to stand for another.
@@ -74,9 +74,11 @@ class FileMatch:
         # By word and by text, so that not all need be compared with all.
         self._by_word: dict[str, list[int]] = {}
         self._by_text: dict[tuple[str, ...], list[int]] = {}
+        self._by_names: dict[tuple[str, ...], list[int]] = {}
         for number in self._novel:
             tokens = self.target.statements[number].tokens
             self._by_text.setdefault(tokens, []).append(number)
+            self._by_names.setdefault(_names(tokens), []).append(number)
             for word in words(tokens):
                 self._by_word.setdefault(word, []).append(number)
         self._became: dict[str, frozenset[str]] = {}
@@ -220,6 +222,8 @@ class FileMatch:
         """Return the numbers of the statements that are worth a comparison."""
         called = tuple(map(self._names.get, tokens))
         found = {*self._by_text.get(tokens, ()), *self._by_text.get(called, ())}
+        # `if (ret)` has no word that tells, and still `if (!ret)` is its contrary.
+        found.update(self._by_names.get(_names(tokens), ()))
         for word in words(tokens) | words(called):
             found.update(self._by_word.get(word, ()))
         return sorted(found - self._used)
@@ -308,3 +312,7 @@ def place(view: View, block: Sequence[bytes], near: int) -> int:
 
 def touches(each: Statement, lines: set[int]) -> bool:
     return any(line in lines for line in range(each.first, each.last + 1))
+
+
+def _names(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(filter(is_word, tokens)))

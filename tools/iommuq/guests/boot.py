@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,7 @@ def boot(
     log: Path,
     *,
     limit: float | None = None,
+    hopeless: Callable[[Transcript], str] | None = None,
 ) -> GuestReport:
     """Boot, run the suites of the initramfs, and power off.
 
@@ -116,6 +117,8 @@ def boot(
     :param log: gets the command and the console.
     :param limit: seconds for all of it; by default as long as the machine's and
         the suites' own limits need.
+    :param hopeless: asked several times a second, from another thread, whether there is
+        any use in waiting: why not, or nothing.
     :raises GuestLost: whatever ended without a whole report.
     :raises InfraError: it could not be started.
     """
@@ -136,11 +139,11 @@ def boot(
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
             argv = qemu.argv(machine, kernel, initramfs.path, fifo, work, accelerator)
-            keeper = _Keeper(machine, qemu.pid_file(work))
+            keeper = _Keeper(machine, qemu.pid_file(work), hopeless)
         else:
             environment = uml.environment()
             argv = uml.argv(machine, kernel, initramfs.path, fifo, work)
-            keeper = _Keeper(machine, uml.pid_file(work))
+            keeper = _Keeper(machine, uml.pid_file(work), hopeless)
         reason = ""
         with Channel(fifo, keeper.tick) as channel:
             try:
@@ -183,22 +186,31 @@ def _remove_stale() -> None:
 
 
 class _Keeper:
-    """Ends a guest that does not get to its first suite, or not to its end.
+    """Ends a guest that does not get to its first suite, or to its end, or is hopeless.
 
     :ivar reason: why it did; empty if it did not.
     """
 
-    def __init__(self, machine: Machine, pid_file: Path) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        pid_file: Path,
+        hopeless: Callable[[Transcript], str] | None,
+    ) -> None:
         self.start = time.monotonic()
         self.reason = ""
         self._limit = machine.boot_limit
         self._pid_file = pid_file
+        self._hopeless = hopeless
 
     def tick(self, transcript: Transcript) -> None:
         """Look at how far the guest is."""
         now = time.monotonic()
         if transcript.began is None and now > self.start + self._limit:
             self.reason = f"did not get to its first suite within {self._limit:g} s"
+            self._kill()
+        elif self._hopeless is not None and (reason := self._hopeless(transcript)):
+            self.reason = reason
             self._kill()
         elif transcript.ended is not None and now > transcript.ended + END_LIMIT:
             self._kill()

@@ -107,6 +107,7 @@ def build(
     *,
     modules: Sequence[str] = (),
     init: Path | None = None,
+    before: bytes = b"",
 ) -> Initramfs:
     """Make an initramfs, or find it in the cache.
 
@@ -115,6 +116,7 @@ def build(
         among them must be static.
     :param modules: those of *files* that are kernel modules to load, in this order.
     :param init: by default ``selftests/init``.
+    :param before: an archive that the kernel looks into before it unpacks this one.
     :raises ToolMissing: there is no static busybox.
     :raises InfraError: a file cannot be read, a program is not static, or the cache
         cannot be written.
@@ -155,7 +157,7 @@ def build(
             raise UserError(f"module {path} is not in the initramfs")
     if modules:
         put("iommuq/modules", "".join(f"{path}\n" for path in modules).encode(), 0o644)
-    return Initramfs(_publish(cpio(entries.values())), tuple(suites))
+    return Initramfs(_publish(before + cpio(entries.values())), tuple(suites))
 
 
 def cpio(entries: Iterable[Entry]) -> bytes:

@@ -25,6 +25,8 @@ class Qemu(Table):
     :ivar devices: one ``-device`` each.
     :ivar firmware: for ``-bios``; empty for QEMU's own.
     :ivar accelerators: those it works with, the preferred one first.
+    :ivar one_thread: TCG runs all processors in one thread.  With a thread each, a kernel
+        that patches its own code may be seen half patched (int3) by another processor.
     :ivar minimum: the oldest QEMU that will do, like ``7.2``; empty for any.
     """
 
@@ -32,6 +34,7 @@ class Qemu(Table):
     devices: tuple[str, ...] = ()
     firmware: str = ""
     accelerators: tuple[str, ...] = tuple(CPUS)
+    one_thread: bool = False
     minimum: str = ""
 
     def __post_init__(self) -> None:

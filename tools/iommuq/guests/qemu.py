@@ -12,7 +12,7 @@ from pathlib import Path
 from iommuq.errors import CommandTimeout, InfraError, ToolMissing
 from iommuq.guests import accel
 from iommuq.guests.channel import NAME
-from iommuq.guests.machine import CPUS, Machine
+from iommuq.guests.machine import CPUS, Machine, Qemu
 from iommuq.run import run
 
 PROGRAM = accel.QEMU
@@ -44,12 +44,10 @@ def check_version(machine: Machine) -> None:
     :raises InfraError: it is too old, or does not say how old it is.
     """
     assert machine.qemu is not None
-    path = shutil.which(PROGRAM)
-    if path is None:
-        raise ToolMissing(f"{PROGRAM} is not installed", hint="`iommuq doctor` names the package")
+    path = _path()
     if not machine.qemu.minimum:
         return
-    version = _version(path)
+    version, _ = _version(path)
     if _numbers(version) < _numbers(machine.qemu.minimum):
         raise InfraError(
             f"QEMU {version} is too old, machine {machine.name} needs {machine.qemu.minimum}",
@@ -57,16 +55,33 @@ def check_version(machine: Machine) -> None:
         )
 
 
+def full_version() -> str:
+    """Return all that QEMU says of its version, for what depends on it.
+
+    :raises ToolMissing: QEMU is not installed.
+    :raises InfraError: it does not say.
+    """
+    return _version(_path())[1]
+
+
+def _path() -> str:
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise ToolMissing(f"{PROGRAM} is not installed", hint="`iommuq doctor` names the package")
+    return path
+
+
 @cache
-def _version(path: str) -> str:
+def _version(path: str) -> tuple[str, str]:
+    """Return the version, in short and with what the distribution adds."""
     try:
         done = run([path, "--version"], cwd=Path("/"), timeout=_VERSION_LIMIT, check=False)
     except CommandTimeout as error:
         raise InfraError(error.what, hint=error.hint) from error
-    match = re.search(r"version (\d+\.\d+)", done.output)
+    match = re.search(r"version (\d+\.\d+).*", done.output)
     if done.returncode != 0 or match is None:
         raise InfraError(f"{path} --version does not tell its version", hint="is it QEMU?")
-    return match[1]
+    return match[1], match[0]
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -94,7 +109,7 @@ def argv(
         # Nothing that the user's or the distribution's configuration adds.
         *("-nodefaults", "-no-user-config"),
         *("-machine", machine.qemu.machine),
-        *("-accel", accelerator),
+        *("-accel", _accelerator(machine.qemu, accelerator)),
         # "host" is KVM's alone. TCG's "max" has what a kernel for x86-64-v3 asks for, and
         # RDRAND, without which a guest waits for entropy.
         *("-cpu", CPUS[accelerator]),
@@ -118,6 +133,11 @@ def argv(
         *("-initrd", _escaped(initramfs)),
         *("-append", " ".join(map(_quoted, arguments))),
     ]
+
+
+def _accelerator(options: Qemu, accelerator: str) -> str:
+    single = options.one_thread and accelerator == "tcg"
+    return f"{accelerator},thread=single" if single else accelerator
 
 
 def pid_file(work: Path) -> Path:

@@ -8,14 +8,18 @@ a file that says why, and the others are built.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq import progress, tables, toolchain
 from iommuq.build import Addition
+from iommuq.dirs import cache_dir
 from iommuq.errors import CommandFailed, ToolMissing, UserError
 from iommuq.providers.job import Table, require
 from iommuq.run import run, tail
@@ -27,6 +31,21 @@ REASON = ".failed"
 #: Part of the key; to be raised when the same sources would give other programs.
 _GENERATION = "3"
 _LIMIT = 600.0
+#: What of a tree the programs are made of: files and folders.
+_INPUTS = (
+    KERNEL,
+    "tools/testing/selftests/kselftest",
+    "tools/testing/selftests/kselftest.h",
+    "tools/testing/selftests/kselftest_harness.h",
+    "tools/testing/selftests/lib.mk",
+    "tools/include",
+    "tools/arch/x86/include",
+    "include/uapi",
+    "arch/x86/include/uapi",
+    "drivers/iommu/iommufd/iommufd_test.h",
+    "scripts/headers_install.sh",
+    "Makefile",
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +104,44 @@ def addition(root: Path) -> Addition:
     texts = {path.name: path.read_text("utf-8") for path in own}
 
     def make(source: Path, objects: Path, into: Path, log: Path) -> None:
-        with progress.step("Building the selftests", log=log):
-            headers = _headers(source, objects, log)
-            _kernel_programs(source, objects, headers, into, log)
-            _own_programs(source, texts, headers, into, log)
+        kept = cache_dir() / "programs" / _key(source, key)
+        if not kept.is_dir():
+            with progress.step("Building the selftests", log=log):
+                headers = _headers(source, objects, log)
+                _kernel_programs(source, objects, headers, into, log)
+                _own_programs(source, texts, headers, into, log)
+            _keep(into, kept)
+            return
+        kept.touch()
+        shutil.copytree(kept, into, dirs_exist_ok=True)
 
     return Addition(key, make)
+
+
+def _key(source: Path, own: str) -> str:
+    """Hash all of a tree that the programs are made of: few patches touch any of it."""
+    files = [path for path in _INPUTS if (source / path).is_file()]
+    for folder in _INPUTS:
+        for where, _, names in os.walk(source / folder):
+            files += [str(Path(where, name).relative_to(source)) for name in names]
+    words = [own, toolchain.identity()]
+    for path in sorted(files):
+        file = source / path
+        content = str(file.readlink()).encode() if file.is_symlink() else file.read_bytes()
+        words += [path, hashlib.sha256(content).hexdigest()]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def _keep(made: Path, kept: Path) -> None:
+    """Keep what was made for the next image, whole or not at all."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=kept.parent))
+    try:
+        shutil.copytree(made, temporary, dirs_exist_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.rename(kept)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _headers(source: Path, objects: Path, log: Path) -> Path:

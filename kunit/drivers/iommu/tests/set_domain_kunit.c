@@ -250,6 +250,22 @@ static void deferred_ends_with_other_domain(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 }
 
+/* Rule: so does one that cannot be attached; the next attach is a real one. */
+static void deferred_ends_though_attach_fails(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mdev->defer = true;
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	mdev->fail_domain = &ctx->blocked;
+	mdev->fail_ret = -EIO;
+	KUNIT_EXPECT_EQ(test, -EIO, mock_set_device(mdev, &ctx->blocked, 0));
+	KUNIT_EXPECT_EQ(test, 0,
+			mock_set_device(mdev, ctx->group->default_domain, 0));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+
 /* Rule: a refusal leaves even the deferral as it was. */
 static void deferred_direct_refused(struct kunit *test)
 {
@@ -709,6 +725,7 @@ static struct kunit_case iommu_set_domain_cases[] = {
 	KUNIT_CASE(paging_allowed_direct),
 	KUNIT_CASE(deferred_default_domain_not_attached),
 	KUNIT_CASE(deferred_ends_with_other_domain),
+	KUNIT_CASE(deferred_ends_though_attach_fails),
 	KUNIT_CASE(deferred_direct_refused),
 	KUNIT_CASE(group_moves_every_device),
 	KUNIT_CASE(group_same_domain_is_no_attach),

@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Do the steps of a script, and say what came of each: the part of a firmware
+ * scenario that runs in the guest.
+ *
+ *   steps SCRIPT [SECONDS]
+ *
+ * A line of the script is one step, its words separated by tabs; devices are PCI
+ * addresses like 0000:00:05.0, numbers hexadecimal. For each step, counted from 0,
+ * one line is written: "step NUMBER WORD [MORE]". WORD is ok, the name of an error
+ * such as EINVAL, or what the step asked for. Nothing is judged here.
+ *
+ * The steps are done by a child, so that one which never returns, or kills its
+ * process, can be told of by the parent: WORD is then HANG or DIED, and the script
+ * is over.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "steps.h"
+
+#define MAX_WORDS 4
+#define DEFAULT_LIMIT 15
+/* How long a device may take to appear after a rescan: 50 times 0.1 s */
+#define APPEAR_TRIES 50
+
+static int number;
+static int kmsg = -1;
+
+void say(const char *word, const char *format, ...)
+{
+	char more[300];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(more, sizeof(more), format, args);
+	va_end(args);
+	dprintf(STDOUT_FILENO, "step %d %s%s%s\n", number, word, *more ? " " : "", more);
+}
+
+void say_word(const char *word)
+{
+	say(word, "%s", "");
+}
+
+void say_error(int error, const char *where)
+{
+	const char *name = strerrorname_np(-error);
+
+	if (!error)
+		say("ok", "%s", where);
+	else if (name)
+		say(name, "%s", where);
+	else
+		say("ERROR", "%d, %s", error, where);
+}
+
+int read_text(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length;
+	int error;
+
+	if (fd == -1)
+		return -errno;
+	length = read(fd, text, size - 1);
+	error = errno;
+	close(fd);
+	if (length < 0)
+		return -error;
+	text[length] = 0;
+	while (length > 0 && isspace((unsigned char)text[length - 1]))
+		text[--length] = 0;
+	return 0;
+}
+
+int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int ret = 0;
+
+	if (fd == -1)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static int device_file(char *path, const char *device, const char *name)
+{
+	return snprintf(path, PATH_MAX, DEVICES "/%s/%s", device, name);
+}
+
+/* The last part of what a symbolic link of the device points to */
+static int read_link(const char *device, const char *name, char *target, size_t size)
+{
+	char path[PATH_MAX], text[PATH_MAX];
+	ssize_t length;
+
+	device_file(path, device, name);
+	length = readlink(path, text, sizeof(text) - 1);
+	if (length < 0)
+		return -errno;
+	text[length] = 0;
+	name = strrchr(text, '/');
+	snprintf(target, size, "%.*s", (int)size - 1, name ? name + 1 : text);
+	return 0;
+}
+
+int group_of(const char *device)
+{
+	char text[64];
+	int ret = read_link(device, "iommu_group", text, sizeof(text));
+
+	return ret ? ret : atoi(text);
+}
+
+static int is_there(const char *device)
+{
+	char path[PATH_MAX];
+
+	device_file(path, device, "vendor");
+	return access(path, F_OK) == 0;
+}
+
+static int unbind_driver(const char *device)
+{
+	char path[PATH_MAX];
+	int ret;
+
+	device_file(path, device, "driver_override");
+	write_text(path, "\n");
+	device_file(path, device, "driver/unbind");
+	ret = write_text(path, device);
+	return ret == -ENOENT ? 0 : ret;
+}
+
+/* Ports and bridges keep their drivers: those do no DMA, and what is below needs them. */
+static int is_bridge(const char *device)
+{
+	char path[PATH_MAX], class[32];
+
+	device_file(path, device, "class");
+	return !read_text(path, class, sizeof(class)) && !strncmp(class, "0x0604", 6);
+}
+
+/* A device of the machine: it must be there, and then nobody has it. */
+static void do_device(char **words)
+{
+	char path[PATH_MAX], vendor[32], model[32], seen[64] = "";
+
+	for (int i = 0; i < APPEAR_TRIES && !is_there(words[1]); i++) {
+		if (!i)
+			write_text("/sys/bus/pci/rescan", "1");
+		usleep(100 * 1000);
+	}
+	device_file(path, words[1], "vendor");
+	if (read_text(path, vendor, sizeof(vendor))) {
+		say("MISSING", "there is nothing at %s", words[1]);
+		return;
+	}
+	dma_remember(words[1]);
+	device_file(path, words[1], "device");
+	if (!read_text(path, model, sizeof(model)) && strlen(vendor) > 2 && strlen(model) > 2)
+		snprintf(seen, sizeof(seen), "%.20s:%.20s", vendor + 2, model + 2);
+	if (strcmp(words[2], "-") && strcmp(seen, words[2]))
+		say("MISSING", "%s is at %s", seen, words[1]);
+	else
+		say_error(is_bridge(words[1]) ? 0 : unbind_driver(words[1]), seen);
+}
+
+static void do_bind(char **words)
+{
+	char path[PATH_MAX], now[64] = "none";
+	int ret;
+
+	ret = unbind_driver(words[1]);
+	if (!ret) {
+		device_file(path, words[1], "driver_override");
+		ret = write_text(path, words[2]);
+	}
+	if (!ret)
+		ret = write_text("/sys/bus/pci/drivers_probe", words[1]);
+	if (ret) {
+		say_error(ret, "sysfs");
+		return;
+	}
+	read_link(words[1], "driver", now, sizeof(now));
+	say(strcmp(now, words[2]) ? "UNBOUND" : "ok", "its driver is %s", now);
+}
+
+static void do_unbind(char **words)
+{
+	say_error(unbind_driver(words[1]), "");
+}
+
+static void do_driver(char **words)
+{
+	char now[64] = "none";
+
+	read_link(words[1], "driver", now, sizeof(now));
+	say_word(now);
+}
+
+static void do_claim(char **words)
+{
+	claim(words[1], words[2], 1);
+}
+
+static void do_own(char **words)
+{
+	claim(words[1], words[2], 0);
+}
+
+static void do_release(char **words)
+{
+	release(words[1]);
+}
+
+static void do_map(char **words)
+{
+	map(words[1], strtoull(words[2], NULL, 16), strtoull(words[3], NULL, 16));
+}
+
+static void do_dma(char **words)
+{
+	dma(words[1], strtoull(words[2], NULL, 16), NULL);
+}
+
+static void do_dma_mapped(char **words)
+{
+	dma_mapped(words[1], strtoull(words[2], NULL, 16));
+}
+
+static void do_remove(char **words)
+{
+	char path[PATH_MAX];
+
+	device_file(path, words[1], "remove");
+	say_error(write_text(path, "1"), "");
+}
+
+static void do_rescan(char **words)
+{
+	(void)words;
+	say_error(write_text("/sys/bus/pci/rescan", "1"), "");
+}
+
+static void do_reset(char **words)
+{
+	char path[PATH_MAX];
+
+	device_file(path, words[1], "reset");
+	say_error(write_text(path, "1"), "");
+}
+
+static void do_present(char **words)
+{
+	say_word(is_there(words[1]) ? "yes" : "no");
+}
+
+static int group_file(char *path, const char *device, const char *name)
+{
+	int group = group_of(device);
+
+	if (group < 0) {
+		say_error(group, "it has no IOMMU group");
+		return -1;
+	}
+	snprintf(path, PATH_MAX, "/sys/kernel/iommu_groups/%d/%s", group, name);
+	return 0;
+}
+
+static void do_type(char **words)
+{
+	char path[PATH_MAX], text[64];
+	int ret;
+
+	if (group_file(path, words[1], "type"))
+		return;
+	ret = read_text(path, text, sizeof(text));
+	if (ret)
+		say_error(ret, "type");
+	else
+		say_word(text);
+}
+
+static void do_set_type(char **words)
+{
+	char path[PATH_MAX];
+
+	if (!group_file(path, words[1], "type"))
+		say_error(write_text(path, words[2]), "type");
+}
+
+/* The kind of the reserved region that begins at an address */
+static void do_region(char **words)
+{
+	unsigned long long wanted = strtoull(words[2], NULL, 16), start, end;
+	char path[PATH_MAX], text[4096], kind[64];
+	char *line, *rest;
+	int ret;
+
+	if (group_file(path, words[1], "reserved_regions"))
+		return;
+	ret = read_text(path, text, sizeof(text));
+	if (ret) {
+		say_error(ret, "reserved_regions");
+		return;
+	}
+	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		if (sscanf(line, "%llx %llx %63s", &start, &end, kind) == 3 && start == wanted) {
+			say(kind, "0x%llx to 0x%llx", start, end);
+			return;
+		}
+	}
+	say_word("none");
+}
+
+static void do_together(char **words)
+{
+	int one = group_of(words[1]), other = group_of(words[2]);
+
+	say(one >= 0 && one == other ? "yes" : "no", "groups %d and %d", one, other);
+}
+
+/* Read what there is of the kernel's log; what does not fit is left out. */
+static size_t drain(int fd, char *log, size_t length, size_t size)
+{
+	char record[8192], *text;
+	ssize_t n;
+
+	for (;;) {
+		n = read(fd, record, sizeof(record) - 1);
+		/* Overwritten before it was read: go on with the next. */
+		if (n < 0 && (errno == EPIPE || errno == EINTR))
+			continue;
+		if (n <= 0)
+			return length;
+		record[n] = 0;
+		text = strchr(record, ';');
+		/* What init copies there of our own output is no message of the kernel. */
+		if (!text || !strncmp(text + 1, "iommuq: ", 8))
+			continue;
+		n = strlen(text);
+		if (length + n < size) {
+			memcpy(log + length, text, n + 1);
+			length += n;
+		}
+	}
+}
+
+static char since_listen[1 << 20];
+static size_t since_length;
+
+/* From here on, messages are new. */
+static int listen_log(void)
+{
+	since_length = 0;
+	since_listen[0] = 0;
+	if (kmsg == -1)
+		kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return kmsg == -1 || lseek(kmsg, 0, SEEK_END) < 0 ? -errno : 0;
+}
+
+static void do_listen(char **words)
+{
+	(void)words;
+	say_error(listen_log(), "/dev/kmsg");
+}
+
+static void do_message(char **words)
+{
+	if (kmsg == -1) {
+		say_error(-ENOENT, "/dev/kmsg");
+		return;
+	}
+	since_length = drain(kmsg, since_listen, since_length, sizeof(since_listen));
+	say_word(strstr(since_listen, words[1]) ? "present" : "absent");
+}
+
+static void do_boot_message(char **words)
+{
+	static char log[1 << 20];
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd == -1) {
+		say_error(-errno, "/dev/kmsg");
+		return;
+	}
+	log[0] = 0;
+	drain(fd, log, 0, sizeof(log));
+	close(fd);
+	say_word(strstr(log, words[1]) ? "present" : "absent");
+}
+
+/* The firmware's table as the kernel has it: hexadecimal, on lines of their own */
+static void do_table(char **words)
+{
+	char path[PATH_MAX];
+	unsigned char data[64];
+	ssize_t length;
+	size_t total = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/firmware/acpi/tables/%s", words[1]);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd == -1) {
+		say_error(-errno, path);
+		return;
+	}
+	while ((length = read(fd, data, sizeof(data))) > 0) {
+		dprintf(STDOUT_FILENO, "bytes %d ", number);
+		for (ssize_t i = 0; i < length; i++)
+			dprintf(STDOUT_FILENO, "%02x", data[i]);
+		dprintf(STDOUT_FILENO, "\n");
+		total += length;
+	}
+	close(fd);
+	say("ok", "%zu bytes", total);
+}
+
+/* Whether a file is there; what a kernel lacks shows by that */
+static void do_exists(char **words)
+{
+	say(access(words[1], F_OK) ? "no" : "yes", "%s", words[1]);
+}
+
+static const struct {
+	const char *name;
+	int words;
+	void (*run)(char **words);
+} kinds[] = {
+	{ "device", 2, do_device },
+	{ "bind", 2, do_bind },
+	{ "unbind", 1, do_unbind },
+	{ "driver", 1, do_driver },
+	{ "claim", 2, do_claim },
+	{ "own", 2, do_own },
+	{ "release", 1, do_release },
+	{ "map", 3, do_map },
+	{ "dma", 2, do_dma },
+	{ "dma-mapped", 2, do_dma_mapped },
+	{ "remove", 1, do_remove },
+	{ "rescan", 0, do_rescan },
+	{ "reset", 1, do_reset },
+	{ "present", 1, do_present },
+	{ "type", 1, do_type },
+	{ "set-type", 2, do_set_type },
+	{ "region", 2, do_region },
+	{ "together", 2, do_together },
+	{ "message", 1, do_message },
+	{ "boot-message", 1, do_boot_message },
+	{ "listen", 0, do_listen },
+	{ "table", 1, do_table },
+	{ "exists", 1, do_exists },
+};
+
+static void do_line(char *line)
+{
+	char *words[MAX_WORDS + 1] = { NULL };
+	int count = 0;
+
+	for (char *word = strtok(line, "\t"); word && count <= MAX_WORDS; word = strtok(NULL, "\t"))
+		words[count++] = word;
+	for (size_t i = 0; count && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (!strcmp(kinds[i].name, words[0])) {
+			if (kinds[i].words == count - 1)
+				kinds[i].run(words);
+			else
+				say("MALFORMED", "%s takes %d words", words[0], kinds[i].words);
+			return;
+		}
+	}
+	say("MALFORMED", "there is no such step");
+}
+
+static int do_script(FILE *script)
+{
+	char line[1024];
+
+	listen_log();
+	for (number = 0; fgets(line, sizeof(line), script); number++) {
+		line[strcspn(line, "\n")] = 0;
+		do_line(line);
+	}
+	return 0;
+}
+
+/* Copy what the child says; return the number of the step that it is at. */
+static int copy(int fd, int limit, int *expired)
+{
+	struct pollfd poller = { .fd = fd, .events = POLLIN };
+	char data[4096];
+	ssize_t length;
+	int at = 0, at_start = 1;
+
+	*expired = 0;
+	for (;;) {
+		int ready = poll(&poller, 1, limit * 1000);
+
+		if (ready < 0 && errno == EINTR)
+			continue;
+		if (ready <= 0) {
+			*expired = 1;
+			return at;
+		}
+		length = read(fd, data, sizeof(data));
+		if (length <= 0)
+			return at;
+		for (ssize_t i = 0; i < length; i++) {
+			/* Each step ends with a line that begins with an s. */
+			if (at_start && data[i] == 's')
+				at++;
+			at_start = data[i] == '\n';
+		}
+		for (ssize_t done = 0; done < length;) {
+			ssize_t n = write(STDOUT_FILENO, data + done, length - done);
+
+			if (n <= 0)
+				return at;
+			done += n;
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	int limit = argc > 2 ? atoi(argv[2]) : DEFAULT_LIMIT;
+	int pipes[2], expired, status;
+	FILE *script;
+	pid_t child;
+
+	script = argc > 1 ? fopen(argv[1], "re") : NULL;
+	if (!script || limit <= 0 || pipe2(pipes, O_CLOEXEC)) {
+		fprintf(stderr, "usage: steps SCRIPT [SECONDS]\n");
+		return 2;
+	}
+	child = fork();
+	if (child == -1) {
+		perror("fork");
+		return 2;
+	}
+	if (!child) {
+		/* Our own standard output stays with the parent: a child that hangs
+		 * in the kernel would keep it open. */
+		dup2(pipes[1], STDOUT_FILENO);
+		dup2(pipes[1], STDERR_FILENO);
+		_exit(do_script(script));
+	}
+	close(pipes[1]);
+	number = copy(pipes[0], limit, &expired);
+	if (expired) {
+		say("HANG", "no answer within %d s", limit);
+		kill(child, SIGKILL);
+		return 1;
+	}
+	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status)) {
+		say("DIED", "%s", strsignal(WTERMSIG(status)));
+		return 1;
+	}
+	puts("end");
+	return 0;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the parts of the program share; steps.c says what it does. */
+#ifndef STEPS_H
+#define STEPS_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#define DEVICES "/sys/bus/pci/devices"
+
+/*
+ * How a step ends: with one word, and perhaps more for people. Negative error
+ * numbers become the word EINVAL and the like, 0 becomes ok.
+ */
+void say(const char *word, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void say_word(const char *word);
+void say_error(int error, const char *where);
+
+/* A file of sysfs: 0 or a negative error number; the text has no newline. */
+int read_text(const char *path, char *text, size_t size);
+int write_text(const char *path, const char *text);
+
+/* The number of a device's IOMMU group, or a negative error number */
+int group_of(const char *device);
+
+/* edu.c: whether the device's DMA engine can write to memory */
+void dma(const char *device, uint64_t address, volatile uint32_t *memory);
+void dma_remember(const char *device);
+
+/* claim.c: devices as userspace owns them */
+void claim(const char *how, const char *device, int whole);
+void release(const char *device);
+void map(const char *device, uint64_t iova, uint64_t size);
+void dma_mapped(const char *device, uint64_t iova);
+
+#endif

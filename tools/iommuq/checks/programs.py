@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Checks that are programs of the kernel tree or of the system: ``data/checks.toml``."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
+from iommuq.checks.tables import Program, load_programs
+from iommuq.progress import one_line
+from iommuq.run import describe_status, run
+
+#: Seconds for one run of one program.
+_LIMIT = 300.0
+_PLACE = re.compile(r":\d+(?=:)")
+# An interpreter that cannot start the program says so in its own words.
+_BROKEN = re.compile(r"No such file or directory|Can't locate|SyntaxError|ModuleNotFoundError")
+
+
+def run_program(program: Program, subject: Subject) -> list[Finding]:
+    """Run a program on a patch, or on every file that it changes.
+
+    What it says of a file, and said of it before the patch, is not the patch's.
+
+    :raises Skipped: it needs a tree and there is none, or it cannot run.
+    """
+    if not program.each:
+        folder = subject.patch.path.parent
+        if program.files:
+            folder = subject.need_tree().extract(*program.files)
+        return _run(program, subject, folder, "")
+    tree = subject.need_tree()
+    found: list[Finding] = []
+    for path in (c.path for c in subject.changes if re.search(program.each, c.path)):
+        if tree.store.read_file(tree.after, path) is None:
+            continue
+        known: set[str] = set()
+        if tree.store.read_file(tree.before, path) is not None:
+            folder = tree.extract(*(program.files or ()), path, before=True)
+            known = {_PLACE.sub("", each.text) for each in _run(program, subject, folder, path)}
+        folder = tree.extract(*(program.files or ()), path)
+        found += [
+            each
+            for each in _run(program, subject, folder, path)
+            if _PLACE.sub("", each.text) not in known
+        ]
+    return found
+
+
+def _run(program: Program, subject: Subject, folder: Path, path: str) -> list[Finding]:
+    """Run a program once.
+
+    :param folder: where the files of the tree are that it needs.
+    """
+    mail = subject.patch.path
+    argv = [word.format(mail=mail, path=path, root=folder) for word in program.argv]
+    done = run(argv, cwd=folder, env={"LC_ALL": "C.UTF-8"}, timeout=_LIMIT, check=False)
+    said = f"{done.output}\n{done.stderr}".replace(f"{mail}:", "").replace(f"{folder}/", "")
+    lines = [line for line in said.splitlines() if line.strip()]
+    if program.ignore:
+        lines = [line for line in lines if not re.search(program.ignore, line)]
+    findings = [each for each in map(partial(_finding, program), lines) if each]
+    if done.returncode < 0 or (done.returncode and not findings and _BROKEN.search(said)):
+        what = one_line(lines[0]) if lines else describe_status(done.returncode)
+        raise Skipped(f"{program.argv[0]} cannot run here: {what}")
+    if done.returncode and not findings:
+        # It is not content, and what it says is in no form that is known.
+        text = one_line(lines[0]) if lines else describe_status(done.returncode)
+        findings = [Finding(Status.FAIL, text)]
+    return findings
+
+
+def _finding(program: Program, line: str) -> Finding | None:
+    for pattern, status in ((program.fail, Status.FAIL), (program.warn, Status.WARN)):
+        if pattern and re.search(pattern, line):
+            return Finding(status, one_line(line))
+    return None
+
+
+for _program in load_programs():
+    REGISTRY.checks.append(
+        Check(_program.name, _program.title, partial(run_program, _program), tuple(_program.needs))
+    )

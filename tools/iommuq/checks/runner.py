@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Make the checks of a queue, or of one mail."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, pairwise
+from pathlib import Path
+
+from iommuq.checks import builds, message, programs, source
+from iommuq.checks.model import REGISTRY, Check, Finding, Report, Series, Status, Subject, Tree
+from iommuq.checks.series import check_series
+from iommuq.checks.tables import ANSWERS, Answer, load_answers
+from iommuq.errors import UserError
+from iommuq.mailform import read_mails
+from iommuq.objects import Store
+from iommuq.patchqueue import COVER, Patch
+from iommuq.tree import make_steps
+from iommuq.workspace import Workspace
+
+#: The modules whose checks there are.
+MODULES = (source, message, programs, builds)
+#: The checks of a series, which are made together.
+OF_SERIES = "series"
+
+
+def choose(names: Sequence[str], *, slow: bool) -> list[Check]:
+    """Return the checks to make.
+
+    :param names: of some checks; none for all.
+    :param slow: those that build, too.
+    :raises UserError: there is no such check.
+    """
+    known = {check.name: check for check in REGISTRY.checks}
+    for name in names:
+        if name not in known and name != OF_SERIES:
+            raise UserError(f"no check {name!r}; there are {', '.join([*known, OF_SERIES])}")
+    if names:
+        return [known[name] for name in names if name in known]
+    return [check for check in known.values() if slow or not check.slow]
+
+
+def check_queue(
+    workspace: Workspace, only: str | None, names: Sequence[str], *, slow: bool
+) -> Iterator[Report]:
+    """Yield what the checks of a queue say, patch by patch, then of each series.
+
+    :param only: the label of the one patch to check; None for all that are sent.
+    :param names: of the checks to make; none for all.
+    :param slow: those that build, too.
+    :raises UserError: there is no such check, or the answers are malformed.
+    """
+    checks = choose(names, slow=slow)
+    answers = load_answers(workspace.queue.folder)
+    used: set[Answer] = set()
+    sent = workspace.queue.sent
+    with _subjects(workspace) as subjects:
+        for subject in subjects:
+            if only in (None, subject.patch.label):
+                for check in checks:
+                    report = check.report(subject)
+                    yield _answer(report, subject.patch.name, answers, used)
+        if only is None and (not names or OF_SERIES in names):
+            by_name = {subject.patch.name: subject for subject in subjects}
+            for section, patches in groupby(sent, key=lambda patch: patch.section):
+                members = [by_name[patch.name] for patch in patches]
+                cover = workspace.queue.folder / section / COVER
+                text = cover.read_text(encoding="utf-8") if cover.is_file() else ""
+                for report in check_series(Series(section, workspace.queue, members, text)):
+                    yield _answer(report, section, answers, used)
+    if only is None and not names and slow:
+        stale = [answer for answer in answers if answer not in used]
+        found = [
+            Finding(Status.WARN, f"answers nothing: {answer.check}, {answer.patch}, {answer.text}")
+            for answer in stale
+        ]
+        yield Report("answers", ANSWERS, tuple(found))
+
+
+@contextlib.contextmanager
+def _subjects(workspace: Workspace) -> Iterator[list[Subject]]:
+    """Make the patches of a queue ready for being checked."""
+    base, queue = workspace.base, workspace.queue
+    plain = make_steps(base, queue, None)
+    laid = workspace.steps()
+    with contextlib.ExitStack() as stack:
+        subjects = []
+        pairs = zip(pairwise(plain), pairwise(laid), strict=True)
+        for (before, after), (previous, step) in pairs:
+            patch = after.patch
+            assert patch is not None
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iommuq-check-")))
+            tree = Tree(Store(base.git_dir, folder), before.tree, after.tree)
+            data = patch.path.read_bytes()
+            subjects.append(Subject(patch, data, tree, workspace, step, previous))
+        yield subjects
+
+
+def check_mail(data: bytes, names: Sequence[str] = ()) -> list[Report]:
+    """Check one mail, without a tree.
+
+    :param data: the mail; a cover letter has nothing that could be checked.
+    :param names: of the checks to make; none for all that need no tree.
+    :raises UserError: it is no mail.
+    """
+    with tempfile.TemporaryDirectory(prefix="iommuq-mail-") as folder:
+        path = Path(folder) / "mail.patch"
+        path.write_bytes(data)
+        mail = read_mails([path])[0]
+        patch = Patch(
+            path=path,
+            name=path.name,
+            section="",
+            label=mail.subject,
+            subject=mail.subject,
+            author=mail.author,
+            date=mail.date,
+            message=mail.message,
+            diff=mail.diff,
+            diff_line=mail.diff_line,
+            changes=mail.changes,
+            sha256=mail.sha256,
+        )
+        checks = choose(names, slow=False)
+        return [check.report(Subject(patch, data)) for check in checks]
+
+
+def _answer(report: Report, name: str, answers: Sequence[Answer], used: set[Answer]) -> Report:
+    """Put to what a check found what somebody answered to it."""
+    findings = []
+    for finding in report.findings:
+        for answer in answers:
+            if (
+                finding.status in (Status.WARN, Status.FAIL)
+                and answer.check == report.check
+                and answer.patch in (name, "*")
+                and answer.text in finding.text
+            ):
+                used.add(answer)
+                finding = replace(finding, answer=answer.reason)
+        findings.append(finding)
+    return replace(report, findings=tuple(findings))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Take modules out of a kernel's directory of them, with what they depend on.
+
+A package has no modules.dep: that is made when it is installed.  So the dependencies
+are read out of the modules themselves, and compressed ones are unpacked, which
+busybox's insmod cannot do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import lzma
+import re
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from iommuq import dirs
+from iommuq.errors import CommandFailed, InfraError
+from iommuq.run import run
+
+# Of the section .modinfo, whose strings end with a NUL.
+_DEPENDS = re.compile(rb"(?<=\0)depends=([\w,-]*)\0|^depends=([\w,-]*)\0")
+_LIMIT = 60.0
+
+
+def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
+    """Return modules that can be loaded in the order they are returned.
+
+    :param folder: ``lib/modules/<release>``.
+    :param wanted: their names; what is no module of this kernel is left out, since it
+        may be built in.
+    :raises InfraError: one is damaged, or the cache cannot be written.
+    """
+    files = {
+        _plain(path.name.partition(".ko")[0]): path
+        for path in sorted((folder / "kernel").rglob("*.ko*"))
+    }
+    contents: dict[str, bytes] = {}
+
+    def need(name: str, asked_by: str) -> None:
+        if name in contents:
+            return
+        path = files.get(name)
+        if path is None:
+            if asked_by:
+                raise InfraError(f"{folder}: {asked_by} needs {name}, which is not there")
+            return
+        data = _content(path)
+        for other in _dependencies(data, path):
+            # It is put in after all that it needs; a circle cannot be, as none would load.
+            need(other, name)
+        contents[name] = data
+
+    for name in wanted:
+        need(_plain(name), "")
+    return tuple(_keep(name, data) for name, data in contents.items())
+
+
+def _plain(name: str) -> str:
+    """Return a module's name as the kernel has it, whichever way its file spells it."""
+    return name.replace("-", "_")
+
+
+def _dependencies(data: bytes, path: Path) -> list[str]:
+    if not data.startswith(b"\x7fELF"):
+        raise InfraError(f"{path}: not a kernel module", hint="fetch the kernel again")
+    match = _DEPENDS.search(data)
+    if match is None:
+        raise InfraError(f"{path}: does not say what it depends on")
+    names = (match[1] or match[2] or b"").decode()
+    return [_plain(name) for name in names.split(",") if name]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.suffix == ".zst":
+            with tempfile.TemporaryDirectory() as folder:
+                plain = Path(folder) / "module.ko"
+                run(["zstd", "-dq", path, "-o", plain], cwd=path.parent, timeout=_LIMIT)
+                return plain.read_bytes()
+        data = path.read_bytes()
+        if path.suffix == ".xz":
+            return lzma.decompress(data)
+        if path.suffix == ".gz":
+            return gzip.decompress(data)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, CommandFailed) as error:
+        raise InfraError(f"{path}: damaged: {error}", hint="fetch the kernel again") from error
+    return data
+
+
+def _keep(name: str, data: bytes) -> Path:
+    """Put a module into the cache, under a hash of its content."""
+    folder = dirs.cache_dir() / "modules" / hashlib.sha256(data).hexdigest()[:32]
+    path = folder / f"{name}.ko"
+    try:
+        if path.exists() and path.stat().st_size == len(data):
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(data)
+        with contextlib.suppress(FileNotFoundError):
+            Path(file.name).replace(path)
+    except OSError as error:
+        raise InfraError(
+            f"{folder}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
+        ) from error
+    return path

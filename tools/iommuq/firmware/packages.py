@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Debian's kernel packages: find, download and unpack one, without installing it.
+
+Up to 6.12 there is one package; later ones are split, and the image's depends on those
+with the kernel, its configuration and its modules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from iommuq import dirs, kconfig, locks, logs, progress
+from iommuq.basefile import list_specs
+from iommuq.errors import CommandFailed, InfraError, UserError
+from iommuq.firmware.kernels import Kernel, needs, release_of
+from iommuq.firmware.modules import unpack
+from iommuq.providers.apt import Apt, suite_source
+from iommuq.providers.debian import DebianSource
+from iommuq.providers.job import file_sha256
+from iommuq.run import run
+
+_NAME = re.compile(r"linux-image-[a-z0-9][a-z0-9+.-]*")
+_DEPENDS = re.compile(r"linux-(?:image|binary|modules|base)-[a-z0-9+.-]*[0-9][a-z0-9+.-]*")
+_FOREIGN = re.compile(
+    r"-(arm64|armmp|armhf|i386|686|686-pae|ppc64el|powerpc64le|s390x|riscv64|loong64|mips64el)"
+    r"(?:-(?:lpae|16k))?(?:-unsigned)?$"
+)
+_ARCH = "amd64"
+_LIMIT = 300.0
+_RECORD = "kernel.json"
+
+
+def from_package(name: str) -> Kernel:
+    """Return the kernel of a package, downloading it if it was not before.
+
+    :param name: such as ``linux-image-6.1.0-53-amd64``, or ``linux-image-amd64`` for what
+        apt takes for the current one.
+    :raises UserError: apt knows no such package, or it is for another architecture.
+    :raises InfraError: it could not be downloaded, or is damaged.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} is not the name of a kernel package")
+    if match := _FOREIGN.search(name):
+        raise UserError(f"{name} is for {match[1]}, and the machines are {_ARCH}")
+    # One that names a release stays what it is; another moves on with the archive.
+    if re.search(r"\d+\.\d+", name) and (kernel := _cached(name)):
+        return kernel
+    folder = _folder()
+    with (
+        locks.hold(folder / "lock", "another iommuq that fetches a kernel"),
+        tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as work,
+    ):
+        return _fetch(name, Path(work))
+
+
+def from_package_file(path: Path) -> Kernel:
+    """Return the kernel in a package file that has image and modules in one.
+
+    :raises UserError: it is none, or for another architecture.
+    """
+    path = path.resolve()
+    folder = _folder()
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as work:
+        name = _field(path, "Package")
+        place = folder / f"{name}_{file_sha256(path)[:16]}"
+        return _load(place) or _unpack([path], name, Path(work), place)
+
+
+def _folder() -> Path:
+    folder = dirs.cache_dir() / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _cached(name: str) -> Kernel | None:
+    """Return the newest of a package's versions that were unpacked before."""
+    places = sorted(_folder().glob(f"{name}_*/{_RECORD}"), key=lambda path: path.stat().st_mtime)
+    return _load(places[-1].parent) if places else None
+
+
+def _load(place: Path) -> Kernel | None:
+    try:
+        data = json.loads((place / _RECORD).read_text("utf-8"))
+        modules = tuple(dirs.cache_dir() / module for module in data["modules"])
+        config = kconfig.parse((place / "config").read_text("utf-8"))
+        if not all(path.stat().st_size for path in (*modules, place / "vmlinuz")):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Kernel(
+        data["name"], data["release"], data["version"], place / "vmlinuz", modules, config,
+        data["key"],
+    )  # fmt: skip
+
+
+def _fetch(name: str, work: Path) -> Kernel:
+    log = logs.new_log(f"kernel-{name}")
+    apt = _find(name, work, log)
+    paths: dict[str, Path] = {}
+    waiting = [name]
+    while waiting:
+        package = waiting.pop(0)
+        if package in paths:
+            continue
+        where = work / f"deb-{len(paths)}"
+        where.mkdir()
+        paths[package] = apt.download(package, where)
+        waiting += _DEPENDS.findall(_field(paths[package], "Depends"))
+    main = next(iter(paths.values()))
+    place = _folder() / main.name.removesuffix(".deb")
+    return _load(place) or _unpack(list(paths.values()), name, work, place)
+
+
+def _find(name: str, work: Path, log: Path) -> Apt:
+    """Return an apt that knows a package: the system's, or one with a base's suite."""
+    system = Apt(log)
+    if system.find(name):
+        return system
+    complaints = []
+    fresh = Apt.private(_made(work / "apt"), log)
+    complaints.append(fresh.update())
+    if fresh.find(name):
+        return fresh
+    mirror = fresh.mirror()
+    suites = {s.source.suite for s in list_specs() if isinstance(s.source, DebianSource)}
+    for suite in sorted(suites - {""}) if mirror else []:
+        assert mirror is not None
+        apt = Apt.private(_made(work / f"apt-{suite}"), log, suite_source(mirror, suite))
+        complaints.append(apt.update())
+        if apt.find(name):
+            return apt
+    if complaint := next(filter(None, complaints), ""):
+        raise InfraError(
+            f"apt's lists cannot be fetched: {complaint}",
+            hint=f"is the network up? full log: {log}",
+        )
+    raise UserError(
+        f"apt knows no package {name}", hint="`apt-cache search linux-image` shows those there are"
+    )
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _field(path: Path, field: str) -> str:
+    try:
+        return run(["dpkg-deb", "--field", path, field], cwd=Path("/")).output.strip()
+    except CommandFailed as error:
+        raise UserError(f"{path.name}: not a Debian package", hint=error.hint) from error
+
+
+def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
+    tree = work / "tree"
+    for path in paths:
+        arch = _field(path, "Architecture")
+        if arch not in (_ARCH, "all"):
+            raise UserError(f"{path.name} is for {arch}, and the machines are {_ARCH}")
+        with progress.step(f"Unpacking {path.name}"):
+            try:
+                run(["dpkg-deb", "-x", path, tree], cwd=work, timeout=_LIMIT, watched=True)
+            except CommandFailed as error:
+                raise InfraError(f"{path.name}: damaged", hint=error.hint) from error
+    images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
+    if not images:
+        raise UserError(f"{name} has no kernel image", hint="is it a linux-image package?")
+    image = images[0]
+    release = release_of(image)
+    configs = (image.with_name(f"config-{release}"), image.with_name("config"))
+    config = next((path for path in configs if path.is_file()), None)
+    if config is None:
+        raise InfraError(f"{name} has no configuration of its kernel {release}")
+    folders = [tree / where / release for where in ("lib/modules", "usr/lib/modules")]
+    modules = next((unpack(f, needs().modules) for f in folders if (f / "kernel").is_dir()), ())
+    new = work / "new"
+    new.mkdir()
+    shutil.copy2(image, new / "vmlinuz")
+    shutil.copy2(config, new / "config")
+    main = paths[0]
+    record = {
+        "name": name,
+        "release": release,
+        "version": _field(main, "Version"),
+        "modules": [str(path.relative_to(dirs.cache_dir())) for path in modules],
+        "key": file_sha256(image) + "".join(path.parent.name[:8] for path in modules),
+    }
+    (new / _RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(new, place)  # noqa: PTH105
+    kernel = _load(place)
+    if kernel is None:
+        raise InfraError(f"{place}: cannot be read back", hint="remove that directory")
+    return kernel

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``selftests/scenarios/*.toml``: what firmware claims, what userspace does, what must hold.
+
+A file is checked whole when it is read: the words of each step, and that each machine
+it is for has the devices that it names.  ``docs/firmware.md`` explains the keys.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from iommuq import dirs, tables
+from iommuq.errors import UserError
+from iommuq.firmware import topology
+from iommuq.firmware.topology import Device
+from iommuq.guests import machine as machines
+from iommuq.guests.machine import Machine
+from iommuq.known import Failure
+from iommuq.providers.job import Table, require
+
+#: Reserved memory that no firmware claims: every boot has it.
+OTHER = 0x3D000000
+OTHER_SIZE = 0x10000
+PAGE = 0x1000
+#: The check that every scenario has on top of its own.
+NO_SPLAT = "no_splat"
+
+#: What a step may be, and the kinds of its words.
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "bind": ("device", "driver"),
+    "unbind": ("device",),
+    "driver": ("device",),
+    "claim": ("interface", "device"),
+    "own": ("interface", "device"),
+    "release": ("device",),
+    "map": ("device", "address", "size"),
+    "dma": ("device", "address"),
+    "dma-mapped": ("device", "address"),
+    "remove": ("device",),
+    "rescan": (),
+    "reset": ("device",),
+    "present": ("device",),
+    "type": ("device",),
+    "set-type": ("device", "type"),
+    "region": ("device", "address"),
+    "together": ("device", "device"),
+    "message": ("text",),
+    "boot-message": ("text",),
+    "listen": (),
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "interface": ("group", "cdev"),
+    "type": ("DMA", "DMA-FQ", "identity", "auto"),
+}
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
+_WORD = re.compile(r"[\w.:/-]+")
+
+Need = Literal["group", "cdev"]
+
+
+@dataclass(frozen=True)
+class Region(Table):
+    """Memory that firmware claims for some devices.
+
+    :ivar devices: names of devices of the machine.
+    :ivar base: its first address.
+    :ivar size: in bytes.
+    :ivar name: what steps call its first address.
+    :ivar kind: ``unity`` (an RMRR or an IVMD unity map) or ``exclusion`` (IVMD only).
+    :ivar spread: ``each`` device has its own entry, or (IVMD only) one entry is for the
+        ``range`` from the first to the last, or for ``all`` that there are.
+    :ivar reserved: the kernel is told to leave that memory alone, as firmware should.
+    """
+
+    devices: tuple[str, ...]
+    base: int
+    size: int
+    name: str = "region"
+    kind: Literal["unity", "exclusion"] = "unity"
+    spread: Literal["each", "range", "all"] = "each"
+    reserved: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.devices, "devices is empty")
+        require(_NAME.fullmatch(self.name), "name is not a word of small letters")
+        require(self.name != "other", "name: other is what no region has")
+        require(self.base >= 0 and self.base % PAGE == 0, "base is not the begin of a page")
+        require(self.size > 0 and self.size % PAGE == 0, "size is not a number of whole pages")
+        require(self.base + self.size <= 1 << 52, "it ends beyond 52 bits")
+        clear = self.base + self.size <= OTHER or self.base >= OTHER + OTHER_SIZE
+        require(clear, f"it overlaps the memory at {OTHER:#x} that no firmware claims")
+
+
+@dataclass(frozen=True)
+class Step(Table):
+    """One thing done in the guest.
+
+    :ivar do: its words; `STEPS` has the first ones.
+    :ivar check: the name of the result that it gives; empty for what only sets up.
+    :ivar expect: the words that it may end with.
+    :ivar machines: those that it is for; none for all of the scenario's.
+    """
+
+    do: str
+    check: str = ""
+    expect: tuple[str, ...] | str = "ok"
+    machines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(not self.check or _CHECK.fullmatch(self.check), "check is not a name like a_b")
+        require(self.check != NO_SPLAT, f"check: {NO_SPLAT} is there anyway")
+        require(self.expected, "expect is empty")
+        for word in self.expected:
+            require(_WORD.fullmatch(word), f"expect: {word!r} is not one word")
+        words = self.words
+        require(words and words[0] in STEPS, f"do: there are {', '.join(STEPS)}")
+        kinds = STEPS[words[0]]
+        require(
+            len(words) == 1 + len(kinds),
+            f"do: {words[0]} takes {' '.join(kinds).upper() or 'nothing'}",
+        )
+        for kind, word in zip(kinds, words[1:], strict=True):
+            choice = _CHOICES.get(kind)
+            require(not choice or word in choice, f"do: {word!r} is none of {choice}")
+            require(word.isprintable() and word, f"do: {word!r} is not printable")
+            if kind == "size":
+                require(_number(word) is not None, f"do: {word!r} is not a number")
+            elif kind == "driver":
+                require(_WORD.fullmatch(word), f"do: {word!r} is no driver")
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """The words that it may end with."""
+        return (self.expect,) if isinstance(self.expect, str) else self.expect
+
+    @property
+    def words(self) -> list[str]:
+        """The words of `do`."""
+        try:
+            return shlex.split(self.do)
+        except ValueError as error:
+            raise ValueError(f"do: {error}") from error
+
+
+@dataclass(frozen=True)
+class Known(Table):
+    """A check that some bases are known not to meet, or that a series will change.
+
+    :ivar check: its name.
+    :ivar bases: those it is about; never a kernel that is not ours.
+    :ivar until: the step of the queue from which on it must be met.
+    :ivar reason: found by reading the code.
+    :ivar expires: the last day that this counts.
+    """
+
+    check: str
+    bases: tuple[str, ...]
+    reason: str
+    link: str
+    expires: datetime.date
+    machines: tuple[str, ...] = ()
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.bases, "bases is empty")
+        require(self.reason.strip() and self.link.strip(), "reason and link are needed")
+
+
+@dataclass(frozen=True)
+class Scenario(Table):
+    """One scenario; its name is that of its file.
+
+    :ivar title: what must hold, in one line.
+    :ivar holds: the same in full.
+    :ivar machines: those it runs on.
+    :ivar arguments: for the kernel.
+    :ivar needs: ``group`` or ``cdev`` of VFIO.
+    :ivar debug: a kernel that is built for it has KASAN, lockdep and more.
+    :ivar alone: it disturbs others, and so has a boot of its own.
+    """
+
+    title: str
+    holds: str
+    machines: tuple[str, ...]
+    step: tuple[Step, ...]
+    region: tuple[Region, ...] = ()
+    arguments: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    debug: bool = False
+    alone: bool = False
+    known: tuple[Known, ...] = ()
+    name: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        require(self.machines, "machines is empty")
+        require(self.title.strip() and "\n" not in self.title, "title is not one line")
+        require(self.holds.strip(), "holds is empty")
+        names = [region.name for region in self.region]
+        require(len(set(names)) == len(names), "region: two have one name")
+        require(any(step.check for step in self.step), "step: no step has a check")
+        for word in self.arguments:
+            require(word.isprintable() and not re.search(r"\s", word), "arguments: not one word")
+        for known in self.known:
+            require(known.check in self.checks(), f"known: there is no check {known.check!r}")
+        for machine in self.machines:
+            checks = [step.check for step in self.steps(machine) if step.check]
+            require(len(set(checks)) == len(checks), f"step: two checks of {machine} have one name")
+
+    def steps(self, machine: str) -> tuple[Step, ...]:
+        """Return the steps for a machine."""
+        return tuple(step for step in self.step if not step.machines or machine in step.machines)
+
+    def checks(self, machine: str = "") -> tuple[str, ...]:
+        """Return the names of its checks, on one machine or on all."""
+        steps = self.steps(machine) if machine else self.step
+        return (*dict.fromkeys(step.check for step in steps if step.check), NO_SPLAT)
+
+    def test(self, machine: str, check: str) -> str:
+        """Return the name of a result."""
+        return f"{machine}.{self.name}.{check}"
+
+    @property
+    def kernel_arguments(self) -> tuple[str, ...]:
+        """What its boot adds to the machine's kernel command line."""
+        memory = [(OTHER, OTHER_SIZE)]
+        memory += [(region.base, region.size) for region in self.region if region.reserved]
+        reserve = tuple(f"memmap={size >> 10}K${base:#x}" for base, size in dict.fromkeys(memory))
+        return (*reserve, *self.arguments)
+
+    def failures(self, path: Path) -> list[Failure]:
+        """Return its marks as the list of known failures has them."""
+        return [
+            Failure(
+                test=self.test(machine, mark.check),
+                reason=mark.reason.strip(),
+                link=mark.link,
+                expires=mark.expires,
+                bases=mark.bases,
+                until=mark.until,
+                where=f"{path}: known {number}",
+            )
+            for number, mark in enumerate(self.known, 1)
+            for machine in (mark.machines or self.machines)
+        ]
+
+
+def _number(word: str) -> int | None:
+    try:
+        value = int(word, 0)
+    except ValueError:
+        return None
+    return value if 0 <= value < 1 << 64 else None
+
+
+def address(scenario: Scenario, word: str) -> int | None:
+    """Return the address that a step means: ``region``, ``region+0x1000``, ``other``, ``0x…``.
+
+    :return: None if there is no such region, or it is no number.
+    """
+    name, plus, offset = word.partition("+")
+    places = {region.name: region.base for region in scenario.region} | {"other": OTHER}
+    base = places.get(name) if name in places else _number(name)
+    more = _number(offset) if plus else 0
+    return None if base is None or more is None else base + more
+
+
+def folder() -> Path:
+    """Return the directory of the scenarios."""
+    return dirs.project_root() / "selftests" / "scenarios"
+
+
+def names() -> list[str]:
+    """Return the names of all scenarios."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def load(name: str) -> Scenario:
+    """Read a scenario and check it against its machines.
+
+    :raises UserError: there is none of that name, or its file is malformed.
+    """
+    path = folder() / f"{name}.toml"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        raise UserError(f"no scenario {name!r}", hint="`iommuq firmware list` names them")
+    scenario = tables.load(Scenario, path)
+    object.__setattr__(scenario, "name", name)
+    for machine in scenario.machines:
+        try:
+            found = machines.load(machine)
+        except UserError as error:
+            raise UserError(f"{path}: machines: {error.what}", hint=error.hint) from error
+        _check_on(scenario, found, path)
+    return scenario
+
+
+def choose(wanted: Sequence[str]) -> list[Scenario]:
+    """Return the scenarios of these names, or all if there are none.
+
+    :raises UserError: as for `load`.
+    """
+    return [load(name) for name in dict.fromkeys(wanted or names())]
+
+
+def _check_on(scenario: Scenario, machine: Machine, path: Path) -> None:
+    """Refuse what a machine has not.
+
+    :raises UserError: naming the key.
+    """
+    devices = topology.devices(machine)
+
+    def fail(key: str, what: str) -> UserError:
+        return UserError(f"{path}: {key}: {what}")
+
+    table = topology.table_of(machine)
+    if scenario.region and not table:
+        raise fail("machines", f"{machine.name} has no IOMMU, and so no table for a region")
+    for number, region in enumerate(scenario.region):
+        for name in region.devices:
+            if name not in devices:
+                raise fail(f"region.{number}.devices", _no_device(name, machine, devices))
+        if table != "IVRS" and (region.kind, region.spread) != ("unity", "each"):
+            raise fail(f"region.{number}", f"{machine.name} knows only unity regions for each")
+    for number, step in enumerate(scenario.step):
+        for name in step.machines:
+            if name not in scenario.machines:
+                raise fail(f"step.{number}.machines", f"{name} is none of the scenario's")
+        words = step.words
+        for kind, word in zip(STEPS[words[0]], words[1:], strict=True):
+            if kind == "device" and word not in devices:
+                raise fail(f"step.{number}.do", _no_device(word, machine, devices))
+            if kind == "address" and address(scenario, word) is None:
+                raise fail(f"step.{number}.do", f"no region {word!r}, nor is it an address")
+
+
+def _no_device(name: str, machine: Machine, devices: Mapping[str, Device]) -> str:
+    return f"no device {name!r} on {machine.name}; there are {', '.join(devices) or 'none'}"
+
+
+def script(scenario: Scenario, machine: Machine) -> tuple[str, int]:
+    """Return what the guest's program is to do, and how many lines come before the steps.
+
+    Those ask for each device of the machine, and take it from whoever has it.
+    """
+    devices = topology.devices(machine)
+    lines = [("device", device.address, device.pci_id) for device in devices.values()]
+    first = len(lines)
+    steps: list[tuple[str, ...]] = []
+    for step in scenario.steps(machine.name):
+        name, *words = step.words
+        said = [name]
+        for kind, word in zip(STEPS[name], words, strict=True):
+            if kind == "device":
+                said.append(devices[word].address)
+            elif kind in ("address", "size"):
+                said.append(f"{address(scenario, word):x}")
+            else:
+                said.append(word)
+        steps.append(tuple(said))
+    text = "".join("\t".join(words) + "\n" for words in [*lines, ("listen",), *steps])
+    return text, first + 1
