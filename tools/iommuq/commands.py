@@ -52,7 +52,7 @@ def run_proof(
 ) -> int:
     """Test every step of a queue with every suite, and hold it against what it promises.
 
-    :param suites: names of lanes; none for all.
+    :param suites: names of lanes; none for those that the base is proven with.
     :param first: the patch to begin with, seen against the step before it; None for all.
     :param last: the patch to end with; None for the last.
     :param folded: show one row for tests of a group that no step changes.
@@ -60,7 +60,7 @@ def run_proof(
     :return: the exit code.
     """
     workspace = Workspace.open(base)
-    chosen = lanes.open_lanes(workspace, suites)
+    chosen = lanes.open_lanes(workspace, suites or prooffile.load(workspace.queue).suites)
     if bisect is not None:
         return _bisect(workspace, chosen, bisect)
     return _prove(workspace, chosen, first, last, folded=folded, strict=True)

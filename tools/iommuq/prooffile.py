@@ -18,6 +18,10 @@ and the test must pass at the end of the queue:
     breaks = ["kunit.iommu_set_domain.must_succeed_blocking_direct_untrusted"]
     because = "the refusal does not look at the flags; follow-up/0009 does"
 
+A base that some suites have nothing to say about names those that there are, above all that:
+
+    suites = ["kunit"]
+
 Tests are named as the table of `iommuq prove` names them, the suite first.  A patch that
 is not in the file is unproven.
 """
@@ -68,6 +72,7 @@ class Promise(Table):
 
 @dataclass(frozen=True)
 class _Document(Table):
+    suites: tuple[str, ...] = ()
     patch: tuple[Promise, ...] = ()
 
 
@@ -77,10 +82,12 @@ class ProofFile:
 
     :ivar path: the file; it need not exist if there are none.
     :ivar promises: by label of the patch.
+    :ivar suites: what there is to prove with on this base; empty for everything.
     """
 
     path: Path
     promises: dict[str, Promise]
+    suites: tuple[str, ...] = ()
 
     @property
     def exists(self) -> bool:
@@ -103,7 +110,8 @@ def load(queue: Queue) -> ProofFile:
     if not path.exists():
         return ProofFile(path, {})
     promises: dict[str, Promise] = {}
-    for promise in tables.load(_Document, path).patch:
+    document = tables.load(_Document, path)
+    for promise in document.patch:
         patch = _find(queue.sent, promise.name)
         if patch is None:
             raise UserError(
@@ -113,7 +121,7 @@ def load(queue: Queue) -> ProofFile:
         if patch.label in promises:
             raise UserError(f"{path}: {promise.name} is there twice")
         promises[patch.label] = promise
-    return ProofFile(path, promises)
+    return ProofFile(path, promises, document.suites)
 
 
 def _find(patches: Sequence[Patch], name: str) -> Patch | None:

@@ -113,6 +113,19 @@ def test_unknown_suite(warm: Project) -> None:
     assert "no suite 'kunits'" in done.err
 
 
+def test_suites_of_a_base(warm: Project) -> None:
+    (warm.root / PROOF).write_text('suites = ["kunit"]\n' + GOOD)
+    done = warm.run("prove", BASE)
+    assert done.code == 0, done
+    assert done.out.splitlines()[0].endswith(", KUnit on User-mode Linux")
+    warm.edit(PROOF, '"kunit"]', '"kunits"]')
+    done = warm.run("prove", BASE)
+    assert done.code == 2
+    assert "no suite 'kunits' to prove with" in done.err
+    # What the user asks for goes before it.
+    assert prove(warm).code == 0
+
+
 def test_queue_edited_while_it_runs(warm: Project) -> None:
     """The run keeps what it started with, and the next one sees the edit."""
     warm.edit("patches/toy/resv/0002-toy-drop-the-check.patch", "+\treturn 5;", "+\treturn 4;")
