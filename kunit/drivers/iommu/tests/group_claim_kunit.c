@@ -254,6 +254,7 @@ static void late_direct_refused_by_bus_probe(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_EQ(test, 0, bus_iommu_probe(&mock_bus));
 	KUNIT_EXPECT_NULL(test, late->pci.dev.iommu_group);
+	KUNIT_EXPECT_NULL(test, late->pci.dev.iommu);
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
 	KUNIT_EXPECT_PTR_EQ(test, plain->hw, &ctx->blocked);
 	iommu_group_release_dma_owner(ctx->group);
