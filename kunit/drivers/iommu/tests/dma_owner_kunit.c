@@ -196,6 +196,7 @@ static void claim_refused_while_driver_bound(struct kunit *test)
 			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	iommu_device_unuse_default_domain(&mdev->pci.dev);
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 }
 
 /* Rule: nor while a driver has a domain of its own attached. */

@@ -172,6 +172,19 @@ static void noted_at_each_probe(struct kunit *test)
 	expect_refused(ctx);
 }
 
+/* Rule: nobody owns a group that the driver would not block. */
+static void claim_driver_error(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	mdev->fail_domain = &ctx->blocked;
+	mdev->fail_ret = -EIO;
+	KUNIT_EXPECT_EQ(test, -EIO, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+
 /* Rule: a group that no IOMMU driver has made is none of our business. */
 static void claim_without_iommu(struct kunit *test)
 {
@@ -241,6 +254,7 @@ static void late_direct_refused_by_bus_probe(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_EQ(test, 0, bus_iommu_probe(&mock_bus));
 	KUNIT_EXPECT_NULL(test, late->pci.dev.iommu_group);
+	KUNIT_EXPECT_NULL(test, late->pci.dev.iommu);
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
 	KUNIT_EXPECT_PTR_EQ(test, plain->hw, &ctx->blocked);
 	iommu_group_release_dma_owner(ctx->group);
@@ -259,6 +273,7 @@ static struct kunit_case iommu_group_claim_cases[] = {
 	KUNIT_CASE(refused_deferred),
 	KUNIT_CASE(refused_after_type_change),
 	KUNIT_CASE(noted_at_each_probe),
+	KUNIT_CASE(claim_driver_error),
 	KUNIT_CASE(claim_without_iommu),
 	KUNIT_CASE(late_direct_is_no_member),
 	KUNIT_CASE(late_direct_probed_again),

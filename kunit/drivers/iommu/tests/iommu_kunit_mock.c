@@ -89,6 +89,8 @@ struct mock_ctx {
 	unsigned int nr_flush;
 	/* A domain went away while a device was still attached to it */
 	unsigned int freed_in_use;
+	/* Reserved regions that were handed out and not given back yet */
+	unsigned int nr_lent;
 };
 
 static inline struct mock_dev *to_mock_dev(struct device *dev)
@@ -296,6 +298,13 @@ static struct iommu_group *mock_device_group(struct device *dev)
 	return iommu_group_ref_get(ctx->group);
 }
 
+static void mock_put_resv_region(struct device *dev,
+				 struct iommu_resv_region *region)
+{
+	to_mock_dev(dev)->ctx->nr_lent--;
+	kfree(region);
+}
+
 static void mock_get_resv_regions(struct device *dev, struct list_head *head)
 {
 	struct mock_dev *mdev = to_mock_dev(dev);
@@ -311,6 +320,8 @@ static void mock_get_resv_regions(struct device *dev, struct list_head *head)
 			KUNIT_FAIL(mdev->ctx->test, "no memory for a region");
 			return;
 		}
+		region->free = mock_put_resv_region;
+		mdev->ctx->nr_lent++;
 		list_add_tail(&region->list, head);
 	}
 }
@@ -454,6 +465,7 @@ static void mock_exit(struct kunit *test)
 	for (i = 0; i < ctx->nr_devs; i++)
 		put_device(&ctx->devs[i]->pci.dev);
 	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
+	KUNIT_EXPECT_EQ(test, 0, ctx->nr_lent);
 	list_for_each_entry_safe(mdom, next, &ctx->domains, list)
 		kfree(mdom);
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
