@@ -24,15 +24,26 @@ pytestmark = pytest.mark.real
 CONDITION = "+\tif (dev->iommu->require_direct &&\n"
 
 
+def labels(lines: list[str]) -> list[str]:
+    """Read the steps from the two lines over a table: the series, and the numbers in it."""
+    at = next(at for at, line in enumerate(lines) if re.match(r"^ +baseline ", line))
+    series = {match.end(): match[0] for match in re.finditer(r"\S+", lines[at - 1])}
+    return [
+        f"{series[match.end()]}/{match[0]}" if match.end() in series else match[0]
+        for match in re.finditer(r"\S+", lines[at])
+    ]
+
+
 def table(text: str) -> dict[str, dict[str, str]]:
     """Read the printed table: by test, the word under each step."""
-    header = next(line for line in text.splitlines() if re.match(r"^ +baseline ", line))
-    labels = header.split()
+    lines = text.splitlines()
+    steps = labels(lines)
+    assert len(set(steps)) == len(steps)
     rows = {}
-    for line in text.splitlines():
+    for line in lines:
         words = line.split()
-        if line.startswith("  ") and len(words) == len(labels) + 1:
-            rows[words[0]] = dict(zip(labels, words[1:], strict=True))
+        if line.startswith("  ") and len(words) == len(steps) + 1:
+            rows[words[0]] = dict(zip(steps, words[1:], strict=True))
     return rows
 
 
