@@ -96,6 +96,11 @@ def test_rebase_of_resv_direct_finds_nothing_to_carry(tmp_path: Path) -> None:
     root = tmp_path / "project"
     for part in ("patches", "kunit"):
         shutil.copytree(dirs.project_root() / part, root / part)
+    # As for somebody who has nothing there yet.
+    (root / "patches/7.3/series").write_text("")
+    for path in root.glob("patches/7.3/*/*.patch"):
+        path.unlink()
+    (root / "patches/7.3/proof.toml").unlink()
     words = ("--onto", "7.3", "--section", "resv-direct", "--into", str(tmp_path / "tree"))
     done = iommuq("queue", "rebase", "6.12", *words, root=root)
     assert done.returncode == 0, done.stderr
