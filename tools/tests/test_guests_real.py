@@ -32,8 +32,18 @@ pytestmark = [
 NAMED = {name: os.environ.get(f"IOMMUQ_TEST_KERNEL_{name.upper()}", "") for name in ("q35", "um")}
 #: What tells a kernel for guests from one that is for KUnit alone.
 SYMBOLS = {
-    "q35": ("CONFIG_BLK_DEV_INITRD=y", "CONFIG_VIRTIO_CONSOLE=y", "CONFIG_HUGETLBFS=y"),
-    "um": ("CONFIG_BLK_DEV_INITRD=y", "CONFIG_PROC_FS=y", "CONFIG_DEVTMPFS=y"),
+    "q35": (
+        "CONFIG_BLK_DEV_INITRD=y",
+        "CONFIG_VIRTIO_CONSOLE=y",
+        "CONFIG_HUGETLBFS=y",
+        "CONFIG_INET=y",
+    ),
+    "um": (
+        "CONFIG_BLK_DEV_INITRD=y",
+        "CONFIG_PROC_FS=y",
+        "CONFIG_DEVTMPFS=y",
+        "CONFIG_INET=y",
+    ),
 }
 
 
