@@ -242,6 +242,22 @@ static void do_dma_mapped(char **words)
 	dma_mapped(words[1], strtoull(words[2], NULL, 16));
 }
 
+static void do_switch(char **words)
+{
+	switch_type(words[1], words[2], strtoull(words[3], NULL, 16), words[4]);
+}
+
+static void do_fail(char **words)
+{
+	fail(words[1], words[2]);
+}
+
+static void do_failed(char **words)
+{
+	(void)words;
+	failed();
+}
+
 static void do_remove(char **words)
 {
 	char path[PATH_MAX];
@@ -451,6 +467,9 @@ static const struct {
 	{ "map", 3, do_map },
 	{ "dma", 2, do_dma },
 	{ "dma-mapped", 2, do_dma_mapped },
+	{ "switch", 4, do_switch },
+	{ "fail", 2, do_fail },
+	{ "failed", 0, do_failed },
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },
 	{ "reset", 1, do_reset },

@@ -27,6 +27,24 @@ int group_of(const char *device);
 void dma(const char *device, uint64_t address, volatile uint32_t *memory);
 void dma_remember(const char *device);
 
+/*
+ * The same in parts: registers, NULL and errno if they cannot be reached; a write of
+ * four zeros; whether it is still to come. Memory by its physical address.
+ */
+volatile uint8_t *dma_open(const char *device);
+void dma_close(volatile uint8_t *bar);
+void dma_start(volatile uint8_t *bar, uint64_t address);
+int dma_busy(volatile uint8_t *bar);
+volatile uint32_t *memory_open(uint64_t address);
+void memory_close(volatile uint32_t *memory);
+
+/* switch.c: change the type of its group while it writes */
+void switch_type(const char *device, const char *type, uint64_t address, const char *back);
+
+/* faults.c: allocations that fail */
+void fail(const char *function, const char *nth);
+void failed(void);
+
 /* claim.c: devices as userspace owns them */
 void claim(const char *how, const char *device, int whole);
 void release(const char *device);

@@ -42,6 +42,9 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "map": ("device", "address", "size"),
     "dma": ("device", "address"),
     "dma-mapped": ("device", "address"),
+    "switch": ("device", "type", "address", "back"),
+    "fail": ("function", "nth"),
+    "failed": (),
     "remove": ("device",),
     "rescan": (),
     "reset": ("device",),
@@ -57,12 +60,13 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "interface": ("group", "cdev"),
     "type": ("DMA", "DMA-FQ", "identity", "auto"),
+    "back": ("type", "rescan"),
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
 _WORD = re.compile(r"[\w.:/-]+")
 
-Need = Literal["group", "cdev"]
+Need = Literal["group", "cdev", "faults"]
 
 
 @dataclass(frozen=True)

@@ -113,4 +113,7 @@ def _fragments(workspace: Workspace, case: Case) -> Fragments:
     if case.scenario.debug:
         names.append("firmware-debug.config")
         variant = "firmware-debug"
+    if "faults" in case.scenario.needs:
+        names.append("firmware-faults.config")
+        variant += "-faults"
     return Fragments.read(*(configs / name for name in names), variant=variant, tiny=True)
