@@ -91,6 +91,16 @@ class Workspace:
         paths = [folder / name for name in machine.config]
         return Fragments.read(*paths, variant="selftest", tiny=True)
 
+    def firmware_fragments(self, machine: Machine) -> Fragments:
+        """Return what the kernel for firmware scenarios on *machine* is configured with.
+
+        One kernel is for all of them, the checkers in it: a step of a queue is built once,
+        and what it breaks unseen is seen in every scenario.
+        """
+        folder = self.root / "selftests/configs"
+        paths = [folder / name for name in machine.config]
+        return Fragments.read(*paths, variant="firmware", tiny=True)
+
     def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
         """Return what the KUnit kernel for *arch* is configured with.
 

@@ -182,7 +182,6 @@ class Scenario(Table):
     :ivar machines: those it runs on.
     :ivar arguments: for the kernel.
     :ivar needs: ``group`` or ``cdev`` of VFIO.
-    :ivar debug: a kernel that is built for it has KASAN, lockdep and more.
     :ivar alone: it disturbs others, and so has a boot of its own.
     """
 
@@ -193,7 +192,6 @@ class Scenario(Table):
     region: tuple[Region, ...] = ()
     arguments: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
-    debug: bool = False
     alone: bool = False
     known: tuple[Known, ...] = ()
     name: str = field(default="", init=False)
