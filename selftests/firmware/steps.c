@@ -242,6 +242,11 @@ static void do_dma_mapped(char **words)
 	dma_mapped(words[1], strtoull(words[2], NULL, 16));
 }
 
+static void do_entry(char **words)
+{
+	entry(words[1], !strcmp(words[2], "alias"));
+}
+
 static void do_remove(char **words)
 {
 	char path[PATH_MAX];
@@ -451,6 +456,7 @@ static const struct {
 	{ "map", 3, do_map },
 	{ "dma", 2, do_dma },
 	{ "dma-mapped", 2, do_dma_mapped },
+	{ "entry", 2, do_entry },
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },
 	{ "reset", 1, do_reset },

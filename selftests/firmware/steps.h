@@ -27,6 +27,9 @@ int group_of(const char *device);
 void dma(const char *device, uint64_t address, volatile uint32_t *memory);
 void dma_remember(const char *device);
 
+/* entry.c: what the IOMMU's table has for the device, or for its alias */
+void entry(const char *device, int alias);
+
 /* claim.c: devices as userspace owns them */
 void claim(const char *how, const char *device, int whole);
 void release(const char *device);

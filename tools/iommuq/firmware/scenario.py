@@ -42,6 +42,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "map": ("device", "address", "size"),
     "dma": ("device", "address"),
     "dma-mapped": ("device", "address"),
+    "entry": ("device", "which"),
     "remove": ("device",),
     "rescan": (),
     "reset": ("device",),
@@ -57,6 +58,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "interface": ("group", "cdev"),
     "type": ("DMA", "DMA-FQ", "identity", "auto"),
+    "which": ("own", "alias"),
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
