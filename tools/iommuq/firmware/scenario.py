@@ -45,6 +45,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "entry": ("device", "which"),
     "remove": ("device",),
     "rescan": (),
+    "rescan-failing": ("device", "address", "function"),
     "reset": ("device",),
     "present": ("device",),
     "type": ("device",),
@@ -134,8 +135,8 @@ class Step(Table):
             require(word.isprintable() and word, f"do: {word!r} is not printable")
             if kind == "size":
                 require(_number(word) is not None, f"do: {word!r} is not a number")
-            elif kind == "driver":
-                require(_WORD.fullmatch(word), f"do: {word!r} is no driver")
+            elif kind in ("driver", "function"):
+                require(_WORD.fullmatch(word), f"do: {word!r} is no {kind}")
 
     @property
     def expected(self) -> tuple[str, ...]:
