@@ -258,12 +258,22 @@ static void do_failed(char **words)
 	failed();
 }
 
-static void do_remove(char **words)
+static void do_entry(char **words)
+{
+	entry(words[1], !strcmp(words[2], "alias"));
+}
+
+int remove_device(const char *device)
 {
 	char path[PATH_MAX];
 
-	device_file(path, words[1], "remove");
-	say_error(write_text(path, "1"), "");
+	device_file(path, device, "remove");
+	return write_text(path, "1");
+}
+
+static void do_remove(char **words)
+{
+	say_error(remove_device(words[1]), "");
 }
 
 static void do_rescan(char **words)
@@ -319,28 +329,42 @@ static void do_set_type(char **words)
 		say_error(write_text(path, words[2]), "type");
 }
 
-/* The kind of the reserved region that begins at an address */
+int region_kind(const char *device, uint64_t address, char *kind, size_t size)
+{
+	unsigned long long start, end;
+	char path[PATH_MAX], text[4096], name[64];
+	char *line, *rest;
+	int ret;
+
+	snprintf(kind, size, "none");
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/reserved_regions",
+		 group_of(device));
+	ret = read_text(path, text, sizeof(text));
+	if (ret)
+		return ret;
+	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		if (sscanf(line, "%llx %llx %63s", &start, &end, name) == 3 && start == address)
+			snprintf(kind, size, "%s", name);
+	return 0;
+}
+
 static void do_region(char **words)
 {
-	unsigned long long wanted = strtoull(words[2], NULL, 16), start, end;
-	char path[PATH_MAX], text[4096], kind[64];
-	char *line, *rest;
+	char path[PATH_MAX], kind[64];
 	int ret;
 
 	if (group_file(path, words[1], "reserved_regions"))
 		return;
-	ret = read_text(path, text, sizeof(text));
-	if (ret) {
+	ret = region_kind(words[1], strtoull(words[2], NULL, 16), kind, sizeof(kind));
+	if (ret)
 		say_error(ret, "reserved_regions");
-		return;
-	}
-	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		if (sscanf(line, "%llx %llx %63s", &start, &end, kind) == 3 && start == wanted) {
-			say(kind, "0x%llx to 0x%llx", start, end);
-			return;
-		}
-	}
-	say_word("none");
+	else
+		say_word(kind);
+}
+
+static void do_rescan_failing(char **words)
+{
+	rescan_with_faults(words[1], strtoull(words[2], NULL, 16), words[3]);
 }
 
 static void do_together(char **words)
@@ -470,8 +494,10 @@ static const struct {
 	{ "switch", 4, do_switch },
 	{ "fail", 2, do_fail },
 	{ "failed", 0, do_failed },
+	{ "entry", 2, do_entry },
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },
+	{ "rescan-failing", 3, do_rescan_failing },
 	{ "reset", 1, do_reset },
 	{ "present", 1, do_present },
 	{ "type", 1, do_type },

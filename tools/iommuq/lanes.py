@@ -8,13 +8,15 @@ Both are answered from the cache where nothing changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from iommuq import arches
 from iommuq.arches import Arch
 from iommuq.build import Image
 from iommuq.errors import UserError
+from iommuq.firmware import kernels, scenario
+from iommuq.firmware.subjects import known_failures
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
 from iommuq.known import KnownFailures, Verdict
@@ -22,6 +24,7 @@ from iommuq.known import Step as KnownStep
 from iommuq.known import load as load_known
 from iommuq.prove import judge_run, known_steps
 from iommuq.results import Run
+from iommuq.suites.firmware import Case, cases, run_scenarios
 from iommuq.suites.kselftest import run_selftests
 from iommuq.suites.kunit import LIMIT, Subject, run_kunit
 from iommuq.suites.programs import Suite, addition, choose, load_suites
@@ -168,10 +171,59 @@ class SelftestLane(_Common):
         return judge_run(run, self.known, self._steps, self.machine.arch)
 
 
+@dataclass(frozen=True)
+class FirmwareLane(_Common):
+    """The firmware scenarios, each on its machines, all of them on one kernel.
+
+    :ivar cases: those to run.
+    :ivar known: their known failures.
+    """
+
+    cases: tuple[Case, ...]
+    known: KnownFailures
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> FirmwareLane:
+        """Read what the lane needs.
+
+        :raises UserError: a scenario or a machine is malformed.
+        """
+        scenarios = scenario.choose([])
+        return cls(workspace, tuple(cases(scenarios)), known_failures(scenarios))
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "firmware"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        return "firmware scenarios under QEMU"
+
+    def image(self, step: Step) -> Image:
+        """See `Lane`."""
+        machine = self.cases[0].machine
+        fragments = self.workspace.firmware_fragments(machine)
+        return self.workspace.image(step, arches.get(machine.arch), fragments)
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        base = self.workspace.base
+        kernel = kernels.from_image(image, f"{base.spec.name} {step.label}", base.kernel)
+        runs = run_scenarios(kernel, self.cases, self._subject(step), again=again)
+        return replace(runs[0], results=tuple(result for run in runs for result in run.results))
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.known, self._steps, self.cases[0].machine.arch)
+
+
 # What `iommuq prove --suite` takes, each with what it runs on there.
 _LANES: dict[str, Callable[[Workspace], Lane]] = {
     "kunit": lambda workspace: KunitLane(workspace, arches.get("um")),
     "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
+    "firmware": FirmwareLane.open,
 }
 
 

@@ -45,8 +45,10 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "switch": ("device", "type", "address", "back"),
     "fail": ("function", "nth"),
     "failed": (),
+    "entry": ("device", "which"),
     "remove": ("device",),
     "rescan": (),
+    "rescan-failing": ("device", "address", "function"),
     "reset": ("device",),
     "present": ("device",),
     "type": ("device",),
@@ -61,6 +63,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "interface": ("group", "cdev"),
     "type": ("DMA", "DMA-FQ", "identity", "auto"),
     "back": ("type", "rescan"),
+    "which": ("own", "alias"),
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -136,8 +139,8 @@ class Step(Table):
             require(word.isprintable() and word, f"do: {word!r} is not printable")
             if kind == "size":
                 require(_number(word) is not None, f"do: {word!r} is not a number")
-            elif kind == "driver":
-                require(_WORD.fullmatch(word), f"do: {word!r} is no driver")
+            elif kind in ("driver", "function"):
+                require(_WORD.fullmatch(word), f"do: {word!r} is no {kind}")
 
     @property
     def expected(self) -> tuple[str, ...]:
@@ -186,7 +189,6 @@ class Scenario(Table):
     :ivar machines: those it runs on.
     :ivar arguments: for the kernel.
     :ivar needs: ``group`` or ``cdev`` of VFIO.
-    :ivar debug: a kernel that is built for it has KASAN, lockdep and more.
     :ivar alone: it disturbs others, and so has a boot of its own.
     """
 
@@ -197,7 +199,6 @@ class Scenario(Table):
     region: tuple[Region, ...] = ()
     arguments: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
-    debug: bool = False
     alone: bool = False
     known: tuple[Known, ...] = ()
     name: str = field(default="", init=False)
