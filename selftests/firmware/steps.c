@@ -290,6 +290,47 @@ static void do_reset(char **words)
 	say_error(write_text(path, "1"), "");
 }
 
+/*
+ * Find a device again at the first place of another bus: the port above it is given
+ * that bus number. The word is the type of its group there.
+ */
+static void do_renumber(char **words)
+{
+	unsigned char bus = strtoul(words[2], NULL, 16), buses[2] = { bus, bus };
+	char path[PATH_MAX], place[32], type[64];
+	int fd, ret;
+
+	device_file(path, words[1], "../config");
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	/* Secondary and subordinate */
+	ret = fd == -1 || pwrite(fd, buses, 2, 0x19) != 2 ? -errno : 0;
+	if (fd != -1)
+		close(fd);
+	device_file(path, words[1], "../remove");
+	if (!ret)
+		ret = write_text(path, "1");
+	if (!ret)
+		ret = write_text("/sys/bus/pci/rescan", "1");
+	if (ret) {
+		say_error(ret, "the port above it");
+		return;
+	}
+	snprintf(place, sizeof(place), "%.4s:%02x:00.0", words[1], bus);
+	if (!is_there(place)) {
+		say("MISSING", "there is nothing at %s", place);
+		return;
+	}
+	ret = group_of(place);
+	if (ret >= 0) {
+		snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/type", ret);
+		ret = read_text(path, type, sizeof(type));
+	}
+	if (ret < 0)
+		say("none", "%s has no group", place);
+	else
+		say(type, "at %s", place);
+}
+
 static void do_present(char **words)
 {
 	say_word(is_there(words[1]) ? "yes" : "no");
@@ -498,6 +539,7 @@ static const struct {
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },
 	{ "rescan-failing", 3, do_rescan_failing },
+	{ "renumber", 2, do_renumber },
 	{ "reset", 1, do_reset },
 	{ "present", 1, do_present },
 	{ "type", 1, do_type },

@@ -18,15 +18,18 @@
 #include "steps.h"
 
 #define CALIBRATE 6
-#define ROUNDS 100
-/* A step has 20 s; and from time to time it has to say that it lives */
-#define LIMIT_NS 14000000000ULL
+#define ROUNDS 300
+/* Longer than a step has, but whoever says something from time to time has more */
+#define LIMIT_NS 32000000000ULL
+#define TELL_ROUNDS 10
 #define PATTERN 0xa5a5a5a5
 #define STUCK_NS 2000000000ULL
 /* Sleep up to here before a moment, and then wait for it awake */
 #define AWAKE_NS 2000000ULL
-/* A write happens when QEMU comes to it: look a little before and after, too */
-#define MARGIN_NS 300000ULL
+/* A write happens when QEMU comes to it: look a little before, too */
+#define MARGIN_NS 500000ULL
+/* The devices change early in a switch; what follows is the end of the old domain. */
+#define EARLY 0.6
 
 static uint64_t now(void)
 {
@@ -131,7 +134,7 @@ static int one_round(const char *device, const char *type, int again, uint64_t a
 	dma_start(bar, address);
 	/* The later it begins, the earlier in the switch does the write come */
 	wait_until(start + delay + MARGIN_NS -
-		   (uint64_t)(place * (double)(*duration + 2 * MARGIN_NS)));
+		   (uint64_t)(place * (EARLY * (double)*duration + MARGIN_NS)));
 	begin = now();
 	ret = set_type(device, type);
 	end = now();
@@ -143,7 +146,11 @@ static int one_round(const char *device, const char *type, int again, uint64_t a
 	dma_close(bar);
 	if (ret < 0)
 		return ret;
-	*lost += ret;
+	if (ret) {
+		++*lost;
+		dprintf(STDOUT_FILENO, "round: the write %lld us after the begin is lost\n",
+			(long long)(start + delay - begin) / 1000);
+	}
 	/* Follow slowly: some take long for reasons of the host's */
 	*duration = *duration ? (7 * *duration + (end - begin)) / 8 : end - begin;
 	return 0;
@@ -184,6 +191,8 @@ void switch_type(const char *device, const char *type, uint64_t address, const c
 		/* The golden ratio spreads any number of places evenly */
 		place += 0.6180339887;
 		place -= (int)place;
+		if (!((round + 1) % TELL_ROUNDS))
+			dprintf(STDOUT_FILENO, "round: %d lost of %d\n", lost, round + 1);
 	}
 	say(lost ? "lost" : "kept", "%d of %d writes lost; a switch takes %llu us, a write %llu us",
 	    lost, round, (unsigned long long)duration / 1000, (unsigned long long)delay / 1000);

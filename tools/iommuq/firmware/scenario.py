@@ -49,6 +49,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "remove": ("device",),
     "rescan": (),
     "rescan-failing": ("device", "address", "function"),
+    "renumber": ("device", "bus"),
     "reset": ("device",),
     "present": ("device",),
     "type": ("device",),
@@ -137,7 +138,7 @@ class Step(Table):
             choice = _CHOICES.get(kind)
             require(not choice or word in choice, f"do: {word!r} is none of {choice}")
             require(word.isprintable() and word, f"do: {word!r} is not printable")
-            if kind == "size":
+            if kind in ("size", "bus", "nth"):
                 require(_number(word) is not None, f"do: {word!r} is not a number")
             elif kind in ("driver", "function"):
                 require(_WORD.fullmatch(word), f"do: {word!r} is no {kind}")
@@ -363,7 +364,7 @@ def script(scenario: Scenario, machine: Machine) -> tuple[str, int]:
         for kind, word in zip(STEPS[name], words, strict=True):
             if kind == "device":
                 said.append(devices[word].address)
-            elif kind in ("address", "size"):
+            elif kind in ("address", "size", "bus"):
                 said.append(f"{address(scenario, word):x}")
             else:
                 said.append(word)
