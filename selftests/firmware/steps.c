@@ -28,7 +28,7 @@
 
 #include "steps.h"
 
-#define MAX_WORDS 4
+#define MAX_WORDS 5
 #define DEFAULT_LIMIT 15
 /* How long a device may take to appear after a rescan: 50 times 0.1 s */
 #define APPEAR_TRIES 50

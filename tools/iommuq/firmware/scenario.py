@@ -66,6 +66,11 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "back": ("type", "rescan"),
     "which": ("own", "alias"),
 }
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "size": (0, (1 << 64) - 1),
+    "bus": (1, 0xFF),
+    "nth": (1, 1000),
+}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
 _WORD = re.compile(r"[\w.:/-]+")
@@ -138,8 +143,11 @@ class Step(Table):
             choice = _CHOICES.get(kind)
             require(not choice or word in choice, f"do: {word!r} is none of {choice}")
             require(word.isprintable() and word, f"do: {word!r} is not printable")
-            if kind in ("size", "bus", "nth"):
-                require(_number(word) is not None, f"do: {word!r} is not a number")
+            if kind in _RANGES:
+                value = _number(word)
+                require(value is not None, f"do: {word!r} is not a number")
+                least, most = _RANGES[kind]
+                require(least <= (value or 0) <= most, f"do: {word} is no {kind}")
             elif kind in ("driver", "function"):
                 require(_WORD.fullmatch(word), f"do: {word!r} is no {kind}")
 
