@@ -42,6 +42,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "map": ("device", "address", "size"),
     "dma": ("device", "address"),
     "dma-mapped": ("device", "address"),
+    "dma-foreign": ("device", "device", "address"),
     "entry": ("device", "which"),
     "remove": ("device",),
     "rescan": (),
