@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an expression of C may be worth where it stands, and what is so if it is true.
+
+Of what a function can reach only its own variables are followed; a field of something is
+`Kind.ANY`, unless it is the type of the domain that is being attached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tree_sitter import Node
+
+from iommuq import csource
+from iommuq.drivers import values as v
+from iommuq.drivers.program import Macro, Unit, is_constant
+from iommuq.drivers.values import Kind, Place, Value, Values
+
+if TYPE_CHECKING:
+    from iommuq.drivers.engine import Engine
+
+#: What is known of variables; those that are not in it may be anything.
+Env = dict[str, Values]
+#: An environment, or None where nobody can be.
+State = Env | None
+
+_ERRNO = re.compile(r"E[A-Z0-9]{2,}")
+_NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)[uUlL]*")
+_TRANSPARENT = frozenset(
+    """likely unlikely READ_ONCE WARN_ON WARN_ON_ONCE WARN WARN_ONCE rcu_dereference BUG_ON
+    rcu_dereference_protected smp_load_acquire no_free_ptr rcu_access_pointer""".split()
+)
+_COMPARE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_MIRROR = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_DEEPEST = 40
+
+
+def join(one: State, other: State) -> State:
+    """Return what is known where two ways meet."""
+    if one is None or other is None:
+        return other if one is None else one
+    return {name: v.merge((one[name], other[name])) for name in one.keys() & other.keys()}
+
+
+class Expressions:
+    """The expressions of one function."""
+
+    def __init__(self, engine: Engine, unit: Unit) -> None:
+        self.engine = engine
+        self.unit = unit
+        #: Conditions that the statement stands under, the innermost last.
+        self.conditions: list[str] = []
+        self._macros = 0
+
+    def place(self, node: Node) -> Place:
+        """Return the line of a node."""
+        return Place(self.unit.path, self.unit.line(node))
+
+    def text(self, node: Node) -> str:
+        """Return the text of a node in one line."""
+        return self.unit.words(node)
+
+    def value(self, node: Node | None, env: Env) -> Values:
+        """Return what an expression may be worth; what it changes is changed in *env*."""
+        if node is None:
+            return v.NOTHING
+        method = getattr(self, f"_{node.type}", None)
+        if method is not None:
+            found: Values = method(node, env)
+            return found
+        return v.anything(f"`{self.text(node)}`", self.place(node))
+
+    # Simple ones.
+
+    def _number_literal(self, node: Node, _env: Env) -> Values:
+        match = _NUMBER.fullmatch(self.text(node))
+        if match is None:
+            return v.anything(f"`{self.text(node)}`")
+        return v.number(int(match[1], 16 if match[1][:2] in ("0x", "0X") else 10))
+
+    def _true(self, _node: Node, _env: Env) -> Values:
+        return v.number(1)
+
+    def _false(self, _node: Node, _env: Env) -> Values:
+        return v.number(0)
+
+    def _null(self, _node: Node, _env: Env) -> Values:
+        return v.number(0)
+
+    def _string_literal(self, _node: Node, _env: Env) -> Values:
+        return frozenset({v.POINTER})
+
+    _concatenated_string = _string_literal
+    _compound_literal_expression = _string_literal
+    _sizeof_expression = lambda _self, _node, _env: v.COUNT  # noqa: E731
+
+    def _identifier(self, node: Node, env: Env) -> Values:
+        name = self.text(node)
+        if name in env:
+            return env[name]
+        if name in ("NULL", "false"):
+            return v.number(0)
+        if name == "true":
+            return v.number(1)
+        if is_constant(name):
+            found = self.engine.program.macro(self.unit, name)
+            if found is not None and found[1].parameters is None:
+                return self.expand(found[0], found[1], ())
+        return v.anything(f"`{name}`", self.place(node))
+
+    def _parenthesized_expression(self, node: Node, env: Env) -> Values:
+        inner = node.named_children
+        return self.value(inner[0], env) if len(inner) == 1 else v.anything(self.text(node))
+
+    def _cast_expression(self, node: Node, env: Env) -> Values:
+        return self.value(node.child_by_field_name("value"), env)
+
+    def _comma_expression(self, node: Node, env: Env) -> Values:
+        self.value(node.child_by_field_name("left"), env)
+        return self.value(node.child_by_field_name("right"), env)
+
+    def _conditional_expression(self, node: Node, env: Env) -> Values:
+        parts = [node.child_by_field_name(x) for x in ("condition", "consequence", "alternative")]
+        condition, consequence, alternative = parts
+        assert condition is not None
+        yes, no = self.branch(condition, env)
+        found = []
+        for state, part in ((yes, consequence), (no, alternative)):
+            if state is None:
+                continue
+            # gcc's `a ?: b`: the first is the condition itself.
+            found.append(self.value(part or condition, state))
+            if part is None:
+                found[-1] = v.nonzero(found[-1])
+        _settle(env, join(yes, no))
+        return v.merge(found)
+
+    def _subscript_expression(self, node: Node, env: Env) -> Values:
+        for child in node.named_children:
+            self.value(child, env)
+        return v.anything(f"`{self.text(node)}`", self.place(node))
+
+    # Pointers and fields.
+
+    def _pointer_expression(self, node: Node, env: Env) -> Values:
+        argument = node.child_by_field_name("argument")
+        assert argument is not None
+        if self.text(node).startswith("&"):
+            return self._address(argument, env)
+        self.value(argument, env)
+        return v.anything(f"`{self.text(node)}`", self.place(node))
+
+    def _address(self, node: Node, env: Env) -> Values:
+        """Return what the address of something is: that of a domain, or just a pointer."""
+        if node.type == "identifier":
+            name = self.text(node)
+            found = self.engine.object_of(self.unit, name, "")
+            return frozenset({found or v.POINTER})
+        if node.type == "field_expression":
+            base, member = (node.child_by_field_name(each) for each in ("argument", "field"))
+            assert base is not None and member is not None
+            if base.type == "identifier" and self.text(base) not in env:
+                found = self.engine.object_of(self.unit, self.text(base), self.text(member))
+                if found:
+                    return frozenset({found})
+            for each in self.value(base, env):
+                if each.kind is Kind.OBJ and each.member == self.text(member):
+                    return frozenset({Value(Kind.OBJ, name=each.name)})
+        return frozenset({v.POINTER})
+
+    def _field_expression(self, node: Node, env: Env) -> Values:
+        base, member = (node.child_by_field_name(each) for each in ("argument", "field"))
+        assert base is not None and member is not None
+        unknown = v.anything(f"`{self.text(node)}`", self.place(node))
+        name = self.text(member)
+        if base.type == "field_expression":
+            # x->domain.type, where x is what the domain is a part of
+            owner, part = (base.child_by_field_name(each) for each in ("argument", "field"))
+            assert owner is not None and part is not None
+            found = self.value(owner, env)
+            kinds = {
+                self.engine.domain_type(each)
+                for each in found
+                if each.kind is Kind.OBJ and each.member == self.text(part) and each.member
+            }
+            if name == "type" and len(kinds) == len(found) == 1 and None not in kinds:
+                (kind,) = kinds
+                return v.number(kind or 0)
+            return unknown
+        found = self.value(base, env)
+        if name == "type" and found:
+            types = []
+            for each in found:
+                of = self.engine.domain_type(each) if not each.member else None
+                if each.kind is not Kind.OBJ or of is None:
+                    return unknown
+                types.append(v.number(of))
+            return v.merge(types)
+        return unknown
+
+    # Operators.
+
+    def _unary_expression(self, node: Node, env: Env) -> Values:
+        operator, argument = (
+            node.child_by_field_name(each) for each in ("operator", "argument")
+        )
+        assert operator is not None and argument is not None
+        sign = self.text(operator)
+        if sign == "-" and argument.type == "identifier" and _ERRNO.fullmatch(self.text(argument)):
+            return self._errno(self.text(argument), node)
+        found = self.value(argument, env)
+        if sign == "!":
+            return frozenset(Value(Kind.INT, int(not each)) for each in v.truths(found))
+        if found and all(each.kind is Kind.INT for each in found):
+            how = {"-": lambda n: -n, "+": lambda n: n, "~": lambda n: ~n}.get(sign)
+            if how is not None:
+                return frozenset(Value(Kind.INT, how(each.number)) for each in found)
+        return v.anything(f"`{self.text(node)}`", self.place(node))
+
+    def _errno(self, name: str, node: Node) -> Values:
+        when = self.conditions[-1] if self.conditions else ""
+        return frozenset({Value(Kind.ERRNO, name=name, place=self.place(node), when=when)})
+
+    def _update_expression(self, node: Node, env: Env) -> Values:
+        argument = node.child_by_field_name("argument")
+        if argument is not None and argument.type == "identifier":
+            name = self.text(argument)
+            if name in env:
+                env[name] = v.COUNT if "++" in self.text(node) else v.anything(f"`{name}`")
+                return env[name]
+        return v.anything(f"`{self.text(node)}`", self.place(node))
+
+    def _binary_expression(self, node: Node, env: Env) -> Values:
+        left, operator, right = (
+            node.child_by_field_name(each) for each in ("left", "operator", "right")
+        )
+        assert left is not None and operator is not None and right is not None
+        sign = self.text(operator)
+        if sign in ("&&", "||"):
+            yes, no = self.branch(node, env)
+            _settle(env, join(yes, no))
+            both = {1: yes, 0: no}
+            return frozenset(Value(Kind.INT, n) for n, state in both.items() if state is not None)
+        one, two = self.value(left, env), self.value(right, env)
+        if sign in _COMPARE:
+            yes = v.merge([_compare(one, sign, two)])
+            no = v.merge([_compare(one, _COMPARE[sign], two)])
+            # An empty set on the left is a variable that nothing is known to be in.
+            result = {1} if yes else set()
+            result |= {0} if no else set()
+            return frozenset(Value(Kind.INT, each) for each in result or {0, 1})
+        numbers = [[each.number for each in side if each.kind is Kind.INT] for side in (one, two)]
+        if len(numbers[0]) * len(numbers[1]) == len(one) * len(two) and one and two:
+            found = {_compute(a, sign, b) for a in numbers[0] for b in numbers[1]}
+            if None not in found and len(found) <= 8:
+                return frozenset(Value(Kind.INT, each) for each in found if each is not None)
+        return v.anything(f"`{self.text(node)}`", self.place(node))
+
+    def _assignment_expression(self, node: Node, env: Env) -> Values:
+        left, operator, right = (
+            node.child_by_field_name(each) for each in ("left", "operator", "right")
+        )
+        assert left is not None and operator is not None and right is not None
+        found = self.value(right, env)
+        if self.text(operator) != "=":
+            found = v.anything(f"`{self.text(node)}`", self.place(node))
+        if left.type == "identifier":
+            env[self.text(left)] = found
+        else:
+            self.value(left, env)
+            target = left.child_by_field_name("argument")
+            if left.type == "pointer_expression" and target is not None:
+                # *p = …: of our own variables none has its address taken, or it is not known.
+                pass
+        return found
+
+    # Calls.
+
+    def _call_expression(self, node: Node, env: Env) -> Values:
+        function = node.child_by_field_name("function")
+        listed = node.child_by_field_name("arguments")
+        assert function is not None and listed is not None
+        arguments = [each for each in listed.named_children if each.type != "comment"]
+        name = self.text(function)
+        if function.type != "identifier":
+            for each in arguments:
+                self.value(each, env)
+            self._forget(arguments, env)
+            return v.anything(f"`{name}` is a pointer to a function", self.place(node))
+        found = self.engine.special(self, name, arguments, env)
+        if found is not None:
+            return found
+        if name in _TRANSPARENT and arguments:
+            return self.value(arguments[0], env)
+        given = [self.value(each, env) for each in arguments]
+        result = self.engine.call(self, name, given, node, env)
+        self._forget(arguments, env)
+        return result
+
+    def run_call(self, node: Node, env: Env) -> None:
+        """Follow a call whose result nobody wants: it may change what it is given."""
+        listed = node.child_by_field_name("arguments")
+        arguments = listed.named_children if listed is not None else []
+        for each in arguments:
+            self.value(each, env)
+        self._forget(arguments, env)
+
+    def _forget(self, arguments: Sequence[Node], env: Env) -> None:
+        """Forget the variables whose address a function is given."""
+        for each in arguments:
+            if each.type == "pointer_expression" and self.text(each).startswith("&"):
+                target = each.child_by_field_name("argument")
+                if target is not None and target.type == "identifier":
+                    name = self.text(target)
+                    if name in env:
+                        env[name] = v.anything(f"`{name}`, set through its address", self.place(each))
+
+    def expand(self, unit: Unit, macro: Macro, given: Sequence[Values]) -> Values:
+        """Return what a macro with these arguments is worth, if it is an expression."""
+        unknown = v.anything(f"macro `{macro.name}`")
+        if self._macros > _DEEPEST or not macro.body:
+            return unknown
+        node, text = _as_expression(macro.body)
+        if node is None:
+            return unknown
+        inner = Expressions(self.engine, _Text(unit, text, macro.line))  # type: ignore[arg-type]
+        inner._macros = self._macros + 1
+        inner.conditions = self.conditions
+        return inner.value(node, dict(zip(macro.parameters or (), given, strict=False)))
+
+    # Conditions.
+
+    def branch(self, node: Node, env: Env) -> tuple[State, State]:
+        """Return what is known if a condition is true, and what if it is false."""
+        if node.type == "parenthesized_expression" and len(node.named_children) == 1:
+            return self.branch(node.named_children[0], env)
+        if node.type == "unary_expression" and self.text(node).startswith("!"):
+            argument = node.child_by_field_name("argument")
+            assert argument is not None
+            return self.branch(argument, env)[::-1]
+        if node.type == "binary_expression":
+            return self._branch_binary(node, env)
+        if node.type == "call_expression":
+            function = node.child_by_field_name("function")
+            listed = node.child_by_field_name("arguments")
+            assert function is not None and listed is not None
+            arguments = [each for each in listed.named_children if each.type != "comment"]
+            name = self.text(function)
+            if name in _TRANSPARENT and arguments:
+                return self.branch(arguments[0], env)
+            if name in ("IS_ERR", "IS_ERR_OR_NULL") and len(arguments) == 1:
+                found = self.value(arguments[0], env)
+                yes, no = v.error_pointers(found), v.other_pointers(found)
+                if name == "IS_ERR_OR_NULL":
+                    yes, no = v.merge((yes, v.zero(found))), v.nonzero(no)
+                return self._split(arguments[0], found, yes, no, env)
+        found = self.value(node, env)
+        target = node
+        if node.type == "assignment_expression":
+            left = node.child_by_field_name("left")
+            target = left or node
+        return self._split(target, found, v.nonzero(found), v.zero(found), env)
+
+    def _branch_binary(self, node: Node, env: Env) -> tuple[State, State]:
+        left, operator, right = (
+            node.child_by_field_name(each) for each in ("left", "operator", "right")
+        )
+        assert left is not None and operator is not None and right is not None
+        sign = self.text(operator)
+        if sign in ("&&", "||"):
+            yes, no = self.branch(left, env)
+            go_on, done = (yes, no) if sign == "&&" else (no, yes)
+            if go_on is None:
+                return (None, done) if sign == "&&" else (done, None)
+            second_yes, second_no = self.branch(right, go_on)
+            if sign == "&&":
+                return second_yes, join(done, second_no)
+            return join(done, second_yes), second_no
+        if sign not in _COMPARE:
+            found = self.value(node, env)
+            return self._split(node, found, v.nonzero(found), v.zero(found), env)
+        one, two = self.value(left, env), self.value(right, env)
+        while left.type == "parenthesized_expression" and len(left.named_children) == 1:
+            left = left.named_children[0]
+        if left.type == "assignment_expression":
+            left = left.child_by_field_name("left") or left
+        yes_set, no_set = _compare(one, sign, two), _compare(one, _COMPARE[sign], two)
+        yes, no = self._split(left, one, yes_set, no_set, env)
+        if right.type == "identifier" and self.text(right) in env:
+            mirrored = _MIRROR[sign]
+            for state, how in ((yes, mirrored), (no, _COMPARE[mirrored])):
+                if state is not None:
+                    state[self.text(right)] = _compare(two, how, one) or two
+        return yes, no
+
+    def _split(
+        self, target: Node, found: Values, yes: Values, no: Values, env: Env
+    ) -> tuple[State, State]:
+        if not found:
+            return dict(env), dict(env)
+        states: list[State] = []
+        for left in (yes, no):
+            if not left:
+                states.append(None)
+                continue
+            state = dict(env)
+            if target.type == "identifier" and self.text(target) in env:
+                state[self.text(target)] = left
+            states.append(state)
+        return states[0], states[1]
+
+
+class _Text:
+    """The text of a macro, with the names and the line of the file that it is in."""
+
+    def __init__(self, unit: Unit, text: bytes, line: int) -> None:
+        self._unit = unit
+        self._text = text
+        self._line = line
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._unit, name)
+
+    def of(self, node: Node) -> str:
+        """Return the text of a node."""
+        return self._text[node.start_byte : node.end_byte].decode("utf-8", "backslashreplace")
+
+    def words(self, node: Node) -> str:
+        """Return the text of a node in one line."""
+        return " ".join(self.of(node).split())
+
+    def line(self, _node: Node) -> int:
+        """Return the line that the macro begins in."""
+        return self._line
+
+
+def _as_expression(body: bytes) -> tuple[Node | None, bytes]:
+    """Return the node of what a macro stands for, if it is an expression."""
+    text = b"int f(void) { return (" + body + b"); }"
+    source = csource.parse(text)
+    if not source.functions or source.root.has_error:
+        return None, text
+    for node in csource.descend(source.functions[0].body):
+        if node.type == "return_statement" and node.named_children:
+            return node.named_children[0], text
+    return None, text
+
+
+def _settle(env: Env, state: State) -> None:
+    """Take over what was changed on the way through an expression."""
+    if state is not None:
+        env.clear()
+        env.update(state)
+
+
+def _compare(one: Values, sign: str, two: Values) -> Values:
+    """Return what of one side is left if the comparison is true."""
+    if sign == "==":
+        return v.equal(one, two)
+    if sign == "!=":
+        return v.unequal(one, two)
+    if two == frozenset({v.ZERO}):
+        if sign == "<":
+            return v.negative(one)
+        if sign == ">=":
+            return v.not_negative(one)
+        if sign == ">":
+            return v.nonzero(v.not_negative(one))
+        return v.merge((v.negative(one), v.zero(one)))
+    left = set()
+    for value in one:
+        if value.kind is not Kind.INT or any(other.kind is not Kind.INT for other in two):
+            left.add(value)
+        elif any(_compute(value.number, sign, other.number) for other in two):
+            left.add(value)
+    return frozenset(left)
+
+
+def _compute(one: int, sign: str, two: int) -> int | None:
+    """Return the result of an operator; None if it is not known here."""
+    if sign in ("<<", ">>") and not 0 <= two < 64:
+        return None
+    results = {
+        "|": lambda: one | two,
+        "&": lambda: one & two,
+        "^": lambda: one ^ two,
+        "+": lambda: one + two,
+        "-": lambda: one - two,
+        "*": lambda: one * two,
+        "<<": lambda: one << two,
+        ">>": lambda: one >> two,
+        "<": lambda: int(one < two),
+        ">": lambda: int(one > two),
+        "<=": lambda: int(one <= two),
+        ">=": lambda: int(one >= two),
+    }
+    return results[sign]() if sign in results else None
