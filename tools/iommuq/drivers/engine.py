@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tree_sitter import Node
@@ -115,6 +115,8 @@ class Engine:
         known = facts.result(name, place, when)
         if known is not None:
             return known
+        if facts.load().get(name) == "callback":
+            return v.merge((v.number(0), *self._called_back(frame, name, node)))
         definitions = self.program.functions(frame.unit, name)
         if definitions:
             found = v.merge(self._follow(each, given) for each in definitions)
@@ -123,6 +125,20 @@ class Engine:
         if macro is not None and macro[1].parameters is not None:
             return frame.expand(macro[0], macro[1], given)
         return v.anything(f"{name}() is not among the sources", place)
+
+    def _called_back(self, frame: Expressions, name: str, node: Node) -> Iterator[Values]:
+        """Yield what the functions return that are among the arguments of a call."""
+        listed = node.child_by_field_name("arguments")
+        found = False
+        for each in listed.named_children if listed is not None else ():
+            callback = frame.text(each).removeprefix("&")
+            if each.type in ("identifier", "pointer_expression") and callback.isidentifier():
+                for definition in self.program.functions(frame.unit, callback):
+                    found = True
+                    inside = self._follow(definition, ())
+                    yield frozenset(one.passed(callback).passed(name) for one in inside)
+        if not found:
+            yield v.anything(f"{name}() calls what is not known", frame.place(node))
 
     def _follow(self, definition: Definition, given: Sequence[Values]) -> Values:
         unit, function = definition.unit, definition.function
@@ -142,6 +158,8 @@ class Engine:
         self._stack.append(where)
         try:
             found = frame.run(arguments)
+        except RecursionError:
+            found = v.anything(f"{function.name}() is nested too deeply")
         finally:
             self._stack.pop()
         if _returns_truth(definition):

@@ -15,7 +15,7 @@ from iommuq.drivers import values as v
 from iommuq.drivers.values import Kind, Place, Value, Values
 from iommuq.providers.job import Table, require
 
-Gives = Literal["memory", "error", "success", "pointer", "count", "truth"]
+Gives = Literal["memory", "error", "success", "pointer", "count", "truth", "callback", "anything"]
 
 
 @dataclass(frozen=True)
@@ -64,5 +64,7 @@ def result(name: str, place: Place, when: str) -> Values | None:
         return frozenset({v.ZERO, error})
     if gives == "pointer":
         return frozenset({v.POINTER})
-    fixed = {"success": v.number(0), "count": v.COUNT, "truth": v.BOOL}
-    return fixed[gives] if gives else None
+    if gives == "anything":
+        return v.anything(f"{name}()", place)
+    fixed: Mapping[str, Values] = {"success": v.number(0), "count": v.COUNT, "truth": v.BOOL}
+    return fixed.get(gives) if gives else None

@@ -11,12 +11,13 @@ from iommuq.csource import Function, descend
 from iommuq.drivers import values as v
 from iommuq.drivers.expressions import Env, Expressions, State, join
 from iommuq.drivers.program import Unit
-from iommuq.drivers.values import Values
+from iommuq.drivers.values import Value, Values
 
 #: Rounds of a loop before what changes in it is taken for anything.
 _ROUNDS = 12
 _LONGEST = 70
-_FAILS = ("!", "IS_ERR", "< 0", "ret", "err", "rc")
+#: Reasons of a pointer's being NULL that are told.
+_CAUSES = 3
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Frame(Expressions):
     def __init__(self, engine: object, unit: Unit, function: Function) -> None:
         super().__init__(engine, unit)  # type: ignore[arg-type]
         self._function = function
+        inner = function.node.child_by_field_name("declarator")
+        self._is_pointer = inner is not None and inner.type == "pointer_declarator"
         self._exits = _Exits()
         self._loops: list[_Loop] = []
         self._breaks: list[_Loop] = []
@@ -141,7 +144,12 @@ class Frame(Expressions):
     def _run_return_statement(self, node: Node, env: Env) -> State:
         values = [each for each in node.named_children if each.type != "comment"]
         if values:
-            self._exits.returned.append(self.value(values[0], env))
+            found = self.value(values[0], env)
+            if self._is_pointer and found == frozenset({v.ZERO}):
+                # Whoever gets it is to be told where it is from.
+                when = self.conditions[-1] if self.conditions else ""
+                found = frozenset({Value(v.Kind.NULL, place=self.place(node), when=when)})
+            self._exits.returned.append(found)
         return None
 
     def _run_goto_statement(self, node: Node, env: Env) -> State:
@@ -172,10 +180,11 @@ class Frame(Expressions):
         for node in descend(condition):
             if node.type == "identifier" and env is not None:
                 for value in env.get(self.text(node), ()):
-                    if value.kind in (v.Kind.NULL, v.Kind.ERRPTR) and value.name:
-                        causes.append(" → ".join((*value.chain, f"{value.name}()")))
-        if causes and len(set(causes)) <= 2:
-            return f"`{words}` after {' or '.join(dict.fromkeys(causes))}"
+                    if value.kind in (v.Kind.NULL, v.Kind.ERRPTR):
+                        causes.append(_cause(value))
+        causes = sorted({cause for cause in causes if cause})
+        if causes and len(causes) <= _CAUSES:
+            return f"`{words}` after {' or '.join(causes)}"
         return f"`{words}`"
 
     def _run_while_statement(self, node: Node, env: Env) -> State:
@@ -323,6 +332,18 @@ class Frame(Expressions):
 
     def _run_preproc_else(self, node: Node, env: Env) -> State:
         return self._run_all(node.named_children, env)
+
+
+def _cause(value: Value) -> str:
+    """Return the call that gave NULL or an error; empty if it was no call."""
+    if value.kind is v.Kind.ERRPTR:
+        return " → ".join(value.chain)
+    if value.name:
+        return " → ".join((*value.chain, f"{value.name}()"))
+    if not value.chain:
+        return ""
+    _, _, further = value.when.partition(" after ")
+    return " → ".join((*value.chain, *([further] if further else [])))
 
 
 def _has_label(node: Node) -> bool:

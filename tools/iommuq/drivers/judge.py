@@ -25,6 +25,8 @@ from iommuq.drivers.values import Kind, Place, Value, Values
 _IDENTITY, _BLOCKED = "IOMMU_DOMAIN_IDENTITY", "IOMMU_DOMAIN_BLOCKED"
 _PAGING = "IOMMU_DOMAIN_UNMANAGED"
 _ALLOCATE = "domain_alloc"
+_ALLOCATE_PAGING = ("domain_alloc_paging_flags", "domain_alloc_paging")
+_EMPTY = "the core takes an empty paging domain"
 
 
 def judge_all(files: Mapping[str, bytes]) -> list[Driver]:
@@ -89,19 +91,33 @@ class Judge:
                 yield from self._allocated(own, kind, [])
                 return
         allocate = self._ops.fields.get(_ALLOCATE)
-        if allocate is None:
-            yield Source(How.NONE)
-            return
-        number = type_number(self._engine, self._unit, kind)
-        sources = list(self._allocated(allocate, kind, [v.number(number)]))
-        yield from sources
-        if kind == _BLOCKED and all(each.how is How.NONE for each in sources):
-            # Before there were static domains the core took an empty paging domain to block.
+        sources: list[Source] = []
+        if allocate is not None:
+            number = type_number(self._engine, self._unit, kind)
+            sources = list(self._allocated(allocate, kind, [v.number(number)]))
+        sources = [each for each in sources if each.how is not How.NONE]
+        yield from sources or (
+            self._empty_paging() if kind == _BLOCKED else (Source(How.NONE),)
+        )
+
+    def _empty_paging(self) -> Iterator[Source]:
+        """Yield what the core blocks with where a driver has no domain for it."""
+        found = False
+        for field in (_ALLOCATE, *_ALLOCATE_PAGING):
+            setting = self._ops.fields.get(field)
+            if setting is None:
+                continue
             number = type_number(self._engine, self._unit, _PAGING)
-            for each in self._allocated(allocate, _PAGING, [v.number(number)]):
-                if each.how is not How.NONE:
-                    note = "no blocked domain: the core takes an empty paging domain"
-                    yield Source(each.how, each.name, each.place, each.verdict, (note, *each.notes))
+            given = [v.number(number)] if field == _ALLOCATE else []
+            for each in self._allocated(setting, _PAGING, given):
+                if each.how is How.ALLOCATED:
+                    found = True
+                    yield Source(
+                        How.NONE, each.name, each.place, each.verdict, (_EMPTY, *each.notes)
+                    )
+            if found:
+                return
+        yield Source(How.NONE)
 
     def _static(self, setting: Setting) -> Source:
         """Return the domain that a field names."""

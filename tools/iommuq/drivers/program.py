@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,8 +22,14 @@ from iommuq.csource import Function, Source, descend
 _ATTRIBUTE = re.compile(
     rb"\b__free\(\w+\)|\b(?:__user|__iomem|__maybe_unused|__init|__exit|__always_unused|__percpu"
     rb"|__must_check|__cold|__ref|__initdata|__ro_after_init|__read_mostly|__rcu"
-    rb"|__(?:acquires|releases|must_hold|printf|counted_by)\([\w&>.,-]*\))(?!\w)"
+    rb"|__force|__(?:acquires|releases|must_hold|printf|counted_by)\([\w&>.,-]*\))(?!\w)"
 )
+# A type as the argument of a macro, as of container_of(): the grammar knows but names there.
+_TAG = re.compile(rb"(?<=[(,])(\s*)(?:struct|union|enum)(?=\s+\w+\s*[,)])")
+_UNSIGNED = re.compile(rb"(?<=[(,])unsigned (?:long|int)(?=\s*,)")
+_TYPEOF = re.compile(rb"\btypeof\((?:[^()\n]|\([^()\n]*\))*\)(?=\s+\w+\s*[=;])")
+_DEFINES = re.compile(rb"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
+_BEGINS = re.compile(rb"^(?:[A-Za-z_][^\n;={}()#/]*[ \t*])?(\w+)[ \t]*\(", re.MULTILINE)
 _DIRECTIVE = re.compile(rb"^[ \t]*#[^\n]*(?:\\\n[^\n]*)*", re.MULTILINE)
 _INITIALISER = re.compile(rb"^[^\n#{}();]*=[ \t]*\{.*?^\}", re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
@@ -72,9 +78,7 @@ class Unit:
     def __init__(self, path: str, text: bytes) -> None:
         self.path = path
         self.text = text
-        plain = _ATTRIBUTE.sub(lambda match: b" " * len(match[0]), text)
-        plain = _INITIALISER.sub(lambda match: _without_directives(match[0]), plain)
-        self.source: Source = csource.parse(plain)
+        self.source: Source = csource.parse(_plain(text))
 
     @cached_property
     def functions(self) -> Mapping[str, list[Function]]:
@@ -151,6 +155,10 @@ class Program:
         self.files = files
         self._units: dict[str, Unit] = {}
         self._found: dict[tuple[str, str], tuple[Definition, ...]] = {}
+        self._near: dict[str, tuple[str, ...]] = {}
+        #: Files whose text looks as if it defined a macro, or a function.
+        self._macros = _index(files, _DEFINES)
+        self._beginnings = _index(files, _BEGINS)
 
     def unit(self, path: str) -> Unit:
         """Return a file, parsed."""
@@ -163,11 +171,13 @@ class Program:
 
         A folder below ``drivers/iommu`` is a driver; what lies there by itself is one, too.
         """
-        folder = posixpath.dirname(path)
-        if folder in ("drivers/iommu", "drivers/xen") or not folder.startswith("drivers/iommu/"):
-            return (path, *self._included(path))
-        near = [each for each in self.files if posixpath.dirname(each) == folder]
-        return tuple(dict.fromkeys((path, *sorted(near), *self._included(path))))
+        if path not in self._near:
+            near: list[str] = []
+            folder = posixpath.dirname(path)
+            if folder.startswith("drivers/iommu/"):
+                near = sorted(each for each in self.files if posixpath.dirname(each) == folder)
+            self._near[path] = tuple(dict.fromkeys((path, *near, *self._included(path))))
+        return self._near[path]
 
     def functions(self, unit: Unit, name: str) -> tuple[Definition, ...]:
         """Return what a name that is called in a file may be; nothing if it is not here.
@@ -182,11 +192,10 @@ class Program:
 
     def macro(self, unit: Unit, name: str) -> tuple[Unit, Macro] | None:
         """Return the macro that a name in a file stands for."""
-        for path in self._sight(unit.path):
-            if re.search(rb"#[ \t]*define[ \t]+" + name.encode() + rb"\b", self.files[path]):
-                other = self.unit(path)
-                if name in other.macros:
-                    return other, other.macros[name]
+        candidates = self._macros.get(name, frozenset())
+        for path in self._sight(unit.path) if candidates else ():
+            if path in candidates and name in (other := self.unit(path)).macros:
+                return other, other.macros[name]
         return None
 
     def variable(self, unit: Unit, name: str) -> Variable | None:
@@ -203,10 +212,9 @@ class Program:
         own = unit.functions.get(name)
         if own:
             return tuple(Definition(unit, each) for each in own)
-        pattern = re.compile(
-            rb"^(?:[A-Za-z_][^\n;{}=#/]*[ \t*])?" + re.escape(name.encode()) + rb"[ \t]*\([^;]*?\{",
-            re.MULTILINE,
-        )
+        candidates = self._beginnings.get(name, frozenset())
+        if not candidates:
+            return ()
         near = self.driver_files(unit.path)
         headers = [path for path in self._sight(unit.path) if path.endswith(".h")]
         rest = [path for path in self.files if path not in near]
@@ -217,7 +225,7 @@ class Program:
         ):
             found = []
             for path in paths:
-                if path == unit.path or not pattern.search(self.files[path]):
+                if path == unit.path or path not in candidates:
                     continue
                 other = self.unit(path)
                 for each in other.functions.get(name, ()):
@@ -253,9 +261,31 @@ class Program:
         )
 
 
+def _index(files: Mapping[str, bytes], pattern: re.Pattern[bytes]) -> dict[str, frozenset[str]]:
+    """Return the files that have a match, by what the match names."""
+    found: dict[str, set[str]] = {}
+    for path, text in files.items():
+        for match in pattern.finditer(text):
+            found.setdefault(match[1].decode("utf-8", "replace"), set()).add(path)
+    return {name: frozenset(paths) for name, paths in found.items()}
+
+
 def is_constant(name: str) -> bool:
     """Tell whether a name is written as macros and enumerators are."""
     return bool(_CONSTANT.fullmatch(name))
+
+
+def _plain(text: bytes) -> bytes:
+    """Return a file without what the grammar does not know, every byte in its place."""
+
+    def put(word: bytes) -> Callable[[re.Match[bytes]], bytes]:
+        return lambda match: word.ljust(len(match[0]))
+
+    text = _ATTRIBUTE.sub(put(b""), text)
+    text = _TAG.sub(lambda match: re.sub(rb"\w", b" ", match[0]), text)
+    text = _UNSIGNED.sub(put(b"ulong"), text)
+    text = _TYPEOF.sub(put(b"long"), text)
+    return _INITIALISER.sub(lambda match: _without_directives(match[0]), text)
 
 
 def _unfold(body: bytes) -> bytes:

@@ -31,7 +31,7 @@ def find(program: Program, unit: Unit, callback: str) -> tuple[tuple[Region, ...
 
     :param unit: the file that names the callback.
     """
-    found: dict[str, Region] = {}
+    found: dict[tuple[str, Place], Region] = {}
     unknown: dict[str, None] = {}
     seen: set[tuple[str, str, int]] = set()
     waiting: deque[tuple[Definition, tuple[str, ...]]] = deque()
@@ -56,21 +56,25 @@ def find(program: Program, unit: Unit, callback: str) -> tuple[tuple[Region, ...
                 continue
             if name in _COPIES:
                 for region in _made_elsewhere(program, unit, chain):
-                    found.setdefault(region.kind, region)
+                    found.setdefault((region.kind, region.place), region)
             waiting.extend(
                 (each, (*chain, name)) for each in program.functions(other, name)
             )
-    regions = sorted(found.values(), key=lambda each: _rank(each.kind))
+    regions = sorted(found.values(), key=_rank)
     return tuple(regions), tuple(unknown)
 
 
-def _rank(kind: str) -> tuple[int, str]:
-    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), kind)
+def _rank(region: Region) -> tuple[int, str, str, int]:
+    known = _ORDER.index(region.kind) if region.kind in _ORDER else len(_ORDER)
+    return known, region.kind, region.place.path, region.place.line
 
 
-def _note(found: dict[str, Region], unit: Unit, node: Node, chain: tuple[str, ...]) -> None:
+def _note(
+    found: dict[tuple[str, Place], Region], unit: Unit, node: Node, chain: tuple[str, ...]
+) -> None:
     kind = unit.of(node).removeprefix(_PREFIX)
-    found.setdefault(kind, Region(kind, Place(unit.path, unit.line(node)), chain))
+    place = Place(unit.path, unit.line(node))
+    found.setdefault((kind, place), Region(kind, place, chain))
 
 
 def _uses(unit: Unit, body: Node) -> Iterator[Node]:
