@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,10 @@ from iommuq.drivers.flow import Frame
 from iommuq.drivers.program import Definition, Program, Unit
 from iommuq.drivers.values import Kind, Value, Values
 
+#: Macros outside of the sources that set a variable that is their argument.
+_SETTERS = re.compile(r"poll_timeout|get_user$|_irqsave$|local_irq_save|wait_event")
+_ASSIGNS = re.compile(rb"[^=!<>]=[^=]")
+_RETURNS = re.compile(rb"\breturn\b")
 #: Calls within calls that are followed.
 _DEEPEST = 40
 #: Sets of arguments that a function is followed for, before one is made for all.
@@ -125,6 +130,23 @@ class Engine:
         if macro is not None and macro[1].parameters is not None:
             return frame.expand(macro[0], macro[1], given)
         return v.anything(f"{name}() is not among the sources", place)
+
+    def sets_arguments(self, unit: Unit, name: str) -> bool:
+        """Tell whether a call is of a macro that may set the variables that it is given."""
+        if _SETTERS.search(name):
+            return True
+        body = self._macro_body(unit, name)
+        return bool(_ASSIGNS.search(body))
+
+    def returns_itself(self, unit: Unit, name: str) -> bool:
+        """Tell whether a call is of a macro that has a ``return`` in it."""
+        return bool(_RETURNS.search(self._macro_body(unit, name)))
+
+    def _macro_body(self, unit: Unit, name: str) -> bytes:
+        if self.program.functions(unit, name):
+            return b""
+        found = self.program.macro(unit, name)
+        return found[1].body if found is not None else b""
 
     def _called_back(self, frame: Expressions, name: str, node: Node) -> Iterator[Values]:
         """Yield what the functions return that are among the arguments of a call."""

@@ -50,6 +50,8 @@ class Expressions:
     def __init__(self, engine: Engine, unit: Unit) -> None:
         self.engine = engine
         self.unit = unit
+        #: Variables that are not followed: somebody else may have their address.
+        self.shared: frozenset[str] = frozenset()
         #: Conditions that the statement stands under, the innermost last.
         self.conditions: list[str] = []
         self._macros = 0
@@ -98,6 +100,8 @@ class Expressions:
 
     def _identifier(self, node: Node, env: Env) -> Values:
         name = self.text(node)
+        if name in self.shared:
+            return v.anything(f"`{name}`, whose address is taken", self.place(node))
         if name in env:
             return env[name]
         if name in ("NULL", "false"):
@@ -270,10 +274,6 @@ class Expressions:
             env[self.text(left)] = found
         else:
             self.value(left, env)
-            target = left.child_by_field_name("argument")
-            if left.type == "pointer_expression" and target is not None:
-                # *p = …: of our own variables none has its address taken, or it is not known.
-                pass
         return found
 
     # Calls.
@@ -287,7 +287,6 @@ class Expressions:
         if function.type != "identifier":
             for each in arguments:
                 self.value(each, env)
-            self._forget(arguments, env)
             return v.anything(f"`{name}` is a pointer to a function", self.place(node))
         found = self.engine.special(self, name, arguments, env)
         if found is not None:
@@ -296,26 +295,26 @@ class Expressions:
             return self.value(arguments[0], env)
         given = [self.value(each, env) for each in arguments]
         result = self.engine.call(self, name, given, node, env)
-        self._forget(arguments, env)
+        self._forget(name, arguments, env)
         return result
 
     def run_call(self, node: Node, env: Env) -> None:
         """Follow a call whose result nobody wants: it may change what it is given."""
-        listed = node.child_by_field_name("arguments")
+        function, listed = (node.child_by_field_name(x) for x in ("function", "arguments"))
         arguments = listed.named_children if listed is not None else []
         for each in arguments:
             self.value(each, env)
-        self._forget(arguments, env)
+        if function is not None and function.type == "identifier":
+            self._forget(self.text(function), arguments, env)
 
-    def _forget(self, arguments: Sequence[Node], env: Env) -> None:
-        """Forget the variables whose address a function is given."""
+    def _forget(self, name: str, arguments: Sequence[Node], env: Env) -> None:
+        """Forget the variables that a macro sets."""
+        if not self.engine.sets_arguments(self.unit, name):
+            return
         for each in arguments:
-            if each.type == "pointer_expression" and self.text(each).startswith("&"):
-                target = each.child_by_field_name("argument")
-                if target is not None and target.type == "identifier":
-                    name = self.text(target)
-                    if name in env:
-                        env[name] = v.anything(f"`{name}`, set through its address", self.place(each))
+            if each.type == "identifier" and self.text(each) in env:
+                words = self.text(each)
+                env[words] = v.anything(f"`{words}`, set by {name}()", self.place(each))
 
     def expand(self, unit: Unit, macro: Macro, given: Sequence[Values]) -> Values:
         """Return what a macro with these arguments is worth, if it is an expression."""

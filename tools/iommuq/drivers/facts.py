@@ -15,7 +15,7 @@ from iommuq.drivers import values as v
 from iommuq.drivers.values import Kind, Place, Value, Values
 from iommuq.providers.job import Table, require
 
-Gives = Literal["memory", "error", "success", "pointer", "count", "truth", "callback", "anything"]
+Gives = Literal["memory", "error", "number", "pointer", "count", "truth", "callback", "anything"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def result(name: str, place: Place, when: str) -> Values | None:
     gives = load().get(name)
     if gives == "memory":
         return frozenset({v.POINTER, Value(Kind.NULL, name=name, place=place)})
-    if gives == "error":
+    if gives in ("error", "number"):
         error = Value(Kind.ERRNO, name=f"{name}()", place=place, when=when)
-        return frozenset({v.ZERO, error})
+        return frozenset({error, *(v.COUNT if gives == "number" else v.number(0))})
     if gives == "pointer":
         return frozenset({v.POINTER})
     if gives == "anything":
         return v.anything(f"{name}()", place)
-    fixed: Mapping[str, Values] = {"success": v.number(0), "count": v.COUNT, "truth": v.BOOL}
+    fixed: Mapping[str, Values] = {"count": v.COUNT, "truth": v.BOOL}
     return fixed.get(gives) if gives else None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tree_sitter import Node
@@ -44,6 +45,7 @@ class Frame(Expressions):
         super().__init__(engine, unit)  # type: ignore[arg-type]
         self._function = function
         inner = function.node.child_by_field_name("declarator")
+        self.shared = frozenset(self._shared())
         self._is_pointer = inner is not None and inner.type == "pointer_declarator"
         self._exits = _Exits()
         self._loops: list[_Loop] = []
@@ -69,6 +71,16 @@ class Frame(Expressions):
                 self._exits.returned.append(v.anything(reason, self.place(node)))
                 break
         return v.merge(self._exits.returned)
+
+    def _shared(self) -> Iterator[str]:
+        """Yield the variables whose address is taken."""
+        for node in descend(self._function.body):
+            if node.type == "pointer_expression" and self.text(node).startswith("&"):
+                argument = node.child_by_field_name("argument")
+                if argument is not None and argument.type == "identifier":
+                    name = self.text(argument)
+                    if self.engine.object_of(self.unit, name, "") is None:
+                        yield name
 
     def parameters(self) -> list[str]:
         """Return the names of its parameters; an empty one for what has none."""
@@ -113,7 +125,22 @@ class Frame(Expressions):
         return env
 
     def _run_compound_statement(self, node: Node, env: Env) -> State:
-        return self._run_all(node.named_children, env)
+        # What is declared in a block hides what has its name outside of it.
+        hidden = {name: env[name] for name in self._declared(node) if name in env}
+        after = self._run_all(node.named_children, env)
+        if after is not None:
+            after |= hidden
+        return after
+
+    def _declared(self, block: Node) -> Iterator[str]:
+        for each in block.named_children:
+            if each.type == "declaration":
+                for declarator in each.children_by_field_name("declarator"):
+                    inner: Node | None = declarator
+                    while inner is not None and inner.type != "identifier":
+                        inner = inner.child_by_field_name("declarator")
+                    if inner is not None:
+                        yield self.text(inner)
 
     def _run_else_clause(self, node: Node, env: Env) -> State:
         return self._run_all(node.named_children, env)
@@ -122,6 +149,11 @@ class Frame(Expressions):
         for each in node.named_children:
             if each.type == "call_expression":
                 self.run_call(each, env)
+                function = each.child_by_field_name("function")
+                name = self.text(function) if function is not None else ""
+                if name.isidentifier() and self.engine.returns_itself(self.unit, name):
+                    reason = f"macro `{name}` returns from the function"
+                    self._exits.returned.append(v.anything(reason, self.place(each)))
             else:
                 self.value(each, env)
         return env
