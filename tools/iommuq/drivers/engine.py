@@ -167,8 +167,9 @@ class Engine:
         where = (unit.path, function.name, function.start)
         frame = Frame(self, unit, function)
         names = frame.parameters()
-        arguments = [_exact(given[at] if at < len(given) else None, name)
-                     for at, name in enumerate(names)]
+        arguments = [
+            _exact(given[at] if at < len(given) else None, name) for at, name in enumerate(names)
+        ]
         if self._contexts.get(where, 0) >= _MOST:
             arguments = [_exact(None, name) for name in names]
         key = (*where, *arguments)

@@ -15,7 +15,7 @@ from tree_sitter import Node
 
 from iommuq import csource
 from iommuq.drivers import values as v
-from iommuq.drivers.program import Macro, Unit, is_constant
+from iommuq.drivers.program import Macro, NotUnderstood, Unit, is_constant, part, parts
 from iommuq.drivers.values import Kind, Place, Value, Values
 
 if TYPE_CHECKING:
@@ -29,8 +29,21 @@ State = Env | None
 _ERRNO = re.compile(r"E[A-Z0-9]{2,}")
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)[uUlL]*")
 _TRANSPARENT = frozenset(
-    """likely unlikely READ_ONCE WARN_ON WARN_ON_ONCE WARN WARN_ONCE rcu_dereference BUG_ON
-    rcu_dereference_protected smp_load_acquire no_free_ptr rcu_access_pointer""".split()
+    [
+        "likely",
+        "unlikely",
+        "READ_ONCE",
+        "WARN_ON",
+        "WARN_ON_ONCE",
+        "WARN",
+        "WARN_ONCE",
+        "rcu_dereference",
+        "BUG_ON",
+        "rcu_dereference_protected",
+        "smp_load_acquire",
+        "no_free_ptr",
+        "rcu_access_pointer",
+    ]
 )
 _COMPARE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _MIRROR = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
@@ -126,17 +139,16 @@ class Expressions:
         return self.value(node.child_by_field_name("right"), env)
 
     def _conditional_expression(self, node: Node, env: Env) -> Values:
-        parts = [node.child_by_field_name(x) for x in ("condition", "consequence", "alternative")]
-        condition, consequence, alternative = parts
-        assert condition is not None
+        condition, alternative = parts(node, "condition", "alternative")
+        consequence = node.child_by_field_name("consequence")
         yes, no = self.branch(condition, env)
         found = []
-        for state, part in ((yes, consequence), (no, alternative)):
+        for state, chosen in ((yes, consequence), (no, alternative)):
             if state is None:
                 continue
             # gcc's `a ?: b`: the first is the condition itself.
-            found.append(self.value(part or condition, state))
-            if part is None:
+            found.append(self.value(chosen or condition, state))
+            if chosen is None:
                 found[-1] = v.nonzero(found[-1])
         _settle(env, join(yes, no))
         return v.merge(found)
@@ -149,8 +161,7 @@ class Expressions:
     # Pointers and fields.
 
     def _pointer_expression(self, node: Node, env: Env) -> Values:
-        argument = node.child_by_field_name("argument")
-        assert argument is not None
+        argument = part(node, "argument")
         if self.text(node).startswith("&"):
             return self._address(argument, env)
         self.value(argument, env)
@@ -163,8 +174,7 @@ class Expressions:
             found = self.engine.object_of(self.unit, name, "")
             return frozenset({found or v.POINTER})
         if node.type == "field_expression":
-            base, member = (node.child_by_field_name(each) for each in ("argument", "field"))
-            assert base is not None and member is not None
+            base, member = parts(node, "argument", "field")
             if base.type == "identifier" and self.text(base) not in env:
                 found = self.engine.object_of(self.unit, self.text(base), self.text(member))
                 if found:
@@ -175,19 +185,17 @@ class Expressions:
         return frozenset({v.POINTER})
 
     def _field_expression(self, node: Node, env: Env) -> Values:
-        base, member = (node.child_by_field_name(each) for each in ("argument", "field"))
-        assert base is not None and member is not None
+        base, member = parts(node, "argument", "field")
         unknown = v.anything(f"`{self.text(node)}`", self.place(node))
         name = self.text(member)
         if base.type == "field_expression":
             # x->domain.type, where x is what the domain is a part of
-            owner, part = (base.child_by_field_name(each) for each in ("argument", "field"))
-            assert owner is not None and part is not None
+            owner, inside = parts(base, "argument", "field")
             found = self.value(owner, env)
             kinds = {
                 self.engine.domain_type(each)
                 for each in found
-                if each.kind is Kind.OBJ and each.member == self.text(part) and each.member
+                if each.kind is Kind.OBJ and each.member == self.text(inside) and each.member
             }
             if name == "type" and len(kinds) == len(found) == 1 and None not in kinds:
                 (kind,) = kinds
@@ -207,10 +215,7 @@ class Expressions:
     # Operators.
 
     def _unary_expression(self, node: Node, env: Env) -> Values:
-        operator, argument = (
-            node.child_by_field_name(each) for each in ("operator", "argument")
-        )
-        assert operator is not None and argument is not None
+        operator, argument = parts(node, "operator", "argument")
         sign = self.text(operator)
         if sign == "-" and argument.type == "identifier" and _ERRNO.fullmatch(self.text(argument)):
             return self._errno(self.text(argument), node)
@@ -237,10 +242,7 @@ class Expressions:
         return v.anything(f"`{self.text(node)}`", self.place(node))
 
     def _binary_expression(self, node: Node, env: Env) -> Values:
-        left, operator, right = (
-            node.child_by_field_name(each) for each in ("left", "operator", "right")
-        )
-        assert left is not None and operator is not None and right is not None
+        left, operator, right = parts(node, "left", "operator", "right")
         sign = self.text(operator)
         if sign in ("&&", "||"):
             yes, no = self.branch(node, env)
@@ -249,11 +251,9 @@ class Expressions:
             return frozenset(Value(Kind.INT, n) for n, state in both.items() if state is not None)
         one, two = self.value(left, env), self.value(right, env)
         if sign in _COMPARE:
-            yes = v.merge([_compare(one, sign, two)])
-            no = v.merge([_compare(one, _COMPARE[sign], two)])
             # An empty set on the left is a variable that nothing is known to be in.
-            result = {1} if yes else set()
-            result |= {0} if no else set()
+            result = {1} if _compare(one, sign, two) else set()
+            result |= {0} if _compare(one, _COMPARE[sign], two) else set()
             return frozenset(Value(Kind.INT, each) for each in result or {0, 1})
         numbers = [[each.number for each in side if each.kind is Kind.INT] for side in (one, two)]
         if len(numbers[0]) * len(numbers[1]) == len(one) * len(two) and one and two:
@@ -263,10 +263,7 @@ class Expressions:
         return v.anything(f"`{self.text(node)}`", self.place(node))
 
     def _assignment_expression(self, node: Node, env: Env) -> Values:
-        left, operator, right = (
-            node.child_by_field_name(each) for each in ("left", "operator", "right")
-        )
-        assert left is not None and operator is not None and right is not None
+        left, operator, right = parts(node, "left", "operator", "right")
         found = self.value(right, env)
         if self.text(operator) != "=":
             found = v.anything(f"`{self.text(node)}`", self.place(node))
@@ -279,9 +276,7 @@ class Expressions:
     # Calls.
 
     def _call_expression(self, node: Node, env: Env) -> Values:
-        function = node.child_by_field_name("function")
-        listed = node.child_by_field_name("arguments")
-        assert function is not None and listed is not None
+        function, listed = parts(node, "function", "arguments")
         arguments = [each for each in listed.named_children if each.type != "comment"]
         name = self.text(function)
         if function.type != "identifier":
@@ -300,7 +295,7 @@ class Expressions:
 
     def run_call(self, node: Node, env: Env) -> None:
         """Follow a call whose result nobody wants: it may change what it is given."""
-        function, listed = (node.child_by_field_name(x) for x in ("function", "arguments"))
+        function, listed = parts(node, "function", "arguments")
         arguments = listed.named_children if listed is not None else []
         for each in arguments:
             self.value(each, env)
@@ -327,7 +322,10 @@ class Expressions:
         inner = Expressions(self.engine, _Text(unit, text, macro.line))  # type: ignore[arg-type]
         inner._macros = self._macros + 1
         inner.conditions = self.conditions
-        return inner.value(node, dict(zip(macro.parameters or (), given, strict=False)))
+        try:
+            return inner.value(node, dict(zip(macro.parameters or (), given, strict=False)))
+        except NotUnderstood:
+            return unknown
 
     # Conditions.
 
@@ -336,15 +334,11 @@ class Expressions:
         if node.type == "parenthesized_expression" and len(node.named_children) == 1:
             return self.branch(node.named_children[0], env)
         if node.type == "unary_expression" and self.text(node).startswith("!"):
-            argument = node.child_by_field_name("argument")
-            assert argument is not None
-            return self.branch(argument, env)[::-1]
+            return self.branch(part(node, "argument"), env)[::-1]
         if node.type == "binary_expression":
             return self._branch_binary(node, env)
         if node.type == "call_expression":
-            function = node.child_by_field_name("function")
-            listed = node.child_by_field_name("arguments")
-            assert function is not None and listed is not None
+            function, listed = parts(node, "function", "arguments")
             arguments = [each for each in listed.named_children if each.type != "comment"]
             name = self.text(function)
             if name in _TRANSPARENT and arguments:
@@ -363,10 +357,7 @@ class Expressions:
         return self._split(target, found, v.nonzero(found), v.zero(found), env)
 
     def _branch_binary(self, node: Node, env: Env) -> tuple[State, State]:
-        left, operator, right = (
-            node.child_by_field_name(each) for each in ("left", "operator", "right")
-        )
-        assert left is not None and operator is not None and right is not None
+        left, operator, right = parts(node, "left", "operator", "right")
         sign = self.text(operator)
         if sign in ("&&", "||"):
             yes, no = self.branch(left, env)
@@ -470,9 +461,11 @@ def _compare(one: Values, sign: str, two: Values) -> Values:
         return v.merge((v.negative(one), v.zero(one)))
     left = set()
     for value in one:
-        if value.kind is not Kind.INT or any(other.kind is not Kind.INT for other in two):
-            left.add(value)
-        elif any(_compute(value.number, sign, other.number) for other in two):
+        if (
+            value.kind is not Kind.INT
+            or any(other.kind is not Kind.INT for other in two)
+            or any(_compute(value.number, sign, other.number) for other in two)
+        ):
             left.add(value)
     return frozenset(left)
 

@@ -11,7 +11,7 @@ from tree_sitter import Node
 from iommuq.csource import Function, descend
 from iommuq.drivers import values as v
 from iommuq.drivers.expressions import Env, Expressions, State, join
-from iommuq.drivers.program import Unit
+from iommuq.drivers.program import NotUnderstood, Unit, part, parts
 from iommuq.drivers.values import Value, Values
 
 #: Rounds of a loop before what changes in it is taken for anything.
@@ -60,7 +60,11 @@ class Frame(Expressions):
             before = dict(self._exits.labels)
             self._exits.returned.clear()
             env: Env = dict(zip(self.parameters(), given, strict=False))
-            self._run(self._function.body, env)
+            try:
+                self._run(self._function.body, env)
+            except NotUnderstood:
+                place = self.place(self._function.node)
+                return v.anything(f"{self._function.name}() is not understood", place)
             if self._exits.labels == before:
                 break
         else:
@@ -102,8 +106,7 @@ class Frame(Expressions):
 
     def _run(self, node: Node, env: State) -> State:
         if node.type == "labeled_statement":
-            label = node.child_by_field_name("label")
-            assert label is not None
+            label = part(node, "label")
             env = join(env, self._exits.labels.get(self.text(label)))
             return self._run_all([each for each in node.named_children if each != label], env)
         if env is None:
@@ -190,10 +193,8 @@ class Frame(Expressions):
         return None
 
     def _run_if_statement(self, node: Node, env: Env) -> State:
-        condition, consequence, alternative = (
-            node.child_by_field_name(each) for each in ("condition", "consequence", "alternative")
-        )
-        assert condition is not None and consequence is not None
+        condition, consequence = parts(node, "condition", "consequence")
+        alternative = node.child_by_field_name("alternative")
         yes, no = self.branch(condition, env)
         words = self._why(condition, yes)
         self.conditions.append(words)
@@ -220,17 +221,15 @@ class Frame(Expressions):
         return f"`{words}`"
 
     def _run_while_statement(self, node: Node, env: Env) -> State:
-        condition, body = (node.child_by_field_name(each) for each in ("condition", "body"))
-        assert condition is not None and body is not None
+        condition, body = parts(node, "condition", "body")
         is_macro = node.start_byte in self.unit.source.loops
         return self._loop(env, None if is_macro else condition, body, condition)
 
     def _run_for_statement(self, node: Node, env: Env) -> State:
-        initial, condition, update, body = (
-            node.child_by_field_name(each)
-            for each in ("initializer", "condition", "update", "body")
+        body = part(node, "body")
+        initial, condition, update = (
+            node.child_by_field_name(each) for each in ("initializer", "condition", "update")
         )
-        assert body is not None
         if initial is not None:
             if initial.type == "declaration":
                 self._run_declaration(initial, env)
@@ -239,8 +238,7 @@ class Frame(Expressions):
         return self._loop(env, condition, body, None, update)
 
     def _run_do_statement(self, node: Node, env: Env) -> State:
-        condition, body = (node.child_by_field_name(each) for each in ("condition", "body"))
-        assert condition is not None and body is not None
+        condition, body = parts(node, "condition", "body")
         # The body once, and then it is a loop like others.
         loop = _Loop()
         self._loops.append(loop)
@@ -265,10 +263,9 @@ class Frame(Expressions):
         :param condition: None if there is none, or if it is a macro's.
         :param macro: the arguments of a macro, which may set each of them.
         """
-        start: State = dict(env)
+        start: Env = dict(env)
         leave: State = None
         for turn in range(_ROUNDS):
-            assert start is not None
             before = dict(start)
             loop = _Loop()
             self._loops.append(loop)
@@ -290,8 +287,7 @@ class Frame(Expressions):
             leave = join(leave, loop.leave)
             self._loops.pop()
             self._breaks.pop()
-            start = join(start, after)
-            assert start is not None
+            start = join(start, after) or start
             if start == before:
                 break
             if turn == _ROUNDS - 2:
@@ -302,8 +298,7 @@ class Frame(Expressions):
         return leave
 
     def _run_switch_statement(self, node: Node, env: Env) -> State:
-        condition, body = (node.child_by_field_name(each) for each in ("condition", "body"))
-        assert condition is not None and body is not None
+        condition, body = parts(node, "condition", "body")
         found = self.value(condition, env)
         words = self.text(condition)
         loop = _Loop()
@@ -330,8 +325,10 @@ class Frame(Expressions):
         self._breaks.pop()
         has_default = any(label is None for label in labels)
         sure = [one for one in known if len(one) == 1 and v.is_exact(next(iter(one)))]
-        covered = bool(found) and len(numbers) == len(found) and all(
-            any(v.equal(frozenset({one}), each) for each in sure) for one in numbers
+        covered = (
+            bool(found)
+            and len(numbers) == len(found)
+            and all(any(v.equal(frozenset({one}), each) for each in sure) for one in numbers)
         )
         if not has_default and not covered:
             state = join(state, dict(env))

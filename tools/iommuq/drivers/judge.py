@@ -96,9 +96,7 @@ class Judge:
             number = type_number(self._engine, self._unit, kind)
             sources = list(self._allocated(allocate, kind, [v.number(number)]))
         sources = [each for each in sources if each.how is not How.NONE]
-        yield from sources or (
-            self._empty_paging() if kind == _BLOCKED else (Source(How.NONE),)
-        )
+        yield from sources or (self._empty_paging() if kind == _BLOCKED else (Source(How.NONE),))
 
     def _empty_paging(self) -> Iterator[Source]:
         """Yield what the core blocks with where a driver has no domain for it."""

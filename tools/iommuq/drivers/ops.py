@@ -39,7 +39,7 @@ class Ops:
     """The operations of a driver.
 
     :ivar fields: what they are set to where they are defined.
-    :ivar changes: lines that set a field of theirs, or of others in the driver, at run time.
+    :ivar changes: fields that are set at run time: which, to what, and where.
     """
 
     driver: str
@@ -87,7 +87,12 @@ def find_ops(program: Program) -> list[Ops]:
             kind = " ".join(variable.kind.split())
             if kind == _OPS and braces_of(variable.node) is not None:
                 fields = read_variable(program, variable)
-                changes = tuple(_changes(program, unit))
+                changes = tuple(
+                    (name, words, place)
+                    for owner, name, words, place in _changes(program, unit)
+                    # Whose, if it is not one of the others by name: anybody's.
+                    if owner == variable.name or owner not in unit.variables
+                )
                 found.append(Ops(_title(path), variable, fields, changes))
     return found
 
@@ -103,8 +108,8 @@ def _title(path: str) -> str:
     return parts[-1] if stem == "iommu" else stem
 
 
-def _changes(program: Program, unit: Unit) -> Iterator[tuple[str, str, Place]]:
-    """Yield the assignments to a field that names a domain: whose, what, and where."""
+def _changes(program: Program, unit: Unit) -> Iterator[tuple[str, str, str, Place]]:
+    """Yield the assignments to a field that names a domain: whose, which, to what, and where."""
     for path in program.driver_files(unit.path):
         if not path.endswith(".c") or not any(
             re.search(rb"(?:\.|->)" + name.encode() + rb"[ \t]*=[^=]", program.files[path])
@@ -118,10 +123,10 @@ def _changes(program: Program, unit: Unit) -> Iterator[tuple[str, str, Place]]:
             left, right = (node.child_by_field_name(each) for each in ("left", "right"))
             if left is None or right is None or left.type != "field_expression":
                 continue
-            member = left.child_by_field_name("field")
-            if member is not None and other.of(member) in DOMAINS:
+            owner, member = (left.child_by_field_name(each) for each in ("argument", "field"))
+            if owner is not None and member is not None and other.of(member) in DOMAINS:
                 place = Place(path, other.line(node))
-                yield other.of(member), other.words(right), place
+                yield other.of(owner), other.of(member), other.words(right), place
 
 
 def find_domains(engine: Engine) -> dict[str, Domain]:
@@ -214,9 +219,7 @@ def _without_value(unit: Unit) -> Iterator[tuple[str, Node]]:
                 yield unit.of(each), node
 
 
-def _set_up_later(
-    engine: Engine, unit: Unit, name: str, node: Node
-) -> tuple[Domain | None, str]:
+def _set_up_later(engine: Engine, unit: Unit, name: str, node: Node) -> tuple[Domain | None, str]:
     """Return the domain that a variable has in it, if a function gives it a type."""
     kind = attach = None
     member = ""
@@ -264,5 +267,7 @@ def _pointers(unit: Unit, body: Node, name: str) -> Iterator[tuple[str, str]]:
         if value is None or inner is None:
             continue
         words = unit.of(value).removeprefix("&")
-        if value.type == "pointer_expression" and re.fullmatch(rf"{re.escape(name)}(\.\w+)?", words):
+        if value.type == "pointer_expression" and re.fullmatch(
+            rf"{re.escape(name)}(\.\w+)?", words
+        ):
             yield unit.of(inner), words.removeprefix(name).removeprefix(".")

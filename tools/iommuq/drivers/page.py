@@ -153,7 +153,7 @@ def _details(driver: Driver) -> list[str]:
     if driver.default:
         lines.append(f"- default domain: {_safe(driver.default)}")
     if driver.resv:
-        lines.append(f"- reserved regions, by `{driver.resv}`: {'' if driver.regions else 'none'}")
+        lines.append(f"- reserved regions, by `{driver.resv}`:{'' if driver.regions else ' none'}")
         for region in driver.regions:
             way = " → ".join(region.chain[1:])
             lines.append(f"  - {region.kind}: {region.place}{f', by {_safe(way)}' if way else ''}")

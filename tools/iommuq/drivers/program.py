@@ -117,7 +117,9 @@ class Unit:
                 continue
             kind = node.child_by_field_name("type")
             for each in node.children_by_field_name("declarator"):
-                value = each.child_by_field_name("value") if each.type == "init_declarator" else None
+                value = (
+                    each.child_by_field_name("value") if each.type == "init_declarator" else None
+                )
                 inner = each.child_by_field_name("declarator")
                 if value is None or inner is None or inner.type != "identifier" or kind is None:
                     continue
@@ -250,13 +252,12 @@ class Program:
         near = self.driver_files(path)
         yield path
         yield from (each for each in near if each != path)
-        yield from (
-            each for each in self.files if each.startswith("include/") and each not in near
-        )
+        yield from (each for each in self.files if each.startswith("include/") and each not in near)
         yield from (
             each
             for each in self.files
-            if each.endswith(".h") and posixpath.dirname(each) == "drivers/iommu"
+            if each.endswith(".h")
+            and posixpath.dirname(each) == "drivers/iommu"
             and each not in near
         )
 
@@ -268,6 +269,29 @@ def _index(files: Mapping[str, bytes], pattern: re.Pattern[bytes]) -> dict[str, 
         for match in pattern.finditer(text):
             found.setdefault(match[1].decode("utf-8", "replace"), set()).add(path)
     return {name: frozenset(paths) for name, paths in found.items()}
+
+
+class NotUnderstood(Exception):
+    """A node lacks what every node of its kind has: the parser guessed."""
+
+
+def part(node: Node, name: str) -> Node:
+    """Return a part of a node.
+
+    :raises NotUnderstood: it has none of that name.
+    """
+    found = node.child_by_field_name(name)
+    if found is None:
+        raise NotUnderstood(f"{node.type} without {name}")
+    return found
+
+
+def parts(node: Node, *names: str) -> list[Node]:
+    """Return parts of a node.
+
+    :raises NotUnderstood: it lacks one.
+    """
+    return [part(node, name) for name in names]
 
 
 def is_constant(name: str) -> bool:

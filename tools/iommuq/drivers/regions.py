@@ -51,15 +51,15 @@ def find(program: Program, unit: Unit, callback: str) -> tuple[tuple[Region, ...
         for call in _calls(function.body):
             name = other.of(call)
             if call.type != "identifier":
-                unknown[f"`{other.words(call)}` is a pointer to a function "
-                        f"({Place(other.path, other.line(call))})"] = None
+                unknown[
+                    f"`{other.words(call)}` is a pointer to a function "
+                    f"({Place(other.path, other.line(call))})"
+                ] = None
                 continue
             if name in _COPIES:
-                for region in _made_elsewhere(program, unit, chain):
+                for region in _made_elsewhere(unit, chain):
                     found.setdefault((region.kind, region.place), region)
-            waiting.extend(
-                (each, (*chain, name)) for each in program.functions(other, name)
-            )
+            waiting.extend((each, (*chain, name)) for each in program.functions(other, name))
     regions = sorted(found.values(), key=_rank)
     return tuple(regions), tuple(unknown)
 
@@ -80,9 +80,10 @@ def _note(
 def _uses(unit: Unit, body: Node) -> Iterator[Node]:
     """Yield the enumerators that are a value in a function."""
     for node in descend(body):
-        if node.type == "identifier" and unit.of(node).startswith(_PREFIX):
-            if not _is_compared(unit, node):
-                yield node
+        if node.type != "identifier" or not unit.of(node).startswith(_PREFIX):
+            continue
+        if not _is_compared(unit, node):
+            yield node
 
 
 def _is_compared(unit: Unit, node: Node) -> bool:
@@ -105,7 +106,7 @@ def _calls(body: Node) -> Iterator[Node]:
                 yield function
 
 
-def _made_elsewhere(program: Program, unit: Unit, chain: tuple[str, ...]) -> Iterator[Region]:
+def _made_elsewhere(unit: Unit, chain: tuple[str, ...]) -> Iterator[Region]:
     """Yield the regions that any function of the driver's file makes."""
     for function in unit.source.functions:
         for call in _calls(function.body):
