@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tree_sitter import Node
 
-from iommuq import csource
+from iommuq.drivers import macros, operators
 from iommuq.drivers import values as v
 from iommuq.drivers.program import Macro, NotUnderstood, Unit, is_constant, part, parts
 from iommuq.drivers.values import Kind, Place, Value, Values
@@ -29,24 +29,12 @@ State = Env | None
 _ERRNO = re.compile(r"E[A-Z0-9]{2,}")
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)[uUlL]*")
 _TRANSPARENT = frozenset(
-    [
-        "likely",
-        "unlikely",
-        "READ_ONCE",
-        "WARN_ON",
-        "WARN_ON_ONCE",
-        "WARN",
-        "WARN_ONCE",
-        "rcu_dereference",
-        "BUG_ON",
-        "rcu_dereference_protected",
-        "smp_load_acquire",
-        "no_free_ptr",
-        "rcu_access_pointer",
-    ]
+    {
+        *("likely", "unlikely", "READ_ONCE", "WARN_ON", "WARN_ON_ONCE", "WARN", "WARN_ONCE"),
+        *("BUG_ON", "rcu_dereference", "rcu_dereference_protected", "rcu_access_pointer"),
+        *("smp_load_acquire", "no_free_ptr"),
+    }
 )
-_COMPARE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_MIRROR = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _DEEPEST = 40
 
 
@@ -250,14 +238,14 @@ class Expressions:
             both = {1: yes, 0: no}
             return frozenset(Value(Kind.INT, n) for n, state in both.items() if state is not None)
         one, two = self.value(left, env), self.value(right, env)
-        if sign in _COMPARE:
+        if sign in operators.OPPOSITE:
             # An empty set on the left is a variable that nothing is known to be in.
-            result = {1} if _compare(one, sign, two) else set()
-            result |= {0} if _compare(one, _COMPARE[sign], two) else set()
+            result = {1} if operators.compare(one, sign, two) else set()
+            result |= {0} if operators.compare(one, operators.OPPOSITE[sign], two) else set()
             return frozenset(Value(Kind.INT, each) for each in result or {0, 1})
         numbers = [[each.number for each in side if each.kind is Kind.INT] for side in (one, two)]
         if len(numbers[0]) * len(numbers[1]) == len(one) * len(two) and one and two:
-            found = {_compute(a, sign, b) for a in numbers[0] for b in numbers[1]}
+            found = {operators.compute(a, sign, b) for a in numbers[0] for b in numbers[1]}
             if None not in found and len(found) <= 8:
                 return frozenset(Value(Kind.INT, each) for each in found if each is not None)
         return v.anything(f"`{self.text(node)}`", self.place(node))
@@ -316,10 +304,10 @@ class Expressions:
         unknown = v.anything(f"macro `{macro.name}`")
         if self._macros > _DEEPEST or not macro.body:
             return unknown
-        node, text = _as_expression(macro.body)
+        node, text = macros.as_expression(macro.body)
         if node is None:
             return unknown
-        inner = Expressions(self.engine, _Text(unit, text, macro.line))  # type: ignore[arg-type]
+        inner = Expressions(self.engine, macros.Text(unit, text, macro.line))  # type: ignore[arg-type]
         inner._macros = self._macros + 1
         inner.conditions = self.conditions
         try:
@@ -368,7 +356,7 @@ class Expressions:
             if sign == "&&":
                 return second_yes, join(done, second_no)
             return join(done, second_yes), second_no
-        if sign not in _COMPARE:
+        if sign not in operators.OPPOSITE:
             found = self.value(node, env)
             return self._split(node, found, v.nonzero(found), v.zero(found), env)
         one, two = self.value(left, env), self.value(right, env)
@@ -376,13 +364,16 @@ class Expressions:
             left = left.named_children[0]
         if left.type == "assignment_expression":
             left = left.child_by_field_name("left") or left
-        yes_set, no_set = _compare(one, sign, two), _compare(one, _COMPARE[sign], two)
+        yes_set, no_set = (
+            operators.compare(one, sign, two),
+            operators.compare(one, operators.OPPOSITE[sign], two),
+        )
         yes, no = self._split(left, one, yes_set, no_set, env)
         if right.type == "identifier" and self.text(right) in env:
-            mirrored = _MIRROR[sign]
-            for state, how in ((yes, mirrored), (no, _COMPARE[mirrored])):
+            mirrored = operators.MIRRORED[sign]
+            for state, how in ((yes, mirrored), (no, operators.OPPOSITE[mirrored])):
                 if state is not None:
-                    state[self.text(right)] = _compare(two, how, one) or two
+                    state[self.text(right)] = operators.compare(two, how, one) or two
         return yes, no
 
     def _split(
@@ -402,90 +393,8 @@ class Expressions:
         return states[0], states[1]
 
 
-class _Text:
-    """The text of a macro, with the names and the line of the file that it is in."""
-
-    def __init__(self, unit: Unit, text: bytes, line: int) -> None:
-        self._unit = unit
-        self._text = text
-        self._line = line
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._unit, name)
-
-    def of(self, node: Node) -> str:
-        """Return the text of a node."""
-        return self._text[node.start_byte : node.end_byte].decode("utf-8", "backslashreplace")
-
-    def words(self, node: Node) -> str:
-        """Return the text of a node in one line."""
-        return " ".join(self.of(node).split())
-
-    def line(self, _node: Node) -> int:
-        """Return the line that the macro begins in."""
-        return self._line
-
-
-def _as_expression(body: bytes) -> tuple[Node | None, bytes]:
-    """Return the node of what a macro stands for, if it is an expression."""
-    text = b"int f(void) { return (" + body + b"); }"
-    source = csource.parse(text)
-    if not source.functions or source.root.has_error:
-        return None, text
-    for node in csource.descend(source.functions[0].body):
-        if node.type == "return_statement" and node.named_children:
-            return node.named_children[0], text
-    return None, text
-
-
 def _settle(env: Env, state: State) -> None:
     """Take over what was changed on the way through an expression."""
     if state is not None:
         env.clear()
         env.update(state)
-
-
-def _compare(one: Values, sign: str, two: Values) -> Values:
-    """Return what of one side is left if the comparison is true."""
-    if sign == "==":
-        return v.equal(one, two)
-    if sign == "!=":
-        return v.unequal(one, two)
-    if two == frozenset({v.ZERO}):
-        if sign == "<":
-            return v.negative(one)
-        if sign == ">=":
-            return v.not_negative(one)
-        if sign == ">":
-            return v.nonzero(v.not_negative(one))
-        return v.merge((v.negative(one), v.zero(one)))
-    left = set()
-    for value in one:
-        if (
-            value.kind is not Kind.INT
-            or any(other.kind is not Kind.INT for other in two)
-            or any(_compute(value.number, sign, other.number) for other in two)
-        ):
-            left.add(value)
-    return frozenset(left)
-
-
-def _compute(one: int, sign: str, two: int) -> int | None:
-    """Return the result of an operator; None if it is not known here."""
-    if sign in ("<<", ">>") and not 0 <= two < 64:
-        return None
-    results = {
-        "|": lambda: one | two,
-        "&": lambda: one & two,
-        "^": lambda: one ^ two,
-        "+": lambda: one + two,
-        "-": lambda: one - two,
-        "*": lambda: one * two,
-        "<<": lambda: one << two,
-        ">>": lambda: one >> two,
-        "<": lambda: int(one < two),
-        ">": lambda: int(one > two),
-        "<=": lambda: int(one <= two),
-        ">=": lambda: int(one >= two),
-    }
-    return results[sign]() if sign in results else None
