@@ -9,12 +9,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import toy
 
+from iommuq.bases import Base
 from iommuq.csource import parse
-from iommuq.drivers import facts, memo, page
+from iommuq.drivers import facts, memo, notes, page
+from iommuq.drivers.command import run_drivers
 from iommuq.drivers.judge import judge_all
 from iommuq.drivers.model import Answer, Driver, How, Source
-from iommuq.errors import UserError
+from iommuq.errors import UserError, VerdictError
+from iommuq.patchqueue import Queue
 
 DATA = Path(__file__).parent / "data/drivers"
 
@@ -304,3 +308,69 @@ def test_facts_are_of_one_mind(tmp_path: Path) -> None:
 
 def test_the_root_of_a_source_is_the_whole_file() -> None:
     assert parse(b"int a;\nint b;\n").root.named_child_count == 2
+
+
+def test_an_error_that_is_set_before_its_check_has_the_condition() -> None:
+    old = "	table = fails_table(fails, true);\n	if (!table) {\n		ret = -ENOMEM;\n"
+    new = "	ret = -ENOMEM;\n	table = fails_table(fails, true);\n	if (!table) {\n"
+    files = read()
+    path = "drivers/iommu/fails.c"
+    text = files[path].decode().replace(old, new).replace("	table->used++;", "	ret = 0;")
+    assert "ret = 0;\nout_unlock" in text
+    found = {each.ops: each for each in judge_all(files | {path: text.encode()})}
+    verdict = only(found["fails_ops"].identity).verdict
+    assert verdict is not None
+    (reason,) = verdict.failures
+    assert (reason.what, reason.when) == ("-ENOMEM", "`!table` after fails_table → kzalloc()")
+
+
+def with_drivers(work: Path) -> None:
+    """Put the made-up drivers into the toy kernel."""
+    for path, text in read().items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_bytes(text)
+    toy.git("add", "-Af", cwd=work)
+
+
+def test_the_command(
+    toy_base: Base,
+    toy_queue: Queue,
+    toy_work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    del toy_base, toy_queue
+    toy.git("checkout", "-q", "HEAD~3", cwd=toy_work)  # where the base comes from
+    with_drivers(toy_work)
+    into, data = tmp_path / "page.md", tmp_path / "page.json"
+    run_drivers((), None, into, data)
+    assert not capsys.readouterr().out
+    assert into.read_text().startswith("# IOMMU drivers\n")
+    assert "## Linux 6.12.117\n" in into.read_text()
+    assert {each["ops"] for each in json.loads(data.read_text())[0]["drivers"]} == set(drivers())
+    run_drivers(("6.12", "6.12"), "base", None, None)
+    assert capsys.readouterr().out.count("| good | static | never |") == 1
+
+
+def test_mistakes_are_told(toy_base: Base, toy_queue: Queue, tmp_path: Path) -> None:
+    del toy_base, toy_queue
+    with pytest.raises(UserError, match=r"no base '9\.9'"):
+        run_drivers(("9.9",), None, None, None)
+    with pytest.raises(UserError, match="--at is a step"):
+        run_drivers(("6.12", "6.1"), "0001", None, None)
+    with pytest.raises(UserError, match="there is no directory"):
+        run_drivers(("6.12",), None, tmp_path / "none/page.md", None)
+
+
+def test_a_tree_without_drivers_is_no_good_result(
+    toy_base: Base, toy_queue: Queue, toy_work: Path
+) -> None:
+    del toy_base, toy_queue
+    toy.git("checkout", "-q", "HEAD~3", cwd=toy_work)
+    with pytest.raises(VerdictError, match="no driver found"):
+        run_drivers(("6.12",), None, None, None)
+
+
+def test_notes_are_of_bases_that_there_are() -> None:
+    assert any(note.driver == "amd" for note in notes.of("7.3"))
+    assert not notes.of("9.9")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tree_sitter import Node
 
@@ -189,8 +189,20 @@ class Frame(Expressions):
 
     def _run_goto_statement(self, node: Node, env: Env) -> State:
         label = self.text(node.named_children[0])
+        if self.conditions:
+            env = {name: self._under(found) for name, found in env.items()}
         self._exits.labels[label] = join(self._exits.labels.get(label), dict(env))
         return None
+
+    def _under(self, found: Values) -> Values:
+        """Return an error that was set before it was needed with the condition that needs it."""
+        when = self.conditions[-1]
+        return frozenset(
+            replace(each, when=when)
+            if each.kind is v.Kind.ERRNO and not (each.when or each.chain)
+            else each
+            for each in found
+        )
 
     def _run_if_statement(self, node: Node, env: Env) -> State:
         condition, consequence = parts(node, "condition", "consequence")

@@ -94,23 +94,26 @@ def anything(reason: str, place: Place | None = None) -> Values:
 
 
 def merge(sets: Iterable[Values]) -> Values:
-    """Return the union; of equal values with different ways the one with the shortest."""
+    """Return the union; of equal values with different ways the one with the shortest.
+
+    Which one is told must not depend on the order of a set.
+    """
+
+    def rank(value: Value) -> tuple[int, tuple[str, ...], bool, str]:
+        return len(value.chain), value.chain, not value.when, value.when
+
     found: dict[Value, Value] = {}
     for values in sets:
         for value in values:
             old = found.get(value)
-            if old is None or (len(value.chain), value.chain) < (len(old.chain), old.chain):
+            if old is None or rank(value) < rank(old):
+                found.pop(value, None)
                 found[value] = value
     if len(found) > _MOST:
         plain = [value for value in found.values() if value.kind is not Kind.INT]
         if len(plain) <= _MOST:
             return frozenset((*plain, Value(Kind.ANY, name="too many numbers")))
     return frozenset(found.values())
-
-
-def is_unknown(values: Values) -> bool:
-    """Tell whether nothing at all is known."""
-    return any(value.kind is Kind.ANY for value in values)
 
 
 def truths(values: Values) -> set[bool]:
