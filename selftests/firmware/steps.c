@@ -239,7 +239,12 @@ static void do_dma(char **words)
 
 static void do_dma_mapped(char **words)
 {
-	dma_mapped(words[1], strtoull(words[2], NULL, 16));
+	dma_mapped(words[1], words[1], strtoull(words[2], NULL, 16));
+}
+
+static void do_dma_foreign(char **words)
+{
+	dma_mapped(words[1], words[2], strtoull(words[3], NULL, 16));
 }
 
 static void do_switch(char **words)
@@ -532,9 +537,13 @@ static const struct {
 	{ "map", 3, do_map },
 	{ "dma", 2, do_dma },
 	{ "dma-mapped", 2, do_dma_mapped },
+<<<<<<< HEAD
 	{ "switch", 4, do_switch },
 	{ "fail", 2, do_fail },
 	{ "failed", 0, do_failed },
+=======
+	{ "dma-foreign", 3, do_dma_foreign },
+>>>>>>> main
 	{ "entry", 2, do_entry },
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },

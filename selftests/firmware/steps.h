@@ -60,6 +60,7 @@ void entry(const char *device, int alias);
 void claim(const char *how, const char *device, int whole);
 void release(const char *device);
 void map(const char *device, uint64_t iova, uint64_t size);
-void dma_mapped(const char *device, uint64_t iova);
+/* Have the device write to what is mapped for another one that is claimed, or for itself */
+void dma_mapped(const char *device, const char *owned, uint64_t iova);
 
 #endif

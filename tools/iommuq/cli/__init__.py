@@ -18,6 +18,7 @@ from iommuq.cli.base import base
 from iommuq.cli.bench import bench
 from iommuq.cli.clean import clean
 from iommuq.cli.doctor import doctor
+from iommuq.cli.drivers import drivers
 from iommuq.cli.firmware import firmware
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
@@ -38,7 +39,9 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, mutate, kunit, selftest, firmware, queue, base, doctor, bench, clean):
+for _command in (
+    *(run, prove, mutate, kunit, selftest, firmware, queue, base, drivers, doctor, bench, clean),
+):
     cli.add_command(_command)
 
 

@@ -45,6 +45,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "switch": ("device", "type", "address", "back"),
     "fail": ("function", "nth"),
     "failed": (),
+    "dma-foreign": ("device", "device", "address"),
     "entry": ("device", "which"),
     "remove": ("device",),
     "rescan": (),
@@ -171,6 +172,7 @@ class Known(Table):
 
     :ivar check: its name.
     :ivar bases: those it is about; never a kernel that is not ours.
+    :ivar since: the step of the queue that it begins with; by default the first.
     :ivar until: the step of the queue from which on it must be met.
     :ivar reason: found by reading the code.
     :ivar expires: the last day that this counts.
@@ -182,6 +184,7 @@ class Known(Table):
     link: str
     expires: datetime.date
     machines: tuple[str, ...] = ()
+    since: str | None = None
     until: str | None = None
 
     def __post_init__(self) -> None:
@@ -257,6 +260,7 @@ class Scenario(Table):
                 link=mark.link,
                 expires=mark.expires,
                 bases=mark.bases,
+                start=mark.since,
                 until=mark.until,
                 where=f"{path}: known {number}",
             )
