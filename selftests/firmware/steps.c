@@ -537,13 +537,10 @@ static const struct {
 	{ "map", 3, do_map },
 	{ "dma", 2, do_dma },
 	{ "dma-mapped", 2, do_dma_mapped },
-<<<<<<< HEAD
 	{ "switch", 4, do_switch },
 	{ "fail", 2, do_fail },
 	{ "failed", 0, do_failed },
-=======
 	{ "dma-foreign", 3, do_dma_foreign },
->>>>>>> main
 	{ "entry", 2, do_entry },
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },
