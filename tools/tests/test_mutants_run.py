@@ -127,7 +127,7 @@ def test_mutants_are_tried_and_survivors_listed(project: Project) -> None:
         "not in this kernel"
     }
     assert report["counts"] == Counter(each["fate"] for each in mutants)
-    assert (report["base"], report["patch"], report["arch"]) == (BASE, "0003", "um")
+    assert (report["base"], report["patch"], report["suites"]) == (BASE, "0003", ["kunit"])
 
     # Explained, one and all: then it is as it should be.
     for each in mutants:
