@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from iommuq import arches
-from iommuq.build import BUILD_LIMIT, ENVIRONMENT, Addition, Image
+from iommuq.build import Addition, Image
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
 from iommuq.errors import VerdictError
 from iommuq.run import run
+from iommuq.workshop import BUILD_LIMIT, ENVIRONMENT
 
 _ARCHES = ("um", "x86_64")
 #: Where what a checker of sources said is kept, with the image.
