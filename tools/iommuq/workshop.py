@@ -146,7 +146,7 @@ def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
     merged = shop.notes / "merged.config"
     merged.write_text(kconfig.render(fragments.wanted))
     with progress.step(f"Configuring {shop.title}", log=log):
-        for argv in _config_commands(shop, fragments.tiny, merged):
+        for argv in _config_commands(shop, fragments, merged):
             done = run(
                 argv,
                 cwd=shop.source,
@@ -165,16 +165,18 @@ def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
     stamp.write_text(json.dumps({**wanted, "tree": shop.step.tree}))
 
 
-def _config_commands(shop: Workshop, tiny: bool, merged: Path) -> list[list[str]]:
-    """Return the commands that make a ``.config``: kunit.py's own, or from tinyconfig."""
+def _config_commands(shop: Workshop, fragments: Fragments, merged: Path) -> list[list[str]]:
+    """Return the commands that make a ``.config``: kunit.py's own, or the kernel's."""
     objects = str(shop.objects)
-    if not tiny:
+    if not fragments.tiny and not fragments.every:
         kunit = [sys.executable, "tools/testing/kunit/kunit.py", "config"]
         kunit += ["--arch", shop.arch.make_arch, "--build_dir", objects]
         return [[*kunit, "--kunitconfig", str(merged)]]
-    make = ["make", f"ARCH={shop.arch.make_arch}", f"O={objects}"]
+    # Which compiler it is decides what can be configured.
+    make = ["make", f"ARCH={shop.arch.make_arch}", f"O={objects}", *fragments.make_args]
     merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", objects, f"{objects}/.config"]
-    return [[*make, "tinyconfig"], [*merge, str(merged)], [*make, "olddefconfig"]]
+    begin = "allmodconfig" if fragments.every else "tinyconfig"
+    return [[*make, begin], [*merge, str(merged)], [*make, "olddefconfig"]]
 
 
 def _kconfig_changed(shop: Workshop, tree: str) -> bool:
