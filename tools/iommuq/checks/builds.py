@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from iommuq import arches
 from iommuq.arches import Arch
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
-from iommuq.checks.objects import Checker, Study, missing, study
+from iommuq.checks.objects import BUILT, FAILED, Checker, Said, missing, study
 from iommuq.errors import ToolMissing, VerdictError
 from iommuq.fragments import Fragments
 from iommuq.tree import Step
@@ -27,8 +27,14 @@ from iommuq.workspace import Workspace
 
 #: Whose kernels `iommuq run` and `iommuq kunit` build.
 _WHOLE = ("um", "x86_64")
-SPARSE = Checker("sparse", "sparse", ("C=2", "CHECK=sparse"))
-COCCICHECK = Checker("coccicheck", "spatch", ("C=2", "CHECK=scripts/coccicheck", "MODE=report"))
+SPARSE = Checker("sparse", "sparse", ("C=1", "CHECK=sparse"))
+# The script is named in full, as make is in the build directory then.
+COCCICHECK = Checker(
+    "coccicheck",
+    "spatch",
+    ("C=1", "CHECK={source}/scripts/coccicheck", "MODE=report"),
+    rules=("scripts/coccicheck", "scripts/coccinelle"),
+)
 #: Lines that are shown of what does not compile.
 _FEW = 3
 
@@ -106,45 +112,64 @@ _WIDE = (_X86, _ARM)
 
 @dataclass(frozen=True)
 class _Pair:
-    """What is said of the files of a patch, without it and with it."""
+    """What is said of the files of a patch, by path, without it and with it."""
 
-    before: Study
-    after: Study
+    before: dict[str, Said]
+    after: dict[str, Said]
 
     @property
     def broken(self) -> list[str]:
         """The files that do not compile with the patch and do without it."""
-        return [path for path in self.after.failed if path not in self.before.failed]
+        return [
+            path
+            for path, said in self.after.items()
+            if said.status == FAILED and self._was(path).status != FAILED
+        ]
 
+    @property
     def seen(self) -> set[str]:
-        """Return the files of which something can be said."""
-        return {*self.after.built, *self.broken}
+        """The files of which something can be said."""
+        built = {path for path, said in self.after.items() if said.status == BUILT}
+        return built | set(self.broken)
+
+    def new(self, kind: str) -> list[str]:
+        """Return what is said with the patch alone: ``errors``, ``warnings`` or ``remarks``.
+
+        Of what this configuration has, that is: what is said of the rest means nothing.
+        """
+        after, before = (
+            {text for path in self.seen if path in side for text in getattr(side[path], kind)}
+            for side in (self.after, self.before)
+        )
+        return sorted(after - before)
+
+    def _was(self, path: str) -> Said:
+        return self.before.get(path, Said())
 
 
 def w1(plan: Plan, subject: Subject) -> list[Finding]:
     """Compile the files of a patch with ``W=1``, and compare what the compiler says.
 
     :raises Skipped: there is nothing to compile, or something to do it with is missing.
+    :raises VerdictError: no object of this tree can be made.
     """
     # sparse looks at the same objects, and is quick.
     checker = SPARSE if plan in _WIDE and not missing(SPARSE) else None
     pair = _look(plan, subject, _sources(subject), checker)
-    why = sorted(set(pair.after.errors) - set(pair.before.errors))[:_FEW]
-    found = [
-        Finding(Status.FAIL, f"does not compile: {', '.join(why)}", path) for path in pair.broken
-    ]
-    new = set(pair.after.warnings) - set(pair.before.warnings)
-    found += [Finding(Status.FAIL, text) for text in sorted(new)]
-    return found + _left_out(subject, pair.seen())
+    why = ", ".join(pair.new("errors")[:_FEW])
+    found = [Finding(Status.FAIL, f"does not compile: {why}", path) for path in pair.broken]
+    found += [Finding(Status.FAIL, text) for text in pair.new("warnings")]
+    return found + _left_out(subject, pair.seen)
 
 
 def checked(checker: Checker, subject: Subject) -> list[Finding]:
     """Compare what a checker says of the files of a patch with it and without it.
 
     :raises Skipped: there is nothing to look at, or something to do it with is missing.
+    :raises VerdictError: no object of this tree can be made.
     """
     left = _sources(subject)
-    new: set[str] = set()
+    found: list[Finding] = []
     seen: set[str] = set()
     for plan in _WIDE:
         if not left:
@@ -155,10 +180,9 @@ def checked(checker: Checker, subject: Subject) -> list[Finding]:
             if plan is _WIDE[0]:
                 raise
             break
-        seen |= pair.seen()
+        seen |= pair.seen
         left = [path for path in left if path not in seen]
-        new |= set(pair.after.remarks) - set(pair.before.remarks)
-    found = [Finding(Status.WARN, text) for text in sorted(new)]
+        found += [Finding(Status.WARN, text) for text in pair.new("remarks")]
     return found + _left_out(subject, seen)
 
 
@@ -191,7 +215,7 @@ def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | Non
             # That the patch before breaks the build is said there.
             if step is place.after:
                 raise
-            studies.append(Study())
+            studies.append({})
     return _Pair(*studies)
 
 
