@@ -521,6 +521,22 @@ def test_command(
     assert data["patches"][0]["hunks"][0]["file"] == "drivers/iommu/iommu.c"
 
 
+def test_command_with_a_ref_of_git(
+    toy_queue: Queue, toy_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del toy_queue
+    queuecommands.show_upstream("6.12", f"{toy_work}@HEAD", "0002", as_json=False)
+    assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
+    queuecommands.show_upstream("6.12", f"{toy_work}@HEAD~3", "0002", as_json=False)
+    assert "absent              0002 toy: drop the check\n" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has no 'v9'"):
+        queuecommands.show_upstream("6.12", f"{toy_work}@v9", None, as_json=False)
+    with pytest.raises(UserError, match="is no git repository"):
+        queuecommands.show_upstream("6.12", f"{toy_work.parent}@v9", None, as_json=False)
+    with pytest.raises(UserError, match="no such directory"):
+        queuecommands.show_upstream("6.12", "/nowhere@v9", None, as_json=False)
+
+
 def test_target_that_is_none(toy_queue: Queue, tmp_path: Path) -> None:
     del toy_queue
     (tmp_path / "empty").mkdir()
