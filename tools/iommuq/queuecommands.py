@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iommuq import basefile, bases, edittree, progress
+from iommuq.defaults import DEFAULT_BASE
 from iommuq.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.objects import Store
 from iommuq.patchqueue import find_step, load_queue
-from iommuq.workspace import DEFAULT_BASE
 
 if TYPE_CHECKING:
     from iommuq.targets import Target
