@@ -175,28 +175,35 @@ void dma_close(volatile uint8_t *bar)
 	munmap((void *)bar, EDU_SIZE);
 }
 
-static void engine(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
+/* Have it write: 1 if it gets there, 0 if not, -EIO if it is no memory, -EBUSY if it never ends. */
+int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
 {
 	/* The engine's own buffer holds zeros: nothing was ever read into it. */
 	uint32_t before = 0xa5a5a5a5;
-	int i;
 
 	*memory = before;
-	if (*memory != before) {
-		say("NOMEMORY", "0x%llx holds 0x%08x whatever is written",
-		    (unsigned long long)address, *memory);
-		return;
-	}
+	if (*memory != before)
+		return -EIO;
 	dma_start(bar, address);
-	for (i = 0; i < TRIES; i++) {
-		if (!dma_busy(bar)) {
-			say(*memory == before ? "BLOCKED" : "REACHED", "0x%llx",
-			    (unsigned long long)address);
-			return;
-		}
+	for (int i = 0; i < TRIES; i++) {
+		if (!dma_busy(bar))
+			return *memory != before;
 		usleep(WAIT_US);
 	}
-	say("STUCK", "the DMA engine does not end");
+	return -EBUSY;
+}
+
+static void engine(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
+{
+	int ret = dma_reaches(bar, address, memory);
+
+	if (ret == -EIO)
+		say("NOMEMORY", "0x%llx holds 0x%08x whatever is written",
+		    (unsigned long long)address, *memory);
+	else if (ret == -EBUSY)
+		say("STUCK", "the DMA engine does not end");
+	else
+		say(ret ? "REACHED" : "BLOCKED", "0x%llx", (unsigned long long)address);
 }
 
 /* Have the device write to an address, of which memory is our view; NULL for /dev/mem. */

@@ -135,13 +135,33 @@ static int rescan_failing(int nth)
 	return ret ? ret : !atoi(text);
 }
 
+/* Whether the device reaches its region; a negative error number if that cannot be told */
+static int reaches(const char *device, uint64_t address)
+{
+	volatile uint8_t *bar = dma_open(device);
+	volatile uint32_t *memory;
+	int ret;
+
+	if (!bar)
+		return -errno;
+	memory = memory_open(address);
+	if (memory) {
+		ret = dma_reaches(bar, address, memory);
+		memory_close(memory);
+	} else {
+		ret = -errno;
+	}
+	dma_close(bar);
+	return ret;
+}
+
 /*
- * LOST: the device is in a group, and the kernel does not know of its region. A device
- * that is kept out is all right, and so is one that has everything.
+ * LOST: the device is in a group, and its region is not mapped. What sysfs has for its
+ * regions is asked of the driver anew, so that is no evidence. A device that is kept out
+ * is all right, and so is one that has everything.
  */
 void rescan_with_faults(const char *device, uint64_t address, const char *function)
 {
-	char kind[64];
 	int faults = 0, ret;
 
 	ret = filter(function);
@@ -161,11 +181,13 @@ void rescan_with_faults(const char *device, uint64_t address, const char *functi
 		if (!ret)
 			break;
 		faults++;
-		if (group_of(device) < 0)
-			continue;
-		ret = region_kind(device, address, kind, sizeof(kind));
-		if (ret || strcmp(kind, "direct")) {
-			say("LOST", "after fault %d it is %s", nth, ret ? "unknown" : kind);
+		ret = group_of(device) < 0 ? 1 : reaches(device, address);
+		if (ret < 0) {
+			say_error(ret, "the oracle");
+			return;
+		}
+		if (!ret) {
+			say("LOST", "after fault %d", nth);
 			return;
 		}
 	}

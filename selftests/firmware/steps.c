@@ -375,7 +375,8 @@ static void do_set_type(char **words)
 		say_error(write_text(path, words[2]), "type");
 }
 
-int region_kind(const char *device, uint64_t address, char *kind, size_t size)
+/* The kind of the reserved region of a device that begins at an address, or none */
+static int region_kind(const char *device, uint64_t address, char *kind, size_t size)
 {
 	unsigned long long start, end;
 	char path[PATH_MAX], text[4096], name[64];

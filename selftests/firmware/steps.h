@@ -26,9 +26,6 @@ int group_of(const char *device);
 /* Have the kernel forget a device; 0 or a negative error number */
 int remove_device(const char *device);
 
-/* The kind of the reserved region of a device that begins at an address, or none */
-int region_kind(const char *device, uint64_t address, char *kind, size_t size);
-
 /* fail.c: find a device again while memory runs out in a function */
 void rescan_with_faults(const char *device, uint64_t address, const char *function);
 /* ... or have its nth allocation fail in what follows, and ask whether it did */
@@ -47,6 +44,7 @@ volatile uint8_t *dma_open(const char *device);
 void dma_close(volatile uint8_t *bar);
 void dma_start(volatile uint8_t *bar, uint64_t address);
 int dma_busy(volatile uint8_t *bar);
+int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory);
 volatile uint32_t *memory_open(uint64_t address);
 void memory_close(volatile uint32_t *memory);
 
