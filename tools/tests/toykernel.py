@@ -85,7 +85,7 @@ _MAIN_C = """\
 #include <kunit/test.h>
 
 /* The suites of the overlay; without it there are none. */
-__attribute__((weak)) struct kunit_suite kunit_suites[] = { { NULL, NULL } };
+__attribute__((weak)) struct kunit_suite *kunit_suites[] = { NULL };
 
 static int matches(const char *glob, struct kunit_suite *suite, struct kunit_case *test)
 {
@@ -100,7 +100,7 @@ static int count(const char *glob, struct kunit_suite *suite)
 	struct kunit_case *test;
 	int found = 0;
 
-	for (test = suite->cases; test->name; test++)
+	for (test = suite->test_cases; test->name; test++)
 		found += matches(glob, suite, test);
 	return found;
 }
@@ -112,7 +112,7 @@ static int run_suite(const char *glob, struct kunit_suite *suite)
 
 	printf("    KTAP version 1\\n    # Subtest: %s\\n", suite->name);
 	printf("    1..%d\\n", count(glob, suite));
-	for (test = suite->cases; test->name; test++) {
+	for (test = suite->test_cases; test->name; test++) {
 		struct kunit state = { test->name, 0, NULL };
 
 		if (!matches(glob, suite, test))
@@ -128,7 +128,7 @@ static int run_suite(const char *glob, struct kunit_suite *suite)
 int main(int argc, char **argv)
 {
 	const char *glob = "", *stall = getenv("TOY_STALL");
-	struct kunit_suite *suite;
+	struct kunit_suite **suite;
 	int i, number = 0;
 
 	setlinebuf(stdout);
@@ -140,15 +140,15 @@ int main(int argc, char **argv)
 		fclose(fopen(getenv("TOY_STALLED"), "w"));
 		sleep(600);
 	}
-	for (suite = kunit_suites; suite->name; suite++)
-		number += count(glob, suite) > 0;
+	for (suite = kunit_suites; *suite; suite++)
+		number += count(glob, *suite) > 0;
 	printf("KTAP version 1\\n1..%d\\n", number);
 	number = 0;
-	for (suite = kunit_suites; suite->name; suite++)
-		if (count(glob, suite) > 0) {
-			int failed = run_suite(glob, suite);
+	for (suite = kunit_suites; *suite; suite++)
+		if (count(glob, *suite) > 0) {
+			int failed = run_suite(glob, *suite);
 
-			printf("%sok %d %s\\n", failed ? "not " : "", ++number, suite->name);
+			printf("%sok %d %s\\n", failed ? "not " : "", ++number, (*suite)->name);
 		}
 	puts("reboot: System halted");
 	return 0;
@@ -159,7 +159,10 @@ _TEST_H = """\
 /* SPDX-License-Identifier: GPL-2.0-only */
 struct kunit { const char *name; int failed; const char *skip; };
 struct kunit_case { const char *name; void (*run)(struct kunit *test); };
-struct kunit_suite { const char *name; struct kunit_case *cases; };
+struct kunit_suite { const char *name; struct kunit_case *test_cases; };
+
+#define KUNIT_CASE(test_name) { .name = #test_name, .run = test_name }
+#define kunit_test_suites(...)	struct kunit_suite *kunit_suites[] = { __VA_ARGS__, NULL }
 
 #define KUNIT_EXPECT_EQ(test, left, right) do {						\\
 	int __left = (left), __right = (right);						\\
@@ -238,24 +241,30 @@ static void claim(struct kunit *test)
 	(void)test;
 }
 
-static struct kunit_case domain_cases[] = {
-	{ "block_refused", block_refused },
-	{ "plain_kept", plain_kept },
-	{ "needs_pci", needs_pci },
-	{ NULL, NULL },
+static struct kunit_case toy_domain_cases[] = {
+	KUNIT_CASE(block_refused),
+	KUNIT_CASE(plain_kept),
+	KUNIT_CASE(needs_pci),
+	{}
 };
 
-static struct kunit_case owner_cases[] = {
-	{ "late_device", late_device },
-	{ "claim", claim },
-	{ NULL, NULL },
+static struct kunit_suite toy_domain_suite = {
+	.name = "toy_domain",
+	.test_cases = toy_domain_cases,
 };
 
-struct kunit_suite kunit_suites[] = {
-	{ "toy_domain", domain_cases },
-	{ "toy_owner", owner_cases },
-	{ NULL, NULL },
+static struct kunit_case toy_owner_cases[] = {
+	KUNIT_CASE(late_device),
+	KUNIT_CASE(claim),
+	{}
 };
+
+static struct kunit_suite toy_owner_suite = {
+	.name = "toy_owner",
+	.test_cases = toy_owner_cases,
+};
+
+kunit_test_suites(&toy_domain_suite, &toy_owner_suite);
 """
 
 # What a fragment asks for is kept if its dependencies, joined by &&, are set.
