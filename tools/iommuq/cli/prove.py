@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import click
 
+from iommuq.cli.options import json_lines
 from iommuq.workspace import DEFAULT_BASE
 
 
@@ -17,6 +18,7 @@ from iommuq.workspace import DEFAULT_BASE
 @click.option("--to", "last", metavar="PATCH", help="End with this patch.")
 @click.option("--all", "unfolded", is_flag=True, help="A row for every test.")
 @click.option("--bisect", metavar="TEST", help="Say which patch breaks TEST.")
+@json_lines
 def prove(
     base: str,
     suites: tuple[str, ...],
@@ -24,6 +26,7 @@ def prove(
     last: str | None,
     unfolded: bool,
     bisect: str | None,
+    as_json: bool,
 ) -> int:
     """Test every step of the queue of BASE with every suite.
 
@@ -31,6 +34,8 @@ def prove(
     tests that it turns from failing to passing, or says why there are none.
     """
     # Here and not above: --help and a bad argument need none of it.
+    from iommuq import live
     from iommuq.commands import run_proof
 
-    return run_proof(base, suites, first=first, last=last, folded=not unfolded, bisect=bisect)
+    with live.json_lines(as_json):
+        return run_proof(base, suites, first=first, last=last, folded=not unfolded, bisect=bisect)
