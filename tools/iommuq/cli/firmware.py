@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from iommuq.cli.firmware_table import table
-from iommuq.cli.options import json_lines
+from iommuq.cli.options import at_patch, json_lines
 
 
 class _RunByDefault(click.Group):
@@ -32,7 +32,7 @@ def firmware() -> None:
 
 @firmware.command()
 @click.argument("words", nargs=-1, metavar="[BASE] [SCENARIO]...")
-@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@at_patch
 @click.option(
     "--kernel",
     metavar="IMAGE|PACKAGE",

@@ -6,11 +6,12 @@ from __future__ import annotations
 import click
 
 from iommuq import arches
+from iommuq.cli.completion import bases
 from iommuq.workspace import DEFAULT_BASE
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
     "--function", "functions", metavar="NAME", multiple=True, help="Try the mutants of NAME only."
 )

@@ -5,6 +5,15 @@ from __future__ import annotations
 
 import click
 
+from iommuq.cli.completion import patches
+
+#: ``--at``: a step of the queue.
+at_patch = click.option(
+    "--at",
+    metavar="PATCH",
+    shell_complete=patches,
+    help="Stop at this patch; by default all are applied.",
+)
 #: ``--json``: what `iommuq.live.json_lines` is for.
 json_lines = click.option(
     "--json",

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import click
 
+from iommuq.cli.completion import bases
 from iommuq.cli.options import json_lines
 from iommuq.workspace import DEFAULT_BASE
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
     "--suite", "suites", metavar="NAME", multiple=True, help="Only this suite: kunit, selftest."
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from iommuq import arches
-from iommuq.cli.options import json_lines
+from iommuq.cli.completion import bases
+from iommuq.cli.options import at_patch, json_lines
 from iommuq.suites.kunit import LIMIT
 from iommuq.workspace import DEFAULT_BASE
 
@@ -36,7 +37,7 @@ _limit = click.option(
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @_arch
 @_config
 @_limit
@@ -52,9 +53,9 @@ def run(base: str, arch: str, configs: tuple[str, ...], timeout: float, as_json:
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.argument("filters", nargs=-1, metavar="[FILTER]...")
-@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@at_patch
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
 @click.option("--coverage", is_flag=True, help="Say which lines and branches were executed.")
 @click.option(
@@ -109,9 +110,9 @@ def kunit(
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.argument("suites", nargs=-1, metavar="[SUITE]...")
-@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@at_patch
 @click.option(
     "--on", type=click.Choice(["um", "qemu"]), default="qemu", show_default=True, help="The guest."
 )
