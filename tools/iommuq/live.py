@@ -15,13 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self, TextIO
 
 from iommuq import durations, progress
 from iommuq.errors import EXIT_INTERRUPTED, IommuqError, VerdictError
 from iommuq.known import Verdict
-from iommuq.results import Run, Status
+from iommuq.results import Run, Status, Store
 
 if TYPE_CHECKING:
     from iommuq.build import Image
@@ -258,8 +258,18 @@ def _statuses(run: Run) -> Mapping[str, Verdict]:
     return {result.test: _PLAIN[result.status] for result in run.results}
 
 
+def _elsewhere(row: str, column: str) -> bool:
+    """Tell whether a table is shown that has no such cell.
+
+    A suite may be told of by its own cells, and be part of a larger one.
+    """
+    return _output.board is not None and (row, column) not in _output.board.cells
+
+
 def busy(row: str, column: str, doing: str) -> None:
     """Say what is done for a cell: ``building`` or ``running``."""
+    if _elsewhere(row, column):
+        return
     if _output.board is not None:
         _output.board.busy(row, column, doing)
     emit(doing, row=row, column=column)
@@ -268,7 +278,7 @@ def busy(row: str, column: str, doing: str) -> None:
 def done(row: str, column: str, run: Run, judge: Judge | None = None) -> None:
     """Say what came of a cell."""
     board = _output.board
-    if board is None and _output.stream is None:
+    if (board is None and _output.stream is None) or _elsewhere(row, column):
         return
     judge = judge or (board.judge if board is not None else _statuses)
     try:
@@ -341,6 +351,15 @@ class _Watched:
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         return self.lane.judge(run)
+
+    def image_key(self, step: Step) -> str:
+        return self.lane.image_key(step)
+
+    def run_key(self, image: Image) -> str:
+        return self.lane.run_key(image)
+
+    def keeping(self, store: Store) -> Self:
+        return replace(self, lane=self.lane.keeping(store))
 
 
 def watched(lanes: Sequence[Lane]) -> list[Lane]:

@@ -245,6 +245,18 @@ def test_what_is_told_before_and_after_is_nobody_s_business(
     assert "\x1b" not in "".join(lines)
 
 
+def test_what_is_part_of_a_larger_cell_is_not_told_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with live.json_lines(True), live.shown("t", "k", ["0001", "0002"], ["firmware"]) as what:
+        live.busy("a-scenario", "a-machine", "running")
+        live.done("a-scenario", "a-machine", run_of(Status.PASS))
+        live.done("0001", "firmware", run_of(Status.PASS))
+    assert what.progress == (1, 2)
+    kinds = [event["event"] for event in events(capsys.readouterr().out)]
+    assert kinds == ["begin", "result", "done"]
+
+
 def test_a_list_that_is_malformed_breaks_no_table() -> None:
     def judge(_run: Run) -> dict[str, Verdict]:
         raise UserError("the list")

@@ -19,6 +19,7 @@ from iommuq.cli.bench import bench
 from iommuq.cli.clean import clean
 from iommuq.cli.completion import PROGRAM, VARIABLE, completion
 from iommuq.cli.doctor import doctor
+from iommuq.cli.drivers import drivers
 from iommuq.cli.firmware import firmware
 from iommuq.cli.help import help_
 from iommuq.cli.mutate import mutate
@@ -40,7 +41,9 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, mutate, kunit, selftest, firmware, queue, base, doctor, bench, clean):
+for _command in (
+    *(run, prove, mutate, kunit, selftest, firmware, queue, base, drivers, doctor, bench, clean),
+):
     cli.add_command(_command)
 for _command in (help_, completion):
     cli.add_command(_command)

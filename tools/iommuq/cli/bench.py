@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from iommuq.cli.completion import bases
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()

@@ -26,11 +26,11 @@ def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str)
 
 def patches(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the steps that begin with a word, of the base that is named before it."""
+    from iommuq.defaults import DEFAULT_BASE
     from iommuq.dirs import project_root
     from iommuq.errors import IommuqError
     from iommuq.patchqueue import load_queue
     from iommuq.prove import known_steps
-    from iommuq.workspace import DEFAULT_BASE
 
     with contextlib.suppress(IommuqError, OSError):
         base = context.params.get("base") or DEFAULT_BASE

@@ -7,13 +7,17 @@ import click
 
 from iommuq.cli.completion import bases
 from iommuq.cli.options import json_lines
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
 @click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
-    "--suite", "suites", metavar="NAME", multiple=True, help="Only this suite: kunit, selftest."
+    "--suite",
+    "suites",
+    metavar="NAME",
+    multiple=True,
+    help="Only this suite: kunit, selftest, firmware.",
 )
 @click.option("--from", "first", metavar="PATCH", help="Begin with this patch.")
 @click.option("--to", "last", metavar="PATCH", help="End with this patch.")

@@ -10,8 +10,8 @@ import click
 from iommuq import arches
 from iommuq.cli.completion import bases
 from iommuq.cli.options import at_patch, json_lines
+from iommuq.defaults import DEFAULT_BASE
 from iommuq.suites.kunit import LIMIT
-from iommuq.workspace import DEFAULT_BASE
 
 _arch = click.option(
     "--arch",

@@ -80,9 +80,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _options(given: Any) -> Options:
     from iommuq import arches
     from iommuq.basefile import load_spec
+    from iommuq.defaults import DEFAULT_BASE
     from iommuq.patchqueue import find_step, load_queue
     from iommuq.plugin.lanes import Options
-    from iommuq.workspace import DEFAULT_BASE
 
     if given.iommu_base is None:
         return Options(DEFAULT_BASE, kernel=given.iommu_kernel, again=given.iommu_again)
