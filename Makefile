@@ -3,7 +3,7 @@
 # Arguments go in ARGS: make test ARGS='-k series'.  Where the exit code matters
 # call the script: make turns any failure into a 2 of its own.
 
-.PHONY: help run test check-all bench doctor clean
+.PHONY: help run test check-all bench doctor docs clean
 
 help:
 	@echo 'make run        the verdict on the queue, patch by patch'
@@ -11,6 +11,7 @@ help:
 	@echo 'make check-all  every base, guest and scenario'
 	@echo 'make bench      how fast it is, as ratios'
 	@echo 'make doctor     what this machine has and lacks'
+	@echo 'make docs       docs/ as a site, in build/site, and the manual page'
 	@echo 'make clean      remove .venv and the caches of the Python tools;'
 	@echo '                sources, builds and results are elsewhere: see doctor'
 
@@ -29,6 +30,9 @@ bench:
 doctor:
 	@tools/bootstrap doctor $(ARGS)
 
+docs:
+	@tools/bootstrap docs $(ARGS)
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tools/*.egg-info
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tools/*.egg-info
 	find tools -name __pycache__ -prune -exec rm -rf {} +

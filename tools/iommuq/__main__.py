@@ -1,6 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``python -m iommuq``."""
+"""``iommuq`` and ``python -m iommuq``: a Ctrl-C must not meet half an import.
 
-from iommuq.cli import main
+Python takes a moment to import the command line.  Nothing has been begun by then, so
+all there is to do is to go, in one line and with the exit code of all interruptions.
+"""
 
-main()
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def _go(_signum: int, _frame: FrameType | None) -> NoReturn:
+    # Not an exception: in an import there are those who catch them all.
+    os.write(2, b"iommuq: interrupted\n")
+    os._exit(130)
+
+
+def main() -> NoReturn:
+    """Import the command line, and run it."""
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        # Whoever started us may want it ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    for number in before:
+        signal.signal(number, _go)
+    from iommuq.cli import main as run
+
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iommuq import bisection, coverage, flakes, lanes, progress, prooffile
+from iommuq import bisection, coverage, flakes, lanes, live, progress, prooffile
 from iommuq.arches import Arch
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, InfraError, UserError
 from iommuq.known import Verdict
@@ -88,17 +88,30 @@ def _prove(
         if wanted not in labels:
             raise UserError(f"{first} does not come before {last}")
         steps = steps[max(0, labels.index(wanted) - 1) :]
-    with pool() as executor:
-        outcomes = prove(steps, chosen, executor, on_outcome=on_outcome)
-        outcomes = flakes.settle(outcomes, chosen, executor)
+    watched = live.watched(chosen)
+    board = live.shown(
+        _kernel(workspace),
+        _kind(workspace, chosen),
+        [step.label for step in steps],
+        [lane.name for lane in chosen],
+    )
+    with board, pool() as executor:
+        outcomes = prove(steps, watched, executor, on_outcome=on_outcome)
+        outcomes = flakes.settle(outcomes, watched, executor)
     proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
     print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")
     matrix.show(matrix.fold(proof.matrix) if folded else proof.matrix)
     print()
     for line in [*proof.findings, *proof.errors, *_flaky_logs(proof)]:
         print(line)
+    live.emit("end", exit_code=proof.exit_code, findings=proof.findings, errors=proof.errors)
     print("The queue is as it should be." if proof.exit_code == EXIT_OK else "The queue is not.")
     return proof.exit_code
+
+
+def _kind(workspace: Workspace, chosen: Sequence[Lane]) -> str:
+    """Return a name for the same work another day."""
+    return f"{workspace.base.spec.name}/{', '.join(lane.title for lane in chosen)}"
 
 
 def _flaky_logs(proof: Proof) -> list[str]:
@@ -194,6 +207,7 @@ def run_coverage(
         run = run_kunit(
             image, subject, filters=filters, limit=limit, again=True, environment=environment
         )
+        live.done(step.label, lane.name, run, lane.judge)
         code = _report(workspace, lane, run)
         read = ((path, objects.read_file(step.tree, path)) for path in paths)
         texts = {path: text for path, text in read if text is not None}
@@ -238,7 +252,10 @@ def run_selftests(
 def _run_lane(workspace: Workspace, lane: Lane, at: str | None, again: bool) -> int:
     """Run one lane on one step and print what failed."""
     step = workspace.step(at)
-    return _report(workspace, lane, lane.run(lane.image(step), step, again=again))
+    (watched,) = live.watched([lane])
+    with live.shown(_kernel(workspace), _kind(workspace, [lane]), [step.label], [lane.name]):
+        run = watched.run(watched.image(step), step, again=again)
+    return _report(workspace, lane, run)
 
 
 def _report(workspace: Workspace, lane: Lane, run: Run) -> int:
@@ -276,6 +293,8 @@ def _summary(run: Run, verdicts: dict[str, Verdict]) -> int:
     counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
     parts = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
     print(f"{run.base} {run.patch}: {', '.join(parts)}")
+    code = EXIT_INFRA if counts[Verdict.ERROR] else EXIT_OK
     if any(verdict.fails for verdict in verdicts.values()):
-        return EXIT_VERDICT
-    return EXIT_INFRA if counts[Verdict.ERROR] else EXIT_OK
+        code = EXIT_VERDICT
+    live.emit("end", exit_code=code, findings=[], errors=[])
+    return code

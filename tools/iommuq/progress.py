@@ -5,10 +5,13 @@ A step that is over in a moment says nothing at all.  On a terminal a longer one
 has a live line; elsewhere it has a plain line now and then.  Either way it ends
 with one line that gives its time and its log.  Results are not progress: they go
 to standard output, and never through here.
+
+A table of what there is to do may stand above the live lines; see `table`.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import os
@@ -17,9 +20,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
     from rich.text import Text
 
@@ -51,6 +55,13 @@ def duration(seconds: float) -> str:
 def one_line(text: str) -> str:
     """Return *text* as one line without control characters, safe for any terminal."""
     return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+class Renderer(Protocol):
+    """Draws what stands above the live lines."""
+
+    def render(self, width: int, height: int, *, utf8: bool) -> RenderableType:
+        """Return what to draw on a terminal of this size, in columns and lines."""
 
 
 class Step:
@@ -114,6 +125,8 @@ class _Display:
         self._steps: list[Step] = []
         self._ticker: threading.Thread | None = None
         self._live: Live | None = None
+        self._table: Renderer | None = None
+        self._since = 0.0
         self.quiet = False
         self.plain: bool | None = None
 
@@ -121,24 +134,45 @@ class _Display:
         """Show *new* as soon as it has taken a moment."""
         with self._lock:
             self._steps.append(new)
-            if self._ticker is None and not self.quiet:
-                self._wake.clear()
-                self._ticker = threading.Thread(target=self._tick, daemon=True)
-                self._ticker.start()
+            self._start()
+
+    def _start(self) -> None:
+        if self._ticker is None and not self.quiet:
+            # One for each thread: it may be set while the one before is still to see it.
+            self._wake = threading.Event()
+            self._ticker = threading.Thread(target=self._tick, args=(self._wake,), daemon=True)
+            self._ticker.start()
+
+    def show_table(self, new: Renderer | None) -> None:
+        """Show a table above the live lines, or none any more."""
+        ticker = None
+        with self._lock:
+            self._table, self._since = new, time.monotonic()
+            if new is not None:
+                self._start()
+            else:
+                ticker = self._stop()
+        if ticker is not None:
+            ticker.join()
+
+    def _stop(self) -> threading.Thread | None:
+        """Show nothing more if there is nothing; return the thread that is to be waited for."""
+        if self._steps or self._table is not None:
+            return None
+        ticker, self._ticker = self._ticker, None
+        self._wake.set()
+        self._stop_live()
+        return ticker
 
     def end(self, old: Step, outcome: str) -> None:
         """Show *old* no more, and write its last line."""
-        ticker = None
         with self._lock:
             self._steps.remove(old)
             elapsed = old.elapsed
             if outcome or old.log is not None or elapsed >= MOMENT:
                 log = "" if old.log is None else f", log {old.log}"
                 self._line(f"{'  ' * old.depth}{old.title}: {outcome}{duration(elapsed)}{log}")
-            if not self._steps:
-                ticker, self._ticker = self._ticker, None
-                self._wake.set()
-                self._stop_live()
+            ticker = self._stop()
         # Outside the lock: the ticker may be waiting for it.
         if ticker is not None:
             ticker.join()
@@ -147,6 +181,12 @@ class _Display:
         """Write one line, above the live lines if there are any."""
         with self._lock:
             self._line(one_line(text))
+
+    def plain_note(self, text: str) -> None:
+        """Write one line, unless there are live ones that show the same."""
+        with self._lock:
+            if self._is_plain():
+                self._line(one_line(text))
 
     def _line(self, text: str) -> None:
         if self.quiet:
@@ -161,13 +201,15 @@ class _Display:
     def _is_plain(self) -> bool:
         if self.plain is not None:
             return self.plain
-        return not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb"
+        # In CI even a terminal is read by nobody while it moves.
+        in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+        return in_ci or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb"
 
-    def _tick(self) -> None:
+    def _tick(self, wake: threading.Event) -> None:
         # TICK is read anew: it is what tests shorten.
-        while not self._wake.wait(TICK):
+        while not wake.wait(TICK):
             with self._lock:
-                if self._wake.is_set():
+                if wake.is_set():
                     return
                 with contextlib.suppress(OSError, ValueError):
                     if self._is_plain():
@@ -195,7 +237,10 @@ class _Display:
 
     def _show_live(self) -> None:
         shown = [running for running in self._steps if running.elapsed >= MOMENT]
-        if not shown:
+        table = self._table
+        if table is not None and time.monotonic() - self._since < MOMENT:
+            table = None
+        if not shown and table is None:
             return
         # Here and not above: most commands are over before rich is needed.
         from rich.console import Console, Group
@@ -210,13 +255,17 @@ class _Display:
                 redirect_stdout=sys.stdout.isatty(),
             )
             self._live.start()
-        self._live.update(Group(*(self._render(running) for running in shown)), refresh=True)
+        lines: list[RenderableType] = [self._render(running) for running in shown]
+        if table is not None:
+            size = self._live.console.size
+            lines.insert(0, table.render(size.width, size.height, utf8=_utf8()))
+        self._live.update(Group(*lines), refresh=True)
 
     @staticmethod
     def _render(running: Step) -> Text:
         from rich.text import Text
 
-        utf8 = (getattr(sys.stderr, "encoding", "") or "").lower().startswith("utf")
+        utf8 = _utf8()
         frames = _FRAMES if utf8 else _ASCII_FRAMES
         frame = frames[int(running.elapsed / TICK) % len(frames)]
         text = Text(no_wrap=True, overflow="ellipsis" if utf8 else "crop")
@@ -233,8 +282,19 @@ class _Display:
                 self._live.stop()
             self._live = None
 
+    def close(self) -> None:
+        """Leave the terminal as it was, whatever is still under way."""
+        self._wake.set()
+        self._stop_live()
+
+
+def _utf8() -> bool:
+    return (getattr(sys.stderr, "encoding", "") or "").lower().startswith("utf")
+
 
 _display = _Display()
+# A second Ctrl-C may come while the first is dealt with.
+atexit.register(_display.close)
 # Each thread starts at the outermost level: it has a context of its own.
 _depth: contextvars.ContextVar[int] = contextvars.ContextVar("depth", default=0)
 
@@ -250,9 +310,29 @@ def configure(*, quiet: bool = False, plain: bool | None = None) -> None:
     _display.plain = plain
 
 
+def no_live_lines() -> None:
+    """Show plain lines from now on: the terminal is wanted for something else."""
+    _display.plain = True
+
+
 def note(text: str) -> None:
     """Write a note of one line to standard error."""
     _display.note(text)
+
+
+def plain_note(text: str) -> None:
+    """Write a note of one line to standard error, unless there are live lines."""
+    _display.plain_note(text)
+
+
+@contextlib.contextmanager
+def table(drawn: Renderer) -> Iterator[None]:
+    """Show a table above the live lines for as long as the block runs; one at a time."""
+    _display.show_table(drawn)
+    try:
+        yield
+    finally:
+        _display.show_table(None)
 
 
 @contextlib.contextmanager

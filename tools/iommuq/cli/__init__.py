@@ -17,9 +17,11 @@ from iommuq import __version__, progress
 from iommuq.cli.base import base
 from iommuq.cli.bench import bench
 from iommuq.cli.clean import clean
+from iommuq.cli.completion import PROGRAM, VARIABLE, completion
 from iommuq.cli.doctor import doctor
 from iommuq.cli.drivers import drivers
 from iommuq.cli.firmware import firmware
+from iommuq.cli.help import help_
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
@@ -43,6 +45,8 @@ for _command in (
     *(run, prove, mutate, kunit, selftest, firmware, queue, base, drivers, doctor, bench, clean),
 ):
     cli.add_command(_command)
+for _command in (help_, completion):
+    cli.add_command(_command)
 
 
 def _terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
@@ -58,7 +62,7 @@ def main() -> NoReturn:
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name=PROGRAM, complete_var=VARIABLE, standalone_mode=False)
         _flush()
         sys.exit(code if isinstance(code, int) else 0)
     except IommuqError as error:

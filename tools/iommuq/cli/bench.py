@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import click
 
+from iommuq.cli.completion import bases
 from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 def bench(base: str) -> None:
     """Measure this tool against kunit.py on BASE, in one run; takes ten minutes."""
     from iommuq.bench import run_bench

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from iommuq.cli.firmware_table import table
+from iommuq.cli.options import at_patch, json_lines
 
 
 class _RunByDefault(click.Group):
@@ -31,7 +32,7 @@ def firmware() -> None:
 
 @firmware.command()
 @click.argument("words", nargs=-1, metavar="[BASE] [SCENARIO]...")
-@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@at_patch
 @click.option(
     "--kernel",
     metavar="IMAGE|PACKAGE",
@@ -41,6 +42,7 @@ def firmware() -> None:
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
 @click.option("--no-known", is_flag=True, help="Count known failures as failures.")
 @click.option("--full", is_flag=True, help="Print every check, also where all is well.")
+@json_lines
 def run(
     words: tuple[str, ...],
     at: str | None,
@@ -49,16 +51,19 @@ def run(
     again: bool,
     no_known: bool,
     full: bool,
+    as_json: bool,
 ) -> int:
     """Run firmware scenarios on BASE with its queue, or on another kernel.
 
     SCENARIO is one of those that `iommuq firmware list` prints.
     """
+    from iommuq import live
     from iommuq.firmware.commands import run_firmware
 
-    return run_firmware(
-        words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
-    )
+    with live.json_lines(as_json):
+        return run_firmware(
+            words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
+        )
 
 
 @firmware.command("list")

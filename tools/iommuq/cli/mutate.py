@@ -6,11 +6,12 @@ from __future__ import annotations
 import click
 
 from iommuq import arches
+from iommuq.cli.completion import bases
 from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option("--hunks", is_flag=True, help="Take out hunks and lines of the patches instead.")
 @click.option(
     "--patch", "patches", metavar="PATCH", multiple=True, help="Try what is of PATCH only."

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import click
 
+from iommuq.cli.completion import bases
+from iommuq.cli.options import json_lines
 from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
     "--suite",
     "suites",
@@ -21,6 +23,7 @@ from iommuq.defaults import DEFAULT_BASE
 @click.option("--to", "last", metavar="PATCH", help="End with this patch.")
 @click.option("--all", "unfolded", is_flag=True, help="A row for every test.")
 @click.option("--bisect", metavar="TEST", help="Say which patch breaks TEST.")
+@json_lines
 def prove(
     base: str,
     suites: tuple[str, ...],
@@ -28,6 +31,7 @@ def prove(
     last: str | None,
     unfolded: bool,
     bisect: str | None,
+    as_json: bool,
 ) -> int:
     """Test every step of the queue of BASE with every suite.
 
@@ -35,6 +39,8 @@ def prove(
     tests that it turns from failing to passing, or says why there are none.
     """
     # Here and not above: --help and a bad argument need none of it.
+    from iommuq import live
     from iommuq.commands import run_proof
 
-    return run_proof(base, suites, first=first, last=last, folded=not unfolded, bisect=bisect)
+    with live.json_lines(as_json):
+        return run_proof(base, suites, first=first, last=last, folded=not unfolded, bisect=bisect)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from iommuq.cli.completion import bases
 from iommuq.defaults import DEFAULT_BASE
 
 
@@ -16,7 +17,7 @@ def queue() -> None:
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 def show(base: str) -> None:
     """List the patches of the queue of BASE."""
     from iommuq.listings import show_queue
@@ -25,7 +26,7 @@ def show(base: str) -> None:
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option("--to", metavar="PATCH", help="Stop after this patch.")
 @click.option(
     "--into",
@@ -40,7 +41,7 @@ def apply(base: str, to: str | None, into: Path | None) -> None:
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
@@ -74,7 +75,7 @@ def refresh(
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
     "--against",
     required=True,
@@ -91,7 +92,7 @@ def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option(
     "--onto",
     required=True,
@@ -123,7 +124,7 @@ def rebase(
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.option("--patch", metavar="PATCH", help="Only this patch.")
 @click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
 @click.option("--quick", is_flag=True, help="None of those that build.")

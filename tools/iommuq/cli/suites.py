@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from iommuq import arches
+from iommuq.cli.completion import bases
+from iommuq.cli.options import at_patch, json_lines
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.suites.kunit import LIMIT
 
@@ -35,22 +37,25 @@ _limit = click.option(
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @_arch
 @_config
 @_limit
-def run(base: str, arch: str, configs: tuple[str, ...], timeout: float) -> int:
+@json_lines
+def run(base: str, arch: str, configs: tuple[str, ...], timeout: float, as_json: bool) -> int:
     """Test every step of the queue of BASE and print the table of verdicts."""
     # Here and not above: --help and a bad argument need none of it.
+    from iommuq import live
     from iommuq.commands import run_matrix
 
-    return run_matrix(base, arches.get(arch), configs, timeout)
+    with live.json_lines(as_json):
+        return run_matrix(base, arches.get(arch), configs, timeout)
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.argument("filters", nargs=-1, metavar="[FILTER]...")
-@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@at_patch
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
 @click.option("--coverage", is_flag=True, help="Say which lines and branches were executed.")
 @click.option(
@@ -62,6 +67,7 @@ def run(base: str, arch: str, configs: tuple[str, ...], timeout: float) -> int:
 @_arch
 @_config
 @_limit
+@json_lines
 def kunit(
     base: str,
     filters: tuple[str, ...],
@@ -72,50 +78,62 @@ def kunit(
     arch: str,
     configs: tuple[str, ...],
     timeout: float,
+    as_json: bool,
 ) -> int:
     """Run the KUnit suites on BASE with its queue applied.
 
     FILTER is a suite or suite.case, with * and ?.
     """
+    from iommuq import live
     from iommuq.commands import run_coverage, run_suites
 
-    if coverage or coverage_json is not None:
-        return run_coverage(
+    with live.json_lines(as_json):
+        if coverage or coverage_json is not None:
+            return run_coverage(
+                base,
+                filters,
+                at=at,
+                arch=arches.get(arch),
+                configs=configs,
+                limit=timeout,
+                json_path=coverage_json,
+            )
+        return run_suites(
             base,
             filters,
             at=at,
             arch=arches.get(arch),
             configs=configs,
             limit=timeout,
-            json_path=coverage_json,
+            again=again,
         )
-    return run_suites(
-        base,
-        filters,
-        at=at,
-        arch=arches.get(arch),
-        configs=configs,
-        limit=timeout,
-        again=again,
-    )
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE)
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 @click.argument("suites", nargs=-1, metavar="[SUITE]...")
-@click.option("--at", metavar="PATCH", help="Stop at this patch; by default all are applied.")
+@at_patch
 @click.option(
     "--on", type=click.Choice(["um", "qemu"]), default="qemu", show_default=True, help="The guest."
 )
 @click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
 @click.option("--no-known", is_flag=True, help="Count known failures as failures.")
+@json_lines
 def selftest(
-    base: str, suites: tuple[str, ...], at: str | None, on: str, again: bool, no_known: bool
+    base: str,
+    suites: tuple[str, ...],
+    at: str | None,
+    on: str,
+    again: bool,
+    no_known: bool,
+    as_json: bool,
 ) -> int:
     """Run the userspace suites on BASE with its queue applied.
 
     SUITE is one of selftests/suites.toml.
     """
+    from iommuq import live
     from iommuq.commands import run_selftests
 
-    return run_selftests(base, suites, at=at, on=on, again=again, all_fail=no_known)
+    with live.json_lines(as_json):
+        return run_selftests(base, suites, at=at, on=on, again=again, all_fail=no_known)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from iommuq import progress
+from iommuq import live, progress
 from iommuq.basefile import list_specs
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
@@ -73,9 +73,19 @@ def run_firmware(
         tested = foreign(kernels.find(kernel))
     else:
         tested = queued(base, at, scenarios)
-    runs = tested.run(chosen, again=again)
     known = KnownFailures() if all_fail else tested.known
-    return _report(tested, chosen, runs, known, full)
+    with live.shown(
+        tested.title,
+        f"firmware/{kernel or base}",
+        list(dict.fromkeys(case.scenario.name for case in chosen)),
+        sorted({case.machine.name for case in chosen}),
+        lambda run: judge_run(run, known, tested.steps, _ARCH),
+    ) as board:
+        board.keep((case.scenario.name, case.machine.name) for case in chosen)
+        runs = tested.run(chosen, again=again)
+    code = _report(tested, chosen, runs, known, full)
+    live.emit("end", exit_code=code, findings=[], errors=[])
+    return code
 
 
 def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:

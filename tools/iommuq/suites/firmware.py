@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq import dirs, logs, progress, splats
+from iommuq import dirs, live, logs, progress, splats
 from iommuq.errors import InfraError
 from iommuq.firmware import override, preflight, program, topology, verdicts
 from iommuq.firmware.kernels import Kernel
@@ -102,6 +102,7 @@ def run_scenarios(
             left.append(case)
         else:
             done[case] = found
+            live.done(case.scenario.name, case.machine.name, found)
     if left:
         runner = _Runner(kernel, subject, store)
         done |= runner.run(left)
@@ -299,6 +300,8 @@ class _Runner:
         log = logs.new_log(f"firmware-{self.subject.base}-{machine.name}-{scenario.name}")
         table = self._extended(batch[0])
         names = ", ".join(case.scenario.name for case in batch)
+        for case in batch:
+            live.busy(case.scenario.name, case.machine.name, "running")
         with (
             progress.step(f"Booting {self.kernel.release} on {machine.name}: {names}", log=log),
             tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
@@ -396,6 +399,7 @@ class _Runner:
         ]  # fmt: skip
         self.store.begin(current)
         self.runs[case] = self.store.finish(current, results)
+        live.done(case.scenario.name, case.machine.name, self.runs[case])
 
 
 def _table(batch: Sequence[Case]) -> bool:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommuq completion``, and what arguments can be completed with."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+#: What shells call us by, and the variable by which they ask for words.
+PROGRAM = "iommuq"
+VARIABLE = "_IOMMUQ_COMPLETE"
+
+
+def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the bases that begin with a word."""
+    from iommuq.dirs import project_root
+    from iommuq.errors import IommuqError
+
+    # Who presses a key is not told what is wrong with a file.
+    with contextlib.suppress(IommuqError, OSError):
+        names = (path.parent.name for path in (project_root() / "patches").glob("*/base.toml"))
+        return sorted(name for name in names if name.startswith(incomplete))
+    return []
+
+
+def patches(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the steps that begin with a word, of the base that is named before it."""
+    from iommuq.defaults import DEFAULT_BASE
+    from iommuq.dirs import project_root
+    from iommuq.errors import IommuqError
+    from iommuq.patchqueue import load_queue
+    from iommuq.prove import known_steps
+
+    with contextlib.suppress(IommuqError, OSError):
+        base = context.params.get("base") or DEFAULT_BASE
+        steps = known_steps(load_queue(project_root() / "patches" / base, base))
+        return [step.label for step in steps if step.label.startswith(incomplete)]
+    return []
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete our commands.
+
+    bash: eval "$(iommuq completion bash)" in ~/.bashrc; zsh: the same with zsh in
+    ~/.zshrc; fish: iommuq completion fish > ~/.config/fish/completions/iommuq.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, PROGRAM, VARIABLE).source())
