@@ -145,27 +145,30 @@ class Sandbox:
                 argv += ["--cap-add", name]
         for name in _document().readable:
             argv += ["--ro-bind-try", name, name]
-        for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-            path = Path("/") / name
-            if path.is_symlink():
-                argv += ["--symlink", str(path.readlink()), str(path)]
+        for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+            if Path(name).is_symlink():
+                argv += ["--symlink", str(Path(name).readlink()), name]
             else:
-                argv += ["--ro-bind-try", str(path), str(path)]
+                argv += ["--ro-bind-try", name, name]
         argv += ["--proc", "/proc", "--dev", "/dev"]
-        for name, size in (("/dev/shm", self.limits.shm), ("/tmp", self.limits.tmp)):
-            argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", name]
+        for place, size in (("/dev/shm", self.limits.shm), ("/tmp", self.limits.tmp)):
+            argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
         # After /tmp: what is to be seen may well be below the host's.  Of their own accord
         # the directories on the way are ours alone.
-        for place in (*self.readable, self.writable):
-            for parent in reversed(place.parents[:-1]):
+        for shown in (*self.readable, self.writable):
+            for parent in reversed(shown.parents[:-1]):
                 argv += ["--perms", "0755", "--dir", str(parent)]
         for readable in self.readable:
             argv += ["--ro-bind", str(readable), str(readable)]
         argv += ["--bind", str(self.writable), str(self.writable)]
         # /dev is a tmpfs without a limit, and so is the root.
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
-        path = f"{Path(sys.prefix) / 'bin'}:{_PATH}"
-        known = {"PATH": path, "HOME": "/tmp", "LC_ALL": "C.UTF-8", "TMPDIR": "/tmp"}
+        known = {
+            "PATH": f"{Path(sys.prefix) / 'bin'}:{_PATH}",
+            "HOME": "/tmp",
+            "LC_ALL": "C.UTF-8",
+            "TMPDIR": "/tmp",
+        }
         for key, value in {**known, **environment}.items():
             argv += ["--setenv", key, value]
         argv += ["--"]

@@ -115,11 +115,11 @@ def usage(pid: int) -> tuple[int, int]:
     :return: bytes, and the number of those processes.
     """
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
-                stat = Path("/proc", name, "stat").read_bytes()
-                parents[int(name)] = int(stat.rpartition(b")")[2].split()[1])
+                stat = (entry / "stat").read_bytes()
+                parents[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
     children: dict[int, list[int]] = {}
     for child, parent in parents.items():
         children.setdefault(parent, []).append(child)

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The words of a reply: what is quoted, what was run, and what came of it.
+
+What comes from the mails and from the sandbox is a stranger's text: one line each, no
+control characters, and never so much of it that the rest is lost.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from iommuq.mail.fetch import Message
+from iommuq.mail.review import Checked, Ran, Remark, Reviewed
+from iommuq.progress import one_line
+from iommuq.report.matrix import MIN_NAMES
+from iommuq.unidiff import Hunk, hunks
+
+#: Columns of a mail.
+WIDTH = 75
+#: What a line begins with that is for the person who sends the mail.
+NOTE = "# "
+_QUOTED_LINES = 8
+_CONTEXT = 4
+#: Rows of the table of tests, findings of one check, lines of a message.
+_MOST_ROWS = 24
+_MOST_FINDINGS = 8
+_MESSAGE_LINES = 6
+_MAIL_LINE = re.compile(r"(\d+): (.*)")
+_SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d+):")
+_MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "flaky": "flaky", "unknown": "?"}
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Something to say about a patch.
+
+    :ivar order: where in its mail it belongs, from 1; 0 for above all.
+    :ivar quote: the lines that it is about.
+    """
+
+    order: int
+    quote: tuple[str, ...]
+    text: tuple[str, ...]
+
+
+def head_body(found: Reviewed, *, details: str = "") -> str:
+    """Return the text of the reply to a whole series.
+
+    :param details: what is said of the one patch that is replied to; empty for nothing.
+    """
+    posted = found.posted
+    head = posted.cover or posted.patches[0]
+    lines = [*_notes(found), ""] if _notes(found) else []
+    if not details:
+        lines += [_intro(head), *_quote(_first_paragraph(head)), ""]
+    else:
+        lines += [details.rstrip(), ""]
+    lines += [*_wrap(_applied(found)), ""]
+    if found.refusal is not None:
+        number, why = found.refusal
+        lines += [*_wrap(f"Patch {number}/{len(posted.patches)} does not apply: {why}"), ""]
+        return "\n".join(lines)
+    assert found.answer is not None
+    for lane, title in found.answer.lanes.items():
+        lines += [*_lane(found, lane, title), ""]
+    lines += [*_builds(found), ""]
+    if found.clean and _tested(found):
+        lines += [NOTE + "Uncomment it if you stand by it, after a look at the code:"]
+        who = one_line(head.reply.get("From", "")) or "Your Name <you@example.com>"
+        lines += [f"{NOTE}Tested-by: {who}", ""]
+    return "\n".join(lines)
+
+
+def patch_body(found: Reviewed, number: int) -> str:
+    """Return the text of the reply to a patch.
+
+    :param number: which, from 1.
+    :return: empty if there is nothing to say.
+    """
+    points = sorted(_points(found, number), key=lambda point: point.order)
+    if not points:
+        return ""
+    lines = [_intro(found.posted.patches[number - 1])]
+    last: tuple[str, ...] | None = None
+    for point in points:
+        if point.quote != last:
+            lines += [*_quote(point.quote), ""]
+        last = point.quote
+        lines += [*point.text, ""]
+    return "\n".join(lines)
+
+
+def _notes(found: Reviewed) -> list[str]:
+    """Return what the person who sends it should know, and nobody else."""
+    posted = found.posted
+    lines = ["Draft of `iommuq mail review`; nothing was sent. Delete the lines with a #."]
+    if found.trusted:
+        lines.append("Built and run without a sandbox.")
+    for message in (*([posted.cover] if posted.cover else []), *posted.patches):
+        lines.append(f"{message.subject[:48]}: {message.signature}")
+        lines += [f"  {remark}" for remark in message.remarks]
+    lines += [f"b4: {note}" for note in posted.notes]
+    if len(posted.revisions) > 1:
+        others = ", ".join(f"v{each}" for each in posted.revisions)
+        lines.append(f"The thread has {others}; this is v{posted.revision}.")
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            one_line(line), WIDTH, initial_indent=NOTE, subsequent_indent=NOTE + "  "
+        )
+    ]
+
+
+def _intro(message: Message) -> str:
+    return f"On {one_line(message.date)}, {one_line(message.sender)} wrote:"
+
+
+def _first_paragraph(message: Message) -> list[str]:
+    text = message.body.replace("\r\n", "\n").strip("\n")
+    lines = text.split("\n\n")[0].split("\n")
+    more = len(text.split("\n\n")) > 1 or len(lines) > _QUOTED_LINES
+    return [*lines[:_QUOTED_LINES], *(["[...]"] if more else [])]
+
+
+def _quote(lines: Sequence[str]) -> list[str]:
+    return [f"> {_printable(line)}".rstrip() for line in lines]
+
+
+def _printable(line: str) -> str:
+    """Return a line of a mail as a terminal may be shown it; a diff keeps its tabs."""
+    return "".join(char if char.isprintable() or char == "\t" else " " for char in line).rstrip()
+
+
+def _wrap(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        one_line(text),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _applied(found: Reviewed) -> str:
+    place = found.place
+    text = f"Applied to {place.title}."
+    if place.wanted and not place.met:
+        text += f" (Your base-commit {place.wanted[:12]} is not what that tree is made of.)"
+    elif place.met:
+        text = f"Applied to your base-commit {place.wanted[:12]}, {place.title}."
+    return text
+
+
+def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
+    """Return what one suite said: the tests that a patch changes, and the rest as a number."""
+    assert found.answer is not None
+    ran = {each.label: each for each in found.answer.outcomes if each.lane == lane}
+    columns = [ran[label] for label in found.labels if label in ran]
+    tests = list(dict.fromkeys(test for each in columns for test in _cells(each)))
+    rows = {test: [_cells(each).get(test, "-") for each in columns] for test in tests}
+    told = {
+        test: cells
+        for test, cells in rows.items()
+        if len({cell for cell, each in zip(cells, columns, strict=True) if not each.failure}) > 1
+    }
+    accelerator = next((each.accelerator for each in columns if each.accelerator), "")
+    how = (
+        title
+        if f"({accelerator})" in title or accelerator in ("", "native")
+        else (f"{title} ({accelerator})")
+    )
+    lines = _wrap(
+        f"Ran {how} before the series and after each patch. The tests are ours,"
+        " laid over each tree."
+    )
+    if told:
+        lines += ["", *_table(told, [found.names[each.label] for each in columns])]
+    lines += [""] if told else []
+    lines += _wrap(_steady(rows, told, columns))
+    for each in columns:
+        if each.failure:
+            name = found.names[each.label]
+            lines += _wrap(f"{name} does not build, so there is nothing to say of it.")
+    return lines
+
+
+def _cells(ran: Ran) -> dict[str, str]:
+    return {test: mark for kind, mark in _MARKS.items() for test in getattr(ran, kind)}
+
+
+def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
+    """Return a table of tests, of no more columns than a mail has."""
+    width = 2 + max(5, *map(len, heads))
+    room = max(MIN_NAMES, WIDTH - 2 - width * len(heads))
+    names = {test: one_line(test) for test in rows}
+    longest = min(room, max(map(len, names.values())))
+    lines = ["  " + " " * longest + "".join(f"{head:>{width}}" for head in heads)]
+    for test, cells in list(rows.items())[:_MOST_ROWS]:
+        name = names[test]
+        shown = name if len(name) <= longest else f"..{name[2 - longest :]}"
+        lines.append(f"  {shown:<{longest}}" + "".join(f"{cell:>{width}}" for cell in cells))
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"  and {len(rows) - _MOST_ROWS} more that change")
+    return lines
+
+
+def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Sequence[Ran]) -> str:
+    rest = [
+        next((cell for cell, each in zip(cells, columns, strict=True) if not each.failure), "-")
+        for test, cells in rows.items()
+        if test not in told
+    ]
+    counts = {mark: rest.count(mark) for mark in dict.fromkeys(rest)}
+    words = {"pass": "pass", "FAIL": "fail", "skip": "are skipped", "?": "have no verdict"}
+    parts = [f"{count} {words.get(mark, mark)}" for mark, count in counts.items()]
+    if not rows:
+        return "No test ran."
+    if not told:
+        return f"No patch changes a result: {', '.join(parts)} throughout."
+    return f"Of the others {', '.join(parts)} throughout." if parts else "There are no others."
+
+
+def _builds(found: Reviewed) -> list[str]:
+    """Return what is to be said of the builds and of the checks."""
+    assert found.answer is not None
+    compiler = one_line(found.answer.compiler)
+    bad = [each for each in found.answer.outcomes if each.failure or each.warnings]
+    lines = _wrap(
+        f"Every step builds with {compiler} without a new warning."
+        if not bad
+        else f"Built with {compiler}; what it has to say is at the patches."
+    )
+    spoke = {each.check for each in _reports(found) if _findings(each)}
+    silent = [each.check for each in found.answer.reports if each.check not in spoke]
+    silent = list(dict.fromkeys(silent))
+    skipped = {
+        each.check
+        for each in found.answer.reports
+        if any(remark.status == "skip" for remark in each.findings)
+    }
+    made = [name for name in silent if name not in skipped]
+    if spoke:
+        lines += _wrap(f"Remarks of {', '.join(sorted(spoke))} are at the patches.")
+    if made:
+        lines += _wrap(f"Nothing to remark: {', '.join(made)}.")
+    if skipped:
+        names = ", ".join(sorted(skipped))
+        lines += textwrap.wrap(
+            f"Not checked here: {names}", WIDTH, initial_indent=NOTE, subsequent_indent=NOTE
+        )
+    return lines
+
+
+def _tested(found: Reviewed) -> bool:
+    assert found.answer is not None
+    return any(ran.passed for ran in found.answer.outcomes if ran.label == found.labels[-1])
+
+
+def _reports(found: Reviewed) -> list[Checked]:
+    """Return what was checked, with what can be seen without a tree."""
+    assert found.answer is not None
+    reports = list(found.answer.reports)
+    for label, mail in zip(found.labels[1:], found.mails, strict=True):
+        if not re.search(r"^Signed-off-by: \S", mail.message, re.MULTILINE):
+            reports.append(Checked("signed-off", label, (Remark("fail", "no Signed-off-by"),)))
+    return reports
+
+
+def _findings(report: Checked) -> list[Remark]:
+    return [each for each in report.findings if each.status in ("warn", "fail")]
+
+
+def _points(found: Reviewed, number: int) -> Iterator[_Point]:
+    """Yield what there is to say of a patch, from 1."""
+    if found.refusal is not None or found.answer is None:
+        return
+    label = found.labels[number]
+    mail = found.texts[number - 1]
+    subject = (found.posted.patches[number - 1].subject,)
+    diff = found.mails[number - 1].diff
+    for ran in found.answer.outcomes:
+        if ran.label != label:
+            continue
+        if ran.failure is not None:
+            quote = _at_source(diff, ran.failure) or (0, subject)
+            yield _Point(*quote, tuple(_wrap(f"It does not build: {_reason(ran.failure)}")))
+        for warning in ran.warnings:
+            quote = _at_source(diff, warning) or (0, subject)
+            yield _Point(*quote, tuple(_wrap(f"New warning: {warning}")))
+        if ran.flaky:
+            names = ", ".join(ran.flaky[:_MOST_FINDINGS])
+            yield _Point(0, subject, tuple(_wrap(f"Passes and fails with this: {names}")))
+    for change in found.changes:
+        if change.label == label and change.broke:
+            yield _Point(0, subject, tuple(_broken(found, label, change.lane, change.broke)))
+    for report in _reports(found):
+        if report.label != label:
+            continue
+        remarks = _findings(report)
+        for remark in remarks[:_MOST_FINDINGS]:
+            order, lines, text = _at_mail(mail, remark.text)
+            where = f" [{remark.where}]" if remark.where else ""
+            yield _Point(order, lines or subject, tuple(_wrap(f"{report.check}: {text}{where}")))
+        if len(remarks) > _MOST_FINDINGS:
+            left = len(remarks) - _MOST_FINDINGS
+            yield _Point(1 << 30, (), (f"{report.check}: and {left} more of its kind.",))
+
+
+def _reason(failure: str) -> str:
+    return failure.partition(": ")[2] or failure
+
+
+def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> list[str]:
+    assert found.answer is not None
+    messages: dict[str, str] = {}
+    for ran in found.answer.outcomes:
+        if (ran.label, ran.lane) == (label, lane):
+            messages = ran.messages
+    count = f"{len(tests)} tests fail" if len(tests) > 1 else "A test fails"
+    lines = [f"{count} with this patch and passed before it:", ""]
+    for test in tests[:_MOST_FINDINGS]:
+        lines.append(f"  {one_line(test)}")
+        said = [one_line(line) for line in messages.get(test, "").splitlines() if line.strip()]
+        lines += [f"    {line[: WIDTH - 4]}" for line in said[:_MESSAGE_LINES]]
+    if len(tests) > _MOST_FINDINGS:
+        lines.append(f"  and {len(tests) - _MOST_FINDINGS} more")
+    return lines
+
+
+def _at_mail(mail: Sequence[str], text: str) -> tuple[int, tuple[str, ...], str]:
+    """Return the lines of a mail that a remark is about, and the remark without its number."""
+    match = _MAIL_LINE.fullmatch(text)
+    if match is None:
+        return 0, (), text
+    number = int(match[1])
+    if not 1 <= number <= len(mail):
+        return 0, (), match[2]
+    first = max(0, number - _CONTEXT)
+    lines = list(mail[first:number])
+    # What is quoted begins with the hunk, or the file, that it is in.
+    for at in range(len(lines) - 1, -1, -1):
+        if re.match(r"@@ |diff --git |$", lines[at]) and at < len(lines) - 1:
+            lines = lines[at + (lines[at] == "") :]
+            break
+    return number, tuple(lines), match[2]
+
+
+def _at_source(diff: bytes, text: str) -> tuple[int, tuple[str, ...]] | None:
+    """Return the lines of a diff that something said of a source file is about."""
+    place = _SOURCE_LINE.search(text)
+    if place is None:
+        return None
+    for hunk in hunks(diff):
+        at = int(place[2]) - hunk.new_start
+        if place[1].endswith(hunk.path) and 0 <= at < len(hunk.after):
+            return hunk.line + at, tuple(_hunk_lines(hunk, at))
+    return None
+
+
+def _hunk_lines(hunk: Hunk, at: int) -> Iterator[str]:
+    yield f"+++ b/{hunk.path}"
+    yield hunk.header
+    for number in range(max(0, at - _CONTEXT + 1), at + 1):
+        sign = "+" if number in hunk.added else " "
+        yield sign + hunk.after[number].decode("utf-8", "replace")
