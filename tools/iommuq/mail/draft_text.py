@@ -30,6 +30,26 @@ _MOST_FINDINGS = 8
 _MESSAGE_LINES = 6
 _MAIL_LINE = re.compile(r"(\d+): (.*)")
 _SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d+):")
+# What the programs among the checks are called; of ours nobody on a list has heard.
+_PROGRAMS = {
+    "checkpatch": "checkpatch.pl --strict",
+    "kernel-doc": "kernel-doc",
+    "spelling": "codespell",
+    "sparse": "sparse",
+    "coccicheck": "Coccinelle",
+    "build-um": "W=1 for UML",
+    "build-x86_64": "W=1 for x86_64",
+}
+_VERBS = {
+    "pass": ("passes", "pass"),
+    "FAIL": ("fails", "fail"),
+    "skip": ("is skipped", "are skipped"),
+    "flaky": ("is flaky", "are flaky"),
+    "?": ("has no verdict", "have no verdict"),
+}
+#: Verdicts whose tests are named, and how many of them.
+_NAMED = ("FAIL", "flaky", "?")
+_MOST_NAMES = 6
 _MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "flaky": "flaky", "unknown": "?"}
 
 
@@ -86,7 +106,7 @@ def patch_body(found: Reviewed, number: int) -> str:
     lines = [_intro(found.posted.patches[number - 1])]
     last: tuple[str, ...] | None = None
     for point in points:
-        if point.quote != last:
+        if point.quote and point.quote != last:
             lines += [*_quote(point.quote), ""]
         last = point.quote
         lines += [*point.text, ""]
@@ -96,7 +116,7 @@ def patch_body(found: Reviewed, number: int) -> str:
 def _notes(found: Reviewed) -> list[str]:
     """Return what the person who sends it should know, and nobody else."""
     posted = found.posted
-    lines = ["Draft of `iommuq mail review`; nothing was sent. Delete the lines with a #."]
+    lines = ["A draft; nothing was sent. Delete the lines that begin with #."]
     if found.trusted:
         lines.append("Built and run without a sandbox.")
     for message in (*([posted.cover] if posted.cover else []), *posted.patches):
@@ -106,13 +126,7 @@ def _notes(found: Reviewed) -> list[str]:
     if len(posted.revisions) > 1:
         others = ", ".join(f"v{each}" for each in posted.revisions)
         lines.append(f"The thread has {others}; this is v{posted.revision}.")
-    return [
-        part
-        for line in lines
-        for part in textwrap.wrap(
-            one_line(line), WIDTH, initial_indent=NOTE, subsequent_indent=NOTE + "  "
-        )
-    ]
+    return [part for line in lines for part in _note(line)]
 
 
 def _intro(message: Message) -> str:
@@ -210,50 +224,60 @@ def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
 
 
 def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Sequence[Ran]) -> str:
-    rest = [
-        next((cell for cell, each in zip(cells, columns, strict=True) if not each.failure), "-")
-        for test, cells in rows.items()
-        if test not in told
-    ]
-    counts = {mark: rest.count(mark) for mark in dict.fromkeys(rest)}
-    words = {"pass": "pass", "FAIL": "fail", "skip": "are skipped", "?": "have no verdict"}
-    parts = [f"{count} {words.get(mark, mark)}" for mark, count in counts.items()]
+    """Say how the tests came out that no patch changes."""
+    by_mark: dict[str, list[str]] = {}
+    for test, cells in rows.items():
+        if test not in told:
+            marks = (cell for cell, each in zip(cells, columns, strict=True) if not each.failure)
+            by_mark.setdefault(next(marks, "-"), []).append(test)
     if not rows:
         return "No test ran."
+    parts = []
+    for mark, (one, several) in _VERBS.items():
+        tests = by_mark.get(mark, [])
+        if tests:
+            names = f" ({_names(tests)})" if mark in _NAMED else ""
+            parts.append(f"{len(tests)} {one if len(tests) == 1 else several}{names}")
+    rest = ", ".join(parts)
     if not told:
-        return f"No patch changes a result: {', '.join(parts)} throughout."
-    return f"Of the others {', '.join(parts)} throughout." if parts else "There are no others."
+        return f"No patch changes a result: {rest}, before and after."
+    return f"Of the other tests {rest}, before and after." if rest else "There are no others."
+
+
+def _names(tests: Sequence[str]) -> str:
+    shown = [one_line(test) for test in tests[:_MOST_NAMES]]
+    return ", ".join([*shown, *(["..."] if len(tests) > _MOST_NAMES else [])])
 
 
 def _builds(found: Reviewed) -> list[str]:
     """Return what is to be said of the builds and of the checks."""
     assert found.answer is not None
     compiler = one_line(found.answer.compiler)
-    bad = [each for each in found.answer.outcomes if each.failure or each.warnings]
-    lines = _wrap(
-        f"Every step builds with {compiler} without a new warning."
-        if not bad
-        else f"Built with {compiler}; what it has to say is at the patches."
-    )
-    spoke = {each.check for each in _reports(found) if _findings(each)}
-    silent = [each.check for each in found.answer.reports if each.check not in spoke]
-    silent = list(dict.fromkeys(silent))
-    skipped = {
-        each.check
-        for each in found.answer.reports
-        if any(remark.status == "skip" for remark in each.findings)
-    }
-    made = [name for name in silent if name not in skipped]
-    if spoke:
-        lines += _wrap(f"Remarks of {', '.join(sorted(spoke))} are at the patches.")
+    bad = any(each.failure or each.warnings for each in found.answer.outcomes)
+    text = f"Built with {compiler}"
+    text += "." if bad else ", at every step without a new warning."
+    status: dict[str, set[str]] = {}
+    for report in found.answer.reports:
+        status.setdefault(report.check, set()).update(each.status for each in report.findings)
+    made = [name for check, name in _PROGRAMS.items() if "skip" not in status.get(check, {"skip"})]
     if made:
-        lines += _wrap(f"Nothing to remark: {', '.join(made)}.")
+        text += f" Checked with {', '.join(made)}."
+    spoken = [
+        f"{number}/{len(found.mails)}"
+        for number in range(1, len(found.mails) + 1)
+        if any(_points(found, number))
+    ]
+    if spoken and len(found.mails) > 1:
+        text += f" See my replies to {', '.join(spoken)}."
+    lines = _wrap(text)
+    skipped = sorted(check for check, found_ in status.items() if "skip" in found_)
     if skipped:
-        names = ", ".join(sorted(skipped))
-        lines += textwrap.wrap(
-            f"Not checked here: {names}", WIDTH, initial_indent=NOTE, subsequent_indent=NOTE
-        )
+        lines += _note(f"Could not be checked here: {', '.join(map(one_line, skipped))}")
     return lines
+
+
+def _note(text: str) -> list[str]:
+    return textwrap.wrap(one_line(text), WIDTH, initial_indent=NOTE, subsequent_indent=f"{NOTE}  ")
 
 
 def _tested(found: Reviewed) -> bool:
@@ -304,11 +328,12 @@ def _points(found: Reviewed, number: int) -> Iterator[_Point]:
         remarks = _findings(report)
         for remark in remarks[:_MOST_FINDINGS]:
             order, lines, text = _at_mail(mail, remark.text)
-            where = f" [{remark.where}]" if remark.where else ""
-            yield _Point(order, lines or subject, tuple(_wrap(f"{report.check}: {text}{where}")))
+            head = f"{report.check}: " if report.check in _PROGRAMS else ""
+            where = f" ({remark.where})" if remark.where else ""
+            yield _Point(order, lines or subject, tuple(_wrap(f"{head}{text}{where}")))
         if len(remarks) > _MOST_FINDINGS:
             left = len(remarks) - _MOST_FINDINGS
-            yield _Point(1 << 30, (), (f"{report.check}: and {left} more of its kind.",))
+            yield _Point(1 << 30, (), (f"{report.check}: and {left} more like these.",))
 
 
 def _reason(failure: str) -> str:

@@ -35,9 +35,9 @@ class Place:
             kernel += f" ({version[:40]})"
         if self.label == PLAIN:
             return kernel
-        if self.label == BASELINE:
-            return f"{kernel} with {len(self.patches)} baseline patches"
-        return f"{kernel} with our patches up to {self.label}"
+        count = len(self.patches)
+        mine = "1 patch of mine" if count == 1 else f"{count} patches of mine"
+        return f"{kernel} with {mine} (up to {self.label}) before yours"
 
 
 def find_place(base: Base, queue: Queue, at: str | None, wanted: str) -> Place:
