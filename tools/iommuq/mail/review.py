@@ -198,8 +198,12 @@ class Change:
     broke: tuple[str, ...]
 
 
-def review(wish: Wish) -> Reviewed:
+@contextlib.contextmanager
+def review(wish: Wish) -> Iterator[Reviewed]:
     """Fetch, screen, apply and try a series.
+
+    What was found is there for the block; after it the kernel's sources and objects are
+    removed, which takes a while.
 
     :raises UserError: there is no such series, it is not whole, or it was refused.
     :raises InfraError: there is no sandbox, or it met a limit.
@@ -222,39 +226,49 @@ def review(wish: Wish) -> Reviewed:
                 config=wish.config,
                 offline=wish.offline,
             )
-        mails = _screened(posted)
-        spec = basefile.load_spec(wish.base)
-        base = bases.open_base(spec)
-        queue = load_queue(spec.folder, wish.base)
-        place = find_place(base, queue, wish.at, posted.base_commit)
-        _write_queue(work / "queue", place, posted)
-        own = replace(base, git_dir=_own_repository(work / "repo.git", base))
-        texts = tuple(
-            tuple(path.read_text(encoding="utf-8", errors="replace").split("\n"))
-            for path in posted.mails
-        )
-        found = Reviewed(posted, place, tuple(mails), texts, trusted=wish.trust)
-        try:
-            steps = _apply(own, work / "queue", wish.base, posted)
-        except _DoesNotApply as error:
-            return replace(found, refusal=(error.number, str(error)))
-        found = replace(found, labels=tuple(step.label for step in steps))
-        request = review_worker.Request(
-            base=wish.base,
-            version=base.version,
-            kernel=base.kernel,
-            commit=base.commit,
-            git_dir=own.git_dir,
-            queue=work / "queue",
-            suites=wish.suites,
-            checks=wish.checks,
-        )
-        began = time.monotonic()
+        yield _tried(wish, folder, sandbox, posted)
+
+
+def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Reviewed:
+    """Screen a series, apply it, and let the sandbox try it."""
+    work = sandbox.writable
+    mails = _screened(posted)
+    spec = basefile.load_spec(wish.base)
+    base = bases.open_base(spec)
+    place = find_place(base, load_queue(spec.folder, wish.base), wish.at, posted.base_commit)
+    _write_queue(work / "queue", place, posted)
+    own = replace(base, git_dir=_own_repository(work / "repo.git", base))
+    texts = tuple(
+        tuple(path.read_text(encoding="utf-8", errors="replace").split("\n"))
+        for path in posted.mails
+    )
+    found = Reviewed(posted, place, tuple(mails), texts, trusted=wish.trust)
+    try:
+        steps = _apply(own, work / "queue", wish.base, posted)
+    except _DoesNotApply as error:
+        return replace(found, refusal=(error.number, str(error)))
+    request = review_worker.Request(
+        base=wish.base,
+        version=base.version,
+        kernel=base.kernel,
+        commit=base.commit,
+        git_dir=own.git_dir,
+        queue=work / "queue",
+        suites=wish.suites,
+        checks=wish.checks,
+    )
+    began = time.monotonic()
+    try:
         answer = _run(sandbox, request, base, f"Trying {posted.title}")
-        seconds = time.monotonic() - began
-        logs = folder / "logs"
-        _keep_logs(work / "state" / "logs", logs)
-    return replace(found, answer=answer, seconds=seconds, logs=logs)
+    finally:
+        _keep_logs(work / "state" / "logs", folder / "logs")
+    return replace(
+        found,
+        labels=tuple(step.label for step in steps),
+        answer=answer,
+        seconds=time.monotonic() - began,
+        logs=folder / "logs",
+    )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from iommuq import progress
@@ -19,16 +20,16 @@ def review_series(wish: Wish, output: Path | None) -> int:
     """
     if output is not None:
         draft.check_target(output)
-    found = review(wish)
-    folder = output or Path(draft.default_name(found.posted.title))
-    drafts = draft.compose(found)
-    for line in _lines(found):
-        print(one_line(line) if not line.startswith(" ") else f"  {one_line(line)}")
-    paths = draft.write(drafts, _free(folder) if output is None else folder)
-    for path, each in zip(paths, drafts, strict=True):
-        print(f"{path}: reply to {one_line(each.subject)}")
-    if found.logs is not None:
-        progress.note(f"logs: {found.logs}")
+    with review(wish) as found:
+        folder = output or _free(Path(draft.default_name(found.posted.title)))
+        drafts = draft.compose(found)
+        for line in _lines(found):
+            print(one_line(line) if not line.startswith(" ") else f"  {one_line(line)}")
+        for path, each in zip(draft.write(drafts, folder), drafts, strict=True):
+            print(f"{path}: reply to {one_line(each.subject)}")
+        sys.stdout.flush()
+        if found.logs is not None:
+            progress.note(f"logs: {found.logs}")
     return exit_code(found)
 
 

@@ -35,7 +35,7 @@ OTHER_ID = 65533
 _DATA = Path(iommuq.__file__).parent / "data" / "sandbox.toml"
 _HINT = "without one nothing of the series runs; --trust if you trust its author with this account"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PROBE_LIMIT = 30.0
+_PROBE_LIMIT = 120.0
 _PROBE_PROCESSES = 24
 # It has no network, cannot write to the host, and cannot fork without end.
 _PROBE = """

@@ -82,9 +82,16 @@ def _headers(diff: bytes) -> Iterator[bytes]:
 
 def _names(line: bytes) -> Iterator[tuple[bytes, bool]]:
     """Yield the names in a header line, and whether each has a component to be stripped."""
-    if match := _PAIR.match(line):
-        yield match[1], True
-        yield match[2], True
+    if line.startswith(b"diff --git "):
+        both = line.removeprefix(b"diff --git ")
+        half = len(both) // 2
+        # As git does it: names with blanks are not quoted, but the two are the same.
+        if both[half : half + 1] == b" " and both[1:half] == both[half + 2 :]:
+            yield both[:half], True
+            yield both[half + 1 :], True
+        elif match := _PAIR.match(line):
+            yield match[1], True
+            yield match[2], True
     elif match := _NAME.match(line):
         # A time may follow, after a tab.
         yield match[1].split(b"\t")[0].rstrip(), True
