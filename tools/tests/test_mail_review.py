@@ -55,7 +55,7 @@ def drafts(project: Project) -> dict[str, EmailMessage]:
     for path in sorted(project.root.glob("review-*/*")):
         found[path.name] = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
         for line in found[path.name].get_content().splitlines():
-            assert len(line) <= 75 or line.startswith(">"), line
+            assert len(line) <= 75 or line.startswith((">", "    ")), line
     return found
 
 
@@ -96,7 +96,8 @@ def test_good_series(project: Project, series: Series) -> None:
     assert draft["Message-ID"] is None
     lines = draft.get_content().splitlines()
     assert "> What it is for." in lines
-    assert "  toy_domain.block_refused   FAIL   pass   pass" in lines
+    assert "    block_refused   FAIL   pass   pass" in lines
+    assert "1/2 fixes 1 test. 2/2 changes no result." in lines
     assert "# Tested-by: Toy Committer <committer@example.com>" in lines
     # As a line for the person alone: no program takes it for a trailer.
     assert not any(line.startswith("Tested-by") for line in lines)
@@ -137,7 +138,7 @@ def test_series_that_breaks_things(project: Project, series: Series) -> None:
     third = " ".join(found["0003-reply.eml"].get_content().split())
     assert "New warning:" in third
     assert "unused" in third
-    assert "no Signed-off-by" in third
+    assert "Your Signed-off-by is missing." in third
 
 
 def test_patch_that_does_not_apply(project: Project, series: Series) -> None:
@@ -196,7 +197,9 @@ def test_hostile_series(project: Project, series: Series, tmp_path: Path) -> Non
         done = run(project, series.write(project.root / "x.mbox"), "--checks", "none")
         with pytest.raises(BlockingIOError):
             server.accept()
-    assert done.code in (1, 3), done
+    # It may well build in the end: what counts is that nothing came of the rest.
+    assert done.code in (0, 1, 3), done
+    assert "1 patch" in done.out or done.code == 3, done
     assert victim.read_text() == "whole\n"
     assert sorted(path.name for path in home.iterdir()) in (
         [".profile", "id_ed25519"],

@@ -240,7 +240,7 @@ def test_nothing_outlives_the_tool(sandbox: Sandbox, number: signal.Signals) -> 
 
 
 def test_without_bubblewrap(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandboxes.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(ToolMissing, match="bwrap is not installed") as caught:
         sandbox.probe()
     assert "--trust" in caught.value.hint

@@ -27,7 +27,8 @@ _CONTEXT = 4
 #: Rows of the table of tests, findings of one check, lines of a message.
 _MOST_ROWS = 24
 _MOST_FINDINGS = 8
-_MESSAGE_LINES = 6
+_MESSAGE_LINES = 8
+_MESSAGE_WIDTH = 160
 _MAIL_LINE = re.compile(r"(\d+): (.*)")
 _SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d+):")
 # What the programs among the checks are called; of ours nobody on a list has heard.
@@ -49,7 +50,7 @@ _VERBS = {
 }
 #: Verdicts whose tests are named, and how many of them.
 _NAMED = ("FAIL", "flaky", "?")
-_MOST_NAMES = 6
+_MOST_NAMES = 4
 _MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "flaky": "flaky", "unknown": "?"}
 
 
@@ -119,9 +120,16 @@ def _notes(found: Reviewed) -> list[str]:
     lines = ["A draft; nothing was sent. Delete the lines that begin with #."]
     if found.trusted:
         lines.append("Built and run without a sandbox.")
-    for message in (*([posted.cover] if posted.cover else []), *posted.patches):
-        lines.append(f"{message.subject[:48]}: {message.signature}")
-        lines += [f"  {remark}" for remark in message.remarks]
+    total = len(posted.patches)
+    mails = [(f"{number}/{total}", mail) for number, mail in enumerate(posted.patches, 1)]
+    if posted.cover is not None:
+        mails.insert(0, ("cover letter", posted.cover))
+    signatures = {mail.signature for _, mail in mails}
+    if len(signatures) == 1:
+        lines.append(f"Every mail: {signatures.pop()}")
+    else:
+        lines += [f"{name}: {mail.signature}" for name, mail in mails]
+    lines += [f"{name}: {remark}" for name, mail in mails for remark in mail.remarks]
     lines += [f"b4: {note}" for note in posted.notes]
     if len(posted.revisions) > 1:
         others = ", ".join(f"v{each}" for each in posted.revisions)
@@ -192,15 +200,39 @@ def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
         f"Ran {how} before the series and after each patch. The tests are ours,"
         " laid over each tree."
     )
+    lines += ["", *_wrap(_what_each_did(found, lane)), ""]
     if told:
-        lines += ["", *_table(told, [found.names[each.label] for each in columns])]
-    lines += [""] if told else []
+        lines += [*_table(told, [found.names[each.label] for each in columns]), ""]
     lines += _wrap(_steady(rows, told, columns))
-    for each in columns:
-        if each.failure:
-            name = found.names[each.label]
-            lines += _wrap(f"{name} does not build, so there is nothing to say of it.")
     return lines
+
+
+def _what_each_did(found: Reviewed, lane: str) -> str:
+    """Say in a sentence for each patch what it did to the tests."""
+    assert found.answer is not None
+    parts = []
+    changes = {each.label: each for each in found.changes if each.lane == lane}
+    for ran in found.answer.outcomes:
+        if ran.lane != lane or ran.label == found.labels[0]:
+            continue
+        name = found.names[ran.label]
+        change = changes.get(ran.label)
+        if ran.failure is not None:
+            parts.append(f"{name} does not build.")
+        elif change is None:
+            parts.append(f"{name} has nothing to be compared with.")
+        else:
+            does = []
+            if change.broke:
+                does.append(f"breaks {_count(change.broke)}")
+            if change.fixed:
+                does.append(f"fixes {_count(change.fixed)}")
+            parts.append(f"{name} {' and '.join(does) or 'changes no result'}.")
+    return " ".join(parts)
+
+
+def _count(tests: Sequence[str]) -> str:
+    return "1 test" if len(tests) == 1 else f"{len(tests)} tests"
 
 
 def _cells(ran: Ran) -> dict[str, str]:
@@ -208,16 +240,21 @@ def _cells(ran: Ran) -> dict[str, str]:
 
 
 def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
-    """Return a table of tests, of no more columns than a mail has."""
+    """Return a table of tests below their suites, of no more columns than a mail has."""
     width = 2 + max(5, *map(len, heads))
-    room = max(MIN_NAMES, WIDTH - 2 - width * len(heads))
-    names = {test: one_line(test) for test in rows}
+    room = max(MIN_NAMES, WIDTH - 4 - width * len(heads))
+    shown = dict(list(rows.items())[:_MOST_ROWS])
+    names = {test: one_line(test.partition(".")[2] or test) for test in shown}
     longest = min(room, max(map(len, names.values())))
-    lines = ["  " + " " * longest + "".join(f"{head:>{width}}" for head in heads)]
-    for test, cells in list(rows.items())[:_MOST_ROWS]:
+    lines = ["    " + " " * longest + "".join(f"{head:>{width}}" for head in heads)]
+    suite = ""
+    for test, cells in shown.items():
+        if test.partition(".")[0] != suite and "." in test:
+            suite = test.partition(".")[0]
+            lines.append(f"  {one_line(suite)}")
         name = names[test]
-        shown = name if len(name) <= longest else f"..{name[2 - longest :]}"
-        lines.append(f"  {shown:<{longest}}" + "".join(f"{cell:>{width}}" for cell in cells))
+        name = name if len(name) <= longest else f"..{name[2 - longest :]}"
+        lines.append(f"    {name:<{longest}}" + "".join(f"{cell:>{width}}" for cell in cells))
     if len(rows) > _MOST_ROWS:
         lines.append(f"  and {len(rows) - _MOST_ROWS} more that change")
     return lines
@@ -236,17 +273,13 @@ def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Seq
     for mark, (one, several) in _VERBS.items():
         tests = by_mark.get(mark, [])
         if tests:
-            names = f" ({_names(tests)})" if mark in _NAMED else ""
+            few = mark in _NAMED and len(tests) <= _MOST_NAMES
+            names = f" ({', '.join(map(one_line, tests))})" if few else ""
             parts.append(f"{len(tests)} {one if len(tests) == 1 else several}{names}")
     rest = ", ".join(parts)
     if not told:
         return f"No patch changes a result: {rest}, before and after."
     return f"Of the other tests {rest}, before and after." if rest else "There are no others."
-
-
-def _names(tests: Sequence[str]) -> str:
-    shown = [one_line(test) for test in tests[:_MOST_NAMES]]
-    return ", ".join([*shown, *(["..."] if len(tests) > _MOST_NAMES else [])])
 
 
 def _builds(found: Reviewed) -> list[str]:
@@ -270,9 +303,14 @@ def _builds(found: Reviewed) -> list[str]:
     if spoken and len(found.mails) > 1:
         text += f" See my replies to {', '.join(spoken)}."
     lines = _wrap(text)
-    skipped = sorted(check for check, found_ in status.items() if "skip" in found_)
-    if skipped:
-        lines += _note(f"Could not be checked here: {', '.join(map(one_line, skipped))}")
+    reasons = {
+        f"{report.check} ({each.text})": None
+        for report in found.answer.reports
+        for each in report.findings
+        if each.status == "skip"
+    }
+    for reason in reasons:
+        lines += _note(f"Not checked: {reason}")
     return lines
 
 
@@ -291,7 +329,9 @@ def _reports(found: Reviewed) -> list[Checked]:
     reports = list(found.answer.reports)
     for label, mail in zip(found.labels[1:], found.mails, strict=True):
         if not re.search(r"^Signed-off-by: \S", mail.message, re.MULTILINE):
-            reports.append(Checked("signed-off", label, (Remark("fail", "no Signed-off-by"),)))
+            reports.append(
+                Checked("signed-off", label, (Remark("fail", "Your Signed-off-by is missing."),))
+            )
     return reports
 
 
@@ -351,7 +391,8 @@ def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> lis
     for test in tests[:_MOST_FINDINGS]:
         lines.append(f"  {one_line(test)}")
         said = [one_line(line) for line in messages.get(test, "").splitlines() if line.strip()]
-        lines += [f"    {line[: WIDTH - 4]}" for line in said[:_MESSAGE_LINES]]
+        # As it was printed: nobody folds the words of a kernel.
+        lines += [f"    {line[:_MESSAGE_WIDTH]}" for line in said[:_MESSAGE_LINES]]
     if len(tests) > _MOST_FINDINGS:
         lines.append(f"  and {len(tests) - _MOST_FINDINGS} more")
     return lines

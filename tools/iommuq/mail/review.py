@@ -281,8 +281,9 @@ def _folder() -> Iterator[Path]:
         pid = old.name.rpartition("-")[2]
         alive = pid.isdigit() and Path("/proc", pid).exists()
         with contextlib.suppress(OSError):
-            if not alive and (old / "work").exists():
+            if not alive:
                 shutil.rmtree(old / "work", ignore_errors=True)
+                shutil.rmtree(old / "mails", ignore_errors=True)
             if not alive and old.stat().st_mtime < time.time() - KEEP:
                 shutil.rmtree(old, ignore_errors=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -320,7 +321,9 @@ def _screened(posted: Posted) -> list[Mail]:
         return read_mails(posted.mails)
     except UserError as error:
         what = error.what.replace(f"{posted.mails[0].parent}/", "")
-        raise UserError(what, hint=error.hint) from error
+        flowed = any("format=flowed" in each for m in posted.patches for each in m.remarks)
+        hint = "sent as format=flowed, which loses lines; ask for it once more" if flowed else ""
+        raise UserError(what, hint=hint or error.hint) from error
 
 
 def _write_queue(folder: Path, place: Place, posted: Posted) -> None:
@@ -422,7 +425,7 @@ def _read(pieces: Sequence[str], returncode: int, output: str) -> Answer:
         if isinstance(data, dict) and "error" in data:
             _raise(data["error"])
         return tables.validate(Answer, data, Path("the sandbox's answer"))
-    except (ValueError, KeyError, TypeError, UserError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         if isinstance(error, IommuqError) and "the sandbox's answer" not in error.what:
             raise
         lines = [one_line(line) for line in output.splitlines() if line.strip()]

@@ -37,7 +37,8 @@ class Place:
             return kernel
         count = len(self.patches)
         mine = "1 patch of mine" if count == 1 else f"{count} patches of mine"
-        return f"{kernel} with {mine} (up to {self.label}) before yours"
+        last = "" if self.label == BASELINE else f" (up to {self.label})"
+        return f"{kernel} with {mine}{last} before yours"
 
 
 def find_place(base: Base, queue: Queue, at: str | None, wanted: str) -> Place:
