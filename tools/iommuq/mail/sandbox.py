@@ -144,7 +144,7 @@ class Sandbox:
             for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
                 argv += ["--cap-add", name]
         for name in _document().readable:
-            argv += ["--ro-bind-try", name, name]
+            argv += [*_parents(Path(name)), "--ro-bind-try", name, name]
         for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
             if Path(name).is_symlink():
                 argv += ["--symlink", str(Path(name).readlink()), name]
@@ -153,14 +153,10 @@ class Sandbox:
         argv += ["--proc", "/proc", "--dev", "/dev"]
         for place, size in (("/dev/shm", self.limits.shm), ("/tmp", self.limits.tmp)):
             argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
-        # After /tmp: what is to be seen may well be below the host's.  Of their own accord
-        # the directories on the way are ours alone.
-        for shown in (*self.readable, self.writable):
-            for parent in reversed(shown.parents[:-1]):
-                argv += ["--perms", "0755", "--dir", str(parent)]
-        for readable in self.readable:
-            argv += ["--ro-bind", str(readable), str(readable)]
-        argv += ["--bind", str(self.writable), str(self.writable)]
+        # After /tmp: what is to be seen may well be below the host's.
+        for shown in self.readable:
+            argv += [*_parents(shown), "--ro-bind", str(shown), str(shown)]
+        argv += [*_parents(self.writable), "--bind", str(self.writable), str(self.writable)]
         # /dev is a tmpfs without a limit, and so is the root.
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
         known = {
@@ -247,6 +243,18 @@ class Sandbox:
         if watcher.reason:
             raise InfraError(f"the series was ended: {watcher.reason}", hint=str(_DATA))
         return done
+
+
+def _parents(path: Path) -> list[str]:
+    """Return what makes the directories on the way to *path*.
+
+    bubblewrap makes them by itself, but for us alone.
+    """
+    return [
+        word
+        for parent in reversed(path.parents[:-1])
+        for word in ("--perms", "0755", "--dir", str(parent))
+    ]
 
 
 def python_paths() -> tuple[Path, ...]:
