@@ -100,10 +100,11 @@ def default_name(title: str) -> str:
 def _mail(message: Message, body: str) -> bytes:
     """Make a mail of a text.  Date and Message-ID are for whoever sends it."""
     lines = []
+    own = {address for _, address in getaddresses([message.reply.get("From", "")])}
     for name in _ORDER:
         value = one_line(message.reply.get(name, ""))
         if name in _ADDRESSES:
-            value = _addresses(value)
+            value = _addresses(value, set() if name == "From" else own)
         elif name in _IDS:
             # A line each: ids must not be broken, and there may be many.
             value = "\n ".join(_ID.findall(value))
@@ -120,11 +121,17 @@ def _mail(message: Message, body: str) -> bytes:
     return f"{head}\n\n{body}".encode("utf-8", "backslashreplace")
 
 
-def _addresses(value: str) -> str:
-    """Return addresses in the form of a header, one a line."""
+def _addresses(value: str, without: set[str]) -> str:
+    """Return addresses in the form of a header, one a line.
+
+    :param without: whom to leave out.
+    """
     people = [
         (name, address)
         for name, address in getaddresses([value])
-        if "@" in address and address.isascii() and not re.search(r"[\s<>,]", address)
+        if "@" in address
+        and address not in without
+        and address.isascii()
+        and not re.search(r"[\s<>,]", address)
     ]
     return ",\n ".join(formataddr(each) for each in people)

@@ -197,8 +197,8 @@ def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
         else (f"{title} ({accelerator})")
     )
     lines = _wrap(
-        f"Ran {how} before the series and after each patch. The tests are ours,"
-        " laid over each tree."
+        f"Ran {how} before the series and after each patch. The tests are not"
+        " part of the tree; they were laid over each step of it."
     )
     lines += ["", *_wrap(_what_each_did(found, lane)), ""]
     if told:
