@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -17,8 +18,9 @@ from pathlib import Path
 import pytest
 from toykernel import PATIENCE, wait_for
 
-from iommuq.errors import InfraError, ToolMissing
+from iommuq.errors import InfraError, ToolMissing, UserError
 from iommuq.mail import sandbox as sandboxes
+from iommuq.mail import sandbox_filter
 from iommuq.mail.sandbox import Limits, Sandbox, default_limits
 from iommuq.mail.sandbox_watch import usage, weigh
 from iommuq.run import Completed
@@ -159,6 +161,33 @@ def test_it_is_somebody_without_rights(sandbox: Sandbox) -> None:
     assert "cannot access '/dev/kvm'" in done.output + done.stderr
 
 
+def test_it_makes_no_namespaces(sandbox: Sandbox) -> None:
+    """In one of its own it would be root, with all of the kernel's mounting to try."""
+    recipe = """
+unshare --user true && echo a user namespace
+unshare --user --mount --map-root-user mount -t tmpfs x /tmp && echo mounted
+python3 -c 'import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for flags in (0x10000000 | 17, 0x10020000 | 17):
+    if libc.syscall(56, flags, 0, 0, 0, 0) == 0: os._exit(0)
+    print(os.strerror(ctypes.get_errno()))
+print(libc.syscall(435, 0, 0), os.strerror(ctypes.get_errno()))
+import threading; threads = [threading.Thread(target=print) for _ in range(3)]
+for each in threads: each.start()'
+"""
+    done = make(sandbox, recipe)
+    assert "a user namespace" not in done.output
+    assert "mounted" not in done.output
+    if platform.machine() == "x86_64":
+        assert done.output.count("Operation not permitted") == 2
+        assert "-1 Function not implemented" in done.output
+
+
+def test_filter_of_a_machine_that_nobody_knows() -> None:
+    with pytest.raises(UserError, match="no filter of system calls is known for vax"):
+        sandbox_filter.find((), "vax")
+
+
 def test_forks_without_end(sandbox: Sandbox) -> None:
     """It meets the limit, and nothing of it is left."""
     done = make(sandbox, "while :; do sleep 600 & done")
@@ -260,7 +289,7 @@ def test_that_does_not_work(
         sandbox.probe()
 
 
-@pytest.mark.parametrize("broken", ["network", "processes", "nothing"])
+@pytest.mark.parametrize("broken", ["network", "processes", "filter", "nothing"])
 def test_that_does_not_contain(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -268,10 +297,11 @@ def test_that_does_not_contain(
     real = shutil.which("bwrap")
     shim = tmp_path / "bin"
     shim.mkdir()
-    drop = {"network": "--unshare-net", "processes": "--nproc=24", "nothing": "-"}[broken]
+    dropped = {"network": ["--unshare-net"], "processes": ["--nproc=24"], "nothing": []}
+    drop = {**dropped, "filter": ["--seccomp", "3"]}[broken]
     text = f"""#!{sys.executable}
 import os, sys
-words = [each for each in sys.argv[1:] if each != {drop!r}]
+words = [each for each in sys.argv[1:] if each not in {drop!r}]
 os.execv({real!r}, [{real!r}, *words])
 """
     (shim / "bwrap").write_text(text)
@@ -281,7 +311,7 @@ os.execv({real!r}, [{real!r}, *words])
     if broken == "nothing":
         sandbox.probe()
         return
-    with pytest.raises(InfraError, match=r"network is there|not limited"):
+    with pytest.raises(InfraError, match=r"network is there|not limited|namespaces"):
         sandbox.probe()
 
 

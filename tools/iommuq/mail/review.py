@@ -296,12 +296,12 @@ def _folder() -> Iterator[Path]:
         # rmtree() follows no links.
         shutil.rmtree(folder / "work", ignore_errors=True)
         shutil.rmtree(folder / "mails", ignore_errors=True)
+        (folder / "work.seccomp").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def _probe(sandbox: Sandbox) -> None:
-    sandbox.hand_over()
     sandbox.probe()
     for path in sandbox.writable.iterdir():
         path.unlink()

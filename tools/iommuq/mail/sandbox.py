@@ -14,6 +14,7 @@ thread of ours looks at what they use together; see `iommuq.mail.sandbox_watch`.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from pathlib import Path
 import iommuq
 from iommuq import tables
 from iommuq.errors import CommandTimeout, InfraError, ToolMissing, TooMuchOutput, UserError
+from iommuq.mail import sandbox_filter
+from iommuq.mail.sandbox_filter import Machine
 from iommuq.mail.sandbox_watch import Watch
 from iommuq.run import Completed, run, tail
 
@@ -35,12 +38,15 @@ OTHER_ID = 65533
 _DATA = Path(iommuq.__file__).parent / "data" / "sandbox.toml"
 _HINT = "without one nothing of the series runs; --trust if you trust its author with this account"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# bubblewrap reads the filter from a descriptor, and run() hands none on.
+_WITH_FILTER = 'exec "$@" 3<"$0"'
 _PROBE_LIMIT = 120.0
 _PROBE_PROCESSES = 24
-# It has no network, cannot write to the host, and cannot fork without end.
+# No network, no way to write to the host or to make namespaces, and no forks without end.
 _PROBE = """
 [ "$(grep -c : /proc/net/dev)" = 1 ] || { echo the network is there; exit 1; }
 if ( : > /usr/iommuq-probe ) 2>/dev/null; then rm /usr/iommuq-probe; echo writes to /usr; exit 1; fi
+unshare --user true 2>/dev/null && { echo it can make namespaces; exit 1; }
 : > "$0/probe" || { echo cannot write to its own directory; exit 1; }
 ( i=0; while [ $i -lt 64 ]; do sleep 9 & i=$((i+1)); done ) 2>/dev/null && {
     echo processes are not limited; exit 1; }
@@ -68,6 +74,7 @@ class Limits:
 class _Document:
     readable: tuple[str, ...]
     limits: Limits
+    machine: tuple[Machine, ...]
 
 
 @cache
@@ -99,11 +106,19 @@ class Sandbox:
         """Whom the writable directory has to belong to; None for ourselves."""
         return OTHER_ID if os.geteuid() == 0 and not self.trusted else None
 
+    @property
+    def _filter(self) -> Path:
+        """The filter of system calls: beside the writable directory, not in it."""
+        return self.writable.with_name(f"{self.writable.name}.seccomp")
+
     def hand_over(self) -> None:
         """Give the writable directory, with what is in it, to whom it has to belong to.
 
         To be called before anything has run in the sandbox, and never after.
         """
+        if not self.trusted:
+            machine = sandbox_filter.find(_document().machine, platform.machine())
+            self._filter.write_bytes(sandbox_filter.program(machine))
         if self.owner is None:
             return
         for folder, folders, names in os.walk(self.writable):
@@ -133,7 +148,8 @@ class Sandbox:
         ]
 
     def _bubblewrap(self, environment: Mapping[str, str]) -> list[str]:
-        argv = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+        argv = ["/bin/sh", "-c", _WITH_FILTER, str(self._filter), "bwrap", "--seccomp", "3"]
+        argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
         argv += ["--hostname", "sandbox", "--clearenv"]
         if self.owner is None:
@@ -185,6 +201,7 @@ class Sandbox:
         """
         if self.trusted:
             return
+        self.hand_over()
         for tool in ("bwrap", "prlimit", "choom", "setpriv"):
             if shutil.which(tool) is None:
                 package = "bubblewrap" if tool == "bwrap" else "util-linux"

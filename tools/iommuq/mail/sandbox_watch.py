@@ -24,7 +24,7 @@ TICK = 0.25
 # counted when so much room, or so many files, went since, whoever took them.
 _STEP = 256 << 20
 _STEP_FILES = 50_000
-# Bytes below which the disk counts as full.
+# Bytes below which the disk counts as full, and so does the machine's memory.
 _FLOOR = 256 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -92,6 +92,9 @@ class Watcher:
             return f"its processes took more than {watch.most_memory >> 20} MiB of memory"
         if processes > watch.most_processes:
             return f"it had more than {watch.most_processes} processes"
+        # What is in no process counts, too: files in memory without a name, for one.
+        if available() < _FLOOR:
+            return f"less than {_FLOOR >> 20} MiB of the machine's memory were left"
         room = os.statvfs(watch.folder)
         free, files = room.f_bavail * room.f_frsize, room.f_favail
         if free < _FLOOR:
@@ -107,6 +110,14 @@ class Watcher:
         if count > watch.most_files:
             return f"it made more than {watch.most_files} files"
         return ""
+
+
+def available() -> int:
+    """Return the bytes of memory that the machine can still give out."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 1 << 62
 
 
 def usage(pid: int) -> tuple[int, int]:
