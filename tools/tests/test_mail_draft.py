@@ -6,7 +6,6 @@ from __future__ import annotations
 import email
 import email.policy
 from dataclasses import replace
-from email.message import EmailMessage
 from pathlib import Path
 from typing import cast
 
@@ -81,7 +80,7 @@ def bodies(found: Reviewed) -> dict[str, str]:
     for each in draft.compose(found):
         parsed = email.message_from_bytes(each.data, policy=email.policy.default)
         assert not parsed.defects
-        made[each.name] = cast(EmailMessage, parsed).get_content()
+        made[each.name] = parsed.get_content()
     return made
 
 

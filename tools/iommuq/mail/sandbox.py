@@ -179,7 +179,6 @@ class Sandbox:
             "PATH": f"{Path(sys.prefix) / 'bin'}:{_PATH}",
             "HOME": "/tmp",
             "LC_ALL": "C.UTF-8",
-            "TMPDIR": "/tmp",
         }
         for key, value in {**known, **environment}.items():
             argv += ["--setenv", key, value]
