@@ -17,7 +17,7 @@ from iommuq.bases import Base
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.mail import draft
 from iommuq.mail.fetch import Attestation, Message, Posted
-from iommuq.mail.review import Answer, Checked, Ran, Remark, Reviewed, exit_code
+from iommuq.mail.review_model import Answer, Checked, Ran, Remark, Reviewed, exit_code
 from iommuq.mail.review_place import Place
 from iommuq.mailform import Mail
 

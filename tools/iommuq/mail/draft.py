@@ -18,7 +18,7 @@ from pathlib import Path
 from iommuq.errors import InfraError, UserError
 from iommuq.mail.draft_text import head_body, patch_body
 from iommuq.mail.fetch import Message
-from iommuq.mail.review import Reviewed
+from iommuq.mail.review_model import Reviewed
 from iommuq.progress import one_line
 
 _ORDER = ("From", "To", "Cc", "Subject", "In-Reply-To", "References")

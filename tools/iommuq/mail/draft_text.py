@@ -7,40 +7,20 @@ control characters, and never so much of it that the rest is lost.
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from iommuq.mail.draft_points import PROGRAMS, WIDTH, points, wrap
 from iommuq.mail.fetch import Message
-from iommuq.mail.review import Checked, Ran, Remark, Reviewed
+from iommuq.mail.review_model import Ran, Reviewed
 from iommuq.progress import one_line
 from iommuq.report.matrix import MIN_NAMES
-from iommuq.unidiff import Hunk, hunks
 
-#: Columns of a mail.
-WIDTH = 75
 #: What a line begins with that is for the person who sends the mail.
 NOTE = "# "
 _QUOTED_LINES = 8
-_CONTEXT = 4
-#: Rows of the table of tests, findings of one check, lines of a message.
+#: Rows of the table of tests.
 _MOST_ROWS = 24
-_MOST_FINDINGS = 8
-_MESSAGE_LINES = 8
-_MESSAGE_WIDTH = 160
-_MAIL_LINE = re.compile(r"(\d+): (.*)")
-_SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d+):")
-# What the programs among the checks are called; of ours nobody on a list has heard.
-_PROGRAMS = {
-    "checkpatch": "checkpatch.pl --strict",
-    "kernel-doc": "kernel-doc",
-    "spelling": "codespell",
-    "sparse": "sparse",
-    "coccicheck": "Coccinelle",
-    "build-um": "W=1 for UML",
-    "build-x86_64": "W=1 for x86_64",
-}
 _VERBS = {
     "pass": ("passes", "pass"),
     "FAIL": ("fails", "fail"),
@@ -52,19 +32,6 @@ _VERBS = {
 _NAMED = ("FAIL", "flaky", "?")
 _MOST_NAMES = 4
 _MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "flaky": "flaky", "unknown": "?"}
-
-
-@dataclass(frozen=True)
-class _Point:
-    """Something to say about a patch.
-
-    :ivar order: where in its mail it belongs, from 1; 0 for above all.
-    :ivar quote: the lines that it is about.
-    """
-
-    order: int
-    quote: tuple[str, ...]
-    text: tuple[str, ...]
 
 
 def head_body(found: Reviewed, *, details: str = "") -> str:
@@ -79,10 +46,10 @@ def head_body(found: Reviewed, *, details: str = "") -> str:
         lines += [_intro(head), *_quote(_first_paragraph(head)), ""]
     else:
         lines += [details.rstrip(), ""]
-    lines += [*_wrap(_applied(found)), ""]
+    lines += [*wrap(_applied(found)), ""]
     if found.refusal is not None:
         number, why = found.refusal
-        lines += [*_wrap(f"Patch {number}/{len(posted.patches)} does not apply: {why}"), ""]
+        lines += [*wrap(f"Patch {number}/{len(posted.patches)} does not apply: {why}"), ""]
         return "\n".join(lines)
     assert found.answer is not None
     for lane, title in found.answer.lanes.items():
@@ -101,12 +68,12 @@ def patch_body(found: Reviewed, number: int) -> str:
     :param number: which, from 1.
     :return: empty if there is nothing to say.
     """
-    points = sorted(_points(found, number), key=lambda point: point.order)
-    if not points:
+    found_points = sorted(points(found, number), key=lambda point: point.order)
+    if not found_points:
         return ""
     lines = [_intro(found.posted.patches[number - 1])]
     last: tuple[str, ...] | None = None
-    for point in points:
+    for point in found_points:
         if point.quote and point.quote != last:
             lines += [*_quote(point.quote), ""]
         last = point.quote
@@ -157,17 +124,6 @@ def _printable(line: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else " " for char in line).rstrip()
 
 
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        one_line(text),
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _applied(found: Reviewed) -> str:
     place = found.place
     text = f"Applied to {place.title}."
@@ -196,14 +152,14 @@ def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
         if f"({accelerator})" in title or accelerator in ("", "native")
         else (f"{title} ({accelerator})")
     )
-    lines = _wrap(
+    lines = wrap(
         f"Ran {how} before the series and after each patch. The tests are not"
         " part of the tree; they were laid over each step of it."
     )
-    lines += ["", *_wrap(_what_each_did(found, lane)), ""]
+    lines += ["", *wrap(_what_each_did(found, lane)), ""]
     if told:
         lines += [*_table(told, [found.names[each.label] for each in columns]), ""]
-    lines += _wrap(_steady(rows, told, columns))
+    lines += wrap(_steady(rows, told, columns))
     return lines
 
 
@@ -292,17 +248,17 @@ def _builds(found: Reviewed) -> list[str]:
     status: dict[str, set[str]] = {}
     for report in found.answer.reports:
         status.setdefault(report.check, set()).update(each.status for each in report.findings)
-    made = [name for check, name in _PROGRAMS.items() if "skip" not in status.get(check, {"skip"})]
+    made = [name for check, name in PROGRAMS.items() if "skip" not in status.get(check, {"skip"})]
     if made:
         text += f" Checked with {', '.join(made)}."
     spoken = [
         f"{number}/{len(found.mails)}"
         for number in range(1, len(found.mails) + 1)
-        if any(_points(found, number))
+        if any(points(found, number))
     ]
     if spoken and len(found.mails) > 1:
         text += f" See my replies to {', '.join(spoken)}."
-    lines = _wrap(text)
+    lines = wrap(text)
     reasons = {
         f"{report.check} ({each.text})": None
         for report in found.answer.reports
@@ -321,116 +277,3 @@ def _note(text: str) -> list[str]:
 def _tested(found: Reviewed) -> bool:
     assert found.answer is not None
     return any(ran.passed for ran in found.answer.outcomes if ran.label == found.labels[-1])
-
-
-def _reports(found: Reviewed) -> list[Checked]:
-    """Return what was checked, with what can be seen without a tree."""
-    assert found.answer is not None
-    reports = list(found.answer.reports)
-    for label, mail in zip(found.labels[1:], found.mails, strict=True):
-        if not re.search(r"^Signed-off-by: \S", mail.message, re.MULTILINE):
-            reports.append(
-                Checked("signed-off", label, (Remark("fail", "Your Signed-off-by is missing."),))
-            )
-    return reports
-
-
-def _findings(report: Checked) -> list[Remark]:
-    return [each for each in report.findings if each.status in ("warn", "fail")]
-
-
-def _points(found: Reviewed, number: int) -> Iterator[_Point]:
-    """Yield what there is to say of a patch, from 1."""
-    if found.refusal is not None or found.answer is None:
-        return
-    label = found.labels[number]
-    mail = found.texts[number - 1]
-    subject = (found.posted.patches[number - 1].subject,)
-    diff = found.mails[number - 1].diff
-    for ran in found.answer.outcomes:
-        if ran.label != label:
-            continue
-        if ran.failure is not None:
-            quote = _at_source(diff, ran.failure) or (0, subject)
-            yield _Point(*quote, tuple(_wrap(f"It does not build: {_reason(ran.failure)}")))
-        for warning in ran.warnings:
-            quote = _at_source(diff, warning) or (0, subject)
-            yield _Point(*quote, tuple(_wrap(f"New warning: {warning}")))
-        if ran.flaky:
-            names = ", ".join(ran.flaky[:_MOST_FINDINGS])
-            yield _Point(0, subject, tuple(_wrap(f"Passes and fails with this: {names}")))
-    for change in found.changes:
-        if change.label == label and change.broke:
-            yield _Point(0, subject, tuple(_broken(found, label, change.lane, change.broke)))
-    for report in _reports(found):
-        if report.label != label:
-            continue
-        remarks = _findings(report)
-        for remark in remarks[:_MOST_FINDINGS]:
-            order, lines, text = _at_mail(mail, remark.text)
-            head = f"{report.check}: " if report.check in _PROGRAMS else ""
-            where = f" ({remark.where})" if remark.where else ""
-            yield _Point(order, lines or subject, tuple(_wrap(f"{head}{text}{where}")))
-        if len(remarks) > _MOST_FINDINGS:
-            left = len(remarks) - _MOST_FINDINGS
-            yield _Point(1 << 30, (), (f"{report.check}: and {left} more like these.",))
-
-
-def _reason(failure: str) -> str:
-    return failure.partition(": ")[2] or failure
-
-
-def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> list[str]:
-    assert found.answer is not None
-    messages: dict[str, str] = {}
-    for ran in found.answer.outcomes:
-        if (ran.label, ran.lane) == (label, lane):
-            messages = ran.messages
-    count = f"{len(tests)} tests fail" if len(tests) > 1 else "A test fails"
-    lines = [f"{count} with this patch and passed before it:", ""]
-    for test in tests[:_MOST_FINDINGS]:
-        lines.append(f"  {one_line(test)}")
-        said = [one_line(line) for line in messages.get(test, "").splitlines() if line.strip()]
-        # As it was printed: nobody folds the words of a kernel.
-        lines += [f"    {line[:_MESSAGE_WIDTH]}" for line in said[:_MESSAGE_LINES]]
-    if len(tests) > _MOST_FINDINGS:
-        lines.append(f"  and {len(tests) - _MOST_FINDINGS} more")
-    return lines
-
-
-def _at_mail(mail: Sequence[str], text: str) -> tuple[int, tuple[str, ...], str]:
-    """Return the lines of a mail that a remark is about, and the remark without its number."""
-    match = _MAIL_LINE.fullmatch(text)
-    if match is None:
-        return 0, (), text
-    number = int(match[1])
-    if not 1 <= number <= len(mail):
-        return 0, (), match[2]
-    first = max(0, number - _CONTEXT)
-    lines = list(mail[first:number])
-    # What is quoted begins with the hunk, or the file, that it is in.
-    for at in range(len(lines) - 1, -1, -1):
-        if re.match(r"@@ |diff --git |$", lines[at]) and at < len(lines) - 1:
-            lines = lines[at + (lines[at] == "") :]
-            break
-    return number, tuple(lines), match[2]
-
-
-def _at_source(diff: bytes, text: str) -> tuple[int, tuple[str, ...]] | None:
-    """Return the lines of a diff that something said of a source file is about."""
-    place = _SOURCE_LINE.search(text)
-    if place is None:
-        return None
-    for hunk in hunks(diff):
-        at = int(place[2]) - hunk.new_start
-        if place[1].endswith(hunk.path) and 0 <= at < len(hunk.after):
-            return hunk.line + at, tuple(_hunk_lines(hunk, at))
-    return None
-
-
-def _hunk_lines(hunk: Hunk, at: int) -> Iterator[str]:
-    yield f"+++ b/{hunk.path}"
-    yield hunk.header
-    for number in range(max(0, at - _CONTEXT + 1), at + 1):
-        sign = "+" if number in hunk.added else " "
-        yield sign + hunk.after[number].decode("utf-8", "replace")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from iommuq import progress
 from iommuq.mail import draft
-from iommuq.mail.review import Reviewed, Wish, exit_code, review
+from iommuq.mail.review import Wish, review
+from iommuq.mail.review_model import Reviewed, exit_code
 from iommuq.progress import duration, one_line
 
 
