@@ -375,8 +375,8 @@ def test_what_follows_the_signed_part_is_dropped(
     path = tmp_path / "x.mbox"
     path.write_bytes(data + evil + b"@@ -0,0 +1 @@\n+evil\n")
     posted = get(inbox, path)
-    if posted.patches[0].attestation[0].status == "signed":
-        assert b"evil" not in posted.mails[0].read_bytes()
+    assert posted.patches[0].signature == "Signed: ed25519/ada@example.com"
+    assert b"evil" not in posted.mails[0].read_bytes()
 
 
 @pytest.fixture
