@@ -71,3 +71,7 @@ class CommandFailed(InfraError):
 
 class CommandTimeout(InfraError):
     """A program did not end within its limit and was ended."""
+
+
+class TooMuchOutput(InfraError):
+    """A program wrote more than it may and was ended."""

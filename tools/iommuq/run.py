@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import IO
 
 from iommuq import groups
-from iommuq.errors import CommandFailed, CommandTimeout, DiskFull, InfraError, ToolMissing
+from iommuq.errors import (
+    CommandFailed,
+    CommandTimeout,
+    DiskFull,
+    InfraError,
+    ToolMissing,
+    TooMuchOutput,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,8 @@ TAIL_LINES = 20
 _DISK_FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")
 # Bytes in flight between the processes of a pipeline.
 _PIPE_SIZE = 1 << 20
+# Bytes of a line that are taken at once: one without an end must not fill the memory.
+_PIECE = 1 << 20
 # Seconds that a process has to end by itself after its pipe broke.
 _SETTLE = 0.3
 
@@ -89,24 +98,39 @@ def _no_log(path: Path, error: OSError) -> InfraError:
 
 
 class _Reader(threading.Thread):
-    """Drain one pipe: into the log as it comes, to a callback, and into memory."""
+    """Drain one pipe: into the log as it comes, to a callback, and into memory.
+
+    :ivar overflow: there was more than *most* bytes; the rest went nowhere.
+    """
 
     def __init__(
         self,
         pipe: IO[bytes],
         log_file: IO[bytes] | None,
         on_line: Callable[[str], None] | None,
+        most: int | None = None,
+        on_overflow: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(daemon=True)
         self._pipe = pipe
         self._log_file = log_file
         self._on_line = on_line
+        self._left = most
+        self._on_overflow = on_overflow
+        self.overflow = False
         self.chunks: list[bytes] = []
         self.error: OSError | None = None
         self.start()
 
     def run(self) -> None:
-        for raw in self._pipe:
+        for raw in iter(lambda: self._pipe.readline(_PIECE), b""):
+            if self._left is not None:
+                self._left -= len(raw)
+                if self._left < 0:
+                    if not self.overflow and self._on_overflow is not None:
+                        self._on_overflow()
+                    self.overflow = True
+                    continue
             self.chunks.append(raw)
             try:
                 if self._log_file is not None:
@@ -136,6 +160,8 @@ def run(
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
     watched: bool = False,
+    on_start: Callable[[int], None] | None = None,
+    most: int | None = None,
 ) -> Completed:
     """Run a process to its end.
 
@@ -149,9 +175,12 @@ def run(
     :param check: raise if the exit status is not 0.
     :param watched: end the group even if we are killed with SIGKILL; for all
         that may run longer than a moment.
+    :param on_start: called with its process id, which is that of its group, too.
+    :param most: bytes that it may write to each stream; with more the group is ended.
     :return: the finished process.
     :raises ToolMissing: the program does not exist.
     :raises CommandTimeout: it did not end within *timeout*.
+    :raises TooMuchOutput: it wrote more than *most*.
     :raises CommandFailed: its exit status is not 0, and *check* is set.
     :raises DiskFull: it, or the log, had no room left.
     """
@@ -174,10 +203,18 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if log_file else subprocess.PIPE,
         )
+
+        def end() -> None:
+            groups.signal_group(process.pid, signal.SIGKILL)
+
         try:
+            if on_start is not None:
+                on_start(process.pid)
             assert process.stdout is not None
-            out = _Reader(process.stdout, log_file, on_line)
-            err = None if process.stderr is None else _Reader(process.stderr, None, None)
+            out = _Reader(process.stdout, log_file, on_line, most, end)
+            err = None
+            if process.stderr is not None:
+                err = _Reader(process.stderr, None, None, most, end)
             if data is not None:
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError), process.stdin:
@@ -201,6 +238,8 @@ def run(
         if err is not None:
             err.join()
     stderr = "" if err is None else err.text
+    if out.overflow or (err is not None and err.overflow):
+        raise TooMuchOutput(f"{words[0]} wrote more than {most} bytes and was ended")
     if out.error is not None:
         assert log_path is not None
         raise _no_log(log_path, out.error)

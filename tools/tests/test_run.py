@@ -15,7 +15,14 @@ import pytest
 
 from iommuq import groups
 from iommuq import run as runner
-from iommuq.errors import CommandFailed, CommandTimeout, DiskFull, InfraError, ToolMissing
+from iommuq.errors import (
+    CommandFailed,
+    CommandTimeout,
+    DiskFull,
+    InfraError,
+    ToolMissing,
+    TooMuchOutput,
+)
 
 # A leader with a child, which both hold the output open.
 STAY = "trap '{trap}' TERM; sleep 600 & echo $$ > pid; wait; while :; do sleep 1; done"
@@ -157,3 +164,27 @@ def test_interrupted_as_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         runner.run(["sleep", "600"], cwd=tmp_path)
     assert started[0].poll() is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["yes"], ["sh", "-c", "yes >&2"], ["head", "-c", "99M", "/dev/zero"]],
+)
+def test_output_without_end(tmp_path: Path, words: list[str]) -> None:
+    """It is ended, and neither memory nor a log is filled, by lines or by one without an end."""
+    log = tmp_path / "log"
+    with pytest.raises(TooMuchOutput, match="wrote more than 3000000 bytes"):
+        runner.run(words, cwd=tmp_path, most=3_000_000, timeout=60, log_path=log)
+    assert log.stat().st_size < 4_000_000
+    with pytest.raises(TooMuchOutput):
+        runner.run(words, cwd=tmp_path, most=3_000_000, timeout=60)
+
+
+def test_output_up_to_the_limit(tmp_path: Path) -> None:
+    assert runner.run(["printf", "12345"], cwd=tmp_path, most=5).output == "12345"
+
+
+def test_start_is_told(tmp_path: Path) -> None:
+    pids: list[int] = []
+    done = runner.run(["sh", "-c", "echo $$"], cwd=tmp_path, on_start=pids.append)
+    assert pids == [int(done.output)]

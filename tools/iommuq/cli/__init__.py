@@ -22,6 +22,7 @@ from iommuq.cli.doctor import doctor
 from iommuq.cli.drivers import drivers
 from iommuq.cli.firmware import firmware
 from iommuq.cli.help import help_
+from iommuq.cli.mail import mail
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
@@ -42,7 +43,8 @@ def cli(debug: bool, quiet: bool) -> None:
 
 
 for _command in (
-    *(run, prove, mutate, kunit, selftest, firmware, queue, base, drivers, doctor, bench, clean),
+    *(run, prove, mutate, kunit, selftest, firmware, queue, mail, base, drivers),
+    *(doctor, bench, clean),
 ):
     cli.add_command(_command)
 for _command in (help_, completion):
