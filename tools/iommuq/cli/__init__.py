@@ -19,6 +19,7 @@ from iommuq.cli.bench import bench
 from iommuq.cli.clean import clean
 from iommuq.cli.doctor import doctor
 from iommuq.cli.firmware import firmware
+from iommuq.cli.mail import mail
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
@@ -38,7 +39,20 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, mutate, kunit, selftest, firmware, queue, base, doctor, bench, clean):
+for _command in (
+    run,
+    prove,
+    mutate,
+    kunit,
+    selftest,
+    firmware,
+    queue,
+    mail,
+    base,
+    doctor,
+    bench,
+    clean,
+):
     cli.add_command(_command)
 
 
