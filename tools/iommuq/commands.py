@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iommuq import bisection, coverage, flakes, lanes, live, progress, prooffile
+from iommuq import bisection, coverage, flakes, lanes, live, progress, prooffile, proofs
 from iommuq.arches import Arch
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, InfraError, UserError
 from iommuq.known import Verdict
@@ -99,6 +99,9 @@ def _prove(
         outcomes = prove(steps, watched, executor, on_outcome=on_outcome)
         outcomes = flakes.settle(outcomes, watched, executor)
     proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
+    if strict and first is None and last is None:
+        # What is mailed must have one of these.
+        proofs.record(workspace, chosen, proof)
     print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")
     matrix.show(matrix.fold(proof.matrix) if folded else proof.matrix)
     print()

@@ -45,6 +45,7 @@ def refresh_queue(
     :param name: the base; None for that of the tree.
     :param start: the tree; None for the current directory, or else the latest.
     """
+    from iommuq.mail.back import is_on_mail_branch
     from iommuq.refresh import refresh
 
     try:
@@ -53,6 +54,12 @@ def refresh_queue(
         if name or start:
             raise
         tree = edittree.find(DEFAULT_BASE, None)
+    if is_on_mail_branch(tree):
+        # Here, as it takes b4.
+        from iommuq.mail.commands import refresh_branch
+
+        refresh_branch(tree.folder, force=force)
+        return
     spec = basefile.load_spec(tree.note.base)
     strays = tree.strays()
     if strays:

@@ -78,6 +78,7 @@ def refresh(
     section: str | None = None,
     afresh: bool = False,
     force: bool = False,
+    tip: str | None = None,
 ) -> tuple[Refreshed, EditTree]:
     """Make the patches in a folder say what the commits of a work tree do.
 
@@ -85,10 +86,11 @@ def refresh(
     :param section: where new patches go; None for where their commits stand.
     :param afresh: write every patch anew, as git does it today.
     :param force: write even if the patches changed since the tree was made.
+    :param tip: the last of the commits; None for what is checked out.
     :return: what was done, and the tree with a new note.
     :raises UserError: the tree is not fit for it; nothing was written.
     """
-    tip = tree.head()
+    tip = tip or tree.head()
     lock = state_dir() / "edit" / f"{tree.note.base}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with locks.hold(lock, f"another refresh of {tree.note.base}"), scratch([tree.common]) as store:

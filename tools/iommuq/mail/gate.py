@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What must be so before a series is sent, and whether it is.
+
+The proof that counts is the one of the queue as it is now, see `iommuq.proofs`; so the
+branch must say what the queue says, to the last line that is compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from iommuq import proofs
+from iommuq.mail import branch as branches
+from iommuq.mail import export
+from iommuq.mail.b4tool import b4, lines_of
+from iommuq.mail.branch import MailBranch
+from iommuq.mail.cover import PLACEHOLDER
+from iommuq.mailwrite import Commit
+from iommuq.objects import Store
+from iommuq.patchqueue import BASELINE
+from iommuq.workspace import Workspace
+
+_PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)
+# Before each patch and each finding.
+_MARK = "●"
+_SUMMARY = re.compile(r"Success: (\d+), Warning: (\d+), Error: (\d+)")
+#: Providers whose commits nobody else has.
+_OWN = {"debian": "a distribution's", "directory": "a directory's", "tarball": "a tarball's"}
+
+
+class Level(StrEnum):
+    """What a finding means for sending."""
+
+    OK = "ok"
+    #: Worth knowing; nothing is held back for it.
+    NOTE = "note"
+    #: Nothing is sent as long as it is so.
+    STOP = "STOP"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found.
+
+    :ivar name: of the check.
+    :ivar text: what is so, in a line.
+    :ivar hint: what to do about it; may be empty.
+    """
+
+    name: str
+    level: Level
+    text: str
+    hint: str = ""
+
+
+def examine(workspace: Workspace, branch: MailBranch) -> list[Finding]:
+    """Look at all that must be so.
+
+    :return: one finding or more a check, in the order of the checks.
+    """
+    with branches.objects(branch.tree) as store:
+        commits = branch.commits(store)
+        return [
+            *_b4(branch),
+            *_signed(branch, commits),
+            *_cover(branch),
+            *_recipients(branch),
+            *_base(workspace, branch),
+            *_queue(workspace, branch, store, commits),
+            *_proof(workspace, branch),
+        ]
+
+
+def _b4(branch: MailBranch) -> list[Finding]:
+    """Let b4 run checkpatch and our checks on each patch."""
+    command = "b4.prep-perpatch-check-cmd"
+    added = [(command, f"{sys.executable} -P -m iommuq queue check-mail --form lines")]
+    own = branches.person(branch.tree, "config", "--get-all", command, check=False).output
+    theirs = branch.tree.folder / "scripts/checkpatch.pl"
+    note = []
+    if not own and os.access(theirs, os.X_OK) and shutil.which("perl"):
+        # What b4 runs by itself as long as it is told nothing.  It takes each line on
+        # standard error for a failure, and checkpatch has some when Python lacks a module.
+        quiet = """sh -c 'exec "$0" "$@" 2>/dev/null'"""
+        words = "-q --terse --no-summary --mailback --showfile"
+        added.insert(0, (command, f"{quiet} {theirs} {words}"))
+    elif not own:
+        text = "no checkpatch: the tree has none, or perl is not installed"
+        note = [Finding("b4 check", Level.NOTE, text)]
+    done = b4("prep", "--check", cwd=branch.tree.folder, added=added, check=False)
+    lines = lines_of(done)
+    summary = next((match for match in map(_SUMMARY.search, lines) if match), None)
+    if summary is None:
+        text = next((line for line in reversed(lines) if line.strip()), "no answer")
+        return [Finding("b4 check", Level.STOP, f"b4 prep --check: {text}")]
+    level = Level.STOP if int(summary[3]) else Level.NOTE if int(summary[2]) else Level.OK
+    found = [Finding("b4 check", level, summary[0].lower())]
+    return [*note, *found, *(Finding("b4 check", Level.NOTE, line) for line in _details(lines))]
+
+
+def _details(lines: Sequence[str]) -> Iterator[str]:
+    """Yield what b4 has to say of single patches, each with the patch."""
+    patch = ""
+    for line in lines:
+        mark, _, text = line.strip().partition(" ")
+        if mark != _MARK:
+            continue
+        if line.startswith(_MARK):
+            patch = text.partition(":")[0]
+        else:
+            yield f"{patch}: {text}"
+
+
+def _signed(branch: MailBranch, commits: list[Commit]) -> list[Finding]:
+    who = branches.identity(branch.tree)
+    lacking = [each for each in commits if who not in branches.signers(each.message)]
+    if not lacking:
+        return [Finding("signed-off", Level.OK, f"{len(commits)} patches by {who}")]
+    return [
+        Finding(
+            "signed-off", Level.STOP, f"{each.title}: not by {who}", "`iommuq mail sign` adds it"
+        )
+        for each in lacking
+    ]
+
+
+def _cover(branch: MailBranch) -> list[Finding]:
+    text = branch.cover
+    found = [
+        Finding("cover", Level.STOP, f"still to be filled in: {line.strip()}", _EDIT)
+        for line in text.splitlines()
+        if PLACEHOLDER.search(line) and not line.startswith("#")
+    ]
+    subject = text.partition("\n")[0].strip()
+    if not subject:
+        found.append(Finding("cover", Level.STOP, "it has no subject", _EDIT))
+    if branch.revision > 1 and not re.search(
+        rf"^changes in v{branch.revision}\b", text, re.M | re.I
+    ):
+        text = f"it does not say what changed in v{branch.revision}"
+        found.append(Finding("cover", Level.STOP, text, _EDIT))
+    return found or [Finding("cover", Level.OK, subject)]
+
+
+_EDIT = "`b4 prep --edit-cover`, or 0000-cover.md and `iommuq mail prep` again"
+
+
+def _recipients(branch: MailBranch) -> list[Finding]:
+    people = [match[1].lower() for match in _PEOPLE.finditer(branch.cover)]
+    if not people:
+        hint = "`b4 prep --auto-to-cc`, or To: and Cc: lines in the cover letter"
+        return [Finding("recipients", Level.STOP, "it goes to nobody", hint)]
+    text = f"{people.count('to')} in To, {people.count('cc')} in Cc"
+    return [Finding("recipients", Level.OK, text)]
+
+
+def _base(workspace: Workspace, branch: MailBranch) -> list[Finding]:
+    whose = _OWN.get(workspace.base.spec.source.provider)
+    found = []
+    if whose:
+        text = f"{branch.tree.note.version} is {whose} tree: reviewers do not have its commit"
+        found.append(Finding("base", Level.NOTE, text, "a base with provider gitref has one"))
+    for name in branch.note.needs:
+        if name.startswith(f"{BASELINE}/"):
+            text = f"it needs {name}, which goes back in time and is never sent"
+            found.append(Finding("base", Level.STOP, text, "send it against a tree without"))
+        else:
+            found.append(Finding("base", Level.NOTE, f"it needs {name}, a prerequisite"))
+    return found or [Finding("base", Level.OK, branch.tree.note.commit[:12])]
+
+
+def _queue(
+    workspace: Workspace, branch: MailBranch, store: Store, commits: list[Commit]
+) -> list[Finding]:
+    """See that the branch has what the queue and the suites have."""
+    section = branch.note.section
+    patches = [patch for patch in workspace.queue.patches if patch.section == section]
+    mine = [each for each in commits if not branch.is_test(each)]
+    again = "`iommuq queue refresh` takes the branch, `iommuq mail prep` takes the queue"
+    if [each.subject for each in mine] != [patch.subject for patch in patches]:
+        return [Finding("queue", Level.STOP, "the queue has other patches", again)]
+    if mine != commits[: len(mine)]:
+        return [Finding("queue", Level.STOP, "the suites do not come last", again)]
+    tree = store.tree_of(branch.start)
+    store.read_tree(tree)
+    for each, patch in zip(mine, patches, strict=True):
+        applied = store.apply(patch.diff).returncode == 0
+        if not applied or store.write_tree() != each.tree:
+            text = f"{patch.label} is not what is on the branch ({each.id[:12]})"
+            return [Finding("queue", Level.STOP, text, again)]
+    tree = mine[-1].tree if mine else tree
+    wanted = dict.fromkeys(branch.note.tests)
+    for folder, suite in export.load(workspace.root):
+        if suite.subject in wanted:
+            kernel = workspace.base.kernel
+            tree = export.lay(store, tree, folder, suite, workspace.overlay, kernel)
+    if tree != store.tree_of(branch.head):
+        return [Finding("queue", Level.STOP, "the suites changed since they were put here", again)]
+    return [Finding("queue", Level.OK, f"{len(mine)} patches of {section}, and the suites")]
+
+
+def _proof(workspace: Workspace, branch: MailBranch) -> list[Finding]:
+    base = branch.tree.note.base
+    record = proofs.find(workspace)
+    if record is None:
+        text = "nobody has proven this content"
+        return [Finding("proof", Level.STOP, text, f"`iommuq prove {base}` does")]
+    if not record.complete:
+        return [
+            Finding("proof", Level.STOP, text, f"`iommuq prove {base}` shows the table")
+            for text in record.findings or ("it is not complete",)
+        ]
+    ran = ", ".join(f"{each.lane} on {each.guest} ({each.accelerator})" for each in record.ran)
+    return [Finding("proof", Level.OK, f"complete: {ran}; {record.key[:12]}")]

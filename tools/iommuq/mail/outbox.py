@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Messages that are to go out, and a journal of those that did.
+
+The messages are written once, with the message ids that they will have, so that what is
+sent after an interruption is the rest of the same thread.  The journal is written before
+and after each attempt, and is never rewritten: who is killed knows afterwards what is out.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import os
+import re
+import smtplib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from iommuq.errors import CommandFailed, InfraError
+from iommuq.mail import transport
+from iommuq.progress import one_line
+from iommuq.run import run
+
+#: What is known of all messages together, and what became of each.
+_FACTS = "outbox.json"
+_JOURNAL = "journal"
+# Seconds that a command may take for one mail.
+_LIMIT = 120.0
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message in an outbox.
+
+    :ivar name: of its file.
+    :ivar data: what is sent.
+    """
+
+    name: str
+    data: bytes
+
+    @property
+    def message(self) -> EmailMessage:
+        """The message, parsed."""
+        return message_from_bytes(self.data, policy=policy.default)
+
+    @property
+    def subject(self) -> str:
+        """Its subject, on one line."""
+        return one_line(re.sub(r"\s+", " ", str(self.message["Subject"])))
+
+    @property
+    def msgid(self) -> str:
+        """Its message id, without brackets."""
+        return str(self.message["Message-ID"]).strip().strip("<>")
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The addresses in To and Cc, each once."""
+        lines = [str(each) for key in ("To", "Cc") for each in self.message.get_all(key, [])]
+        found = (address for _, address in email.utils.getaddresses(lines) if address)
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """A directory with messages.
+
+    :ivar folder: the directory.
+    """
+
+    folder: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether there are messages, all of them."""
+        return (self.folder / _FACTS).is_file()
+
+    def letters(self) -> list[Letter]:
+        """Return the messages in the order in which they are sent."""
+        try:
+            paths = sorted(self.folder.glob("*.eml"))
+            letters = [Letter(path.name, path.read_bytes()) for path in paths]
+        except OSError as error:
+            raise InfraError(f"{error.filename or self.folder}: {error.strerror}") from error
+        return sorted(letters, key=_number)
+
+    def seal(self, facts: dict[str, Any]) -> None:
+        """Note that all messages are there.
+
+        :param facts: what belongs to them: the branch, the commit that they are of.
+        """
+        path = self.folder / _FACTS
+        temporary = path.with_name(f".{path.name}.new")
+        try:
+            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise InfraError(f"{path}: {error.strerror}") from error
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `seal` was given."""
+        try:
+            data = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InfraError(
+                f"{self.folder / _FACTS}: damaged", hint="its folder says what is out"
+            ) from error
+        return dict(data)
+
+    def note(self, letter: str, what: str, recipient: str, text: str = "") -> None:
+        """Add a line to the journal, and see it on the disk."""
+        line = json.dumps([letter, what, recipient, text]) + "\n"
+        try:
+            with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+                journal.write(line)
+                journal.flush()
+                os.fsync(journal.fileno())
+        except OSError as error:
+            raise InfraError(f"{self.folder / _JOURNAL}: {error.strerror}") from error
+
+    def states(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """Return for each message and recipient the last that is known, and the answer to it.
+
+        It is ``trying``, ``sent``, ``refused`` or ``skipped``.
+        """
+        found = {}
+        for letter, what, recipient, text in self._journal():
+            found[letter, recipient] = (what, text)
+        return found
+
+    def _journal(self) -> Iterator[tuple[str, str, str, str]]:
+        try:
+            text = (self.folder / _JOURNAL).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InfraError(f"{self.folder / _JOURNAL}: {error.strerror}") from error
+        for line in text.splitlines():
+            try:
+                letter, what, recipient, answer = json.loads(line)
+            except ValueError:
+                # The last line, of somebody who was killed.
+                continue
+            yield letter, what, recipient, answer
+
+    def rest(self) -> list[tuple[Letter, tuple[str, ...]]]:
+        """Return the messages that are not out yet, each with whom it has to go to."""
+        states = self.states()
+        found = []
+        for letter in self.letters():
+            left = tuple(
+                each
+                for each in letter.recipients
+                if states.get((letter.name, each), ("", ""))[0] not in ("sent", "skipped")
+            )
+            if left:
+                found.append((letter, left))
+        return found
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything may have gone out."""
+        return any(True for _ in self._journal())
+
+
+def _number(letter: Letter) -> tuple[int, str]:
+    match = re.search(r"(\d+)/\d+\]", letter.subject)
+    return (int(match[1]) if match else 0), letter.name
+
+
+def sender_of(text: str) -> str:
+    """Return the envelope's sender of what b4 has as the sender."""
+    return email.utils.parseaddr(text)[1] or text
+
+
+def deliver(box: Outbox, line: smtplib.SMTP | list[str], sender: str) -> str:
+    """Send what did not go out yet, in order, up to the first thing that fails.
+
+    :param line: what `transport.connection` gave.
+    :return: what failed, in a line; empty if all is out.
+    """
+    for letter, recipients in box.rest():
+        for each in recipients:
+            box.note(letter.name, "trying", each)
+        try:
+            refused = _send(line, sender, recipients, letter.data)
+        except smtplib.SMTPRecipientsRefused as error:
+            refused = error.recipients
+        except (OSError, smtplib.SMTPException) as error:
+            answered = isinstance(error, smtplib.SMTPResponseException)
+            for each in recipients:
+                # Without an answer nobody knows.
+                box.note(letter.name, "failed" if answered else "unknown", each)
+            return f"{letter.subject}: {one_line(transport.reason(error))}"
+        for each in recipients:
+            if each in refused:
+                code, text = refused[each]
+                words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+                box.note(letter.name, "refused", each, one_line(f"{code} {words}"))
+            else:
+                box.note(letter.name, "sent", each)
+        if refused:
+            who = ", ".join(
+                one_line(f"{each}: {box.states()[letter.name, each][1]}") for each in refused
+            )
+            return f"{letter.subject}: refused for {who}"
+    return ""
+
+
+def _send(
+    line: smtplib.SMTP | list[str], sender: str, recipients: tuple[str, ...], data: bytes
+) -> dict[str, tuple[int, bytes]]:
+    if isinstance(line, list):
+        try:
+            run([*line, *recipients], cwd=Path("/"), stdin=data, timeout=_LIMIT)
+        except CommandFailed as error:
+            raise smtplib.SMTPResponseException(error.returncode, error.what) from error
+        return {}
+    # As b4 does it.
+    wire = re.sub(rb"\r\n|\n|\r(?!\n)", b"\r\n", data)
+    return line.sendmail(sender, list(recipients), wire)

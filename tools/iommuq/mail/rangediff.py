@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What changed between two versions of a series: git's range-diff, as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+
+from iommuq.errors import CommandFailed, UserError
+from iommuq.mail.branch import MailBranch
+from iommuq.progress import one_line
+
+_PAIR = re.compile(r"^ *(?:\d+|-): +\S+ +([=!<>]) +(?:\d+|-): ")
+_VERSION = re.compile(r"v([1-9]\d{0,3})")
+_STYLE = """\
+body { font-family: sans-serif; margin: 2em; }
+pre { line-height: 1.3; }
+.head { font-weight: bold; }
+.same { color: #777; }
+.gone, .new { font-weight: bold; }
+.old { background: #fdd; }
+.now { background: #dfd; }
+"""
+_KINDS = {"=": "same", "!": "head", "<": "gone", ">": "new"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two versions, compared.
+
+    :ivar old: what the older is called, ``v1``.
+    :ivar new: what the newer is called; ``now`` for the branch as it is.
+    :ivar text: git's own.
+    """
+
+    old: str
+    new: str
+    text: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything but the place of a patch differs."""
+        marks = (_PAIR.match(line) for line in self.text.splitlines())
+        return any(mark and mark[1] != "=" for mark in marks)
+
+    @property
+    def html(self) -> str:
+        """A page of its own."""
+        title = html.escape(f"{self.old} and {self.new}")
+        lines = [_line(each) for each in self.text.splitlines()]
+        return (
+            "<!DOCTYPE html>\n<html lang=en><meta charset=utf-8>"
+            f"<title>{title}</title>\n<style>\n{_STYLE}</style>\n"
+            f"<h1>{title}</h1>\n<pre>\n" + "\n".join(lines) + "\n</pre>\n</html>\n"
+        )
+
+
+def shown(text: str) -> str:
+    """Return a line without control characters, tabs kept."""
+    return "".join(char if char.isprintable() or char == "\t" else "·" for char in text)
+
+
+def _line(text: str) -> str:
+    pair = _PAIR.match(text)
+    # Of a line of a diff of diffs the outer sign says which version has it.
+    kind = _KINDS[pair[1]] if pair else {"-": "old", "+": "now"}.get(text[4:5], "")
+    line = html.escape(shown(text))
+    return f"<span class={kind}>{line}</span>" if kind else line
+
+
+def compare(branch: MailBranch, old: str = "", new: str = "") -> Difference:
+    """Compare two versions of a series.
+
+    :param old: ``v1``; empty for the last that was sent.
+    :param new: ``v2``; empty for the branch as it is.
+    :raises UserError: a version was never sent from here.
+    """
+    sent = sorted(int(match[1]) for match in map(_VERSION.fullmatch, branch.history) if match)
+    if not old:
+        if not sent:
+            raise UserError("no version of this series was sent yet", hint="`iommuq mail send`")
+        old = f"v{sent[-1]}"
+    ranges = [_range(branch, old), _range(branch, new) if new else f"{branch.start}..{branch.head}"]
+    words = ("range-diff", "--no-color", *ranges)
+    text = branch.tree.git(*words).output
+    return Difference(old, new or "now", text)
+
+
+def _range(branch: MailBranch, version: str) -> str:
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise UserError(f"{one_line(version)!r} is no version", hint="they are called v1, v2, …")
+    tag = f"sent/{branch.change_id}-{version}"
+    try:
+        branch.tree.git("rev-parse", "--verify", "--quiet", f"refs/tags/{tag}")
+    except CommandFailed as error:
+        known = ", ".join(branch.history) or "none"
+        raise UserError(
+            f"{version} of this series was not sent from here; {known} is known",
+            hint="`b4 diff` compares what is in the archive",
+        ) from error
+    # What the patches stand on, below the cover letter's commit.
+    fork = branch.tree.git("merge-base", tag, f"{branch.start}^").output.strip()
+    return f"{fork}..{tag}"

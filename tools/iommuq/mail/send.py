@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Send a series: b4 makes the messages, and an outbox sees that each goes out once."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq import proofs
+from iommuq.dirs import state_dir
+from iommuq.errors import InfraError, UserError, VerdictError
+from iommuq.mail import back
+from iommuq.mail.b4tool import side
+from iommuq.mail.branch import MailBranch, load, person
+from iommuq.mail.outbox import Letter, Outbox
+from iommuq.mail.prooftable import table
+from iommuq.mail.transport import PERMISSION
+from iommuq.workspace import Workspace
+
+_TEMPLATE = "cover.template"
+# Whatever the user has: this alone keeps b4 from thinking of a server on the web.
+_NO_WEB = {"sendemail.smtpserver": "127.0.0.1"}
+_LIMIT = 3600.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a series.
+
+    :ivar letters: its messages.
+    :ivar problem: what stopped it; empty if all is out.
+    :ivar server: where they went.
+    :ivar box: the outbox.
+    """
+
+    letters: Sequence[Letter]
+    problem: str
+    server: str
+    box: Outbox
+
+
+def write(
+    workspace: Workspace, branch: MailBranch, folder: Path, *, preview: str, plain: bool
+) -> list[Letter]:
+    """Write the messages of a series into a directory.
+
+    :param folder: empty, or not there.
+    :param preview: send to this address alone; empty for the recipients.
+    :param plain: without a signature of patatt's.
+    """
+    data = {"folder": str(folder), "preview": preview, "plain": plain}
+    folder.mkdir(parents=True, exist_ok=True)
+    with _form(workspace, branch) as config:
+        side("write", cwd=branch.tree.folder, data=data, config=config)
+    return Outbox(folder).letters()
+
+
+@contextlib.contextmanager
+def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
+    """Put the proof into the form of the cover letter, and yield b4's configuration for it."""
+    record = proofs.find(workspace)
+    if record is None:
+        yield _NO_WEB
+        return
+    section = branch.note.section
+    labels = [patch.label for patch in workspace.queue.patches if patch.section == section]
+    text = str(side("template", cwd=branch.tree.folder)["text"])
+    # Below a cut of its own: what stands above keeps its trailers at its end.
+    shown = table(record, labels).strip("\n").replace("$", "$$")
+    text = text.replace("${cover}", f"${{cover}}\n\n---\n{shown}", 1)
+    with tempfile.TemporaryDirectory(prefix="iommuq-send-") as name:
+        path = Path(name) / _TEMPLATE
+        path.write_text(text, encoding="utf-8")
+        yield {**_NO_WEB, "b4.prep-cover-template": str(path)}
+
+
+def _reroll(workspace: Workspace, branch: MailBranch, letter: Letter) -> None:
+    """Tag what was sent, begin the next version, and tell the queue."""
+    with _form(workspace, branch) as config:
+        data = {"msgid": letter.msgid}
+        side("reroll", cwd=branch.tree.folder, data=data, config=config)
+    back.write_cover(load(branch.tree), workspace.queue.folder)
+
+
+def permitted(branch: MailBranch) -> str:
+    """Return what server the user permits besides loopback."""
+    return person(branch.tree, "config", "--get", PERMISSION, check=False).output.strip()
+
+
+def server_of(branch: MailBranch) -> str:
+    """Return where mail would go.
+
+    :raises UserError: it may not go there.
+    """
+    data = {"permitted": permitted(branch)}
+    return str(side("server", cwd=branch.tree.folder, data=data)["server"])
+
+
+def outbox_of(branch: MailBranch, preview: str = "") -> Outbox:
+    """Return the outbox of the version at work."""
+    name = f"{branch.change_id}-v{branch.revision}" + ("-preview" if preview else "")
+    return Outbox(state_dir() / "mail" / name)
+
+
+def send(
+    workspace: Workspace,
+    branch: MailBranch,
+    *,
+    preview: str = "",
+    plain: bool = False,
+    without: Sequence[str] = (),
+) -> Sent:
+    """Send a series, or what is left of one that was stopped.
+
+    :param preview: to this address alone; the version stays at work then.
+    :param without: recipients to give up, who were refused.
+    :raises UserError: mail may not go where it is configured to go, or part of the version
+        went out and the branch changed since.
+    :raises InfraError: the server does not answer.
+    """
+    # Before anything is written: what is not permitted leaves no trace.
+    server_of(branch)
+    box = outbox_of(branch, preview)
+    if box.exists and (preview or _is_stale(box, branch)):
+        shutil.rmtree(box.folder)
+    if not box.exists:
+        _fill(workspace, branch, box, preview, plain)
+    for letter, recipients in box.rest():
+        for each in recipients:
+            if each in without:
+                box.note(letter.name, "skipped", each)
+    data = {"folder": str(box.folder), "permitted": permitted(branch)}
+    answer = side("deliver", cwd=branch.tree.folder, data=data, network=True, timeout=_LIMIT)
+    letters, problem = box.letters(), str(answer["problem"])
+    if not problem and not preview:
+        _reroll(workspace, branch, letters[0])
+    if not problem:
+        box = _file_away(box)
+    return Sent(letters, problem, str(answer["server"]), box)
+
+
+def _is_stale(box: Outbox, branch: MailBranch) -> bool:
+    """Tell whether an outbox holds something else than what is to be sent now.
+
+    :raises UserError: it does, and part of it is out.
+    """
+    facts = box.facts()
+    if facts.get("head") == branch.head:
+        return False
+    if box.begun:
+        raise UserError(
+            f"part of v{branch.revision} went out, and the branch changed since",
+            hint=f"`git reset --hard {facts.get('head')}` sends the rest; what is out is in"
+            f" {box.folder}",
+        )
+    return True
+
+
+def _fill(workspace: Workspace, branch: MailBranch, box: Outbox, preview: str, plain: bool) -> None:
+    """Write the messages into an outbox, all or none."""
+    try:
+        if box.folder.exists():
+            shutil.rmtree(box.folder)
+        box.folder.parent.mkdir(parents=True, exist_ok=True)
+        write(workspace, branch, box.folder, preview=preview, plain=plain)
+        letters = box.letters()
+    except OSError as error:
+        raise InfraError(f"{box.folder}: {error.strerror}") from error
+    if not letters:
+        raise VerdictError("b4 made no messages", hint="`b4 send -d` in the work tree says why")
+    if not all(letter.recipients for letter in letters):
+        shutil.rmtree(box.folder)
+        raise UserError("it goes to nobody", hint="`b4 prep --auto-to-cc`")
+    box.seal({"head": branch.head, "branch": branch.name, "preview": preview})
+
+
+def _file_away(box: Outbox) -> Outbox:
+    """Keep what was sent, where no later version looks for it."""
+    done = box.folder.with_name(f"sent-{box.folder.name}")
+    if done.exists():
+        shutil.rmtree(done)
+    return Outbox(box.folder.replace(done))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A proof answers for one content of a queue, and for no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mailproject
+import pytest
+import toykernel
+from mailproject import FIRST, SECOND
+from toykernel import BASE, FRAGMENT, KNOWN, SUITE_C, Project
+
+from iommuq import proofs
+from iommuq.errors import InfraError
+from iommuq.known import Verdict
+from iommuq.workspace import Workspace
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """Return a project whose queue was proven, and make it ours."""
+    made = mailproject.template(tmp_path_factory.getbasetemp())
+    copy = toykernel.copy_project(made, tmp_path / "project", warm=True)
+    for name in ("ROOT", "CACHE_DIR", "STATE_DIR"):
+        monkeypatch.setenv(f"IOMMUQ_{name}", copy.environment[f"IOMMUQ_{name}"])
+    return copy
+
+
+def test_proof_is_found_again(project: Project) -> None:
+    del project
+    found = proofs.find(Workspace.open(BASE))
+    assert found is not None
+    assert found.complete
+    assert [(each.lane, each.guest, each.accelerator) for each in found.ran] == [
+        ("kunit", "um", "native")
+    ]
+    row = next(row for row in found.matrix.rows if row.test == "toy_owner.late_device")
+    assert row.cells == (Verdict.FAILED, Verdict.FAILED, Verdict.FAILED, Verdict.OK)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.edit(f"patches/{BASE}/{SECOND}", "+\treturn 4;", "+\treturn 2 + 2;"),
+        lambda it: it.edit(f"patches/{BASE}/proof.toml", "it paves", "it really paves"),
+        lambda it: it.edit(SUITE_C, "Nobody has", "Somebody has"),
+        lambda it: it.edit(FRAGMENT, "As small", "Nearly as small"),
+        lambda it: (it.root / KNOWN).write_text("# none\n"),
+    ],
+    ids=["patch", "promises", "suite", "configuration", "known"],
+)
+def test_any_change_wants_another(project: Project, change: Callable[[Project], object]) -> None:
+    key = proofs.key_of(Workspace.open(BASE))
+    change(project)
+    other = proofs.key_of(Workspace.open(BASE))
+    assert other != key
+    assert proofs.find(Workspace.open(BASE)) is None
+
+
+def test_words_want_none(project: Project) -> None:
+    project.edit(f"patches/{BASE}/{FIRST}", "The driver has to say", "That driver has to say")
+    assert proofs.find(Workspace.open(BASE)) is not None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"columns": 1}'])
+def test_damaged_proof(project: Project, text: str) -> None:
+    (path,) = (project.root / "state/proofs").iterdir()
+    assert json.loads(path.read_text())["kernel"] == "6.12.117"
+    path.write_text(text)
+    with pytest.raises(InfraError, match="damaged"):
+        proofs.find(Workspace.open(BASE))
