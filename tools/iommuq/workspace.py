@@ -24,9 +24,6 @@ from iommuq.overlay import Overlay, load_overlay
 from iommuq.patchqueue import Queue, load_queue
 from iommuq.tree import Step, forget_steps, make_step, make_steps
 
-#: The base that is meant when the user names none.
-DEFAULT_BASE = "6.12"
-
 
 @dataclass(frozen=True)
 class Workspace:

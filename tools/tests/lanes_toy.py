@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -92,3 +92,15 @@ class ToyLane:
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `iommuq.lanes.Lane`."""
         return {result.test: _VERDICT[result.status] for result in run.results}
+
+    def image_key(self, step: Step) -> str:
+        """See `iommuq.lanes.Lane`."""
+        return step.label
+
+    def run_key(self, image: Image) -> str:
+        """See `iommuq.lanes.Lane`."""
+        return f"{self.name}-{image.key}"
+
+    def keeping(self, store: Store) -> ToyLane:
+        """See `iommuq.lanes.Lane`."""
+        return replace(self, store=store)

@@ -395,7 +395,7 @@ def test_an_interrupt_ends_the_guests_that_run(
         run_scenarios(KERNEL, wanted, SUBJECT, store=store)
     assert stopped == ["was stopped"]
     # What was cut off is no result.
-    assert all(store.find(firmware._key(KERNEL, case)) is None for case in wanted)
+    assert all(store.find(firmware.run_key(KERNEL, case)) is None for case in wanted)
     assert guests.boots == []
 
 

@@ -22,7 +22,7 @@ from iommuq.firmware.scenario import Known
 from iommuq.firmware.subjects import known_failures
 from iommuq.known import Verdict
 from iommuq.lanes import FirmwareLane
-from iommuq.results import Status
+from iommuq.results import Run, Status
 from iommuq.suites.firmware import Case, cases
 from iommuq.suites.kunit import Subject
 from iommuq.workspace import Workspace
@@ -55,8 +55,10 @@ def test_all_cases_are_one_run_judged_by_the_marks(
 ) -> None:
     lane = open_lane(tmp_path)
 
-    def run(kernel: Kernel, wanted: Sequence[Case], subject: Subject, *, again: bool) -> list:  # type: ignore[type-arg]
-        assert (kernel, again) == (KERNEL, True)
+    def run(
+        kernel: Kernel, wanted: Sequence[Case], subject: Subject, *, store: object, again: bool
+    ) -> list[Run]:
+        assert (kernel, store, again) == (KERNEL, None, True)
         special = {"claim_refused": (Status.FAIL, "claimed")}
         return [made_run(case, subject, special) for case in wanted]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from iommuq import progress
 from iommuq.basefile import list_specs
+from iommuq.defaults import DEFAULT_BASE
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.firmware import kernels, scenario
 from iommuq.firmware.subjects import Tested, foreign, queued
@@ -17,7 +18,6 @@ from iommuq.prove import judge_run
 from iommuq.report import matrix
 from iommuq.results import Result, Run
 from iommuq.suites.firmware import Case, cases
-from iommuq.workspace import DEFAULT_BASE
 
 #: Lines of a message that are printed; the log has all.
 _MESSAGE_LINES = 6
