@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
