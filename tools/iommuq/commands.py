@@ -21,6 +21,8 @@ from iommuq.prove import Outcome, Proof, conclude, prove
 from iommuq.report import matrix
 from iommuq.report.coverage import report_lines, to_json
 from iommuq.results import Result, Run
+from iommuq.runs import feed
+from iommuq.runs.recorder import Recorder, recording
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.touched import is_kernel_source, touched_functions
 from iommuq.workspace import Workspace
@@ -38,7 +40,8 @@ def run_matrix(base: str, arch: Arch, configs: Sequence[str], limit: float) -> i
     """
     workspace = Workspace.open(base)
     lane = KunitLane(workspace, arch, tuple(configs), limit=limit)
-    return _prove(workspace, [lane], None, None, folded=False, strict=False)
+    with recording(base) as recorder:
+        return _prove(recorder, workspace, [lane], None, None, folded=False, strict=False)
 
 
 def run_proof(
@@ -63,10 +66,12 @@ def run_proof(
     chosen = lanes.open_lanes(workspace, suites or prooffile.load(workspace.queue).suites)
     if bisect is not None:
         return _bisect(workspace, chosen, bisect)
-    return _prove(workspace, chosen, first, last, folded=folded, strict=True)
+    with recording(base) as recorder:
+        return _prove(recorder, workspace, chosen, first, last, folded=folded, strict=True)
 
 
 def _prove(
+    recorder: Recorder,
     workspace: Workspace,
     chosen: Sequence[Lane],
     first: str | None,
@@ -76,6 +81,7 @@ def _prove(
     strict: bool,
 ) -> int:
     def on_outcome(outcome: Outcome) -> None:
+        feed.outcome(recorder, outcome, chosen)
         if outcome.failure is not None:
             progress.note(str(outcome.failure))
 
@@ -88,10 +94,15 @@ def _prove(
         if wanted not in labels:
             raise UserError(f"{first} does not come before {last}")
         steps = steps[max(0, labels.index(wanted) - 1) :]
+    feed.workspace(recorder, workspace, steps, chosen)
     with pool() as executor:
         outcomes = prove(steps, chosen, executor, on_outcome=on_outcome)
         outcomes = flakes.settle(outcomes, chosen, executor)
+    for outcome in outcomes:
+        feed.outcome(recorder, outcome, chosen)
     proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
+    recorder.describe(findings=tuple(proof.findings), errors=tuple(proof.errors))
+    recorder.exit_code = proof.exit_code
     print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")
     matrix.show(matrix.fold(proof.matrix) if folded else proof.matrix)
     print()
@@ -169,6 +180,25 @@ def run_coverage(
     """
     coverage.check_arch(arch.name)
     workspace = Workspace.open(base)
+    with recording(base) as recorder:
+        recorder.exit_code = _cover(
+            recorder, workspace, filters, at, arch, configs, limit, json_path
+        )
+        return recorder.exit_code
+
+
+def _cover(
+    recorder: Recorder,
+    workspace: Workspace,
+    filters: Sequence[str],
+    at: str | None,
+    arch: Arch,
+    configs: Sequence[str],
+    limit: float,
+    json_path: Path | None,
+) -> int:
+    """Do what `run_coverage` says, in a workspace."""
+    base = workspace.base.spec.name
     plain = workspace.step(at)
     paths = sorted(
         {
@@ -194,6 +224,8 @@ def run_coverage(
         run = run_kunit(
             image, subject, filters=filters, limit=limit, again=True, environment=environment
         )
+        feed.workspace(recorder, workspace, [plain], [lane])
+        feed.run(recorder, lane, run, None)
         code = _report(workspace, lane, run)
         read = ((path, objects.read_file(step.tree, path)) for path in paths)
         texts = {path: text for path, text in read if text is not None}
@@ -209,8 +241,10 @@ def run_coverage(
     print()
     for line in report_lines(covers, touched):
         print(line)
+    figures = to_json(covers, touched, base, step.label)
+    recorder.describe(coverage=figures)
     if json_path is not None:
-        text = json.dumps(to_json(covers, touched, base, step.label), indent=1)
+        text = json.dumps(figures, indent=1)
         try:
             json_path.write_text(f"{text}\n", encoding="utf-8")
         except OSError as error:
@@ -238,7 +272,13 @@ def run_selftests(
 def _run_lane(workspace: Workspace, lane: Lane, at: str | None, again: bool) -> int:
     """Run one lane on one step and print what failed."""
     step = workspace.step(at)
-    return _report(workspace, lane, lane.run(lane.image(step), step, again=again))
+    with recording(workspace.base.spec.name) as recorder:
+        feed.workspace(recorder, workspace, [step], [lane])
+        image = lane.image(step)
+        run = lane.run(image, step, again=again)
+        recorder.exit_code = _report(workspace, lane, run)
+        feed.run(recorder, lane, run, image.warnings)
+        return recorder.exit_code
 
 
 def _report(workspace: Workspace, lane: Lane, run: Run) -> int:

@@ -17,10 +17,10 @@ from iommuq.build import Image
 from iommuq.errors import UserError
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
-from iommuq.known import KnownFailures, Verdict
+from iommuq.known import Failure, KnownFailures, Verdict
 from iommuq.known import Step as KnownStep
 from iommuq.known import load as load_known
-from iommuq.prove import judge_run, known_steps
+from iommuq.prove import excused, judge_run, known_steps
 from iommuq.results import Run
 from iommuq.suites.kselftest import run_selftests
 from iommuq.suites.kunit import LIMIT, Subject, run_kunit
@@ -56,6 +56,9 @@ class Lane(Protocol):
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         """Return the verdicts of a run, by test, with known failures taken into account."""
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """Return the entries of the list of known failures that are for a run, by test."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,10 @@ class KunitLane(_Common):
         """See `Lane`."""
         return judge_run(run, self.workspace.known, self._steps, self.arch.name)
 
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.workspace.known, self._steps, self.arch.name)
+
 
 @dataclass(frozen=True)
 class SelftestLane(_Common):
@@ -166,6 +173,10 @@ class SelftestLane(_Common):
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `Lane`."""
         return judge_run(run, self.known, self._steps, self.machine.arch)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._steps, self.machine.arch)
 
 
 # What `iommuq prove --suite` takes, each with what it runs on there.

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -234,6 +234,9 @@ class _Display:
             self._live = None
 
 
+#: Called with each step that has ended, and how: empty if it came to its end.
+listeners: list[Callable[[Step, str], None]] = []
+
 _display = _Display()
 # Each thread starts at the outermost level: it has a context of its own.
 _depth: contextvars.ContextVar[int] = contextvars.ContextVar("depth", default=0)
@@ -281,3 +284,5 @@ def step(title: str, *, log: Path | None = None) -> Iterator[Step]:
     finally:
         _depth.reset(token)
         _display.end(running, outcome)
+        for listener in tuple(listeners):
+            listener(running, outcome.partition(" ")[0])

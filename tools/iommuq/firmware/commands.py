@@ -16,6 +16,8 @@ from iommuq.known import KnownFailures, Verdict
 from iommuq.prove import judge_run
 from iommuq.report import matrix
 from iommuq.results import Result, Run
+from iommuq.runs import feed
+from iommuq.runs.recorder import recording
 from iommuq.suites.firmware import Case, cases
 from iommuq.workspace import DEFAULT_BASE
 
@@ -73,9 +75,12 @@ def run_firmware(
         tested = foreign(kernels.find(kernel))
     else:
         tested = queued(base, at, scenarios)
-    runs = tested.run(chosen, again=again)
     known = KnownFailures() if all_fail else tested.known
-    return _report(tested, chosen, runs, known, full)
+    with recording(tested.subject.base) as recorder:
+        runs = tested.run(chosen, again=again)
+        feed.firmware(recorder, tested, runs, known, _ARCH)
+        recorder.exit_code = _report(tested, chosen, runs, known, full)
+        return recorder.exit_code
 
 
 def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from iommuq.mutants.plan import make_plan
 from iommuq.mutants.report import Outcome
 from iommuq.mutants.trial import Bench, Fate, Trial
 from iommuq.objects import Store
+from iommuq.runs import feed
+from iommuq.runs.recorder import Recorder, recording
 from iommuq.workspace import Workspace
 
 
@@ -40,6 +43,29 @@ def run_mutate(
     :return: the exit code.
     """
     workspace = Workspace.open(base)
+    # A list is no run.
+    with contextlib.nullcontext() if only_list else recording(base) as recorder:
+        code = _mutate(
+            recorder, workspace, functions, arch, configs, only_list, count, limit, as_json
+        )
+        if recorder is not None:
+            recorder.exit_code = code
+        return code
+
+
+def _mutate(
+    recorder: Recorder | None,
+    workspace: Workspace,
+    functions: Sequence[str],
+    arch: str,
+    configs: Sequence[str],
+    only_list: bool,
+    count: int | None,
+    limit: float,
+    as_json: bool,
+) -> int:
+    """Do what `run_mutate` says, in a workspace."""
+    base = workspace.base.spec.name
     target = arches.get(arch)
     fragments = workspace.fragments(target, configs)
     entries = explained.load(workspace.base.spec.folder)
@@ -53,6 +79,13 @@ def run_mutate(
             bench = Bench(workspace, plan, objects, target, fragments, limit)
             trials = bench.run(plan.mutants, count, _say)
     outcome = Outcome(plan, trials, matched, wrong)
+    if recorder is not None:
+        steps = workspace.steps()
+        feed.workspace(recorder, workspace, steps, ())
+        recorder.describe(
+            mutants=report.to_json(outcome, base, arch),
+            findings=(*feed.survivors(outcome), *outcome.findings),
+        )
     if as_json:
         print(json.dumps(report.to_json(outcome, base, arch), indent=1))
     else:
