@@ -22,6 +22,8 @@ from iommuq.cli.firmware import firmware
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
+from iommuq.cli.report import report
+from iommuq.cli.runs import runs
 from iommuq.cli.suites import kunit, run, selftest
 from iommuq.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
 
@@ -38,7 +40,9 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
-for _command in (run, prove, mutate, kunit, selftest, firmware, queue, base, doctor, bench, clean):
+for _command in (
+    run, prove, mutate, kunit, selftest, firmware, queue, base, report, runs, doctor, bench, clean,
+):  # fmt: skip
     cli.add_command(_command)
 
 
