@@ -11,7 +11,9 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import itertools
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from iommuq.known import Verdict
 from iommuq.progress import duration
@@ -131,7 +134,9 @@ class _Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {"visible": visible, "duration": duration, "json": embed}
+        environment.filters |= {
+            "visible": visible, "soft": soft, "words": _words, "duration": duration, "json": embed,
+        }  # fmt: skip
         style = (TEMPLATES / "run.css").read_text("utf-8")
         script = (TEMPLATES / "run.js").read_text("utf-8")
         logs = self._logs()
@@ -175,6 +180,17 @@ class _Page:
             return FAIL if self.view.judged(cell, test).status is Status.FAIL else EXPECTED
         return _BY_VERDICT[test.verdict]
 
+    @property
+    def sections(self) -> list[tuple[str, int]]:
+        """The series that neighbouring steps are of, and how many of each."""
+        names = [step.label.rpartition("/")[0] for step in self.record.steps]
+        return [(name, len(list(group))) for name, group in itertools.groupby(names)]
+
+    @property
+    def has_sections(self) -> bool:
+        """Whether the table has a line for them."""
+        return len(self.record.steps) > 1 and any(name for name, _ in self.sections)
+
     def _facts(self) -> Iterator[tuple[str, str]]:
         record, head = self.record, self.record.head
         kernel = f"Linux {head.kernel}" if head.kernel else ""
@@ -192,13 +208,12 @@ class _Page:
         yield "Begun", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.started))
         if record.seconds is not None:
             reused = sum(cell.reused for cell in record.cells)
-            note = f" ({reused} of {len(record.cells)} cells from the store)" if reused else ""
+            note = f" ({reused} of {len(record.cells)} from the store)" if reused else ""
             yield "Took", duration(record.seconds) + note
         versions = dict(head.versions)
         words = [versions[name] for name in ("gcc", "ld", "qemu") if name in versions]
         if words:
             yield "Built with", ", ".join(words)
-        yield "Command", f"iommuq {record.command}"
         yield "Run", record.id + (f" · iommuq {head.tool}" if head.tool else "")
 
     def _failures(self) -> dict[str, Any]:
@@ -390,6 +405,16 @@ class _Page:
 def _guest(cell: Cell) -> str:
     guest = {"um": "User-mode Linux", "qemu": "QEMU"}.get(cell.guest, cell.guest)
     return guest if cell.accelerator in ("native", "") else f"{guest} ({cell.accelerator.upper()})"
+
+
+def soft(text: str) -> Markup:
+    """Return a name that may be broken after its underscores and dots."""
+    return Markup(re.sub(r"([_.]+)(?=\w)", r"\1<wbr>", str(escape(visible(text)))))
+
+
+def _words(text: str) -> str:
+    """Return a text in one line, whatever lines it was written in."""
+    return visible(" ".join(text.split()))
 
 
 def embed(data: Any) -> str:

@@ -219,9 +219,11 @@ class View:
         tests = _count(total, "test")
         if len(self.record.steps) > 1:
             patches = _count(sum(bool(s.subject) for s in self.record.steps), "patch", "patches")
+            passing = (
+                f"all {tests}" if last[Verdict.OK] == total else f"{last[Verdict.OK]} of {tests}"
+            )
             return (
-                f"The queue is as it should be: with all {patches} applied"
-                f" {last[Verdict.OK]} of {tests} pass{ending}."
+                f"The queue is as it should be: with its {patches} applied {passing} pass{ending}."
             )
         if last[Verdict.OK] == total:
             return f"All is well: {'the one test passes' if total == 1 else f'all {tests} pass'}."

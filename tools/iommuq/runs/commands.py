@@ -129,6 +129,8 @@ def _report(found: Comparison) -> Iterator[str]:
             yield from (f"  {line}" for line in _cut(lines))
     if not any(lines for _, lines in lists):
         yield "Nothing changed."
+    if found.alone:
+        yield f"in one of the two only: {', '.join(visible(step) for step in found.alone)}"
     if found.unjudged:
         yield f"{found.unjudged} times not judged: too few earlier runs"
 

@@ -8,7 +8,7 @@ four times their usual deviation.  With too few of them nothing is said.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from iommuq.known import Verdict
@@ -67,6 +67,7 @@ class Comparison:
     :ivar gained: new warnings, each with its step.
     :ivar vanished: warnings that are gone, each with its step.
     :ivar unjudged: times that there are too few earlier runs to judge.
+    :ivar alone: steps that only one of the runs has.
     """
 
     failing: tuple[Change, ...]
@@ -77,6 +78,7 @@ class Comparison:
     gained: tuple[tuple[str, str], ...]
     vanished: tuple[tuple[str, str], ...]
     unjudged: int
+    alone: tuple[str, ...] = ()
 
     @property
     def is_worse(self) -> bool:
@@ -92,9 +94,11 @@ def compare(old: Record, new: Record, archive: Archive | None = None) -> Compari
     before, after = _tests(old), _tests(new)
     if len(old.steps) == len(new.steps) == 1:
         before = {(new.steps[0].label, name): verdict for (_, name), verdict in before.items()}
+    shared = {step for step, _ in before} & {step for step, _ in after}
     changes = [
         Change(step, name, before.get((step, name)), after.get((step, name)))
         for step, name in dict.fromkeys([*after, *before])
+        if step in shared
     ]
     gained, vanished = _warnings(old, new)
     slow, unjudged = _slow(new, archive or Archive())
@@ -104,20 +108,17 @@ def compare(old: Record, new: Record, archive: Archive | None = None) -> Compari
         tuple(
             c for c in changes if c.after is Verdict.ERROR and c.before not in (None, Verdict.ERROR)
         ),
-        tuple(c for c in changes if c.after is None and _shared(c.step, new)),
+        tuple(c for c in changes if c.after is None),
         slow,
         gained,
         vanished,
         unjudged,
+        tuple(dict.fromkeys(step for step, _ in [*before, *after] if step not in shared)),
     )
 
 
 def _bad(verdict: Verdict | None) -> bool:
     return verdict in _FAILING
-
-
-def _shared(step: str, new: Record) -> bool:
-    return any(one.label == step for one in new.steps)
 
 
 def _tests(record: Record) -> dict[tuple[str, str], Verdict]:
@@ -159,13 +160,13 @@ def _slow(new: Record, archive: Archive) -> tuple[tuple[Slow, ...], int]:
             elif is_slow(seconds, usual):
                 what = f"{cell.lane}.{name}" if name else f"all of {cell.lane}"
                 found.append(Slow(cell.step, what, seconds, statistics.median(usual)))
-    steps: Mapping[str, Sequence[float]] = archive.step_durations(new.started, HISTORY)
+    steps = archive.step_durations(new.started, HISTORY)
     for one in new.timings:
-        usual = steps.get(one.title, ())
-        if one.outcome or len(usual) < LEAST:
+        earlier = steps.get(one.title, ())
+        if one.outcome or len(earlier) < LEAST:
             unjudged += not one.outcome
-        elif is_slow(one.seconds, usual):
-            found.append(Slow("", one.title, one.seconds, statistics.median(usual)))
+        elif is_slow(one.seconds, earlier):
+            found.append(Slow("", one.title, one.seconds, statistics.median(earlier)))
     return tuple(found), unjudged
 
 

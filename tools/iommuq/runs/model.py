@@ -69,6 +69,9 @@ class Test(_Form):
     answer: str = ""
     known: Known | None = None
 
+    # pytest takes any class of this name for tests.
+    __test__: ClassVar[bool] = False
+
 
 @dataclass(frozen=True)
 class Splat(_Form):

@@ -20,17 +20,21 @@
     const code = char.codePointAt(0).toString(16);
     return char === "\n" ? "\\n" : code.length < 3 ? "\\x" + code.padStart(2, "0") : "\\u" + code.padStart(4, "0");
   });
+  // A name may be broken after its underscores and dots.
+  const softly = (element, text) => {
+    visible(text).split(/(?<=[_.])(?=\w)/).forEach((part, at) => element.append(...(at ? [document.createElement("wbr")] : []), part));
+    return element;
+  };
   const look = (row, column) => data.looks[column][row];
   const detail = (row, column) => data.detail[row + "," + column] || {};
   const name = (row) => (data.suites[row] ? data.suites[row] + "." : "") + data.tests[row];
   const fails = (row) => data.looks.some((codes) => BAD.includes(codes[row]));
-  const steady = (row) => "os".includes(look(row, 0)) && data.looks.every((codes) => codes[row] === codes[0 + row]) &&
-    data.looks.every((codes) => codes[row] === data.looks[0][row]);
+  const steady = (row) => "os".includes(look(row, 0)) && data.looks.every((codes) => codes[row] === data.looks[0][row]);
   const number = (value) => value.toLocaleString("en");
 
   // The table.
   const rowOf = (row) => {
-    const line = make("tr", { "data-r": row }, make("th", { scope: "row" }, visible(data.tests[row])));
+    const line = make("tr", { "data-r": row }, softly(make("th", { scope: "row" }), data.tests[row]));
     data.steps.forEach((step, column) => {
       const code = look(row, column);
       const sign = data.legend[code][0];
