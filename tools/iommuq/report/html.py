@@ -65,6 +65,8 @@ class Look:
 
 
 PASS = Look("o", "·", "passes")
+# Alone in its row, a dot says too little.
+PASS_ALONE = Look("p", "✓", "passes")
 FIXED = Look("f", "✓", "passes, and failed at the step before")
 FAIL = Look("x", "✕", "fails, and should not")
 EXPECTED = Look("e", "○", "fails here, a later step has the verdict")
@@ -75,7 +77,20 @@ EXPIRED = Look("d", "K!", "listed as failing, but past its date")
 FLAKY = Look("y", "≈", "flaky: passed and failed on one kernel")
 ERROR = Look("r", "?", "no verdict: the machine failed it")
 NOT_RUN = Look("n", "", "not run")
-LOOKS = (PASS, FIXED, FAIL, EXPECTED, SKIP, KNOWN, SURPRISE, EXPIRED, FLAKY, ERROR, NOT_RUN)
+LOOKS = (
+    PASS,
+    PASS_ALONE,
+    FIXED,
+    FAIL,
+    EXPECTED,
+    SKIP,
+    KNOWN,
+    SURPRISE,
+    EXPIRED,
+    FLAKY,
+    ERROR,
+    NOT_RUN,
+)
 
 _BY_VERDICT = {
     Verdict.OK: PASS,
@@ -103,7 +118,7 @@ class Row:
     @property
     def steady(self) -> bool:
         """Whether it has nothing to tell: the same pass, or skip, at each step."""
-        return len(set(self.looks)) == 1 and self.looks[0] in (PASS, SKIP)
+        return len(set(self.looks)) == 1 and self.looks[0] in (PASS, PASS_ALONE, SKIP)
 
 
 def to_html(record: Record, *, below: Path | None = None) -> str:
@@ -178,7 +193,8 @@ class _Page:
     def _look(self, cell: Cell, test: Test) -> Look:
         if test.verdict is Verdict.FAILED:
             return FAIL if self.view.judged(cell, test).status is Status.FAIL else EXPECTED
-        return _BY_VERDICT[test.verdict]
+        look = _BY_VERDICT[test.verdict]
+        return PASS_ALONE if look is PASS and len(self.record.steps) == 1 else look
 
     @property
     def sections(self) -> list[tuple[str, int]]:
@@ -213,7 +229,7 @@ class _Page:
         versions = dict(head.versions)
         words = [versions[name] for name in ("gcc", "ld", "qemu") if name in versions]
         if words:
-            yield "Built with", ", ".join(words)
+            yield "Tools", ", ".join(words)
         yield "Run", record.id + (f" · iommuq {head.tool}" if head.tool else "")
 
     def _failures(self) -> dict[str, Any]:
@@ -266,7 +282,7 @@ class _Page:
         for suite, rows in groups.items():
             told = [row for row in rows if not row.steady][:budget]
             # A short list of passing tests is worth more than the line that hides it.
-            if single and len(self.rows) <= _ROWS // 3:
+            if single and len(self.rows) <= _ROWS // 3 and self.record.lanes != ("firmware",):
                 told = rows
             budget -= len(told)
             found.append(

@@ -106,7 +106,7 @@ def _build(record: Record, cell: Cell, number: int) -> dict[str, Any]:
     }
     if cell.guest:
         build["architecture"] = _ARCHITECTURES.get(
-            cell.guest, re.sub(r"\W", "_", cell.guest.lower())
+            cell.guest, re.sub(r"[^a-z0-9_]", "_", cell.guest.lower())
         )
     if cell.failure:
         build["log_excerpt"] = _lines(cell.failure)

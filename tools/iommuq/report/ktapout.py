@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from iommuq.known import Verdict
 from iommuq.report.view import visible
 from iommuq.results import Status
 from iommuq.runs.model import Record, State, Test
@@ -36,9 +37,9 @@ class _Node:
         if self.test is not None:
             return self.test.status
         found = {node.status for node in self.inner.values()}
-        for status in (Status.ERROR, Status.FAIL, Status.PASS):
+        for status in (Status.FAIL, Status.ERROR, Status.PASS):
             if status in found:
-                return Status.FAIL if status is Status.ERROR else status
+                return status
         return Status.SKIP
 
 
@@ -52,7 +53,8 @@ def to_ktap(record: Record) -> str:
         for word in words:
             inside = inside.inner.setdefault(word, _Node(word))
         if cell.failure:
-            inside.inner["builds"] = _Node("builds", missing=cell.failure)
+            test = Test("builds", Status.FAIL, Verdict.FAILED, message=cell.failure)
+            inside.inner["builds"] = _Node("builds", test)
         elif not cell.tests:
             name = f"has_results.{len(inside.inner)}"
             inside.inner[name] = _Node(name, missing="the run was killed before it had results")

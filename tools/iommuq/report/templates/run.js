@@ -29,7 +29,7 @@
   const detail = (row, column) => data.detail[row + "," + column] || {};
   const name = (row) => (data.suites[row] ? data.suites[row] + "." : "") + data.tests[row];
   const fails = (row) => data.looks.some((codes) => BAD.includes(codes[row]));
-  const steady = (row) => "os".includes(look(row, 0)) && data.looks.every((codes) => codes[row] === data.looks[0][row]);
+  const steady = (row) => "ops".includes(look(row, 0)) && data.looks.every((codes) => codes[row] === data.looks[0][row]);
   const number = (value) => value.toLocaleString("en");
 
   // The table.
@@ -162,9 +162,9 @@
     const laneName = data.lanes[lane];
     const bare = data.lanes.length > 1 ? data.tests[row] : name(row);
     body.replaceChildren(
-      make("p", {}, make("span", { class: "pill sign " + code }, sign || "·"), word,
+      make("p", {}, make("span", { class: "pill sign " + code }, sign || "·"), code === "e" && more.n ? visible(more.n) : word,
         more.d ? ", " + more.d + " s" : "", "; ", (data.where[column] || [])[lane] || ""));
-    if (more.n) body.append(make("p", { class: "soft" }, visible(more.n)));
+    if (more.n && code !== "e") body.append(make("p", { class: "soft" }, visible(more.n)));
     if (more.k) body.append(make("p", { class: "soft" }, visible(more.k[0].replace(/\s+/g, " "))));
     if (more.a) body.append(make("h3", {}, "Answer"), make("pre", { class: "said" }, more.a));
     if (more.m) body.append(make("h3", {}, "Message"), make("pre", { class: "said" + (BAD.includes(code) || code === "e" ? " bad" : "") }, more.m));
