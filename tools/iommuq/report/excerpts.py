@@ -65,10 +65,12 @@ def read(path: str, tests: Sequence[str], below: Path | None = None) -> Excerpt:
         if below is not None and not place.resolve().is_relative_to(below.resolve()):
             return Excerpt(path, missing="the log is on the machine that made this run")
         # Opened without waiting: a FIFO would keep us for ever.
-        with os.fdopen(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return Excerpt(path, missing="not a file")
+        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            return Excerpt(path, missing="not a file")
+        with os.fdopen(descriptor, "rb") as file:
             if status.st_size > SEARCHED:
                 return _ends(path, file.read(_ENDS), _last(file.fileno(), status.st_size))
             data = file.read(SEARCHED)

@@ -217,7 +217,8 @@ class _Page:
             yield "Ran", ", ".join(ran)
         patches = [step for step in record.steps if step.subject]
         if len(record.steps) > 1:
-            yield "Patches", f"{len(patches)}, {patches[0].label} to {patches[-1].label}"
+            span = f", {patches[0].label} to {patches[-1].label}" if patches else ""
+            yield "Patches", f"{len(patches)}{span}"
         elif record.steps:
             step = record.steps[0]
             yield "At", f"{step.label} {step.subject}".strip()
