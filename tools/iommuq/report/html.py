@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ class _Page:
             "column": steps.index(cell.step),
         }
 
-    @property
+    @cached_property
     def _row_numbers(self) -> dict[str, int]:
         return {row.name: number for number, row in enumerate(self.view.matrix.rows)}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, ClassVar
 
 from iommuq.known import Verdict
@@ -201,7 +202,7 @@ class Record(_Form):
     cells: tuple[Cell, ...] = ()
     timings: tuple[Timing, ...] = ()
 
-    @property
+    @cached_property
     def steps(self) -> tuple[Step, ...]:
         """All steps in order, those that only the cells name included."""
         known = {step.label: step for step in self.head.steps}
@@ -210,7 +211,7 @@ class Record(_Form):
         used = {cell.step for cell in self.cells}
         return tuple(step for label, step in known.items() if label in used)
 
-    @property
+    @cached_property
     def lanes(self) -> tuple[str, ...]:
         """The lanes in order."""
         return tuple(dict.fromkeys(cell.lane for cell in self.cells))
