@@ -19,7 +19,8 @@ from iommuq.report.matrix import Column, Matrix, build
 from iommuq.results import Status
 from iommuq.runs.model import Cell, Record, State, Test
 
-_NAMES = 3
+# Names of tests in a sentence, and characters of them.
+_NAMES, _LENGTH = 3, 90
 
 
 class Tone(StrEnum):
@@ -242,8 +243,12 @@ class View:
         if unbuilt:
             head = f"{visible(unbuilt[0])} does not build"
         elif failing:
-            names = ", ".join(visible(name) for name in failing[:_NAMES])
-            more = f" and {len(failing) - _NAMES} more" if len(failing) > _NAMES else ""
+            # One long name says enough; the report has them all.
+            shown = [visible(name) for name in failing[:_NAMES]]
+            while len(shown) > 1 and sum(map(len, shown)) > _LENGTH:
+                shown.pop()
+            names = ", ".join(shown)
+            more = f" and {len(failing) - len(shown)} more" if len(failing) > len(shown) else ""
             verb = "fails" if len(failing) == 1 else "fail"
             head = f"{names}{more} {verb}"
             if not queue:

@@ -44,7 +44,7 @@
     if (single) {
       const more = detail(row, 0);
       const said = more.n || (more.m || "").split("\n").find((text) => text.trim()) || more.a || "";
-      line.append(make("td", { class: "told" }, visible(said)));
+      line.append(make("td", { class: "told" }, make("span", {}, visible(said))));
       line.append(make("td", { class: "time" }, more.d ? more.d.toFixed(1) + " s" : ""));
     }
     return line;
