@@ -16,7 +16,6 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,19 @@ from iommuq.known import Verdict
 from iommuq.progress import duration
 from iommuq.report import excerpts
 from iommuq.report.excerpts import Excerpt
+from iommuq.report.looks import (
+    BY_VERDICT,
+    EXPECTED,
+    FAIL,
+    FIXED,
+    KNOWN,
+    LOOKS,
+    NOT_RUN,
+    PASS,
+    PASS_ALONE,
+    Look,
+    Row,
+)
 from iommuq.report.sections import (
     Bar,
     bars,
@@ -51,75 +63,6 @@ _MESSAGE = 6000
 _LOGS = 12 << 20
 #: Splats that are shown.
 _SPLATS = 200
-
-
-@dataclass(frozen=True)
-class Look:
-    """How the table shows a verdict.
-
-    :ivar code: one letter, for the page's data.
-    """
-
-    code: str
-    sign: str
-    word: str
-
-
-PASS = Look("o", "·", "passes")
-# Alone in its row, a dot says too little.
-PASS_ALONE = Look("p", "✓", "passes")
-FIXED = Look("f", "✓", "passes, and failed at the step before")
-FAIL = Look("x", "✕", "fails, and should not")
-EXPECTED = Look("e", "○", "fails here, a later step has the verdict")
-SKIP = Look("s", "–", "skipped")
-KNOWN = Look("k", "K", "fails, as is known")
-SURPRISE = Look("u", "✓!", "passes, but is listed as failing")
-EXPIRED = Look("d", "K!", "listed as failing, but past its date")
-FLAKY = Look("y", "≈", "flaky: passed and failed on one kernel")
-ERROR = Look("r", "?", "no verdict: the machine failed it")
-NOT_RUN = Look("n", "", "not run")
-LOOKS = (
-    PASS,
-    PASS_ALONE,
-    FIXED,
-    FAIL,
-    EXPECTED,
-    SKIP,
-    KNOWN,
-    SURPRISE,
-    EXPIRED,
-    FLAKY,
-    ERROR,
-    NOT_RUN,
-)
-
-_BY_VERDICT = {
-    Verdict.OK: PASS,
-    Verdict.SKIPPED: SKIP,
-    Verdict.KNOWN: KNOWN,
-    Verdict.UNEXPECTED_PASS: SURPRISE,
-    Verdict.EXPIRED: EXPIRED,
-    Verdict.FLAKY: FLAKY,
-    Verdict.ERROR: ERROR,
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table.
-
-    :ivar number: its place in the page's data.
-    """
-
-    number: int
-    suite: str
-    test: str
-    looks: tuple[Look, ...]
-
-    @property
-    def steady(self) -> bool:
-        """Whether it has nothing to tell: the same pass, or skip, at each step."""
-        return len(set(self.looks)) == 1 and self.looks[0] in (PASS, PASS_ALONE, SKIP)
 
 
 def to_html(record: Record, *, below: Path | None = None) -> str:
@@ -194,7 +137,7 @@ class _Page:
     def _look(self, cell: Cell, test: Test) -> Look:
         if test.verdict is Verdict.FAILED:
             return FAIL if self.view.judged(cell, test).status is Status.FAIL else EXPECTED
-        look = _BY_VERDICT[test.verdict]
+        look = BY_VERDICT[test.verdict]
         return PASS_ALONE if look is PASS and len(self.record.steps) == 1 else look
 
     @property
