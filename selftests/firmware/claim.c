@@ -269,9 +269,9 @@ void map(const char *device, uint64_t iova, uint64_t size)
 	say_word("ok");
 }
 
-void dma_mapped(const char *device, uint64_t iova)
+void dma_mapped(const char *device, const char *owned, uint64_t iova)
 {
-	struct claimed *it = find(device);
+	struct claimed *it = find(owned);
 
 	if (!it || !it->buffer) {
 		say_word("UNMAPPED");

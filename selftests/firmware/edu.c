@@ -121,29 +121,75 @@ static void set(volatile uint8_t *bar, unsigned int offset, uint64_t value)
 	*(volatile uint64_t *)(bar + offset) = value;
 }
 
+void dma_start(volatile uint8_t *bar, uint64_t address)
+{
+	set(bar, EDU_DMA_SOURCE, EDU_BUFFER);
+	set(bar, EDU_DMA_TARGET, address);
+	set(bar, EDU_DMA_COUNT, sizeof(uint32_t));
+	set(bar, EDU_DMA_COMMAND, EDU_DMA_START | EDU_DMA_TO_MEMORY);
+}
+
+int dma_busy(volatile uint8_t *bar)
+{
+	return *(volatile uint32_t *)(bar + EDU_DMA_COMMAND) & EDU_DMA_START;
+}
+
+volatile uint32_t *memory_open(uint64_t address)
+{
+	volatile uint8_t *page = map_file("/dev/mem", address & ~0xfffULL, 0x1000);
+
+	return page ? (volatile uint32_t *)(page + (address & 0xffc)) : NULL;
+}
+
+void memory_close(volatile uint32_t *memory)
+{
+	munmap((void *)((uintptr_t)memory & ~0xfffUL), 0x1000);
+}
+
+volatile uint8_t *dma_open(const char *device)
+{
+	volatile uint8_t *bar;
+	char folder[200];
+	uint32_t id;
+	int ret;
+
+	snprintf(folder, sizeof(folder), DEVICES "/%s", device);
+	ret = access(folder, F_OK) ? 0 : dma_prepare(device);
+	if (ret) {
+		errno = -ret;
+		return NULL;
+	}
+	bar = map_registers(device);
+	if (!bar)
+		return NULL;
+	id = *(volatile uint32_t *)(bar + EDU_ID);
+	if ((id & 0xff) == 0xed)
+		return bar;
+	dma_close(bar);
+	errno = ENOTTY;
+	return NULL;
+}
+
+void dma_close(volatile uint8_t *bar)
+{
+	munmap((void *)bar, EDU_SIZE);
+}
+
 static void engine(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
 {
-	uint32_t id = *(volatile uint32_t *)(bar + EDU_ID);
 	/* The engine's own buffer holds zeros: nothing was ever read into it. */
 	uint32_t before = 0xa5a5a5a5;
 	int i;
 
-	if ((id & 0xff) != 0xed) {
-		say("NOEDU", "its first register is 0x%08x", id);
-		return;
-	}
 	*memory = before;
 	if (*memory != before) {
 		say("NOMEMORY", "0x%llx holds 0x%08x whatever is written",
 		    (unsigned long long)address, *memory);
 		return;
 	}
-	set(bar, EDU_DMA_SOURCE, EDU_BUFFER);
-	set(bar, EDU_DMA_TARGET, address);
-	set(bar, EDU_DMA_COUNT, sizeof(before));
-	set(bar, EDU_DMA_COMMAND, EDU_DMA_START | EDU_DMA_TO_MEMORY);
+	dma_start(bar, address);
 	for (i = 0; i < TRIES; i++) {
-		if (!(*(volatile uint32_t *)(bar + EDU_DMA_COMMAND) & EDU_DMA_START)) {
+		if (!dma_busy(bar)) {
 			say(*memory == before ? "BLOCKED" : "REACHED", "0x%llx",
 			    (unsigned long long)address);
 			return;
@@ -156,32 +202,27 @@ static void engine(volatile uint8_t *bar, uint64_t address, volatile uint32_t *m
 /* Have the device write to an address, of which memory is our view; NULL for /dev/mem. */
 void dma(const char *device, uint64_t address, volatile uint32_t *memory)
 {
-	volatile uint8_t *bar, *page = NULL;
-	char folder[200];
-	int ret;
+	volatile uint32_t *own = NULL;
+	volatile uint8_t *bar;
 
-	snprintf(folder, sizeof(folder), DEVICES "/%s", device);
-	ret = access(folder, F_OK) ? 0 : dma_prepare(device);
-	if (ret) {
-		say_error(ret, "config");
-		return;
-	}
-	bar = map_registers(device);
+	bar = dma_open(device);
 	if (!bar) {
-		say_error(-errno, "BAR 0");
+		if (errno == ENOTTY)
+			say("NOEDU", "its first register is another one's");
+		else
+			say_error(-errno, "BAR 0");
 		return;
 	}
 	if (!memory) {
-		page = map_file("/dev/mem", address & ~0xfffULL, 0x1000);
-		if (!page) {
+		memory = own = memory_open(address);
+		if (!memory) {
 			say_error(-errno, "/dev/mem");
 			goto out;
 		}
-		memory = (volatile uint32_t *)(page + (address & 0xffc));
 	}
 	engine(bar, address, memory);
-	if (page)
-		munmap((void *)page, 0x1000);
+	if (own)
+		memory_close(own);
 out:
-	munmap((void *)bar, EDU_SIZE);
+	dma_close(bar);
 }

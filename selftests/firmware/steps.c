@@ -28,7 +28,7 @@
 
 #include "steps.h"
 
-#define MAX_WORDS 4
+#define MAX_WORDS 5
 #define DEFAULT_LIMIT 15
 /* How long a device may take to appear after a rescan: 50 times 0.1 s */
 #define APPEAR_TRIES 50
@@ -239,15 +239,46 @@ static void do_dma(char **words)
 
 static void do_dma_mapped(char **words)
 {
-	dma_mapped(words[1], strtoull(words[2], NULL, 16));
+	dma_mapped(words[1], words[1], strtoull(words[2], NULL, 16));
+}
+
+static void do_dma_foreign(char **words)
+{
+	dma_mapped(words[1], words[2], strtoull(words[3], NULL, 16));
+}
+
+static void do_switch(char **words)
+{
+	switch_type(words[1], words[2], strtoull(words[3], NULL, 16), words[4]);
+}
+
+static void do_fail(char **words)
+{
+	fail(words[1], words[2]);
+}
+
+static void do_failed(char **words)
+{
+	(void)words;
+	failed();
+}
+
+static void do_entry(char **words)
+{
+	entry(words[1], !strcmp(words[2], "alias"));
+}
+
+int remove_device(const char *device)
+{
+	char path[PATH_MAX];
+
+	device_file(path, device, "remove");
+	return write_text(path, "1");
 }
 
 static void do_remove(char **words)
 {
-	char path[PATH_MAX];
-
-	device_file(path, words[1], "remove");
-	say_error(write_text(path, "1"), "");
+	say_error(remove_device(words[1]), "");
 }
 
 static void do_rescan(char **words)
@@ -262,6 +293,47 @@ static void do_reset(char **words)
 
 	device_file(path, words[1], "reset");
 	say_error(write_text(path, "1"), "");
+}
+
+/*
+ * Find a device again at the first place of another bus: the port above it is given
+ * that bus number. The word is the type of its group there.
+ */
+static void do_renumber(char **words)
+{
+	unsigned char bus = strtoul(words[2], NULL, 16), buses[2] = { bus, bus };
+	char path[PATH_MAX], place[32], type[64];
+	int fd, ret;
+
+	device_file(path, words[1], "../config");
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	/* Secondary and subordinate */
+	ret = fd == -1 || pwrite(fd, buses, 2, 0x19) != 2 ? -errno : 0;
+	if (fd != -1)
+		close(fd);
+	device_file(path, words[1], "../remove");
+	if (!ret)
+		ret = write_text(path, "1");
+	if (!ret)
+		ret = write_text("/sys/bus/pci/rescan", "1");
+	if (ret) {
+		say_error(ret, "the port above it");
+		return;
+	}
+	snprintf(place, sizeof(place), "%.4s:%02x:00.0", words[1], bus);
+	if (!is_there(place)) {
+		say("MISSING", "there is nothing at %s", place);
+		return;
+	}
+	ret = group_of(place);
+	if (ret >= 0) {
+		snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/type", ret);
+		ret = read_text(path, type, sizeof(type));
+	}
+	if (ret < 0)
+		say("none", "%s has no group", place);
+	else
+		say(type, "at %s", place);
 }
 
 static void do_present(char **words)
@@ -303,28 +375,42 @@ static void do_set_type(char **words)
 		say_error(write_text(path, words[2]), "type");
 }
 
-/* The kind of the reserved region that begins at an address */
+int region_kind(const char *device, uint64_t address, char *kind, size_t size)
+{
+	unsigned long long start, end;
+	char path[PATH_MAX], text[4096], name[64];
+	char *line, *rest;
+	int ret;
+
+	snprintf(kind, size, "none");
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/reserved_regions",
+		 group_of(device));
+	ret = read_text(path, text, sizeof(text));
+	if (ret)
+		return ret;
+	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		if (sscanf(line, "%llx %llx %63s", &start, &end, name) == 3 && start == address)
+			snprintf(kind, size, "%s", name);
+	return 0;
+}
+
 static void do_region(char **words)
 {
-	unsigned long long wanted = strtoull(words[2], NULL, 16), start, end;
-	char path[PATH_MAX], text[4096], kind[64];
-	char *line, *rest;
+	char path[PATH_MAX], kind[64];
 	int ret;
 
 	if (group_file(path, words[1], "reserved_regions"))
 		return;
-	ret = read_text(path, text, sizeof(text));
-	if (ret) {
+	ret = region_kind(words[1], strtoull(words[2], NULL, 16), kind, sizeof(kind));
+	if (ret)
 		say_error(ret, "reserved_regions");
-		return;
-	}
-	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		if (sscanf(line, "%llx %llx %63s", &start, &end, kind) == 3 && start == wanted) {
-			say(kind, "0x%llx to 0x%llx", start, end);
-			return;
-		}
-	}
-	say_word("none");
+	else
+		say_word(kind);
+}
+
+static void do_rescan_failing(char **words)
+{
+	rescan_with_faults(words[1], strtoull(words[2], NULL, 16), words[3]);
 }
 
 static void do_together(char **words)
@@ -451,8 +537,15 @@ static const struct {
 	{ "map", 3, do_map },
 	{ "dma", 2, do_dma },
 	{ "dma-mapped", 2, do_dma_mapped },
+	{ "switch", 4, do_switch },
+	{ "fail", 2, do_fail },
+	{ "failed", 0, do_failed },
+	{ "dma-foreign", 3, do_dma_foreign },
+	{ "entry", 2, do_entry },
 	{ "remove", 1, do_remove },
 	{ "rescan", 0, do_rescan },
+	{ "rescan-failing", 3, do_rescan_failing },
+	{ "renumber", 2, do_renumber },
 	{ "reset", 1, do_reset },
 	{ "present", 1, do_present },
 	{ "type", 1, do_type },

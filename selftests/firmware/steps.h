@@ -23,14 +23,44 @@ int write_text(const char *path, const char *text);
 /* The number of a device's IOMMU group, or a negative error number */
 int group_of(const char *device);
 
+/* Have the kernel forget a device; 0 or a negative error number */
+int remove_device(const char *device);
+
+/* The kind of the reserved region of a device that begins at an address, or none */
+int region_kind(const char *device, uint64_t address, char *kind, size_t size);
+
+/* fail.c: find a device again while memory runs out in a function */
+void rescan_with_faults(const char *device, uint64_t address, const char *function);
+/* ... or have its nth allocation fail in what follows, and ask whether it did */
+void fail(const char *function, const char *nth);
+void failed(void);
+
 /* edu.c: whether the device's DMA engine can write to memory */
 void dma(const char *device, uint64_t address, volatile uint32_t *memory);
 void dma_remember(const char *device);
+
+/*
+ * The same in parts: registers, NULL and errno if they cannot be reached; a write of
+ * four zeros; whether it is still to come. Memory by its physical address.
+ */
+volatile uint8_t *dma_open(const char *device);
+void dma_close(volatile uint8_t *bar);
+void dma_start(volatile uint8_t *bar, uint64_t address);
+int dma_busy(volatile uint8_t *bar);
+volatile uint32_t *memory_open(uint64_t address);
+void memory_close(volatile uint32_t *memory);
+
+/* switch.c: change the type of its group while it writes */
+void switch_type(const char *device, const char *type, uint64_t address, const char *back);
+
+/* entry.c: what the IOMMU's table has for the device, or for its alias */
+void entry(const char *device, int alias);
 
 /* claim.c: devices as userspace owns them */
 void claim(const char *how, const char *device, int whole);
 void release(const char *device);
 void map(const char *device, uint64_t iova, uint64_t size);
-void dma_mapped(const char *device, uint64_t iova);
+/* Have the device write to what is mapped for another one that is claimed, or for itself */
+void dma_mapped(const char *device, const char *owned, uint64_t iova);
 
 #endif

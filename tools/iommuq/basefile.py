@@ -137,6 +137,18 @@ def parse(text: str, folder: Path) -> BaseSpec:
     return BaseSpec(document.name, document.title, folder, source, document.seen)
 
 
+def render(name: str, source: Mapping[str, str], *, title: str = "") -> str:
+    """Return the text of a ``base.toml``; the arguments are those of `add`.
+
+    :raises UserError: it cannot be the name of a base.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot be the name of a base", hint="use one like 6.12")
+    lines = [f"name = {_quote(name)}", f"title = {_quote(title or f'Linux {name}')}", ""]
+    lines += ["[source]", *(f"{key} = {_quote(value)}" for key, value in source.items())]
+    return "\n".join(lines) + "\n"
+
+
 def add(name: str, source: Mapping[str, str], *, title: str = "") -> Path:
     """Make the folder of a new base, with its file and an empty series.
 
@@ -146,14 +158,10 @@ def add(name: str, source: Mapping[str, str], *, title: str = "") -> Path:
     :return: the file.
     :raises UserError: there is such a base, or an argument makes no sense.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"{name!r} cannot be the name of a base", hint="use one like 6.12")
+    text = render(name, source, title=title)
     folder = _patches() / name
     if (folder / FILE).exists():
         raise UserError(f"{folder / FILE} exists already", hint="edit it, or choose another name")
-    lines = [f"name = {_quote(name)}", f"title = {_quote(title or f'Linux {name}')}", ""]
-    lines += ["[source]", *(f"{key} = {_quote(value)}" for key, value in source.items())]
-    text = "\n".join(lines) + "\n"
     parse(text, folder)
     folder.mkdir(exist_ok=True)
     series = folder / "series"

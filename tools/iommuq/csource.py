@@ -58,11 +58,13 @@ class Source:
     :ivar functions: those that are defined in it, in order; a name may be there
         twice, for two settings of an ``#ifdef``.
     :ivar loops: where the macros begin that are loops, in bytes.
+    :ivar root: the node of the whole file.
     """
 
     text: bytes
     functions: tuple[Function, ...]
     loops: frozenset[int]
+    root: Node = field(repr=False, compare=False)
 
     def of(self, node: Node) -> bytes:
         """Return the text of a node, as the file has it."""
@@ -103,7 +105,7 @@ def parse(text: bytes) -> Source:
             assert match is not None
             plain[start : match.end()] = _WHILE.ljust(match.end() - start)
         root = _parser().parse(bytes(plain)).root_node
-    return Source(text, tuple(_functions(root, text)), loops)
+    return Source(text, tuple(_functions(root, text)), loops, root)
 
 
 def _loops(root: Node, text: bytes) -> Iterator[int]:

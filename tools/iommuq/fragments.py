@@ -20,6 +20,7 @@ class Fragments:
     :ivar variant: what sets them apart from the usual ones, in a word that can be
         part of a file name; each variant has a build directory of its own.
     :ivar tiny: they start from tinyconfig, not from Kconfig's defaults as kunit.py has it.
+    :ivar every: they start from allmodconfig; such a kernel is never built whole.
     :ivar make_args: what else to tell make, such as ``W=1``.
     """
 
@@ -27,21 +28,27 @@ class Fragments:
     variant: str = ""
     tiny: bool = False
     make_args: tuple[str, ...] = ()
+    every: bool = False
 
     @classmethod
-    def read(cls, *paths: Path, variant: str = "", tiny: bool = False) -> Fragments:
+    def read(
+        cls, *paths: Path, variant: str = "", tiny: bool = False, every: bool = False
+    ) -> Fragments:
         """Read fragments from files.
 
         :param variant: as above.
         :param tiny: as above.
+        :param every: as above.
         :raises UserError: one of them is missing or malformed.
         """
-        return cls(tuple(_read_fragment(path) for path in paths), variant, tiny)
+        return cls(tuple(_read_fragment(path) for path in paths), variant, tiny, every=every)
 
     @property
     def key(self) -> str:
         """A hash of what they ask for; comments do not count."""
         words = [self.tiny, *(kconfig.parse(text) for text in self.texts), *self.make_args]
+        if self.every:
+            words.append("allmodconfig")
         text = json.dumps(words)
         return hashlib.sha256(text.encode()).hexdigest()
 

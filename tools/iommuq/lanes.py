@@ -7,21 +7,28 @@ Both are answered from the cache where nothing changed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol, Self
 
 from iommuq import arches
 from iommuq.arches import Arch
-from iommuq.build import Image
+from iommuq.build import Addition, Image, image_key
 from iommuq.errors import UserError
+from iommuq.firmware import kernels, scenario
+from iommuq.firmware.subjects import known_failures
+from iommuq.fragments import Fragments
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
 from iommuq.known import Failure, KnownFailures, Verdict
 from iommuq.known import Step as KnownStep
 from iommuq.known import load as load_known
 from iommuq.prove import excused, judge_run, known_steps
-from iommuq.results import Run
+from iommuq.results import Run, Store
+from iommuq.suites import firmware, kselftest, kunit
+from iommuq.suites.firmware import Case, cases, run_scenarios
 from iommuq.suites.kselftest import run_selftests
 from iommuq.suites.kunit import LIMIT, Subject, run_kunit
 from iommuq.suites.programs import Suite, addition, choose, load_suites
@@ -60,10 +67,47 @@ class Lane(Protocol):
     def excuses(self, run: Run) -> dict[str, Failure]:
         """Return the entries of the list of known failures that are for a run, by test."""
 
+    def image_key(self, step: Step) -> str:
+        """Return the content key that the image of a step has, or will have."""
+
+    def run_key(self, image: Image) -> str:
+        """Return the content key of all that decides what the suite says of an image."""
+
+    def keeping(self, store: Store) -> Self:
+        """Return the same lane, with its results in another store."""
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What is made of the tree of a step."""
+
+    arch: Arch
+    fragments: Fragments
+    addition: Addition | None = None
+
 
 @dataclass(frozen=True)
 class _Common:
     workspace: Workspace
+    store: Store | None = field(default=None, kw_only=True)
+
+    @property
+    def _recipe(self) -> _Recipe:
+        raise NotImplementedError
+
+    def image(self, step: Step) -> Image:
+        """See `Lane`."""
+        recipe = self._recipe
+        return self.workspace.image(step, recipe.arch, recipe.fragments, recipe.addition)
+
+    def image_key(self, step: Step) -> str:
+        """See `Lane`."""
+        recipe = self._recipe
+        return image_key(step, recipe.arch, recipe.fragments, recipe.addition)
+
+    def keeping(self, store: Store) -> Self:
+        """See `Lane`."""
+        return replace(self, store=store)
 
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
@@ -100,15 +144,23 @@ class KunitLane(_Common):
         ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
         return f"KUnit on {ran}"
 
-    def image(self, step: Step) -> Image:
+    @cached_property
+    def _recipe(self) -> _Recipe:
+        return _Recipe(self.arch, self.workspace.fragments(self.arch, self.configs))
+
+    def run_key(self, image: Image) -> str:
         """See `Lane`."""
-        fragments = self.workspace.fragments(self.arch, self.configs)
-        return self.workspace.image(step, self.arch, fragments)
+        return kunit.run_key(image, self.filters)
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
         """See `Lane`."""
         return run_kunit(
-            image, self._subject(step), filters=self.filters, limit=self.limit, again=again
+            image,
+            self._subject(step),
+            filters=self.filters,
+            limit=self.limit,
+            store=self.store,
+            again=again,
         )
 
     def judge(self, run: Run) -> dict[str, Verdict]:
@@ -157,18 +209,22 @@ class SelftestLane(_Common):
         """See `Lane`."""
         return f"selftests on {self.machine.title}"
 
-    def image(self, step: Step) -> Image:
+    @cached_property
+    def _recipe(self) -> _Recipe:
+        workspace, machine = self.workspace, self.machine
+        fragments = workspace.selftest_fragments(machine)
+        return _Recipe(arches.get(machine.arch), fragments, addition(workspace.root))
+
+    def run_key(self, image: Image) -> str:
         """See `Lane`."""
-        return self.workspace.image(
-            step,
-            arches.get(self.machine.arch),
-            self.workspace.selftest_fragments(self.machine),
-            addition(self.workspace.root),
-        )
+        return kselftest.run_key(image, self.machine, self.suites)
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
         """See `Lane`."""
-        return run_selftests(image, self.machine, self.suites, self._subject(step), again=again)
+        subject = self._subject(step)
+        return run_selftests(
+            image, self.machine, self.suites, subject, store=self.store, again=again
+        )
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `Lane`."""
@@ -179,10 +235,69 @@ class SelftestLane(_Common):
         return excused(run, self.known, self._steps, self.machine.arch)
 
 
+@dataclass(frozen=True)
+class FirmwareLane(_Common):
+    """The firmware scenarios, each on its machines, all of them on one kernel.
+
+    :ivar cases: those to run.
+    :ivar known: their known failures.
+    """
+
+    cases: tuple[Case, ...]
+    known: KnownFailures
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> FirmwareLane:
+        """Read what the lane needs.
+
+        :raises UserError: a scenario or a machine is malformed.
+        """
+        scenarios = scenario.choose([])
+        return cls(workspace, tuple(cases(scenarios)), known_failures(scenarios))
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "firmware"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        return "firmware scenarios under QEMU"
+
+    @cached_property
+    def _recipe(self) -> _Recipe:
+        machine = self.cases[0].machine
+        return _Recipe(arches.get(machine.arch), self.workspace.firmware_fragments(machine))
+
+    def run_key(self, image: Image) -> str:
+        """See `Lane`."""
+        kernel = kernels.from_image(image, "", self.workspace.base.kernel)
+        keys = [firmware.run_key(kernel, case) for case in self.cases]
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        base = self.workspace.base
+        kernel = kernels.from_image(image, f"{base.spec.name} {step.label}", base.kernel)
+        subject = self._subject(step)
+        runs = run_scenarios(kernel, self.cases, subject, store=self.store, again=again)
+        return replace(runs[0], results=tuple(result for run in runs for result in run.results))
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.known, self._steps, self.cases[0].machine.arch)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._steps, self.cases[0].machine.arch)
+
+
 # What `iommuq prove --suite` takes, each with what it runs on there.
 _LANES: dict[str, Callable[[Workspace], Lane]] = {
     "kunit": lambda workspace: KunitLane(workspace, arches.get("um")),
     "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
+    "firmware": FirmwareLane.open,
 }
 
 

@@ -51,7 +51,8 @@ class Promise(Table):
     :ivar name: the patch, as `known.Step` understands it.
     :ivar fixes: tests that fail before it and pass after it.
     :ivar reason: why there are none.
-    :ivar breaks: tests that pass before it, fail after it, and pass in the end.
+    :ivar breaks: tests that pass before it, fail after it, and pass in the end; or that it
+        takes away.
     :ivar because: why it may.
     """
 
@@ -156,6 +157,9 @@ def broken_promises(
                 found.append(f"{patch.label}: does not fix {test}{why}")
         for test in promise.breaks:
             if test.partition(".")[0] not in lanes:
+                continue
+            if test in change.gone:
+                # Renamed, or taken away: why is what "because" is for.
                 continue
             if test not in change.broke:
                 found.append(f"{patch.label}: does not break {test}, and says it would")

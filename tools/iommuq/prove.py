@@ -19,7 +19,7 @@ from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
 from iommuq.known import Failure, KnownFailures, Verdict, judge
 from iommuq.known import Step as KnownStep
 from iommuq.patchqueue import BASELINE, Queue
-from iommuq.report.matrix import Column, Matrix, build
+from iommuq.report.matrix import Column, Matrix, build, names
 from iommuq.results import Run
 from iommuq.tree import Step
 
@@ -77,9 +77,15 @@ class Proof:
                 if verdict in (Verdict.UNEXPECTED_PASS, Verdict.EXPIRED, Verdict.FLAKY):
                     found[f"{column.label}: {test}: {verdict.value}"] = None
         for change in self.matrix.changes:
+            label = change.column.label
+            against = f", compared with {change.since}" if change.since else ""
             for test in change.broke:
-                if (change.column.label, test) not in self.accepted:
-                    found[f"{change.column.label} breaks {test}"] = None
+                if (label, test) not in self.accepted:
+                    found[f"{label} breaks {test}{against}"] = None
+            gone = [test for test in change.gone if (label, test) not in self.accepted]
+            # With a guest that was lost its tests are gone, too, and that is said as such.
+            if gone and Verdict.ERROR not in change.column.verdicts.values():
+                found[f"{label}: what passed does not run any more: {names(gone)}{against}"] = None
         # A test that a patch breaks is named with that patch, and not once more.
         blamed = {test for change in self.matrix.changes for test in change.broke}
         last = self.matrix.columns[-1].verdicts

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iommuq import basefile, bases, edittree, progress
+from iommuq.defaults import DEFAULT_BASE
 from iommuq.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.objects import Store
 from iommuq.patchqueue import find_step, load_queue
-from iommuq.workspace import DEFAULT_BASE
 
 if TYPE_CHECKING:
     from iommuq.targets import Target
@@ -77,7 +77,7 @@ def refresh_queue(
 def show_upstream(name: str, against: str, only: str | None, *, as_json: bool) -> None:
     """Print what of a queue another tree has already.
 
-    :param against: a base, or a directory with unpacked sources.
+    :param against: as `open_target` takes it.
     :param only: the patch to look for; all that are sent if None.
     """
     from iommuq.report import upstream as report
@@ -98,18 +98,24 @@ def show_upstream(name: str, against: str, only: str | None, *, as_json: bool) -
 def open_target(against: str) -> Iterator[tuple[Target, str]]:
     """Open what a queue is to be compared with.
 
-    :param against: a base, or a directory with unpacked sources.
+    :param against: a base, a directory with unpacked sources, or ``REPOSITORY@REF`` of
+        a git repository on this machine.
     :return: the tree, and what to call it.
-    :raises UserError: it is neither.
+    :raises UserError: it is none of them.
     """
-    from iommuq.targets import FolderTarget, TreeTarget
+    from iommuq.targets import FolderTarget, TreeTarget, find_commit
 
     path = Path(against)
-    if "/" in against or path.is_dir():
-        yield FolderTarget(path), str(path)
-        return
-    other = bases.open_base(basefile.load_spec(against))
     with tempfile.TemporaryDirectory(prefix="iommuq-target-") as folder:
+        repository, at, ref = against.rpartition("@")
+        if at and not path.exists():
+            git_dir, commit = find_commit(Path(repository), ref)
+            yield TreeTarget(Store(git_dir, Path(folder)), commit), against
+            return
+        if "/" in against or path.is_dir():
+            yield FolderTarget(path), str(path)
+            return
+        other = bases.open_base(basefile.load_spec(against))
         yield TreeTarget(Store(other.git_dir, Path(folder)), other.commit), f"Linux {other.kernel}"
 
 
@@ -124,23 +130,26 @@ def rebase_queue(
 ) -> None:
     """Carry a queue over to another base and print what became of each patch.
 
-    :param onto: the base that it goes to; *name* itself if its sources are newer now.
+    :param onto: the base that it goes to; *name* itself if its sources are newer now;
+        or ``REPOSITORY@REF``, which makes a base of that.
     :param into: the work tree; the usual place if None.
     :param section: of this section alone; None for all.
     :param baseline: those that go back in time, too.
     :param action: ``continue``, ``skip`` or ``abort`` what stopped; None to begin.
     """
-    from iommuq import rebase
+    from iommuq import ontoref, rebase, rebasestate
     from iommuq.edit import attach
 
-    where = into or rebase.place(name, onto)
+    other = ontoref.read(onto)
+    onto = other.name
+    where = into or rebasestate.place(name, onto)
     if action == "abort":
         state = rebase.abort(where)
         print(f"the rebase of {state.base} onto {state.onto} is forgotten; {where} is gone")
         return
-    spec, other = basefile.load_spec(name), basefile.load_spec(onto)
+    spec = basefile.load_spec(name)
     queue = load_queue(spec.folder, name)
-    new = bases.open_base(other)
+    new = ontoref.open_base(other)
     old = bases.open_base(spec) if onto != name else _as_seen(new)
     if action is None:
         if onto != name and load_queue(other.folder, onto).patches:

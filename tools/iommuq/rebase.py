@@ -8,82 +8,35 @@ what was decided so far is noted next to them, so that it can be found again.
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iommuq import dirs, naming
+from iommuq import naming, rebasestate
 from iommuq.bases import Base
 from iommuq.compare.judge import Grade
-from iommuq.errors import InfraError, UserError, VerdictError
+from iommuq.errors import UserError, VerdictError
 from iommuq.git import git
 from iommuq.mailwrite import Proof, format_mails, list_commits
 from iommuq.objects import Store
 from iommuq.patchqueue import BASELINE, COVER, Patch, Queue, load_queue
 from iommuq.queuewrite import SERIES, check, sums, write
+from iommuq.rebasemerge import commits_of, compare, marked, merge
+from iommuq.rebasestate import Carried, State
 from iommuq.run import Completed
 from iommuq.scratch import scratch
 from iommuq.seriesfile import rewrite
 from iommuq.targets import TreeTarget
 from iommuq.tree import make_steps
-from iommuq.unidiff import hunks
 from iommuq.upstream import judge_patch
 from iommuq.worktree import join_repo
 
-_FILE = "iommuq-rebase.json"
 _LIMIT = 1800.0
 _PICKED = "CHERRY_PICK_HEAD"
 _WHO = {"GIT_COMMITTER_NAME": "iommuq", "GIT_COMMITTER_EMAIL": "iommuq@localhost"}
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What became of one patch.
-
-    :ivar name: as in the series file that it is from.
-    :ivar how: ``unchanged``, ``offset``, ``merged``, ``mended``, ``already there`` or ``skipped``.
-    :ivar commit: the new commit; empty if there is none.
-    :ivar old: the commit that it was.
-    :ivar notes: what is worth knowing, in words.
-    """
-
-    name: str
-    how: str
-    commit: str
-    old: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class State:
-    """How far a rebase is.
-
-    :ivar base: the base that the patches are from.
-    :ivar onto: the base that they go to.
-    :ivar start: the commit of the new base.
-    :ivar sums: of the files of the queue, when the rebase began.
-    :ivar names: the patches that are carried over, in order.
-    :ivar done: what became of the first of them.
-    :ivar stopped: when it stopped at a conflict, for people.
-    """
-
-    base: str
-    onto: str
-    start: str
-    sums: dict[str, str]
-    names: list[str]
-    done: list[Carried] = field(default_factory=list)
-    stopped: str = ""
-
-    @property
-    def tip(self) -> str:
-        """The last of the new commits."""
-        return next((each.commit for each in reversed(self.done) if each.commit), self.start)
 
 
 class Stopped(VerdictError):
@@ -112,10 +65,10 @@ class Rebase:
 
         :raises UserError: there is something in that place.
         """
-        found = _read(where)
+        found = rebasestate.read(where)
         if found is not None:
             raise UserError(
-                f"a rebase of {found.base} onto {found.onto} stopped at {_at(found)}"
+                f"a rebase of {found.base} onto {found.onto} stopped at {found.at}"
                 f" on {found.stopped}, in {where}",
                 hint="--continue, --skip or --abort",
             )
@@ -134,7 +87,7 @@ class Rebase:
 
         :raises UserError: there is none, or the patches changed meanwhile.
         """
-        state = _read(where)
+        state = rebasestate.read(where)
         if state is None:
             raise UserError(f"no rebase of {queue.base} onto {onto.spec.name} is under way")
         if state.sums != sums(queue) or state.start != onto.commit:
@@ -153,7 +106,7 @@ class Rebase:
         steps = make_steps(self._base, self._queue, None)
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
             store = Store(self._where / ".git", Path(folder))
-            commits = _commits(store, self._base.commit, steps[-1].commit, self._queue)
+            commits = commits_of(store, self._base.commit, steps[-1].commit, self._queue)
             for name in self.state.names[len(self.state.done) :]:
                 self._carry(store, self._patches[name], *commits[name])
         self._git("update-ref", f"refs/heads/iommuq/{self.state.onto}", self.state.tip)
@@ -213,7 +166,7 @@ class Rebase:
             shutil.rmtree(self._where)
             return False
         self._git("reset", "--quiet", "--hard")
-        (self._where / ".git" / _FILE).unlink(missing_ok=True)
+        (self._where / ".git" / rebasestate.FILE).unlink(missing_ok=True)
         return True
 
     def difference(self) -> str:
@@ -235,7 +188,7 @@ class Rebase:
             notes = [f"{each.path}:{each.lines[0]}" for each in verdict.hunks if each.lines[0]]
             self._note(Carried(patch.name, "already there", "", commit, tuple(notes)))
             return
-        merged, conflicts = _merge(store, parent, commit, tip)
+        merged, conflicts = merge(store, parent, commit, tip)
         if conflicts:
             self._stop(patch, commit, conflicts)
         if merged == store.tree_of(tip):
@@ -244,11 +197,11 @@ class Rebase:
         made = store.commit(
             merged, tip, author=patch.author, date=patch.date, message=patch.message
         )
-        self._note(Carried(patch.name, _how(store, commit, made), made, commit))
+        self._note(Carried(patch.name, compare(store, commit, made), made, commit))
 
     def _note(self, carried: Carried) -> None:
         self.state = replace(self.state, done=[*self.state.done, carried], stopped="")
-        _write(self._where, self.state)
+        rebasestate.write(self._where, self.state)
 
     def _stop(self, patch: Patch, commit: str, conflicts: Sequence[str]) -> None:
         """Lay the conflict out for a person."""
@@ -259,7 +212,7 @@ class Rebase:
         self._git(*words, check=False)
         stopped = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.state = replace(self.state, stopped=stopped)
-        _write(self._where, self.state)
+        rebasestate.write(self._where, self.state)
         raise Stopped(
             f"{patch.name} conflicts in {', '.join(conflicts[:3])}"
             + (f" and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""),
@@ -297,7 +250,7 @@ class Rebase:
             old, tree = "", self._git("rev-parse", "HEAD^{tree}").output.strip()
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
             store = Store(self._where / ".git", Path(folder))
-            marker = _marked(store, self.state.tip, tree)
+            marker = marked(store, self.state.tip, tree)
             if marker:
                 raise UserError(f"{self._where}: {marker} still has conflict markers")
             if tree == store.tree_of(self.state.tip):
@@ -338,17 +291,12 @@ class Rebase:
         )
 
 
-def place(base: str, onto: str) -> Path:
-    """Return where a rebase goes on if nobody says where."""
-    return dirs.state_dir() / "rebase" / f"{base}-onto-{onto}"
-
-
 def abort(where: Path) -> State:
     """Forget a rebase and all that was made for it.
 
     :raises UserError: there is none.
     """
-    state = _read(where)
+    state = rebasestate.read(where)
     if state is None:
         raise UserError(f"{where}: no rebase is under way there")
     shutil.rmtree(where)
@@ -371,83 +319,3 @@ def wanted(queue: Queue, section: str | None, *, baseline: bool) -> list[Patch]:
         if (section in (None, patch.section))
         and (baseline or section == BASELINE or patch.section != BASELINE)
     ]
-
-
-def _commits(store: Store, base: str, tip: str, queue: Queue) -> dict[str, tuple[str, str]]:
-    """Return for each patch of a queue its parent and its commit."""
-    line = store.git("rev-list", "--reverse", f"{base}..{tip}").output.split()
-    names = (patch.name for patch in queue.patches)
-    return dict(zip(names, zip([base, *line], line, strict=False), strict=True))
-
-
-def _merge(store: Store, parent: str, commit: str, tip: str) -> tuple[str, list[str]]:
-    """Merge what a commit did to its parent into a tree.
-
-    :return: the tree, and the files that conflict.
-    """
-    # git looks for a common ancestor itself, so it is given one: the parent.
-    who = {"author": "iommuq <iommuq@localhost>", "date": "0 +0000", "message": "x\n"}
-    root = store.commit(store.tree_of(parent), parent, **who)
-    sides = [store.commit(store.tree_of(each), root, **who) for each in (tip, commit)]
-    words = ("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z")
-    done = store.git(*words, *sides, check=False)
-    if done.returncode not in (0, 1):
-        raise InfraError(f"git merge-tree: {done.stderr.strip().splitlines()[-1:]}")
-    tree, *conflicts = [part for part in done.output.split("\0") if part]
-    return tree, sorted(set(conflicts)) if done.returncode else []
-
-
-def _how(store: Store, old: str, new: str) -> str:
-    """Say how a patch differs from what it was."""
-    texts = []
-    for commit in (old, new):
-        diff = store.git("diff-tree", "-p", "--no-renames", f"{commit}^", commit).output
-        texts.append(diff.encode("utf-8", "backslashreplace"))
-    if _plain(texts[0], keep=True) == _plain(texts[1], keep=True):
-        return "unchanged"
-    same = [[(h.path, h.before, h.after) for h in hunks(text)] for text in texts]
-    return "offset" if same[0] == same[1] else "merged"
-
-
-def _plain(diff: bytes, *, keep: bool) -> list[bytes]:
-    lines = [line for line in diff.split(b"\n") if not line.startswith(b"index ")]
-    # The function named after the second @@ is only there for people.
-    return [re.sub(rb"^(@@ .*? @@).*", rb"\1", line) for line in lines] if keep else lines
-
-
-def _marked(store: Store, tip: str, tree: str) -> str:
-    """Return a file with conflict markers among those that differ; nothing if there is none."""
-    names = store.git("diff-tree", "-r", "-z", "--name-only", tip, tree).output.split("\0")
-    for name in filter(None, names):
-        text = store.read_file(tree, name) or b""
-        if re.search(rb"^<{7} ", text, re.MULTILINE) and re.search(rb"^>{7} ", text, re.MULTILINE):
-            return name
-    return ""
-
-
-def _at(state: State) -> str:
-    return state.names[len(state.done)] if len(state.done) < len(state.names) else "its end"
-
-
-def _read(where: Path) -> State | None:
-    path = where / ".git" / _FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        done = [Carried(**{**each, "notes": tuple(each["notes"])}) for each in data.pop("done")]
-        return State(**data, done=done)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: damaged", hint=f"remove {where}, and begin anew") from error
-
-
-def _write(where: Path, state: State) -> None:
-    path = where / ".git" / _FILE
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error

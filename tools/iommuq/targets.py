@@ -109,6 +109,26 @@ class FolderTarget:
         return _rank(path, hits, near)
 
 
+def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
+    """Return the git directory of a repository, and the id of a commit in it.
+
+    :param repository: its work tree, or itself if it is bare.
+    :raises UserError: it is no repository, or has no such commit.
+    """
+    if not repository.is_dir():
+        raise UserError(f"{repository}: no such directory")
+    git_dir = repository / ".git" if (repository / ".git").exists() else repository
+    if git_dir.is_file():  # a linked work tree
+        pointer = git_dir.read_text(encoding="utf-8", errors="replace")
+        git_dir = repository / pointer.removeprefix("gitdir:").strip()
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    done = git(*words, git_dir=git_dir, cwd=repository, check=False)
+    if done.returncode != 0:
+        what = f"has no {ref!r}" if (git_dir / "HEAD").exists() else "is no git repository"
+        raise UserError(f"{repository} {what}")
+    return git_dir, done.output.strip()
+
+
 def _patterns(names: Collection[str]) -> list[str]:
     # Long names are rarely chosen by chance.
     chosen = sorted((name for name in names if re.fullmatch(r"\w{5,}", name)), key=len)

@@ -31,6 +31,8 @@ _SETTLED = 0.6
 _ELSEWHERE = 0.8
 # Names that only this patch brings and that another tree has: worth a word.
 _SPIRIT = 0.5
+# Characters; shorter names, as dev_warn, may be there for other reasons.
+_TELLING = 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,12 @@ def judge_patch(patch: Patch, before: Target, after: Target, target: Target) -> 
         there |= {name for name in names if name in looked_in.tokens}
     grade = _grade(found)
     notes = []
-    if grade < Grade.DRIFT and brought and len(there) >= _SPIRIT * len(brought):
+    parts = [each for each in found if each.weight and each.grade >= Grade.DRIFT]
+    # A declaration says what is meant, but does nothing.
+    declared = bool(parts) and all(each.hunk.path.endswith(".h") for each in parts)
+    there = {name for name in there if len(name) >= _TELLING}
+    many = len(there) >= _SPIRIT * len(brought)
+    if grade < Grade.DRIFT and there and (declared or many):
         some = ", ".join(sorted(there)[:5])
         notes.append(f"in spirit only: {some} {'is' if len(there) == 1 else 'are'} there")
     return PatchVerdict(patch, grade, tuple(found), tuple(notes))
@@ -126,7 +133,10 @@ def _judge_file(
 
 def _is_sure(verdict: HunkVerdict, names: set[str], view: View) -> bool:
     """Tell whether a hunk that was found in another file is more than a likeness."""
-    added = b"\n".join(verdict.hunk.after[number] for number in verdict.hunk.added)
+    lines = [verdict.hunk.after[number] for number in verdict.hunk.added]
+    if all(line.strip() in (b"", b"*/") or line.startswith(b"#include") for line in lines):
+        return False  # Many files include the same header.
+    added = b"\n".join(lines)
     brought = _names(View(view.path, added)) & names
     there = {name for name in brought if name in view.tokens}
     share = _ELSEWHERE if brought and 2 * len(there) >= len(brought) else 0.97

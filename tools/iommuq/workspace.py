@@ -24,9 +24,6 @@ from iommuq.overlay import Overlay, load_overlay
 from iommuq.patchqueue import Queue, load_queue
 from iommuq.tree import Step, forget_steps, make_step, make_steps
 
-#: The base that is meant when the user names none.
-DEFAULT_BASE = "6.12"
-
 
 @dataclass(frozen=True)
 class Workspace:
@@ -91,6 +88,22 @@ class Workspace:
         paths = [folder / name for name in machine.config]
         return Fragments.read(*paths, variant="selftest", tiny=True)
 
+    def firmware_fragments(self, machine: Machine) -> Fragments:
+        """Return what the kernel for firmware scenarios on *machine* is configured with.
+
+        One kernel is for all of them, the checkers in it: a step of a queue is built once,
+        and what it breaks unseen is seen in every scenario. What a base can or must do
+        otherwise is in ``configs/firmware.config`` of its folder, and is merged last.
+        """
+        folder = self.root / "selftests/configs"
+        paths = [folder / name for name in machine.config]
+        paths += self._own_fragment("firmware")
+        return Fragments.read(*paths, variant="firmware", tiny=True)
+
+    def _own_fragment(self, name: str) -> list[Path]:
+        path = self.base.spec.folder / "configs" / f"{name}.config"
+        return [path] if path.exists() else []
+
     def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
         """Return what the KUnit kernel for *arch* is configured with.
 
@@ -109,10 +122,9 @@ class Workspace:
                     f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
                     hint=f"it would be {folder / name}.config",
                 )
-        own = self.base.spec.folder / "configs" / f"{arch.name}.config"
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
             *(folder / f"{name}.config" for name in (arch.name, *extra)),
-            *([own] if own.exists() else []),
+            *self._own_fragment(arch.name),
             variant="-".join(sorted(extra)),
         )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -96,3 +96,15 @@ class ToyLane:
     def excuses(self, run: Run) -> dict[str, Failure]:  # noqa: ARG002
         """See `iommuq.lanes.Lane`."""
         return {}
+
+    def image_key(self, step: Step) -> str:
+        """See `iommuq.lanes.Lane`."""
+        return step.label
+
+    def run_key(self, image: Image) -> str:
+        """See `iommuq.lanes.Lane`."""
+        return f"{self.name}-{image.key}"
+
+    def keeping(self, store: Store) -> ToyLane:
+        """See `iommuq.lanes.Lane`."""
+        return replace(self, store=store)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from iommuq import arches, build, toolchain
+from iommuq import arches, build, toolchain, workshop
 from iommuq.bases import Base
 from iommuq.dirs import cache_dir
 from iommuq.errors import DiskFull, InfraError, ToolMissing, UserError, VerdictError
@@ -24,7 +24,7 @@ STEP = Step("baseline", None, "c" * 40, "a" * 40)
 
 
 @pytest.fixture
-def shop(toy_base: Base, tmp_path: Path) -> build._Workshop:
+def shop(toy_base: Base, tmp_path: Path) -> workshop.Workshop:
     """Return a build directory with what a build leaves behind."""
     source, objects = tmp_path / "src", tmp_path / "obj"
     for path, text in {
@@ -35,7 +35,7 @@ def shop(toy_base: Base, tmp_path: Path) -> build._Workshop:
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return build._Workshop(toy_base, STEP, UM, source, objects)
+    return workshop.Workshop(toy_base, STEP, UM, source, objects)
 
 
 def test_fragments_are_read_once(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_image_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build.image_key(STEP, UM, fragments) not in keys
 
 
-def test_publish_and_find(shop: build._Workshop, tmp_path: Path) -> None:
+def test_publish_and_find(shop: workshop.Workshop, tmp_path: Path) -> None:
     left = cache_dir() / "images" / f".{shop.base.spec.name}.tmp-dead"
     left.mkdir(parents=True)
     image = build._publish(shop, "key", frozenset({"a.c: w"}), tmp_path / "log")
@@ -84,7 +84,7 @@ def test_publish_and_find(shop: build._Workshop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"log": "x"}', '{"warnings": 3, "log": ""}'])
-def test_damaged_record(shop: build._Workshop, tmp_path: Path, damage: str) -> None:
+def test_damaged_record(shop: workshop.Workshop, tmp_path: Path, damage: str) -> None:
     image = build._publish(shop, "key", frozenset(), tmp_path / "log")
     (image.folder / "image.json").write_text(damage)
     assert build.find_image("key", UM) is None
@@ -93,14 +93,14 @@ def test_damaged_record(shop: build._Workshop, tmp_path: Path, damage: str) -> N
     assert build.find_image("key", UM) is not None
 
 
-def test_damaged_image(shop: build._Workshop, tmp_path: Path) -> None:
+def test_damaged_image(shop: workshop.Workshop, tmp_path: Path) -> None:
     image = build._publish(shop, "key", frozenset(), tmp_path / "log")
     (image.folder / "linux").write_text("")
     assert build.find_image("key", UM) is None
 
 
 def test_publish_without_room(
-    shop: build._Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: workshop.Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path, **_words: object) -> None:
         # As shutil gathers what went wrong in a whole directory.
@@ -115,7 +115,7 @@ def test_publish_without_room(
         build._publish(shop, "key", frozenset(), tmp_path / "log")
 
 
-def test_what_a_killed_build_made_is_made_again(shop: build._Workshop) -> None:
+def test_what_a_killed_build_made_is_made_again(shop: workshop.Workshop) -> None:
     marker = shop.notes / "building"
     old, new, note = (
         shop.objects / "old.o",
@@ -129,18 +129,18 @@ def test_what_a_killed_build_made_is_made_again(shop: build._Workshop) -> None:
     marker.touch()
     os.utime(marker, (2000, 2000))
     os.utime(new, (2000, 2000))
-    with pytest.raises(KeyboardInterrupt), build._interruptible(shop.objects, marker):
+    with pytest.raises(KeyboardInterrupt), workshop.interruptible(shop.objects, marker):
         raise KeyboardInterrupt
     assert old.exists()
     assert not new.exists()
     # Written whole, and the warnings of old.o are known from nowhere else.
     assert note.exists()
     assert marker.stat().st_mtime > 2000
-    with build._interruptible(shop.objects, marker):
+    with workshop.interruptible(shop.objects, marker):
         pass
     assert not marker.exists()
     new.touch()
-    with build._interruptible(shop.objects, marker):
+    with workshop.interruptible(shop.objects, marker):
         assert new.exists()
 
 
@@ -205,11 +205,11 @@ def test_what_a_killed_build_made_is_made_again(shop: build._Workshop) -> None:
     ],
 )
 def test_whose_fault_it_is(
-    shop: build._Workshop, output: str, code: int, kind: type[Exception], words: str
+    shop: workshop.Workshop, output: str, code: int, kind: type[Exception], words: str
 ) -> None:
     text = output.replace("{source}", str(shop.source))
     done = Completed(("make",), code, text, "", 1.0)
-    error = build._explain(shop, done, Path("/logs/x"))
+    error = workshop.explain(shop, done, Path("/logs/x"))
     assert type(error) is kind or kind is InfraError
     with pytest.raises(kind, match=words) as caught:
         raise error
@@ -238,7 +238,7 @@ def test_toolchain_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     toolchain.identity.cache_clear()
 
 
-def test_record_is_json_for_people(shop: build._Workshop, tmp_path: Path) -> None:
+def test_record_is_json_for_people(shop: workshop.Workshop, tmp_path: Path) -> None:
     image = build._publish(shop, "key", frozenset(), tmp_path / "log")
     record = json.loads((image.folder / "image.json").read_text())
     assert record["title"] == "6.12 baseline for um"

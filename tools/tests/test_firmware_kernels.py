@@ -168,6 +168,7 @@ def test_a_scenario_s_need_is_named(tmp_path: Path) -> None:
     kernel = kernels.find(str(tree(tmp_path)))
     assert kernel.missing("cdev") == f"{RELEASE} is built without VFIO_DEVICE_CDEV"
     assert kernel.missing("group") == ""
+    assert kernel.missing("faults").startswith(f"{RELEASE} is built without FA")
 
 
 @pytest.mark.parametrize(

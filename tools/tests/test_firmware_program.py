@@ -40,7 +40,7 @@ def do(steps: Path, tmp_path: Path, *lines: str, limit: str = "10") -> Completed
 
 def test_it_knows_every_step_of_the_scenarios(steps: Path, tmp_path: Path) -> None:
     # With too many words, each says how many it takes, and does nothing.
-    lines = ["\t".join([name, *(["x"] * 4)]) for name in STEPS]
+    lines = ["\t".join([name, *(["x"] * 5)]) for name in STEPS]
     said = do(steps, tmp_path, *lines).output.splitlines()
     assert said == [
         *(
@@ -84,6 +84,23 @@ def test_devices_that_are_not_there(steps: Path, tmp_path: Path) -> None:
         *("no", "none", "ENOENT", "ENOENT", "ENOENT", "ok", "UNCLAIMED", "ENODEV", "UNMAPPED"),
         *("ENOENT", "no"),
     ]
+
+
+def test_a_device_that_is_not_there_is_neither_switched_nor_moved(
+    steps: Path, tmp_path: Path
+) -> None:
+    device = "ffff:ff:1f.7"
+    lines = [f"switch\t{device}\tidentity\t0\ttype", f"renumber\t{device}\t20"]
+    said = do(steps, tmp_path, *lines).output.splitlines()
+    words = [line.split()[2] for line in said[:-1]]
+    # Without /dev/mem it does not come to the device.
+    assert words[0] in ("ENODEV", "ENOENT", "EPERM", "EACCES")
+    assert words[1] == "ENOENT"
+
+
+def test_nothing_fails_in_a_function_that_is_not_there(steps: Path, tmp_path: Path) -> None:
+    said = do(steps, tmp_path, "fail\tno_such_function\t1", "failed").output.splitlines()
+    assert [line.split()[2] for line in said[:-1]] == ["UNSEEN", "UNSEEN"]
 
 
 def test_a_step_that_never_returns_is_told_of(steps: Path, tmp_path: Path) -> None:

@@ -285,6 +285,14 @@ def test_what_a_scenario_needs_and_the_guest_lacks_is_a_skip(guests: Guests) -> 
     assert run.results[0].message == "6.1.0-toy has no /dev/iommu"
 
 
+def test_faults_are_a_need_like_others(guests: Guests) -> None:
+    path = "/sys/kernel/debug/fail_page_alloc/require-start"
+    guests.answers[path] = "no"
+    (run,) = run_scenarios(KERNEL, of("static-faults", "q35-amd"), SUBJECT)
+    assert set(statuses(run).values()) == {Status.SKIP}
+    assert run.results[0].message == f"6.1.0-toy has no {path}"
+
+
 def test_what_is_known_to_be_missing_needs_no_boot(guests: Guests) -> None:
     kernel = Kernel(
         "k", "6.1.0-toy", "", Path("/x"), (),
@@ -387,7 +395,7 @@ def test_an_interrupt_ends_the_guests_that_run(
         run_scenarios(KERNEL, wanted, SUBJECT, store=store)
     assert stopped == ["was stopped"]
     # What was cut off is no result.
-    assert all(store.find(firmware._key(KERNEL, case)) is None for case in wanted)
+    assert all(store.find(firmware.run_key(KERNEL, case)) is None for case in wanted)
     assert guests.boots == []
 
 

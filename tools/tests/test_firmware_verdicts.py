@@ -67,6 +67,12 @@ def test_an_oracle_that_does_not_work_is_an_error(word: str) -> None:
     assert found["refused"] == "pass"
 
 
+def test_what_nobody_may_look_at_is_skipped() -> None:
+    found = judged(*WELL[:4], "step 4 UNSEEN this kernel lets nobody look", "end")
+    assert found["reached"] == "skip `dma marked region`: this kernel lets nobody look"
+    assert found["no_splat"] == "pass"
+
+
 def test_a_device_that_is_missing_is_an_error_of_all() -> None:
     found = judged("step 0 MISSING there is nothing at 0000:00:05.0", *WELL[1:])
     assert {text.partition(" ")[0] for text in found.values()} == {"error"}

@@ -95,6 +95,32 @@ def test_step_without_verdicts_says_why() -> None:
     assert "no build" in to_text(matrix)
 
 
+def test_what_follows_a_step_without_verdicts_is_compared_with_the_last_one() -> None:
+    columns = [
+        Column("baseline", "", {"s.a": OK, "s.b": FAILED}),
+        Column("0001", "x: y", note="no build"),
+        Column("0002", "x: z", note="no build"),
+        Column("0003", "x: w", {"s.a": FAILED, "s.b": OK}),
+        Column("0004", "x: v", {"s.a": OK, "s.b": OK}),
+    ]
+    *_, third, fourth = build(columns).changes
+    assert (third.fixed, third.broke, third.since) == (("s.b",), ("s.a",), "baseline")
+    assert describe(third) == ("0003 x: w (compared with baseline): fixes 1 (s.b), breaks 1 (s.a)")
+    assert (fourth.fixed, fourth.since) == (("s.a",), "")
+    # Another suite had a kernel there: its tests are compared with that step.
+    columns[2] = Column("0002", "x: z", {"s.a": FAILED}, note="no build")
+    third = build(columns).changes[2]
+    assert (third.fixed, third.broke, third.since) == (("s.b",), (), "baseline")
+
+
+@pytest.mark.parametrize("after", [SKIPPED, None])
+def test_test_that_is_gone(after: Verdict | None) -> None:
+    (change,) = make({"s.a": OK, "s.b": FAILED}, {} if after is None else {"s.a": after}).changes
+    assert change.gone == ("s.a",)
+    (change,) = make({"s.a": OK}, {"s.a": ERROR}).changes
+    assert change.gone == ()
+
+
 def test_many_names_are_cut() -> None:
     tests = [f"s.t{number}" for number in range(9)]
     (change,) = make(dict.fromkeys(tests, FAILED), dict.fromkeys(tests, OK)).changes

@@ -127,7 +127,7 @@ def test_mutants_are_tried_and_survivors_listed(project: Project) -> None:
         "not in this kernel"
     }
     assert report["counts"] == Counter(each["fate"] for each in mutants)
-    assert (report["base"], report["patch"], report["arch"]) == (BASE, "0003", "um")
+    assert (report["base"], report["patch"], report["suites"]) == (BASE, "0003", ["kunit"])
 
     # Explained, one and all: then it is as it should be.
     for each in mutants:
@@ -222,3 +222,58 @@ def test_no_test_that_could_notice(project: Project) -> None:
     done = project.run("mutate", BASE)
     assert done.code == 1
     assert "no test passes on 0003 as it is" in done.err
+
+
+def test_hunks_and_lines_of_the_patches(project: Project) -> None:
+    (project.root / "patches" / BASE / "proof.toml").write_text(
+        '[[patch]]\nname = "resv/0001"\nfixes = ["kunit.toy_domain.block_refused"]\n'
+    )
+    words = ("mutate", BASE, "--hunks", "--patch", "0001", "--patch", "resv/0002", "--timeout", "9")
+    done = project.run(*words, "--list")
+    assert done.code == 0, done
+    assert project.trace == []
+    lines = done.out.splitlines()
+    (where,) = (at for at, line in enumerate(lines) if " toy_block revert-hunk 0001" in line)
+    assert lines[where + 1 : where + 3] == [
+        "    -        return -22;",
+        "    +        return 0;",
+    ]
+    assert lines[-1].endswith(" hunks and lines of 2 patches")
+
+    done = project.run(*words)
+    assert done.code == 1, done
+    assert "  by its own tests: kunit.toy_domain.block_refused (" in done.out
+    # Its only case is known to fail.
+    assert "survived drivers/iommu/iommu.c" in done.out
+    assert "toy_driver revert-hunk 0002" in done.out
+    project.forget_trace()
+    report = json.loads(project.run(*words, "--json").out)
+    assert project.trace == []
+    found = {
+        (each["patch"], each["operator"]): (each["fate"], each["tests"])
+        for each in report["mutants"]
+    }
+    assert found["0001", "revert-hunk"] == ("killed", ["kunit.toy_domain.block_refused"])
+    assert found["0002", "revert-hunk"] == ("survived", [])
+    assert {label for label, _ in found} == {"0001", "0002"}
+
+    # Explained; an entry for the other kinds of mutants is left to their run.
+    for each in report["mutants"]:
+        if each["fate"] == "survived":
+            explain(project, each)
+    done = project.run(*words)
+    assert done.code == 0, done
+    done = project.run("mutate", BASE, "--list")
+    assert done.code == 0, done
+
+
+def test_bad_choice_of_hunks(project: Project) -> None:
+    for words, named in {
+        ("--patch", "0007"): "no patch '0007' for toy",
+        ("--function", "toy_chec"): "no patch changes a function 'toy_chec'",
+        ("--suite", "kunits"): "no suite 'kunits'",
+    }.items():
+        done = project.run("mutate", BASE, "--hunks", *words)
+        assert done.code == 2
+        assert named in done.err
+    assert project.trace == []

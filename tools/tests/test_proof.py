@@ -166,6 +166,40 @@ def test_malformed_promises(toy: Queue, text: str, message: str) -> None:
     assert prooffile.NAME in str(caught.value)
 
 
+def test_promised_test_that_is_not_there_before(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    late = lane(store, **{"s.a": "f p p", "s.b": "p p p"})
+    late.says = {**late.says, "baseline": {"s.b": "p"}}
+    assert proven(toy, [late]).findings == [
+        "0001: does not fix kunit.s.a: not run before, ok after"
+    ]
+
+
+def test_test_renamed_in_the_middle(toy: Queue, store: Store) -> None:
+    """It proves nothing from there on, and a promise says why if that is as it should be."""
+    promise(toy, GOOD)
+    renamed = lane(store, **{"s.a": "f p p", "s.old": "p p p"})
+    renamed.says = {**renamed.says, "0002": {"s.a": "p", "s.new": "p"}}
+    proof = proven(toy, [renamed])
+    assert proof.findings == ["0002: what passed does not run any more: 1 (s.old)"]
+    assert proof.exit_code == 1
+    breaks = 'breaks = ["kunit.s.old"]\nbecause = "s.new is its name now"\n'
+    promise(toy, GOOD.replace('reason = "a clean-up"', f'reason = "a clean-up"\n{breaks}'))
+    assert proven(toy, [renamed]).findings == []
+
+
+def test_what_stands_on_a_step_that_does_not_build(toy: Queue, store: Store) -> None:
+    promise(toy, GOOD)
+    broken = lane(store, **{"s.a": "f p p", "s.b": "p p f"})
+    broken.says = {label: of for label, of in broken.says.items() if label != "0001"}
+    proof = proven(toy, [broken])
+    assert proof.findings == [
+        "0001: 0001 does not build",
+        "0002 breaks s.b, compared with baseline",
+    ]
+    assert proof.matrix.changes[1].fixed == ("s.a",)
+
+
 def test_step_that_does_not_build(toy: Queue, store: Store) -> None:
     """The steps after it are tried all the same, and it is not blamed twice."""
     promise(toy, GOOD)

@@ -50,9 +50,25 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         (proof({"a": OK}, VerdictError("no"), {"a": OK}), ["0001: no"], 1),
         (
             proof({"a": OK}, VerdictError("no"), {"a": FAILED}),
-            ["0001: no", "a fails with the whole queue applied"],
+            ["0001: no", "0002 breaks a, compared with baseline"],
             1,
         ),
+        (proof({"a": OK}, VerdictError("no"), VerdictError("no")), ["0001: no", "0002: no"], 1),
+        # A test that is gone, or renamed, or skipped from here on, is no proof any more.
+        (proof({"a": OK}, {"b": OK}), ["0001: what passed does not run any more: 1 (a)"], 1),
+        (
+            proof({"a": OK, "b": OK}, {"a": Verdict.SKIPPED}),
+            ["0001: what passed does not run any more: 2 (a, b)"],
+            1,
+        ),
+        (
+            proof({"a": OK}, VerdictError("no"), {"b": OK}),
+            ["0001: no", "0002: what passed does not run any more: 1 (a), compared with baseline"],
+            1,
+        ),
+        (proof({"a": FAILED}, {"b": OK}), [], 0),
+        # With a guest that was lost nobody can tell.
+        (proof({"a": OK}, {"b": ERROR}), [], 3),
         (
             proof({"a": Verdict.UNEXPECTED_PASS}, {"a": OK}),
             ["baseline: a: unexpected pass"],

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from realrun import iommuq
@@ -46,14 +47,18 @@ def plain(name: str, where: Path) -> TreeTarget:
     return TreeTarget(Store(base.git_dir, where), base.commit)
 
 
-def verdicts(against: str) -> dict[str, str]:
-    """Return the verdict on each patch of 6.12, by the end of its name."""
+def patches_of(base: str, against: str) -> dict[str, dict[str, Any]]:
+    """Return what is said of each patch of a queue, by the beginning of its name."""
     begin = time.monotonic()
-    done = iommuq("queue", "upstream", "6.12", "--against", against, "--json")
+    done = iommuq("queue", "upstream", base, "--against", against, "--json")
     assert done.returncode == 0, done.stderr
-    print(f"{against}: {time.monotonic() - begin:.1f} s")
-    patches = json.loads(done.stdout)["patches"]
-    return {patch["patch"][:16]: patch["verdict"] for patch in patches}
+    print(f"{base} against {against}: {time.monotonic() - begin:.1f} s")
+    return {patch["patch"][:16]: patch for patch in json.loads(done.stdout)["patches"]}
+
+
+def verdicts(against: str, base: str = "6.12") -> dict[str, str]:
+    """Return the verdict on each patch of a queue, by the beginning of its name."""
+    return {name: patch["verdict"] for name, patch in patches_of(base, against).items()}
 
 
 def test_resv_direct_is_in_7_3() -> None:
@@ -69,6 +74,23 @@ def test_resv_direct_is_in_plain_6_12() -> None:
     assert found["resv-direct/0001"] == "present with drift"
     assert found["resv-direct/0002"].startswith("present")
     assert found["mock/0001-iommuf"] == "absent"
+
+
+@pytest.mark.parametrize(("base", "against"), [("7.3", "7.3"), ("7.3", "6.12"), ("6.12", "7.3")])
+def test_follow_up_is_nowhere(base: str, against: str) -> None:
+    """Neither in the kernel that it is for, nor in the one before or after it."""
+    found = verdicts(against, base)
+    follow_up = {name: verdict for name, verdict in found.items() if name.startswith("follow-up")}
+    assert len(follow_up) >= 10
+    assert set(follow_up.values()) == {"absent"}, follow_up
+
+
+@pytest.mark.parametrize("against", ["6.12", "7.3"])
+def test_backport_is_there_in_spirit_only(against: str) -> None:
+    """Later kernels know the flag; what 6.1's patch does with it is another thing there."""
+    found = patches_of("6.1", against)["resv-direct/0001"]
+    assert found["verdict"] == "partly present"
+    assert any("in spirit only: " in note for note in found["notes"]), found["notes"]
 
 
 def test_measure_on_real_changes(tmp_path: Path) -> None:

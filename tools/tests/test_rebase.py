@@ -15,7 +15,8 @@ from iommuq import basefile, bases, edittree
 from iommuq.errors import UserError
 from iommuq.patchqueue import load_queue
 from iommuq.queuecommands import rebase_queue
-from iommuq.rebase import Stopped, place
+from iommuq.rebase import Stopped
+from iommuq.rebasestate import place
 from iommuq.refresh import refresh
 from iommuq.tree import make_steps
 
@@ -270,6 +271,74 @@ def test_into_keeps_the_tree(project: Project, tmp_path: Path) -> None:
     project.rebase(into=tmp_path / "kept")
     tree = edittree.find("7.3", tmp_path / "kept")
     assert not refresh(tree, project.root / "patches/7.3")[0].changed
+
+
+def make_repository(project: Project) -> Path:
+    """Make a git repository with a tag of a kernel in which a line moved."""
+    where = project.root / "upstream"
+    toy.write_tree(where)
+    toy.git("init", "-q", "--template=", "--initial-branch=main", ".", cwd=where)
+    path = where / toy.IOMMU_C
+    path.write_text(path.read_text().replace("#include", "#include <linux/slab.h>\n#include", 1))
+    toy.commit_all(where, "Linux 7.4")
+    toy.git("tag", "v7.4", cwd=where)
+    return where
+
+
+def rebase_onto(onto: str, action: str | None = None) -> None:
+    rebase_queue("6.12", onto, None, section=None, baseline=False, action=action)
+
+
+def test_onto_a_ref_of_git(project: Project) -> None:
+    """It becomes a base, named as the ref is, and can be rebased onto by that name."""
+    repository = make_repository(project)
+    rebase_onto(f"{repository}@v7.4")
+    spec = basefile.load_spec("7.4")
+    assert vars(spec.source) == {"provider": "git", "url": str(repository), "ref": "v7.4"}
+    names = [patch.name for patch in load_queue(spec.folder, "7.4").patches]
+    assert names == [FIRST, SECOND]
+    assert re.findall(r"^(\w+) +resv/", project.capsys.readouterr().out, re.M) == [
+        "offset",
+        "unchanged",
+    ]
+    assert make_steps(bases.open_base(spec), load_queue(spec.folder, "7.4"), None)
+    with pytest.raises(UserError, match=r"7\.4 has patches already"):
+        rebase_onto(f"{repository}@v7.4")
+
+
+def test_conflict_on_a_ref_of_git_is_found_again(project: Project) -> None:
+    repository = make_repository(project)
+    path = repository / INTEL
+    path.write_text(path.read_text().replace(*CONFLICT[INTEL]))
+    toy.commit_all(repository, "More")
+    toy.git("tag", "-f", "v7.4", cwd=repository)
+    with pytest.raises(Stopped):
+        rebase_onto(f"{repository}@v7.4")
+    for onto in (f"{repository}@v7.4", "7.4"):
+        with pytest.raises(UserError, match=r"a rebase of 6\.12 onto 7\.4 stopped at"):
+            rebase_onto(onto)
+    rebase_onto(f"{repository}@v7.4", "skip")
+    assert len(load_queue(basefile.load_spec("7.4").folder, "7.4").patches) == 1
+
+
+@pytest.mark.parametrize(
+    ("onto", "words"),
+    [
+        ("{here}@v9", "has no 'v9'"),
+        ("/nowhere@v9", "not a git repository"),
+        ("{here}@", "cannot be the name of a base"),
+        ("{here}@..", "cannot be the name of a base"),
+        ("{here}@-x", "cannot be the name of a base"),
+        ("{here}@7.3", r"there is a base 7\.3 already"),
+        ("nowhere", "no base 'nowhere'"),
+    ],
+)
+def test_ref_that_is_none(project: Project, onto: str, words: str) -> None:
+    repository = make_repository(project)
+    before = sorted(project.root.glob("patches/*"))
+    with pytest.raises(UserError, match=words):
+        rebase_onto(onto.format(here=repository))
+    assert sorted(project.root.glob("patches/*")) == before
 
 
 def test_newer_sources_of_the_same_base(project: Project) -> None:

@@ -466,11 +466,49 @@ def test_names_alone_are_there_in_spirit_only() -> None:
     assert found.notes == ("in spirit only: mill_count_wheels is there",)
 
 
+def test_short_names_say_nothing_of_the_spirit() -> None:
+    after = swap(OLD, ("mill->wheels = 1;", "mill->wheels = dev_warn(dev);"))
+    target = swap(OLD, ("mill->wheels = 1;", "if (0) dev_warn(NULL, &x, 3, y);"))
+    assert verdict(OLD, after, target).notes == ()
+
+
+def test_declarations_alone_are_there_in_spirit_only() -> None:
+    """As 6.1's backport has it: the flag is in the later kernel, the refusal is another."""
+    header = "include/linux/mill.h"
+    flag = "struct mill_dev {\n\tu32 max_hours;\n\tu32 require_direct : 1;\n};\n"
+    bare = flag.replace("\tu32 require_direct : 1;\n", "")
+    refuse = swap(OLD, ("\twhile (done", f"{CHECK}\tmill_turn_away(mill);\n\twhile (done"))
+    sides = ({PATH: OLD, header: bare}, {PATH: refuse, header: flag}, {PATH: OLD, header: flag})
+    found = judge_patch(make_patch(sides[0], sides[1]), *map(Memory, sides))
+    assert found.grade is Grade.PARTLY
+    assert found.notes == ("in spirit only: require_direct is there",)
+
+
+def test_header_that_another_file_includes_is_not_a_patch() -> None:
+    """Found on 7.3: of a patch to iommu-priv.h it was said that intel/iommu.h has it."""
+    paths = ("drivers/iommu/mill-priv.h", "drivers/iommu/mill-core.h")
+    include = "#include <linux/iommu.h>\n"
+    more = include + "#include <linux/pci.h>\n"
+    sides = ({paths[0]: include}, {paths[0]: more}, {paths[0]: include, paths[1]: more})
+    found = judge_patch(make_patch(sides[0], sides[1]), *map(Memory, sides))
+    assert found.grade is Grade.ABSENT
+
+
 def test_rename_is_said() -> None:
     worn = swap(OLD, ("static int mill_start", f"{WORN}static int mill_start"))
     found = verdict(OLD, worn, worn.replace("MILL_MAX_HOURS", "MILL_HOURS_LIMIT"))
     assert found.grade is Grade.DRIFT
     assert "MILL_MAX_HOURS is MILL_HOURS_LIMIT there" in found.hunks[0].notes
+
+
+def test_another_header_is_not_the_header() -> None:
+    """Found on 7.3: <linux/pci.h> is not <linux/msi.h>, though it stands where it would."""
+    bare = swap(OLD, ("#include <linux/slab.h>", "#include <linux/slab.h>\n#include <linux/msi.h>"))
+    after = swap(
+        OLD, ("#include <linux/slab.h>", "#include <linux/slab.h>\n#include <linux/pci.h>")
+    )
+    assert verdict(OLD, after, bare).grade is Grade.ABSENT
+    assert verdict(OLD, after, after).grade is Grade.PRESENT
 
 
 def test_comments_do_not_count() -> None:
@@ -519,6 +557,24 @@ def test_command(
     data = json.loads(capsys.readouterr().out)
     assert [patch["verdict"] for patch in data["patches"]] == ["absent", "absent"]
     assert data["patches"][0]["hunks"][0]["file"] == "drivers/iommu/iommu.c"
+
+
+def test_command_with_a_ref_of_git(
+    toy_base: Base, toy_queue: Queue, toy_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del toy_base, toy_queue
+    toy.git("tag", "patched", cwd=toy_work)
+    toy.git("checkout", "-q", "HEAD~3", cwd=toy_work)  # where the base comes from
+    queuecommands.show_upstream("6.12", f"{toy_work}@patched", "0002", as_json=False)
+    assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
+    queuecommands.show_upstream("6.12", f"{toy_work}@HEAD", "0002", as_json=False)
+    assert "absent              0002 toy: drop the check\n" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has no 'v9'"):
+        queuecommands.show_upstream("6.12", f"{toy_work}@v9", None, as_json=False)
+    with pytest.raises(UserError, match="is no git repository"):
+        queuecommands.show_upstream("6.12", f"{toy_work.parent}@v9", None, as_json=False)
+    with pytest.raises(UserError, match="no such directory"):
+        queuecommands.show_upstream("6.12", "/nowhere@v9", None, as_json=False)
 
 
 def test_target_that_is_none(toy_queue: Queue, tmp_path: Path) -> None:

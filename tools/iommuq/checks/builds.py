@@ -1,147 +1,281 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Checks that build: new warnings of the compiler, sparse, Coccinelle.
 
-Trees, build directories and images are those of `iommuq run`; kernels with ``W=1``
-have build directories of their own, as every object of theirs is another one.
+``build-*`` are the kernels that `iommuq run` builds, from the same cache.  The others
+make the objects of the files that a patch changes, and no more: with ``W=1``, for UML
+as `iommuq kunit` configures it, for x86_64 and arm64 with all drivers that there are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from importlib import resources
+from pathlib import Path, PurePosixPath
 
 from iommuq import arches
-from iommuq.build import BUILD_LIMIT, ENVIRONMENT, Addition, Image
+from iommuq.arches import Arch
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
-from iommuq.errors import VerdictError
-from iommuq.run import run
+from iommuq.checks.objects import BUILT, FAILED, Checker, Said, missing, study
+from iommuq.errors import ToolMissing, VerdictError
+from iommuq.fragments import Fragments
+from iommuq.tree import Step
+from iommuq.workspace import Workspace
 
-_ARCHES = ("um", "x86_64")
-#: Where what a checker of sources said is kept, with the image.
-_SAID = "said.txt"
-_REMARK = re.compile(r"^(\S+?\.[chS]):[\d:-]*:? *((?:warning|error|ERROR|WARNING):? .*)$")
+#: Whose kernels `iommuq run` and `iommuq kunit` build.
+_WHOLE = ("um", "x86_64")
+SPARSE = Checker("sparse", "sparse", ("C=1", "CHECK=sparse"))
+# The script is named in full, as make is in the build directory then.
+COCCICHECK = Checker(
+    "coccicheck",
+    "spatch",
+    ("C=1", "CHECK={source}/scripts/coccicheck", "MODE=report"),
+    rules=("scripts/coccicheck", "scripts/coccinelle"),
+)
+#: Lines that are shown of what does not compile.
+_FEW = 3
 
-_Images = tuple[Image | None, Image]
 
-
-def new_warnings(arch: str, subject: Subject) -> list[Finding]:
+def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
     """Build the tree with the patch and the one without it, and compare the warnings.
 
     :raises Skipped: it is a mail without a queue.
     """
-    try:
-        before, after = _images(arch, subject, None)
-    except VerdictError as error:
-        return [Finding(Status.FAIL, str(error))]
-    old = before.warnings if before else frozenset()
-    return [Finding(Status.FAIL, line) for line in sorted(after.warnings - old)]
-
-
-def _images(arch_name: str, subject: Subject, addition: Addition | None) -> _Images:
-    """Return the images without and with a patch.
-
-    :return: None for the first if that tree does not build.
-    :raises VerdictError: the tree with it does not build.
-    """
-    if subject.workspace is None or subject.step is None or subject.previous is None:
-        raise Skipped("there is no tree to a mail alone")
+    place = _Place.of(subject)
     arch = arches.get(arch_name)
-    fragments = subject.workspace.fragments(arch).with_warnings()
-    before = None
+    fragments = place.workspace.fragments(arch)
+    old: frozenset[str] = frozenset()
     # One of the two trees is that of the patch before, which was built just now.
     with contextlib.suppress(VerdictError):
-        before = subject.workspace.image(subject.previous, arch, fragments, addition)
-    return before, subject.workspace.image(subject.step, arch, fragments, addition)
+        old = place.workspace.image(place.before, arch, fragments).warnings
+    try:
+        new = place.workspace.image(place.after, arch, fragments).warnings
+    except VerdictError as error:
+        return [Finding(Status.FAIL, str(error))]
+    return [Finding(Status.FAIL, line) for line in sorted(new - old)]
 
 
 @dataclass(frozen=True)
-class Checker:
-    """A program that the kernel's build runs on each source file.
+class _Place:
+    """Where a patch of a queue stands."""
 
-    :ivar words: what make is told.
+    workspace: Workspace
+    before: Step
+    after: Step
+
+    @classmethod
+    def of(cls, subject: Subject) -> _Place:
+        """Return it.
+
+        :raises Skipped: it is a mail without a queue.
+        """
+        if subject.workspace is None or subject.step is None or subject.previous is None:
+            raise Skipped("there is no tree to a mail alone")
+        return cls(subject.workspace, subject.previous, subject.step)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to make the objects of a patch.
+
+    :ivar cross: the prefix of the compiler; empty for that of the machine.
+    :ivar every: with all drivers that there are, not as `iommuq kunit` configures it.
     """
 
-    name: str
-    words: tuple[str, ...]
+    arch: Arch
+    cross: str = ""
+    every: bool = True
 
-    def addition(self, arch: str, paths: Sequence[str]) -> Addition:
-        """Return what to make with an image: what the checker says of some files."""
-        key = hashlib.sha256("\n".join([self.name, *self.words, *paths]).encode()).hexdigest()
-        return Addition(key, partial(self._make, arch, paths))
+    def fragments(self, workspace: Workspace) -> Fragments:
+        """Return the configuration."""
+        if not self.every:
+            return workspace.fragments(self.arch).with_warnings()
+        with resources.as_file(resources.files("iommuq") / "data/checks.config") as path:
+            made = Fragments.read(path, variant="checks", every=True).with_warnings()
+        words = (f"CROSS_COMPILE={self.cross}",) if self.cross else ()
+        return replace(made, make_args=(*made.make_args, *words))
 
-    def _make(
-        self, arch: str, paths: Sequence[str], source: Path, objects: Path, folder: Path, log: Path
-    ) -> None:
-        names = [str(Path(path).with_suffix(".o")) for path in paths]
-        # What this configuration leaves out is not looked at; neither is what is not there yet.
-        names = [name for name in names if (objects / name).exists()]
-        said = ""
-        if names:
-            words = ("make", f"ARCH={arches.get(arch).make_arch}", f"O={objects}", "C=2")
-            done = run(
-                [*words, *self.words, *names],
-                cwd=source,
-                env=ENVIRONMENT,
-                timeout=BUILD_LIMIT,
-                check=False,
-                watched=True,
-            )
-            said = f"{done.output}\n{done.stderr}".replace(f"{source}/", "")
-            with log.open("a", encoding="utf-8") as file:
-                file.write(said)
-        (folder / _SAID).write_text(json.dumps({"seen": names, "said": said}), encoding="utf-8")
 
-    def check(self, subject: Subject) -> list[Finding]:
-        """Compare what it says with the patch and without it."""
-        paths = sorted(change.path for change in subject.changes if change.path.endswith(".c"))
-        if not paths:
-            return []
-        addition = self.addition("x86_64", paths)
+_UM = Plan(arches.get("um"), every=False)
+_X86 = Plan(arches.get("x86_64"))
+# No guest of ours is one, so it is in no table; the drivers of IORT and the SMMUs are, though.
+_ARM = Plan(
+    Arch("arm64", "arm64", "arm64", "Image", Path("arch/arm64/boot/Image"), "", "", ()),
+    cross="aarch64-linux-gnu-",
+)
+#: Checkers look with the first of these at what it compiles, and so on.
+_WIDE = (_X86, _ARM)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What is said of the files of a patch, by path, without it and with it."""
+
+    before: dict[str, Said]
+    after: dict[str, Said]
+
+    @property
+    def broken(self) -> list[str]:
+        """The files that do not compile with the patch and do without it."""
+        return [
+            path
+            for path, said in self.after.items()
+            if said.status == FAILED and self._was(path).status != FAILED
+        ]
+
+    @property
+    def seen(self) -> set[str]:
+        """The files of which something can be said."""
+        built = {path for path, said in self.after.items() if said.status == BUILT}
+        return built | set(self.broken)
+
+    def new(self, kind: str) -> list[str]:
+        """Return what is said with the patch alone: ``errors``, ``warnings`` or ``remarks``.
+
+        Of what this configuration has, that is: what is said of the rest means nothing.
+        """
+        after, before = (
+            {text for path in self.seen if path in side for text in getattr(side[path], kind)}
+            for side in (self.after, self.before)
+        )
+        return sorted(after - before)
+
+    def _was(self, path: str) -> Said:
+        return self.before.get(path, Said())
+
+
+def w1(plan: Plan, subject: Subject) -> list[Finding]:
+    """Compile the files of a patch with ``W=1``, and compare what the compiler says.
+
+    :raises Skipped: there is nothing to compile, or something to do it with is missing.
+    :raises VerdictError: no object of this tree can be made.
+    """
+    # sparse looks at the same objects, and is quick.
+    checker = SPARSE if plan in _WIDE and not missing(SPARSE) else None
+    pair = _look(plan, subject, _sources(subject), checker)
+    why = ", ".join(pair.new("errors")[:_FEW])
+    found = [Finding(Status.FAIL, f"does not compile: {why}", path) for path in pair.broken]
+    found += [Finding(Status.FAIL, text) for text in pair.new("warnings")]
+    return found + _left_out(subject, pair.seen)
+
+
+def checked(checker: Checker, subject: Subject) -> list[Finding]:
+    """Compare what a checker says of the files of a patch with it and without it.
+
+    :raises Skipped: there is nothing to look at, or something to do it with is missing.
+    :raises VerdictError: no object of this tree can be made.
+    """
+    left = _sources(subject)
+    found: list[Finding] = []
+    seen: set[str] = set()
+    for plan in _WIDE:
+        if not left:
+            break
         try:
-            before, after = _images("x86_64", subject, addition)
-        except VerdictError as error:
-            return [Finding(Status.FAIL, str(error))]
-        old = _said(before)[1] if before else set()
-        seen, new = _said(after)
-        found = [Finding(Status.WARN, line) for line in sorted(new - old)]
-        left = [path for path in paths if str(Path(path).with_suffix(".o")) not in seen]
-        if left:
-            found.append(Finding(Status.SKIP, f"not in this configuration: {', '.join(left)}"))
-        return found
+            pair = _look(plan, subject, left, checker)
+        except Skipped:
+            if plan is _WIDE[0]:
+                raise
+            break
+        seen |= pair.seen
+        left = [path for path in left if path not in seen]
+        found += [Finding(Status.WARN, text) for text in pair.new("remarks")]
+    return found + _left_out(subject, seen)
 
 
-def _said(image: Image) -> tuple[set[str], set[str]]:
-    """Return the objects that were looked at, and the remarks without their lines."""
-    data = json.loads((image.folder / Addition.FOLDER / _SAID).read_text(encoding="utf-8"))
-    matches = (_REMARK.match(line.removeprefix("../")) for line in data["said"].splitlines())
-    return set(data["seen"]), {f"{match[1]}: {match[2]}" for match in matches if match}
+def _left_out(subject: Subject, seen: set[str]) -> list[Finding]:
+    """Say which of a patch's own files nothing could be said of."""
+    left = sorted(_own(subject) - seen)
+    if not left:
+        return []
+    return [Finding(Status.SKIP, f"not compiled in this configuration: {', '.join(left)}")]
 
 
-for _arch in _ARCHES:
+def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | None) -> _Pair:
+    place = _Place.of(subject)
+    if not paths:
+        raise Skipped("it changes nothing that is compiled")
+    if plan.cross and shutil.which(f"{plan.cross}gcc") is None:
+        raise Skipped(f"{plan.cross}gcc is not installed")
+    fragments = plan.fragments(place.workspace)
+    base = place.workspace.base
+    programs = [f"{plan.cross}gcc"] if plan.cross else []
+    programs += [checker.program] if checker else []
+    studies = []
+    for step in (place.before, place.after):
+        try:
+            said = study(base, step, plan.arch, fragments, paths, programs, checker)
+            studies.append(said)
+        except ToolMissing as error:
+            raise Skipped(str(error)) from error
+        except VerdictError:
+            # That the patch before breaks the build is said there.
+            if step is place.after:
+                raise
+            studies.append({})
+    return _Pair(*studies)
+
+
+def _own(subject: Subject) -> set[str]:
+    """Return the sources of the kernel among the files that a patch changes and leaves."""
+    tree = subject.need_tree()
+    paths = {change.path for change in subject.changes if change.path.endswith(".c")}
+    programs = ("tools/", "scripts/")
+    return {
+        path
+        for path in paths
+        if not path.startswith(programs) and tree.store.read_file(tree.after, path) is not None
+    }
+
+
+def _sources(subject: Subject) -> list[str]:
+    """Return what to compile: sources of the patch, and those its headers go into.
+
+    Of the latter, those that the queue changes anywhere: what includes a header of the
+    kernel is thousands of files.
+    """
+    tree = subject.need_tree()
+    paths = _own(subject)
+    headers = [PurePosixPath(c.path).name for c in subject.changes if c.path.endswith(".h")]
+    if headers and subject.workspace is not None:
+        names = "|".join(map(re.escape, headers))
+        includes = re.compile(rf'^\s*#\s*include\s+[<"](?:[^>"]*/)?(?:{names})[>"]', re.MULTILINE)
+        for patch in subject.workspace.queue.patches:
+            for path in (c.path for c in patch.changes if c.path.endswith(".c")):
+                text = tree.store.read_file(tree.after, path) or b""
+                if includes.search(text.decode("utf-8", "replace")):
+                    paths.add(path)
+    return sorted(paths)
+
+
+for _name in _WHOLE:
     REGISTRY.checks.append(
         Check(
-            f"build-{_arch}",
-            f"builds for {arches.get(_arch).title} with W=1, without new warnings",
-            partial(new_warnings, _arch),
+            f"build-{_name}",
+            f"builds for {arches.get(_name).title}, without new warnings",
+            partial(new_warnings, _name),
             slow=True,
         )
     )
-for _name, _program, _words in (
-    ("sparse", "sparse", ("CHECK=sparse",)),
-    ("coccicheck", "spatch", ("CHECK=scripts/coccicheck", "MODE=report")),
-):
+for _plan in (_UM, _X86, _ARM):
     REGISTRY.checks.append(
         Check(
-            _name,
-            f"{_name} on the files it changes",
-            Checker(_name, _words).check,
-            needs=(_program,),
+            f"w1-{_plan.arch.name}",
+            f"compiles for {_plan.arch.title} with W=1, without new warnings",
+            partial(w1, _plan),
+            slow=True,
+        )
+    )
+for _checker in (SPARSE, COCCICHECK):
+    REGISTRY.checks.append(
+        Check(
+            _checker.name,
+            f"{_checker.name} on the files it changes",
+            partial(checked, _checker),
+            needs=(_checker.program,),
             slow=True,
         )
     )

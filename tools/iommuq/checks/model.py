@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
+from iommuq.errors import VerdictError
 from iommuq.mailform import Change
 from iommuq.objects import Store
 from iommuq.patchqueue import Patch, Queue
@@ -80,16 +81,25 @@ class Tree:
     def extract(self, *names: str, before: bool = False) -> Path:
         """Return a directory with some files of the tree.
 
+        :param names: of files; with a slash at its end, of a directory, for the files in it.
         :param before: of the tree without the patch.
         :raises Skipped: the tree has none of that name.
         """
         folder = self.store.folder / ("before" if before else "after")
         folder.mkdir(exist_ok=True)
+        tree = self.before if before else self.after
         for name in names:
+            if name.endswith("/"):
+                listed = self.store.entries(tree, [name])
+                files = [path for path, entry in listed.items() if entry.startswith("100")]
+                if not files:
+                    raise Skipped(f"the tree has no {name}")
+                self.extract(*files, before=before)
+                continue
             path = folder / name
             if path.exists():
                 continue
-            data = self.store.read_file(self.before if before else self.after, name)
+            data = self.store.read_file(tree, name)
             if data is None:
                 raise Skipped(f"the tree has no {name}")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +164,7 @@ class Check:
     """A check.
 
     :ivar title: what it looks at, in a few words.
-    :ivar run: looks at one patch; may raise `Skipped`.
+    :ivar run: looks at one patch; may raise `Skipped`, or `VerdictError` for a failure.
     :ivar needs: programs that it cannot do without.
     :ivar slow: it builds.
     """
@@ -178,6 +188,9 @@ def _guarded(check: Check, subject: Subject) -> list[Finding]:
         return check.run(subject)
     except Skipped as reason:
         return [Finding(Status.SKIP, str(reason))]
+    except VerdictError as error:
+        # One patch; the others are to be looked at, too.
+        return [Finding(Status.FAIL, str(error))]
 
 
 @dataclass

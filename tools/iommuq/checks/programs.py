@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
+from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
@@ -14,9 +18,21 @@ from iommuq.run import describe_status, run
 
 #: Seconds for one run of one program.
 _LIMIT = 300.0
-_PLACE = re.compile(r":\d+(?=:)")
+_PLACE = re.compile(r":\d+(?=[: ])")
 # An interpreter that cannot start the program says so in its own words.
 _BROKEN = re.compile(r"No such file or directory|Can't locate|SyntaxError|ModuleNotFoundError")
+
+
+def run_first(variants: Sequence[Program], subject: Subject) -> list[Finding]:
+    """Run the first of some programs whose files the tree has; kernels move their scripts.
+
+    :raises Skipped: it has those of none, or there is no tree, or the program cannot run.
+    """
+    for program in variants[:-1]:
+        with contextlib.suppress(Skipped):
+            subject.need_tree().extract(*(program.files or ()))
+            return run_program(program, subject)
+    return run_program(variants[-1], subject)
 
 
 def run_program(program: Program, subject: Subject) -> list[Finding]:
@@ -55,9 +71,14 @@ def _run(program: Program, subject: Subject, folder: Path, path: str) -> list[Fi
     :param folder: where the files of the tree are that it needs.
     """
     mail = subject.patch.path
-    argv = [word.format(mail=mail, path=path, root=folder) for word in program.argv]
-    done = run(argv, cwd=folder, env={"LC_ALL": "C.UTF-8"}, timeout=_LIMIT, check=False)
-    said = f"{done.output}\n{done.stderr}".replace(f"{mail}:", "").replace(f"{folder}/", "")
+    with tempfile.TemporaryDirectory(prefix="iommuq-said-") as place:
+        said_in = Path(place) / "patch"
+        said_in.write_bytes(_what_it_says(subject))
+        argv = [w.format(mail=mail, said=said_in, path=path, root=folder) for w in program.argv]
+        done = run(argv, cwd=folder, env={"LC_ALL": "C.UTF-8"}, timeout=_LIMIT, check=False)
+    said = f"{done.output}\n{done.stderr}"
+    for name in (f"{mail}:", f"{said_in}:", f"{folder}/"):
+        said = said.replace(name, "")
     lines = [line for line in said.splitlines() if line.strip()]
     if program.ignore:
         lines = [line for line in lines if not re.search(program.ignore, line)]
@@ -72,6 +93,20 @@ def _run(program: Program, subject: Subject, folder: Path, path: str) -> list[Fi
     return findings
 
 
+def _what_it_says(subject: Subject) -> bytes:
+    """Return a mail with the lines alone that are the patch's: its message, and what it adds.
+
+    The others are empty, so that lines keep their numbers.
+    """
+    lines = subject.data.split(b"\n")
+    first = next((n for n, line in enumerate(lines) if line.startswith(b"diff --git ")), len(lines))
+    kept = [
+        line if number < first else line[1:] if re.match(rb"\+(?!\+\+ )", line) else b""
+        for number, line in enumerate(lines)
+    ]
+    return b"\n".join(kept)
+
+
 def _finding(program: Program, line: str) -> Finding | None:
     for pattern, status in ((program.fail, Status.FAIL), (program.warn, Status.WARN)):
         if pattern and re.search(pattern, line):
@@ -79,7 +114,7 @@ def _finding(program: Program, line: str) -> Finding | None:
     return None
 
 
-for _program in load_programs():
-    REGISTRY.checks.append(
-        Check(_program.name, _program.title, partial(run_program, _program), tuple(_program.needs))
-    )
+for _name, _variants in groupby(load_programs(), key=lambda program: program.name):
+    _all = tuple(_variants)
+    _needs = tuple(dict.fromkeys(name for each in _all for name in each.needs))
+    REGISTRY.checks.append(Check(_name, _all[0].title, partial(run_first, _all), _needs))

@@ -37,10 +37,13 @@ class Prefix(Table):
 class Program(Table):
     """A check that is a program.
 
-    :ivar argv: ``{mail}`` is the patch, ``{root}`` a directory with *files* in it,
-        ``{path}`` each of the files that the patch changes.
+    :ivar name: of the check; of several in a row with the same name, the first counts
+        whose *files* the tree has.
+    :ivar argv: ``{mail}`` is the patch, ``{said}`` the same with nothing but the message
+        and the lines that it adds, ``{root}`` a directory with *files* in it, ``{path}``
+        each of the files that the patch changes.
     :ivar needs: programs it cannot do without.
-    :ivar files: files of the tree that it needs.
+    :ivar files: files of the tree that it needs, or directories with a slash at the end.
     :ivar each: it is run for every file that the patch changes and leaves, of this form.
     :ivar fail: a line of its output that fails; the others that match *warn* warn.
     :ivar ignore: lines that say nothing.

@@ -18,6 +18,7 @@ from iommuq.cli.base import base
 from iommuq.cli.bench import bench
 from iommuq.cli.clean import clean
 from iommuq.cli.doctor import doctor
+from iommuq.cli.drivers import drivers
 from iommuq.cli.firmware import firmware
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
@@ -41,8 +42,9 @@ def cli(debug: bool, quiet: bool) -> None:
 
 
 for _command in (
-    run, prove, mutate, kunit, selftest, firmware, queue, base, report, runs, doctor, bench, clean,
-):  # fmt: skip
+    *(run, prove, mutate, kunit, selftest, firmware, queue, base, drivers),
+    *(report, runs, doctor, bench, clean),
+):
     cli.add_command(_command)
 
 

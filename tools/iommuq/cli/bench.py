@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()

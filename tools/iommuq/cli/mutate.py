@@ -6,13 +6,26 @@ from __future__ import annotations
 import click
 
 from iommuq import arches
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
 @click.argument("base", default=DEFAULT_BASE)
+@click.option("--hunks", is_flag=True, help="Take out hunks and lines of the patches instead.")
 @click.option(
-    "--function", "functions", metavar="NAME", multiple=True, help="Try the mutants of NAME only."
+    "--patch", "patches", metavar="PATCH", multiple=True, help="Try what is of PATCH only."
+)
+@click.option(
+    "--function", "functions", metavar="NAME", multiple=True, help="Try what is in NAME only."
+)
+@click.option(
+    "--suite",
+    "suites",
+    metavar="NAME",
+    multiple=True,
+    default=("kunit",),
+    show_default=True,
+    help="Who is to notice: kunit, selftest, firmware; the first that does is the last asked.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the mutants, and build nothing.")
 @click.option("--limit", "count", type=click.IntRange(min=1), metavar="N", help="Try N at most.")
@@ -22,7 +35,7 @@ from iommuq.workspace import DEFAULT_BASE
     type=click.Choice(arches.names()),
     default="um",
     show_default=True,
-    help="What to build for.",
+    help="What to build the KUnit kernel for.",
 )
 @click.option(
     "--config",
@@ -36,11 +49,14 @@ from iommuq.workspace import DEFAULT_BASE
     type=click.FloatRange(min=1),
     default=30.0,
     show_default=True,
-    help="Seconds that one boot may take.",
+    help="Seconds that one boot for KUnit may take.",
 )
 def mutate(
     base: str,
+    hunks: bool,
+    patches: tuple[str, ...],
     functions: tuple[str, ...],
+    suites: tuple[str, ...],
     only_list: bool,
     count: int | None,
     as_json: bool,
@@ -50,18 +66,18 @@ def mutate(
 ) -> int:
     """Put small faults into the functions that the queue of BASE touches.
 
-    One at a time, and each is to be noticed by a KUnit case.  Those that are not are
-    listed, unless patches/BASE/mutants.toml says why no test can notice.
+    One at a time, and each is to be noticed by a test.  Those that are not are listed,
+    unless patches/BASE/mutants.toml says why no test can notice.
+
+    With --hunks the faults are the patches' own: one hunk is taken back, or one line that
+    a patch adds is taken out.
     """
-    from iommuq.mutants.command import run_mutate
+    from iommuq.mutants.command import Guests, Wanted, run_mutate
 
     return run_mutate(
         base,
-        functions,
-        arch=arch,
-        configs=configs,
+        Wanted(hunks, functions, patches, count),
+        Guests(suites, arch, configs, timeout),
         only_list=only_list,
-        count=count,
-        limit=timeout,
         as_json=as_json,
     )

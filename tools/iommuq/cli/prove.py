@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import click
 
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.command()
 @click.argument("base", default=DEFAULT_BASE)
 @click.option(
-    "--suite", "suites", metavar="NAME", multiple=True, help="Only this suite: kunit, selftest."
+    "--suite",
+    "suites",
+    metavar="NAME",
+    multiple=True,
+    help="Only this suite: kunit, selftest, firmware.",
 )
 @click.option("--from", "first", metavar="PATCH", help="Begin with this patch.")
 @click.option("--to", "last", metavar="PATCH", help="End with this patch.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from iommuq.workspace import DEFAULT_BASE
+from iommuq.defaults import DEFAULT_BASE
 
 
 @click.group()
@@ -76,7 +76,10 @@ def refresh(
 @queue.command()
 @click.argument("base", default=DEFAULT_BASE)
 @click.option(
-    "--against", required=True, metavar="NEW", help="A base, or a directory with a kernel tree."
+    "--against",
+    required=True,
+    metavar="NEW",
+    help="A base, a directory with a kernel tree, or REPOSITORY@REF of git.",
 )
 @click.option("--patch", metavar="PATCH", help="Only this patch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -89,7 +92,12 @@ def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
 
 @queue.command()
 @click.argument("base", default=DEFAULT_BASE)
-@click.option("--onto", required=True, metavar="NEW", help="The base to carry the queue over to.")
+@click.option(
+    "--onto",
+    required=True,
+    metavar="NEW",
+    help="The base to carry the queue over to, or REPOSITORY@REF of git.",
+)
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from iommuq import arches
+from iommuq.defaults import DEFAULT_BASE
 from iommuq.suites.kunit import LIMIT
-from iommuq.workspace import DEFAULT_BASE
 
 _arch = click.option(
     "--arch",

@@ -11,6 +11,7 @@ from iommuq.compare.view import Scale, is_word
 
 _COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "!"}
 _COMMUTES = {"&&", "||", "==", "!=", "+", "|"}
+_INCLUDE = ("#", "include")
 
 Tokens = tuple[str, ...]
 
@@ -75,6 +76,9 @@ def compare(ours: Tokens, theirs: Tokens, scale: Scale, names: Names) -> Likenes
     """
     if ours == theirs:
         return SAME
+    if _INCLUDE in (ours[:2], theirs[:2]):
+        # Another header is another header, however alike their names and places are.
+        return Likeness(0.0, "contrary")
     called = tuple(map(names.get, ours))
     if called == theirs:
         return Likeness(0.97, "renamed")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from iommuq import progress
 from iommuq.basefile import list_specs
+from iommuq.defaults import DEFAULT_BASE
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.firmware import kernels, scenario
 from iommuq.firmware.subjects import Tested, foreign, queued
@@ -19,7 +20,6 @@ from iommuq.results import Result, Run
 from iommuq.runs import feed
 from iommuq.runs.recorder import recording
 from iommuq.suites.firmware import Case, cases
-from iommuq.workspace import DEFAULT_BASE
 
 #: Lines of a message that are printed; the log has all.
 _MESSAGE_LINES = 6

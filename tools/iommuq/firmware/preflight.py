@@ -12,8 +12,12 @@ from iommuq.guests.machine import Machine
 #: A table that every machine with ACPI has.
 _ANY_TABLE = "FACP"
 # The lines of the script, after the table's.
-_NEEDS = {"group": (1, "/dev/vfio/vfio"), "cdev": (2, "/dev/iommu")}
-_DRIVER, _UNIT = 3, 4
+_NEEDS = {
+    "group": (1, "/dev/vfio/vfio"),
+    "cdev": (2, "/dev/iommu"),
+    "faults": (3, "/sys/kernel/debug/fail_page_alloc/require-start"),
+}
+_DRIVER, _UNIT = 4, 5
 _UNITS = {"DMAR": "/sys/class/iommu/dmar0", "IVRS": "/sys/class/iommu/ivhd0"}
 
 

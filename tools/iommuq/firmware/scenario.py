@@ -42,8 +42,15 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "map": ("device", "address", "size"),
     "dma": ("device", "address"),
     "dma-mapped": ("device", "address"),
+    "switch": ("device", "type", "address", "back"),
+    "fail": ("function", "nth"),
+    "failed": (),
+    "dma-foreign": ("device", "device", "address"),
+    "entry": ("device", "which"),
     "remove": ("device",),
     "rescan": (),
+    "rescan-failing": ("device", "address", "function"),
+    "renumber": ("device", "bus"),
     "reset": ("device",),
     "present": ("device",),
     "type": ("device",),
@@ -57,12 +64,19 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "interface": ("group", "cdev"),
     "type": ("DMA", "DMA-FQ", "identity", "auto"),
+    "back": ("type", "rescan"),
+    "which": ("own", "alias"),
+}
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "size": (0, (1 << 64) - 1),
+    "bus": (1, 0xFF),
+    "nth": (1, 1000),
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
 _WORD = re.compile(r"[\w.:/-]+")
 
-Need = Literal["group", "cdev"]
+Need = Literal["group", "cdev", "faults"]
 
 
 @dataclass(frozen=True)
@@ -130,10 +144,13 @@ class Step(Table):
             choice = _CHOICES.get(kind)
             require(not choice or word in choice, f"do: {word!r} is none of {choice}")
             require(word.isprintable() and word, f"do: {word!r} is not printable")
-            if kind == "size":
-                require(_number(word) is not None, f"do: {word!r} is not a number")
-            elif kind == "driver":
-                require(_WORD.fullmatch(word), f"do: {word!r} is no driver")
+            if kind in _RANGES:
+                value = _number(word)
+                require(value is not None, f"do: {word!r} is not a number")
+                least, most = _RANGES[kind]
+                require(least <= (value or 0) <= most, f"do: {word} is no {kind}")
+            elif kind in ("driver", "function"):
+                require(_WORD.fullmatch(word), f"do: {word!r} is no {kind}")
 
     @property
     def expected(self) -> tuple[str, ...]:
@@ -155,6 +172,7 @@ class Known(Table):
 
     :ivar check: its name.
     :ivar bases: those it is about; never a kernel that is not ours.
+    :ivar since: the step of the queue that it begins with; by default the first.
     :ivar until: the step of the queue from which on it must be met.
     :ivar reason: found by reading the code.
     :ivar expires: the last day that this counts.
@@ -166,6 +184,7 @@ class Known(Table):
     link: str
     expires: datetime.date
     machines: tuple[str, ...] = ()
+    since: str | None = None
     until: str | None = None
 
     def __post_init__(self) -> None:
@@ -182,7 +201,6 @@ class Scenario(Table):
     :ivar machines: those it runs on.
     :ivar arguments: for the kernel.
     :ivar needs: ``group`` or ``cdev`` of VFIO.
-    :ivar debug: a kernel that is built for it has KASAN, lockdep and more.
     :ivar alone: it disturbs others, and so has a boot of its own.
     """
 
@@ -193,7 +211,6 @@ class Scenario(Table):
     region: tuple[Region, ...] = ()
     arguments: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
-    debug: bool = False
     alone: bool = False
     known: tuple[Known, ...] = ()
     name: str = field(default="", init=False)
@@ -243,6 +260,7 @@ class Scenario(Table):
                 link=mark.link,
                 expires=mark.expires,
                 bases=mark.bases,
+                start=mark.since,
                 until=mark.until,
                 where=f"{path}: known {number}",
             )
@@ -358,7 +376,7 @@ def script(scenario: Scenario, machine: Machine) -> tuple[str, int]:
         for kind, word in zip(STEPS[name], words, strict=True):
             if kind == "device":
                 said.append(devices[word].address)
-            elif kind in ("address", "size"):
+            elif kind in ("address", "size", "bus"):
                 said.append(f"{address(scenario, word):x}")
             else:
                 said.append(word)

@@ -11,7 +11,6 @@ from iommuq.build import find_image, image_key
 from iommuq.firmware import kernels
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Scenario, folder
-from iommuq.fragments import Fragments
 from iommuq.known import KnownFailures, Step
 from iommuq.prove import known_steps
 from iommuq.results import Run, Store
@@ -83,7 +82,7 @@ def queued(base: str, at: str | None, scenarios: Sequence[Scenario]) -> Tested:
     made: dict[str, Kernel | None] = {}
 
     def kernel(case: Case, build: bool) -> Kernel | None:
-        fragments = _fragments(workspace, case)
+        fragments = workspace.firmware_fragments(case.machine)
         if fragments.key not in made:
             key = image_key(step, arch, fragments)
             image = workspace.image(step, arch, fragments) if build else find_image(key, arch)
@@ -92,25 +91,20 @@ def queued(base: str, at: str | None, scenarios: Sequence[Scenario]) -> Tested:
             )
         return made[fragments.key]
 
+    return Tested(
+        title,
+        Subject(base, step.label, own.kernel),
+        kernel,
+        known_failures(scenarios),
+        tuple(known_steps(workspace.queue)),
+    )
+
+
+def known_failures(scenarios: Sequence[Scenario]) -> KnownFailures:
+    """Return the marks of scenarios as one list."""
     failures = [
         failure
         for scenario in scenarios
         for failure in scenario.failures(folder() / f"{scenario.name}.toml")
     ]
-    return Tested(
-        title,
-        Subject(base, step.label, own.kernel),
-        kernel,
-        KnownFailures(tuple(failures)),
-        tuple(known_steps(workspace.queue)),
-    )
-
-
-def _fragments(workspace: Workspace, case: Case) -> Fragments:
-    configs = workspace.root / "selftests/configs"
-    names = list(case.machine.config)
-    variant = "firmware"
-    if case.scenario.debug:
-        names.append("firmware-debug.config")
-        variant = "firmware-debug"
-    return Fragments.read(*(configs / name for name in names), variant=variant, tiny=True)
+    return KnownFailures(tuple(failures))

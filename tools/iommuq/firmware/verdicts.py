@@ -18,6 +18,8 @@ from iommuq.results import Status
 
 #: Words of the program that tell of the oracle or the script, never of the kernel.
 UNTOLD = ("NOEDU", "NOMEMORY", "STUCK", "MALFORMED", "MISSING")
+#: The word for what this kernel lets nobody look at.
+UNSEEN = "UNSEEN"
 #: Words of a step that never came back.
 LOST = ("HANG", "DIED")
 
@@ -140,6 +142,8 @@ def _judge_step(step: Step, ended: Ended) -> Finding:
     answer = f"`{step.do}`: {ended}"
     if ended.word in UNTOLD:
         return Finding(step.check, Status.ERROR, answer, answer)
+    if ended.word == UNSEEN:
+        return Finding(step.check, Status.SKIP, f"`{step.do}`: {ended.more}", answer)
     if ended.word in step.expected:
         return Finding(step.check, Status.PASS, answer=answer)
     wanted = " or ".join(step.expected)

@@ -7,47 +7,83 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq import arches, progress
+from iommuq import arches, progress, prooffile
 from iommuq.errors import EXIT_OK, EXIT_VERDICT
-from iommuq.mutants import explained, report
-from iommuq.mutants.plan import make_plan
+from iommuq.lanes import KunitLane, Lane, open_lanes
+from iommuq.mutants import bypatch, explained, hunks, report
+from iommuq.mutants.faults import OPERATORS
+from iommuq.mutants.plan import Plan, make_hunk_plan, make_plan
 from iommuq.mutants.report import Outcome
 from iommuq.mutants.trial import Bench, Fate, Trial
 from iommuq.objects import Store
+from iommuq.patchqueue import find_step
 from iommuq.runs import feed
 from iommuq.runs.recorder import Recorder, recording
 from iommuq.workspace import Workspace
 
 
-def run_mutate(
-    base: str,
-    functions: Sequence[str],
-    *,
-    arch: str,
-    configs: Sequence[str],
-    only_list: bool,
-    count: int | None,
-    limit: float,
-    as_json: bool,
-) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be tried.
+
+    :ivar hunks: take hunks and lines of patches out, in place of other faults.
+    :ivar functions: names of functions; none for all that the queue touches.
+    :ivar patches: names of patches; none for all.
+    :ivar count: no more than so many.
+    """
+
+    hunks: bool = False
+    functions: tuple[str, ...] = ()
+    patches: tuple[str, ...] = ()
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Guests:
+    """What it is to be tried on.
+
+    :ivar suites: names of lanes, in the order in which they are asked.
+    :ivar arch: what the kernel for KUnit is built for.
+    :ivar configs: names of further Kconfig fragments for it.
+    :ivar limit: seconds for one boot of it.
+    """
+
+    suites: tuple[str, ...]
+    arch: str
+    configs: tuple[str, ...]
+    limit: float
+
+    def lanes(self, workspace: Workspace) -> list[Lane]:
+        """Return the lanes.
+
+        :raises UserError: there is no lane, or no fragment, of one of the names.
+        """
+        found: dict[str, Lane] = {}
+        for name in self.suites:
+            (lane,) = open_lanes(workspace, [name])
+            if isinstance(lane, KunitLane):
+                # A missing fragment is told before anything is built.
+                arch = arches.get(self.arch)
+                workspace.fragments(arch, self.configs)
+                lane = replace(lane, arch=arch, configs=self.configs, limit=self.limit)
+            found[name] = lane
+        return list(found.values())
+
+
+def run_mutate(base: str, wanted: Wanted, guests: Guests, *, only_list: bool, as_json: bool) -> int:
     """Try the mutants of a queue, and print the survivors.
 
-    :param functions: names of functions to try; none for all that the queue touches.
-    :param configs: names of further Kconfig fragments.
     :param only_list: build nothing.
-    :param count: try no more than so many.
-    :param limit: seconds for one boot.
     :param as_json: print JSON and nothing else.
     :return: the exit code.
     """
     workspace = Workspace.open(base)
     # A list is no run.
     with contextlib.nullcontext() if only_list else recording(base) as recorder:
-        code = _mutate(
-            recorder, workspace, functions, arch, configs, only_list, count, limit, as_json
-        )
+        code = _mutate(recorder, workspace, wanted, guests, only_list, as_json)
         if recorder is not None:
             recorder.exit_code = code
         return code
@@ -56,42 +92,47 @@ def run_mutate(
 def _mutate(
     recorder: Recorder | None,
     workspace: Workspace,
-    functions: Sequence[str],
-    arch: str,
-    configs: Sequence[str],
+    wanted: Wanted,
+    guests: Guests,
     only_list: bool,
-    count: int | None,
-    limit: float,
     as_json: bool,
 ) -> int:
     """Do what `run_mutate` says, in a workspace."""
     base = workspace.base.spec.name
-    target = arches.get(arch)
-    fragments = workspace.fragments(target, configs)
+    lanes = guests.lanes(workspace)
+    promises = prooffile.load(workspace.queue)
+    patches = [find_step(workspace.queue, name) for name in wanted.patches]
     entries = explained.load(workspace.base.spec.folder)
     with tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder:
         objects = Store(workspace.base.git_dir, Path(folder))
-        also = {entry.function for entry in entries}
-        plan = make_plan(objects, workspace.steps(), functions, also)
-        matched, wrong = explained.match(entries, plan.known)
+        steps = workspace.steps()
+        if wanted.hunks:
+            plan = make_hunk_plan(objects, steps, wanted.functions, patches)
+        else:
+            also = {entry.function for entry in entries}
+            plan = make_plan(objects, steps, wanted.functions, also, patches)
+        operators = hunks.OPERATORS if wanted.hunks else tuple(OPERATORS)
+        matched, wrong = explained.match(entries, plan.known, operators)
         trials: tuple[Trial, ...] = ()
         if not only_list:
-            bench = Bench(workspace, plan, objects, target, fragments, limit)
-            trials = bench.run(plan.mutants, count, _say)
+            bench = Bench(workspace, plan, objects, lanes)
+            trials = bench.run(plan.mutants, wanted.count, _say)
     outcome = Outcome(plan, trials, matched, wrong)
     if recorder is not None:
-        steps = workspace.steps()
         feed.workspace(recorder, workspace, steps, ())
         recorder.describe(
-            mutants=report.to_json(outcome, base, arch),
+            mutants=report.to_json(outcome, base, [lane.name for lane in lanes]),
             findings=(*feed.survivors(outcome), *outcome.findings),
         )
     if as_json:
-        print(json.dumps(report.to_json(outcome, base, arch), indent=1))
+        print(json.dumps(report.to_json(outcome, base, [lane.name for lane in lanes]), indent=1))
     else:
-        kernel = workspace.base
-        print(f"Linux {kernel.kernel} ({kernel.version}) {plan.step.label}, mutants")
-        for line in report.list_lines(plan) if only_list else report.report_lines(outcome):
+        print(_title(workspace, plan, [] if only_list else lanes))
+        lines = report.list_lines(plan) if only_list else report.report_lines(outcome)
+        if plan.by_patch and not only_list:
+            queue = [patch.label for patch in workspace.queue.sent]
+            lines = bypatch.report_lines(outcome, promises, queue)
+        for line in lines:
             print(line)
     if only_list:
         if not as_json:
@@ -101,7 +142,13 @@ def _mutate(
     return outcome.exit_code
 
 
+def _title(workspace: Workspace, plan: Plan, lanes: Sequence[Lane]) -> str:
+    kernel = workspace.base
+    what = "hunks" if plan.by_patch else "mutants"
+    ran = "".join(f"; {lane.title}" for lane in lanes)
+    return f"Linux {kernel.kernel} ({kernel.version}) {plan.step.label}, {what}{ran}"
+
+
 def _say(trial: Trial) -> None:
     if trial.fate is Fate.SURVIVED:
-        mutant = trial.mutant
-        progress.note(f"survived: {mutant.path}:{mutant.line} {mutant.function} {mutant.operator}")
+        progress.note(f"survived: {report.title(trial.mutant)}")

@@ -13,16 +13,19 @@ the reason::
     number = 2                                    # of those that are alike; by default the only one
     reason = "why no test can notice"
 
-Line numbers drift, so there are none.
+Line numbers drift, so there are none.  Of a hunk that was taken back, ``before`` is what the
+patch made of it and ``after`` what was there before the patch; ``function`` is empty for what is
+in none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq import tables
+from iommuq.mutants import hunks
 from iommuq.mutants.faults import OPERATORS, Mutant
 from iommuq.providers.job import Table, require
 
@@ -46,7 +49,8 @@ class Explanation(Table):
     number: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.operator in OPERATORS, f"operator is none of {', '.join(OPERATORS)}")
+        operators = (*OPERATORS, *hunks.OPERATORS)
+        require(self.operator in operators, f"operator is none of {', '.join(operators)}")
         require(self.reason.strip(), "reason is empty")
         require(self.number is None or self.number > 0, "number counts from 1")
 
@@ -81,16 +85,21 @@ def load(folder: Path) -> tuple[Explanation, ...]:
 
 
 def match(
-    entries: Sequence[Explanation], mutants: Sequence[Mutant]
+    entries: Sequence[Explanation],
+    mutants: Sequence[Mutant],
+    operators: Collection[str] = tuple(OPERATORS),
 ) -> tuple[Mapping[Mutant, Explanation], tuple[str, ...]]:
     """Find the mutant that each entry is for.
 
-    :param mutants: all that there are in the files of the queue.
+    :param mutants: all that there are of these operators in the files of the queue.
+    :param operators: entries for others are left alone.
     :return: the explained mutants, and what is wrong with the list, one line each.
     """
     found: dict[Mutant, Explanation] = {}
     wrong = []
     for number, entry in enumerate(entries, 1):
+        if entry.operator not in operators:
+            continue
         where = f"{NAME}: mutant {number} ({entry.function}, {entry.operator})"
         covered = [mutant for mutant in mutants if entry.covers(mutant)]
         if len(covered) > 1:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The small faults: each is one edit of a file, at exact bytes that the parser found.
 
-An edit never changes how many lines a file has, so that what the compiler notes of
-lines elsewhere stays the same: a mutant that means the same gives the same kernel.
+An edit of these never changes how many lines a file has, so that what the compiler notes
+of lines elsewhere stays the same: a mutant that means the same gives the same kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _ERRNO = re.compile(rb"E[A-Z0-9]+")
 _STATUS = (b"ret", b"rc", b"err", b"error", b"status")
 #: What a ! may stand before without parentheses.
 _ATOMS = ("identifier", "field_expression", "call_expression", "parenthesized_expression")
-_JUMPS = ("return_statement", "goto_statement", "break_statement", "continue_statement")
+#: Statements that go somewhere else.
+JUMPS = ("return_statement", "goto_statement", "break_statement", "continue_statement")
 #: Statements that are looked into even where a part of them cannot be parsed.
 _OUTER = (
     "compound_statement", "if_statement", "else_clause", "while_statement", "for_statement",
@@ -51,6 +52,7 @@ class Mutant:
     :ivar before: the lines it is in, as they are.
     :ivar after: the same lines with the fault.
     :ivar number: which of those that are alike in all of the above but the line, from 1.
+    :ivar patch: the label of the patch that it is taken out of, if it is of one.
     """
 
     path: str
@@ -61,6 +63,7 @@ class Mutant:
     after: str
     edit: Edit = field(repr=False)
     number: int = 1
+    patch: str = ""
 
     def apply(self, text: bytes) -> bytes:
         """Return the file with the fault in it."""
@@ -69,7 +72,9 @@ class Mutant:
     @property
     def diff(self) -> tuple[str, ...]:
         """The lines that go and those that come, marked as in a diff."""
-        old, new = self.before.split("\n"), self.after.split("\n")
+        old, new = (text.split("\n") if text else [] for text in (self.before, self.after))
+        if len(old) != len(new):
+            return (*(f"-{was}" for was in old), *(f"+{now}" for now in new))
         gone = [f"-{was}" for was, now in zip(old, new, strict=True) if was != now]
         come = [f"+{now}" for was, now in zip(old, new, strict=True) if was != now]
         return (*gone, *come)
@@ -93,7 +98,7 @@ def mutants_of(source: Source, path: str, function: Function) -> Found:
     """
     unparsed: list[int] = []
     edits: dict[Edit, str] = {}
-    for node in _sound(function.body, unparsed):
+    for node in sound(function.body, unparsed):
         for operator, make in OPERATORS.items():
             for edit in make(source, node):
                 old = source.text[edit.start : edit.end]
@@ -120,7 +125,7 @@ def _decode(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 
 
-def _sound(body: Node, unparsed: list[int]) -> Iterator[Node]:
+def sound(body: Node, unparsed: list[int]) -> Iterator[Node]:
     """Yield the nodes of a function that the parser has understood.
 
     What has an error in it is left out, and so is what stands next to one: it may be
@@ -268,7 +273,7 @@ def _is_error(source: Source, condition: Node) -> bool:
 
 def _skip_statement(_source: Source, node: Node) -> Iterator[Edit]:
     has_effect = node.type == "expression_statement" and node.named_children
-    if has_effect or node.type in _JUMPS:
+    if has_effect or node.type in JUMPS:
         yield Edit(node.start_byte, node.end_byte, b";")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What there is to try: the mutants of the functions that a queue touches."""
+"""What there is to try: mutants of the functions that a queue touches, or of its patches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from iommuq.csource import parse
 from iommuq.errors import UserError
 from iommuq.mutants.faults import Mutant, mutants_of
+from iommuq.mutants.hunks import Superseded, hunk_faults
 from iommuq.objects import Store
 from iommuq.touched import Touched, touched_functions
 from iommuq.tree import Step
@@ -34,6 +35,9 @@ class Plan:
     :ivar mutants: those to be tried, in the order of the files.
     :ivar known: the same, and those of the other functions that were asked about.
     :ivar unparsed: places in the functions to be tried.
+    :ivar by_patch: whether the mutants are the patches' own: their hunks and lines.
+    :ivar superseded: hunks that a later patch has changed again.
+    :ivar silent: how many hunks change no code.
     """
 
     step: Step
@@ -43,10 +47,17 @@ class Plan:
     mutants: tuple[Mutant, ...]
     known: tuple[Mutant, ...]
     unparsed: tuple[Unparsed, ...]
+    by_patch: bool = False
+    superseded: tuple[Superseded, ...] = ()
+    silent: int = 0
 
 
 def make_plan(
-    store: Store, steps: Sequence[Step], only: Sequence[str] = (), also: Collection[str] = ()
+    store: Store,
+    steps: Sequence[Step],
+    only: Sequence[str] = (),
+    also: Collection[str] = (),
+    patches: Sequence[str] = (),
 ) -> Plan:
     """Find the mutants of a queue.
 
@@ -55,11 +66,15 @@ def make_plan(
     :param only: names of functions to try, in place of those that are touched; any that is
         defined in a file that the queue touches.
     :param also: names of functions whose mutants are listed, but not tried.
+    :param patches: labels of patches to try, of those that touch the functions; none for all.
     :raises UserError: there is no such function.
     """
     step = steps[-1]
     touched = touched_functions(store, steps)
-    wanted = {(each.path, each.name) for each in touched}
+    labels = set(patches)
+    wanted = {
+        (each.path, each.name) for each in touched if not labels or labels & set(each.patches)
+    }
     texts: dict[str, bytes] = {}
     defined: set[tuple[str, str]] = set()
     mutants: list[Mutant] = []
@@ -95,4 +110,41 @@ def make_plan(
         tuple(mutants),
         tuple(known),
         tuple(unparsed),
+    )
+
+
+def make_hunk_plan(
+    store: Store, steps: Sequence[Step], only: Sequence[str] = (), patches: Sequence[str] = ()
+) -> Plan:
+    """Find what can be taken out of the patches of a queue, one hunk or line at a time.
+
+    :param store: the objects of the base.
+    :param steps: all steps of the queue, with the overlay.
+    :param only: names of functions to try; none for all, and for what is in no function.
+    :param patches: labels of patches to try; none for all.
+    :raises UserError: no patch changes a function of one of the names.
+    """
+    found = hunk_faults(store, steps)
+    for name in only:
+        if name not in {mutant.function for mutant in found.mutants}:
+            names = sorted({mutant.function for mutant in found.mutants} - {""})
+            raise UserError(
+                f"no patch changes a function {name!r}",
+                hint=f"there are {', '.join(names) or 'none'}",
+            )
+    return Plan(
+        steps[-1],
+        found.texts,
+        (),
+        (),
+        tuple(
+            mutant
+            for mutant in found.mutants
+            if (not only or mutant.function in only) and (not patches or mutant.patch in patches)
+        ),
+        found.mutants,
+        (),
+        by_patch=True,
+        superseded=tuple(each for each in found.superseded if not patches or each.patch in patches),
+        silent=found.silent,
     )

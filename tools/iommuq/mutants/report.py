@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,13 @@ from iommuq.mutants.trial import Fate, Trial
 from iommuq.progress import one_line
 
 #: Version of the JSON form.
-JSON_FORMAT = 1
+JSON_FORMAT = 2
 #: Columns that a line of a mutant is cut to; JSON has all of it.
 _WIDTH = 160
-_EXPLAINED = "explained"
+#: The fate of a survivor that is explained.
+EXPLAINED = "explained"
+#: What becomes of mutants that are tried, in the order of the columns.
+FATES = (*(fate.value for fate in Fate if fate is not Fate.ABSENT), EXPLAINED)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Outcome:
     def findings(self) -> tuple[str, ...]:
         """What is not as it should be, one line each, but for the survivors."""
         killed = (
-            f"{NAME}: {_title(trial.mutant)}: is explained as equivalent, but is {trial.fate}"
+            f"{NAME}: {title(trial.mutant)}: is explained as equivalent, but is {trial.fate}"
             + (f" ({trial.why})" if trial.why else "")
             for trial in self.trials
             if trial.mutant in self.explained and trial.fate in (Fate.KILLED, Fate.BROKEN)
@@ -69,19 +72,22 @@ class Outcome:
     def fate(self, trial: Trial) -> str:
         """Return the fate of a mutant, in a word or two."""
         if trial.fate is Fate.SURVIVED and trial.mutant in self.explained:
-            return _EXPLAINED
+            return EXPLAINED
         return trial.fate.value
 
 
-def _title(mutant: Mutant) -> str:
-    return f"{mutant.path}:{mutant.line} {mutant.function} {mutant.operator}"
+def title(mutant: Mutant) -> str:
+    """Say in a line which mutant it is."""
+    words = (f"{mutant.path}:{mutant.line}", mutant.function, mutant.operator, mutant.patch)
+    return " ".join(filter(None, words))
 
 
-def _mutant_lines(mutant: Mutant) -> Iterator[str]:
-    yield _title(mutant)
+def mutant_lines(mutant: Mutant) -> Iterator[str]:
+    """Yield the lines that show a mutant."""
+    yield title(mutant)
     for line in mutant.diff:
         # A blank line that comes is what is left of a statement over several lines.
-        if line.strip() != "+":
+        if line[1:].strip():
             text = line[1:].expandtabs()
             shown = line[0] + " " * (len(text) - len(text.lstrip())) + one_line(text)
             yield "    " + (shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + "…")
@@ -90,23 +96,31 @@ def _mutant_lines(mutant: Mutant) -> Iterator[str]:
 def list_lines(plan: Plan) -> Iterator[str]:
     """Yield the lines that list what there is to try."""
     for mutant in plan.mutants:
-        yield from _mutant_lines(mutant)
-    yield from _notes(plan)
+        yield from mutant_lines(mutant)
+    yield from notes(plan)
+    if plan.by_patch:
+        patches = len({mutant.patch for mutant in plan.mutants})
+        yield f"{len(plan.mutants)} hunks and lines of {patches} patches"
+        return
     functions = len({(mutant.path, mutant.function) for mutant in plan.mutants})
     yield f"{len(plan.mutants)} mutants of {functions} functions"
 
 
-def _notes(plan: Plan) -> Iterator[str]:
+def notes(plan: Plan) -> Iterator[str]:
+    """Yield what was left alone, and why, one line each."""
     for place in plan.unparsed:
         where = f"{place.path}:{place.line} {place.function}"
         yield f"{where}: cannot be parsed, and is left alone"
     for function in plan.gone:
         yield f"{function.path} {function.name}: touched, but gone in the end"
+    for hunk in plan.superseded:
+        yield f"{hunk.path}:{hunk.line} {hunk.patch}: superseded, its lines are changed again"
+    if plan.silent:
+        yield f"{plan.silent} hunks change no code"
 
 
 def report_lines(outcome: Outcome) -> Iterator[str]:
     """Yield the lines of the report: a table by function, the survivors, the findings."""
-    fates = [*(fate.value for fate in Fate if fate is not Fate.ABSENT), _EXPLAINED]
     absent = Counter(trial.mutant.path for trial in outcome.trials if trial.fate is Fate.ABSENT)
     rows: dict[tuple[str, str], Counter[str]] = {}
     for trial in outcome.trials:
@@ -118,20 +132,26 @@ def report_lines(outcome: Outcome) -> Iterator[str]:
     for (file, name), row in rows.items():
         if file != path:
             path = file
-            yield f"{file:<{width + 2}}" + "".join(f"{fate:>18}" for fate in fates)
-        yield f"  {name:<{width}}" + "".join(f"{row[fate] or '·':>18}" for fate in fates)
+            yield f"{file:<{width + 2}}" + "".join(f"{fate:>18}" for fate in FATES)
+        yield f"  {name:<{width}}" + "".join(f"{row[fate] or '·':>18}" for fate in FATES)
     for file, count in absent.items():
         yield f"{file}: {count} mutants not tried, this kernel does not have the file"
-    yield from _notes(outcome.plan)
+    yield from notes(outcome.plan)
+    yield from closing_lines(outcome)
+
+
+def closing_lines(outcome: Outcome) -> Iterator[str]:
+    """Yield the survivors, the findings and the sum."""
     for trial in outcome.survivors:
         yield ""
-        yield from _with_prefix("survived ", _mutant_lines(trial.mutant))
+        yield from _with_prefix("survived ", mutant_lines(trial.mutant))
     yield ""
     yield from outcome.findings
     tried = sum(outcome.counts.values()) - outcome.counts[Fate.ABSENT.value]
-    parts = [f"{outcome.counts[fate]} {fate}" for fate in fates if outcome.counts[fate]]
+    parts = [f"{outcome.counts[fate]} {fate}" for fate in FATES if outcome.counts[fate]]
     left = len(outcome.plan.mutants) - len(outcome.trials)
-    yield f"{tried} mutants: {', '.join(parts) or 'none'}" + (f"; {left} left out" if left else "")
+    what = "hunks and lines" if outcome.plan.by_patch else "mutants"
+    yield f"{tried} {what}: {', '.join(parts) or 'none'}" + (f"; {left} left out" if left else "")
 
 
 def _with_prefix(prefix: str, lines: Iterable[str]) -> Iterator[str]:
@@ -139,10 +159,10 @@ def _with_prefix(prefix: str, lines: Iterable[str]) -> Iterator[str]:
         yield (prefix if number == 0 else "") + line
 
 
-def to_json(outcome: Outcome, base: str, arch: str) -> dict[str, Any]:
+def to_json(outcome: Outcome, base: str, suites: Sequence[str]) -> dict[str, Any]:
     """Return the report, or the list if nothing was tried, for other programs.
 
-    :param arch: the name of the architecture.
+    :param suites: the names of the suites that it is for.
     """
     trials = {trial.mutant: trial for trial in outcome.trials}
     mutants = []
@@ -153,6 +173,7 @@ def to_json(outcome: Outcome, base: str, arch: str) -> dict[str, Any]:
             {
                 "file": mutant.path,
                 "function": mutant.function,
+                "patch": mutant.patch,
                 "operator": mutant.operator,
                 "number": mutant.number,
                 "line": mutant.line,
@@ -160,6 +181,7 @@ def to_json(outcome: Outcome, base: str, arch: str) -> dict[str, Any]:
                 "after": mutant.after,
                 "fate": None if trial is None else outcome.fate(trial),
                 "why": "" if trial is None else trial.why,
+                "tests": [] if trial is None else list(trial.tests),
                 "reason": None if entry is None else entry.reason.strip(),
             }
         )
@@ -167,7 +189,7 @@ def to_json(outcome: Outcome, base: str, arch: str) -> dict[str, Any]:
         "format": JSON_FORMAT,
         "base": base,
         "patch": outcome.plan.step.label,
-        "arch": arch,
+        "suites": list(suites),
         "functions": [
             {"file": each.path, "function": each.name, "patches": list(each.patches)}
             for each in outcome.plan.touched
@@ -175,6 +197,10 @@ def to_json(outcome: Outcome, base: str, arch: str) -> dict[str, Any]:
         "unparsed": [
             {"file": each.path, "function": each.function, "line": each.line}
             for each in outcome.plan.unparsed
+        ],
+        "superseded": [
+            {"patch": each.patch, "file": each.path, "line": each.line}
+            for each in outcome.plan.superseded
         ],
         "counts": dict(outcome.counts),
         "mutants": mutants,

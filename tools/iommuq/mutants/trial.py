@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Try mutants: build each, run the KUnit suites on it, and say what became of it.
+"""Try mutants: build each, run the suites on it, and say what became of it.
 
 A mutant is the tree with all patches and one file of it changed, built incrementally
 where every other step is.  Its image is removed after its run, and what was found out
@@ -16,29 +16,26 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 from iommuq import locks, progress
-from iommuq.arches import Arch
-from iommuq.build import Image, build_image, image_key
+from iommuq.build import Image
 from iommuq.dirs import cache_dir
 from iommuq.errors import VerdictError
-from iommuq.fragments import Fragments
+from iommuq.lanes import Lane
 from iommuq.mutants.faults import Mutant
 from iommuq.mutants.plan import Plan
 from iommuq.objects import Store as Objects
 from iommuq.results import Run, Status, Store
-from iommuq.suites.kunit import SPLAT_CASE, Subject, run_kunit
+from iommuq.suites.kunit import SPLAT_CASE
 from iommuq.tree import Step
 from iommuq.workspace import Workspace
 
-#: Seconds that a mutant's guest may take: the suites need a tenth of one under UML, and
-#: a loop that never ends costs all of it, twice.
-LIMIT = 30.0
 #: Part of every key; to be raised when the same mutant would be judged otherwise.
-_GENERATION = "1"
+_GENERATION = "2"
 #: Tests that are named of all those that noticed.
 _NAMES = 3
 #: Appended to a file to find out whether it is compiled at all.
@@ -60,15 +57,33 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a suite says of a mutant.
+
+    :ivar why: the tests that killed it, cut short, or what the compiler said.
+    :ivar tests: all that killed it, by the names that they have in their suite.
+    """
+
+    fate: Fate
+    why: str = ""
+    tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Trial:
     """One mutant, and what became of it.
 
-    :ivar why: the tests that killed it, or what the compiler said.
+    :ivar why: the tests that killed it, cut short, or what the compiler said.
+    :ivar tests: all that killed it, as the table of `iommuq prove` names them; none where
+        the guest was lost.
+    :ivar lane: the suite that noticed it, if one did.
     """
 
     mutant: Mutant
     fate: Fate
     why: str = ""
+    tests: tuple[str, ...] = ()
+    lane: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,15 +91,14 @@ class Bench:
     """Where the mutants of a plan are tried.
 
     :ivar objects: the objects of the base.
-    :ivar limit: seconds for one boot.
+    :ivar lanes: the suites, in the order in which they are asked; the first that notices
+        a mutant is the last.
     """
 
     workspace: Workspace
     plan: Plan
     objects: Objects
-    arch: Arch
-    fragments: Fragments
-    limit: float = LIMIT
+    lanes: Sequence[Lane]
 
     def run(
         self,
@@ -94,42 +108,72 @@ class Bench:
     ) -> tuple[Trial, ...]:
         """Try mutants one after the other.
 
-        :param count: try no more than so many, of those whose file is in the kernel.
+        :param count: try no more than so many, of those whose file is in a kernel.
         :param on_trial: called with each.
         :raises VerdictError: the tree does not build without a mutant, or no test passes.
         """
         name = self.workspace.base.spec.name
         home = cache_dir() / "mutants" / name
         home.mkdir(parents=True, exist_ok=True)
-        with locks.hold(home / "lock", f"another run of mutants of {name}"):
-            image = self.workspace.image(self.plan.step, self.arch, self.fragments)
-            ran = run_kunit(image, self._subject(self.plan.step), limit=self.limit)
-            judge = _Judge(self, home, image, _passing(ran))
-            judge.sweep()
+        with (
+            locks.hold(home / "lock", f"another run of mutants of {name}"),
+            tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder,
+        ):
+            # For results that are of no use to anybody later.
+            results = Store(Path(folder, "results.sqlite"))
+            judges = [_Judge(self, lane, home, results) for lane in self.lanes]
+            _sweep(home, {lane.image_key(self.plan.step) for lane in self.lanes})
             trials = []
-            with (
-                progress.step("Trying mutants") as step,
-                tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder,
-            ):
+            with progress.step("Trying mutants") as step:
                 step.update(total=len(mutants) if count is None else min(count, len(mutants)))
                 tried = 0
                 for mutant in mutants:
-                    if not judge.is_built(mutant.path):
+                    if not any(judge.is_built(mutant.path) for judge in judges):
                         trial = Trial(mutant, Fate.ABSENT)
                     elif count is not None and tried >= count:
                         continue
                     else:
                         tried += 1
-                        trial = judge.judge(mutant, Store(Path(folder, "results.sqlite")))
+                        trial = _try(mutant, judges)
                         step.update(done=tried, note=f"{mutant.function} {trial.fate}")
                     trials.append(trial)
                     if on_trial is not None:
                         on_trial(trial)
         return tuple(trials)
 
-    def _subject(self, step: Step) -> Subject:
-        base = self.workspace.base
-        return Subject(base.spec.name, step.label, base.kernel)
+
+def _try(mutant: Mutant, judges: Sequence[_Judge]) -> Trial:
+    """Ask one suite after the other, until one notices."""
+    fate = Fate.SAME
+    for judge in judges:
+        if not judge.is_built(mutant.path):
+            continue
+        verdict = judge.judge(mutant)
+        if verdict.fate in (Fate.KILLED, Fate.BROKEN):
+            tests = tuple(f"{judge.lane.name}.{test}" for test in verdict.tests)
+            return Trial(mutant, verdict.fate, verdict.why, tests, judge.lane.name)
+        if verdict.fate is Fate.SURVIVED:
+            fate = Fate.SURVIVED
+    return Trial(mutant, fate)
+
+
+def _sweep(home: Path, keep: set[str]) -> None:
+    """Remove the image that a run left which was killed.
+
+    :param home: where what was found out is kept.
+    :param keep: keys of images that stay.
+    """
+    pending = _pending(home)
+    with contextlib.suppress(OSError):
+        key = pending.read_text(encoding="ascii").strip()
+        if len(key) == 64 and key.isalnum() and key not in keep:
+            shutil.rmtree(cache_dir() / "images" / key, ignore_errors=True)
+        pending.unlink()
+
+
+def _pending(home: Path) -> Path:
+    """Return the file that names the image that is to be removed."""
+    return home / "pending"
 
 
 def _passing(run: Run) -> frozenset[str]:
@@ -137,44 +181,40 @@ def _passing(run: Run) -> frozenset[str]:
     if not passing - {SPLAT_CASE}:
         raise VerdictError(
             f"no test passes on {run.patch} as it is, so none can notice a mutant",
-            hint="`iommuq kunit` shows why",
+            hint=f"`iommuq {run.suite}` shows why",
         )
     return passing
 
 
 @dataclass
 class _Judge:
-    """Judges mutants against the kernel without one.
+    """Judges mutants by one suite, against the kernel without one.
 
     :ivar home: where what was found out is kept.
-    :ivar image: the kernel without a mutant.
-    :ivar passing: the tests that pass on it.
+    :ivar results: for the results of mutants.
     """
 
     bench: Bench
+    lane: Lane
     home: Path
-    image: Image
-    passing: frozenset[str]
+    results: Store
+    _built: dict[str, bool] = field(default_factory=dict)
+    _count: int = 0
 
-    def __post_init__(self) -> None:
-        bench = self.bench
-        words = [_GENERATION, image_key(bench.plan.step, bench.arch, bench.fragments)]
-        self._key = _hash(*words, *sorted(self.passing))
-        self._built: dict[str, bool] = {}
-        self._count = 0
+    @cached_property
+    def image(self) -> Image:
+        """The kernel without a mutant."""
+        return self.lane.image(self.bench.plan.step)
 
-    @property
-    def _pending(self) -> Path:
-        """The file that names the image that is to be removed."""
-        return self.home / "pending"
+    @cached_property
+    def passing(self) -> frozenset[str]:
+        """The tests that pass on it."""
+        return _passing(self.lane.run(self.image, self.bench.plan.step))
 
-    def sweep(self) -> None:
-        """Remove the image that a run left which was killed."""
-        with contextlib.suppress(OSError):
-            key = self._pending.read_text(encoding="ascii").strip()
-            if len(key) == 64 and key.isalnum() and key != self.image.key:
-                shutil.rmtree(cache_dir() / "images" / key, ignore_errors=True)
-            self._pending.unlink()
+    @cached_property
+    def _key(self) -> str:
+        words = [_GENERATION, self.lane.name, self.lane.run_key(self.image)]
+        return _hash(*words, *sorted(self.passing))
 
     def is_built(self, path: str) -> bool:
         """Tell whether the kernel has a file in it, by trying to build it with an #error."""
@@ -184,47 +224,45 @@ class _Judge:
             if known is None:
                 try:
                     with self._build(path, text):
-                        known = Fate.ABSENT, ""
+                        known = Verdict(Fate.ABSENT)
                 except VerdictError:
-                    known = Fate.BROKEN, ""
-                self._remember(path, text, *known)
-            self._built[path] = known[0] is not Fate.ABSENT
+                    known = Verdict(Fate.BROKEN)
+                self._remember(path, text, known)
+            self._built[path] = known.fate is not Fate.ABSENT
         return self._built[path]
 
-    def judge(self, mutant: Mutant, results: Store) -> Trial:
-        """Build a mutant, run the suites on it and say what became of it.
-
-        :param results: for the results, which are of no use to anybody later.
-        """
+    def judge(self, mutant: Mutant) -> Verdict:
+        """Build a mutant, run the suite on it and say what became of it."""
         text = mutant.apply(self.bench.plan.texts[mutant.path])
         known = self._recall(mutant.path, text)
         if known is None:
             try:
                 with self._build(mutant.path, text) as image:
-                    known = self._run(image, results)
+                    known = self._run(image)
             except VerdictError as error:
                 # Not the name of the step, which is another one each time.
-                known = Fate.BROKEN, error.what.partition(f" {self.bench.arch.name}: ")[2]
-            self._remember(mutant.path, text, *known)
-        return Trial(mutant, *known)
+                why = error.what.partition(f" {self.image.arch.name}: ")[2]
+                known = Verdict(Fate.BROKEN, why)
+            self._remember(mutant.path, text, known)
+        return known
 
-    def _run(self, image: Image, results: Store) -> tuple[Fate, str]:
+    def _run(self, image: Image) -> Verdict:
         file = image.arch.image
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
-            return Fate.SAME, ""
-        subject = self.bench._subject(self.bench.plan.step)
+            return Verdict(Fate.SAME)
+        lane = self.lane.keeping(self.results)
         # A lost guest may be the machine's fault; twice in a row it is the mutant's.
         for again in (False, True):
-            ran = run_kunit(image, subject, limit=self.bench.limit, store=results, again=again)
+            ran = lane.run(image, self.bench.plan.step, again=again)
             status = {result.test: result.status for result in ran.results}
-            failed = [test for test in status if self._fails(test, status)]
+            failed = tuple(test for test in status if self._fails(test, status))
             if failed:
                 more = f" and {len(failed) - _NAMES} more" if len(failed) > _NAMES else ""
-                return Fate.KILLED, ", ".join(failed[:_NAMES]) + more
+                return Verdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
             lost = [test for test in sorted(self.passing) if self._is_lost(test, status)]
             if not lost:
-                return Fate.SURVIVED, ""
-        return Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict"
+                return Verdict(Fate.SURVIVED)
+        return Verdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
 
     def _fails(self, test: str, status: Mapping[str, Status]) -> bool:
         return test in self.passing and status[test] is Status.FAIL
@@ -238,36 +276,38 @@ class _Judge:
 
         :raises VerdictError: it does not compile.
         """
-        bench, plan = self.bench, self.bench.plan
+        objects, plan = self.bench.objects, self.bench.plan
         self._count += 1
-        mode = bench.objects.entries(plan.step.tree, [path])[path].split()[0]
-        (blob,) = bench.objects.write_blobs([text])
-        tree = bench.objects.replace(plan.step.tree, {path: f"{mode} blob {blob}"})
+        mode = objects.entries(plan.step.tree, [path])[path].split()[0]
+        (blob,) = objects.write_blobs([text])
+        tree = objects.replace(plan.step.tree, {path: f"{mode} blob {blob}"})
         step = Step(f"mutant-{self._count}", None, plan.step.commit, tree)
-        self._pending.write_text(image_key(step, bench.arch, bench.fragments), encoding="ascii")
-        image = build_image(bench.workspace.base, step, bench.arch, bench.fragments)
+        pending = _pending(self.home)
+        pending.write_text(self.lane.image_key(step), encoding="ascii")
+        image = self.lane.image(step)
         try:
             yield image
         finally:
             if image.built:
                 shutil.rmtree(image.folder, ignore_errors=True)
-            self._pending.unlink(missing_ok=True)
+            pending.unlink(missing_ok=True)
 
     def _file(self, path: str, text: bytes) -> Path:
         return self.home / f"{_hash(self._key, path, hashlib.sha256(text).hexdigest())}.json"
 
-    def _recall(self, path: str, text: bytes) -> tuple[Fate, str] | None:
+    def _recall(self, path: str, text: bytes) -> Verdict | None:
         """Return what was found out before about a file with this text."""
         try:
             data = json.loads(self._file(path, text).read_text(encoding="utf-8"))
-            return Fate(data["fate"]), str(data["why"])
+            return Verdict(Fate(data["fate"]), str(data["why"]), tuple(map(str, data["tests"])))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def _remember(self, path: str, text: bytes, fate: Fate, why: str) -> None:
+    def _remember(self, path: str, text: bytes, verdict: Verdict) -> None:
         file = self._file(path, text)
         temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"fate": fate.value, "why": why}), encoding="utf-8")
+        data = {"fate": verdict.fate.value, "why": verdict.why, "tests": list(verdict.tests)}
+        temporary.write_text(json.dumps(data), encoding="utf-8")
         temporary.replace(file)
 
 

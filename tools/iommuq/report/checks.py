@@ -21,15 +21,23 @@ def as_lines(report: Report) -> list[str]:
 
 
 def as_table(reports: Sequence[Report]) -> str:
-    """Return a table: checks down, patches across."""
+    """Return a table: checks down, patches across, then each series as a whole.
+
+    Over a column are the section of the patch and its number there.
+    """
     subjects = list(dict.fromkeys(report.subject for report in reports))
     checks = list(dict.fromkeys(report.check for report in reports))
     cells = {(report.check, report.subject): report.status.value for report in reports}
-    width = max((len(check) for check in checks), default=0)
-    rows = [" " * width + "".join(f"  {one_line(subject):>14}" for subject in subjects)]
+    first = max((len(check) for check in checks), default=0)
+    heads = [one_line(subject).rpartition("/")[::2] for subject in subjects]
+    width = 2 + max([4, *(len(part) for head in heads for part in head)])
+    rows = []
+    for parts in zip(*heads, strict=True):
+        if any(parts):
+            rows.append((" " * first + "".join(f"{part:>{width}}" for part in parts)).rstrip())
     for check in checks:
-        row = "".join(f"  {cells.get((check, subject), '-'):>14}" for subject in subjects)
-        rows.append(f"{check:<{width}}{row}")
+        row = "".join(f"{cells.get((check, subject), '-'):>{width}}" for subject in subjects)
+        rows.append(f"{check:<{first}}{row}")
     return "\n".join(rows)
 
 

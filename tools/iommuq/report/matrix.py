@@ -81,17 +81,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """What one step did to the tests, compared with the step before.
+    """What one step did to the tests, compared with the last step before that ran them.
 
     Only a pass and a failure are compared: an error is neither.
 
     :ivar unknown: tests that passed or failed before, and have no verdict now.
+    :ivar gone: tests that passed before, and are skipped or not there now though there is
+        a kernel.
+    :ivar since: the label of the step that it is compared with, if that is not the one
+        before, which has no kernel.
     """
 
     column: Column
     fixed: tuple[str, ...]
     broke: tuple[str, ...]
     unknown: tuple[str, ...]
+    gone: tuple[str, ...] = ()
+    since: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,23 +123,33 @@ def build(columns: Sequence[Column]) -> Matrix:
         rows.append(Row(suite if case else "", case or test, cells))
     suites = list(dict.fromkeys(row.suite for row in rows))
     rows.sort(key=lambda row: suites.index(row.suite))
-    changes = tuple(
-        _change(rows, number, column) for number, column in enumerate(columns) if number > 0
-    )
+    changes = tuple(_change(rows, columns[: number + 1]) for number in range(1, len(columns)))
     return Matrix(tuple(columns), tuple(rows), changes)
 
 
-def _change(rows: Sequence[Row], number: int, column: Column) -> Change:
-    fixed, broke, unknown = [], [], []
+def _change(rows: Sequence[Row], columns: Sequence[Column]) -> Change:
+    """Compare the last of some steps with those before it."""
+    number, column = len(columns) - 1, columns[-1]
+    earliest = number - 1
+    fixed, broke, unknown, gone = [], [], [], []
     for row in rows:
-        before, after = row.cells[number - 1], row.cells[number]
+        at = number - 1
+        # What a step without a kernel did is seen in the first one after it that has one.
+        while at > 0 and row.cells[at] is None and columns[at].note:
+            at -= 1
+        before, after = row.cells[at], row.cells[number]
+        if before is not None:
+            earliest = min(earliest, at)
         if before in _FAILING and after in _PASSING:
             fixed.append(row.name)
         elif before in _PASSING and after in _FAILING:
             broke.append(row.name)
         elif before in (*_PASSING, *_FAILING) and after in (None, Verdict.ERROR):
             unknown.append(row.name)
-    return Change(column, tuple(fixed), tuple(broke), tuple(unknown))
+        if before in _PASSING and after in (None, Verdict.SKIPPED) and not column.note:
+            gone.append(row.name)
+    since = columns[earliest].label if earliest < number - 1 else ""
+    return Change(column, tuple(fixed), tuple(broke), tuple(unknown), tuple(gone), since)
 
 
 def fold(matrix: Matrix) -> Matrix:
@@ -159,22 +175,24 @@ def fold(matrix: Matrix) -> Matrix:
 def describe(change: Change) -> str:
     """Say in one line what a step did."""
     column = change.column
-    head = f"{column.label} {one_line(column.subject)}".rstrip() + ": "
+    head = f"{column.label} {one_line(column.subject)}".rstrip()
+    head += f" (compared with {change.since}): " if change.since and not column.note else ": "
     if column.note:
         return head + one_line(column.note)
-    parts = [f"fixes {_names(change.fixed)}", f"breaks {_names(change.broke)}"]
+    parts = [f"fixes {names(change.fixed)}", f"breaks {names(change.broke)}"]
     if change.unknown:
-        parts.append(f"no verdict on {_names(change.unknown)}")
+        parts.append(f"no verdict on {names(change.unknown)}")
     return head + ", ".join(parts)
 
 
-def _names(tests: Sequence[str]) -> str:
+def names(tests: Sequence[str]) -> str:
+    """Say how many tests there are, and name some."""
     if not tests:
         return "none"
-    names = [one_line(test) for test in tests[:NAMES]]
+    shown = [one_line(test) for test in tests[:NAMES]]
     if len(tests) > NAMES:
-        names.append("…")
-    return f"{len(tests)} ({', '.join(names)})"
+        shown.append("…")
+    return f"{len(tests)} ({', '.join(shown)})"
 
 
 def _legend(matrix: Matrix) -> list[_Cell]:

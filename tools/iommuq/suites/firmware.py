@@ -110,7 +110,7 @@ def run_scenarios(
 
 def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | None:
     """Return what the store has of a case, if it has a verdict."""
-    found = store.find(_key(kernel, case))
+    found = store.find(run_key(kernel, case))
     if found is None:
         return None
     # What could not be found out after a failure, such as a hang, would not be now.
@@ -118,7 +118,8 @@ def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | 
     return None if found.has_errors and not failed else _renamed(found, subject)
 
 
-def _key(kernel: Kernel, case: Case) -> str:
+def run_key(kernel: Kernel, case: Case) -> str:
+    """Return the content key of all that decides what a case says."""
     init = (dirs.project_root() / "selftests/init").read_bytes()
     scenario, machine = case.scenario, case.machine
     # Not their words for people, nor limits and marks: those change no result.
@@ -389,7 +390,7 @@ class _Runner:
     ) -> None:
         subject = self.subject
         current = Run(
-            new_id(started), subject.base, subject.patch, SUITE, _key(self.kernel, case),
+            new_id(started), subject.base, subject.patch, SUITE, run_key(self.kernel, case),
             subject.kernel, "qemu", accelerator, started,
         )  # fmt: skip
         results = [

@@ -52,7 +52,7 @@ def run_selftests(
     :return: a complete run; what could not be found out is an error in it.
     """
     store = store or Store()
-    key = _key(image, machine, suites)
+    key = run_key(image, machine, suites)
     found = None if again else store.find(key)
     if found is not None and not found.has_errors:
         results = tuple(
@@ -76,7 +76,8 @@ def run_selftests(
     return store.finish(current, reader.results, splats=found_splats)
 
 
-def _key(image: Image, machine: Machine, suites: Sequence[Suite]) -> str:
+def run_key(image: Image, machine: Machine, suites: Sequence[Suite]) -> str:
+    """Return the content key of all that decides what the suites say."""
     init = (project_root() / "selftests/init").read_bytes()
     words = [_GENERATION, image.key, repr(machine), repr(suites), hashlib.sha256(init).hexdigest()]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()

@@ -83,7 +83,7 @@ def run_kunit(
                 f"{tool} is not installed, kernels for {image.arch.name} need it",
                 hint="`iommuq doctor` names the package",
             )
-    key = hashlib.sha256("\n".join((_GENERATION, image.key, SUITE, *filters)).encode()).hexdigest()
+    key = run_key(image, filters)
     found = None if again else store.find(key)
     # An error is the machine's fault, so it is worth another try.
     if found is not None and not found.has_errors:
@@ -102,6 +102,11 @@ def run_kunit(
         found_splats += complaints
     found_splats = stacks.decoded(found_splats, image.folder / image.arch.image)
     return store.finish(current, results, splats=found_splats)
+
+
+def run_key(image: Image, filters: Sequence[str] = ()) -> str:
+    """Return the content key of all that decides what the suites say."""
+    return hashlib.sha256("\n".join((_GENERATION, image.key, SUITE, *filters)).encode()).hexdigest()
 
 
 def _renamed(found: Run, subject: Subject) -> Run:

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory that runs out in one function of a driver, and nowhere else: the kernel looks
+ * at the stack. Documentation/fault-injection/fault-injection.rst has the files. Find a
+ * device again while each allocation of the function fails once, or have the nth fail
+ * in whatever step comes next.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "steps.h"
+
+#define DEBUGFS "/sys/kernel/debug/"
+/* More allocations than any such function has */
+#define MAX_FAULTS 64
+
+/* The addresses of a function: from its own to that of whatever comes next */
+static int find_function(const char *name, uint64_t *start, uint64_t *end)
+{
+	unsigned long long address;
+	char line[512], symbol[256];
+	FILE *symbols = fopen("/proc/kallsyms", "re");
+
+	*start = 0;
+	*end = 0;
+	if (!symbols)
+		return -errno;
+	while (fgets(line, sizeof(line), symbols))
+		if (sscanf(line, "%llx %*c %255s", &address, symbol) == 2 && !strcmp(symbol, name))
+			*start = address;
+	rewind(symbols);
+	while (*start && fgets(line, sizeof(line), symbols))
+		if (sscanf(line, "%llx", &address) == 1 && address > *start &&
+		    (!*end || address < *end))
+			*end = address;
+	fclose(symbols);
+	return *end ? 0 : -ENOENT;
+}
+
+static int filter_kind(const char *kind, uint64_t start, uint64_t end)
+{
+	static const char *const plain[][2] = {
+		{ "ignore-gfp-wait", "N" },
+		{ "verbose", "0" },
+		{ "stacktrace-depth", "32" },
+		/* Of pages alone */
+		{ "ignore-gfp-highmem", "N" },
+		{ "min-order", "0" },
+	};
+	char path[128], text[32];
+	int ret;
+
+	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+		snprintf(path, sizeof(path), DEBUGFS "%s/%s", kind, plain[i][0]);
+		ret = write_text(path, plain[i][1]);
+		if (ret && i < 3)
+			return ret;
+	}
+	snprintf(path, sizeof(path), DEBUGFS "%s/require-start", kind);
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)start);
+	ret = write_text(path, text);
+	snprintf(path, sizeof(path), DEBUGFS "%s/require-end", kind);
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)end);
+	return ret ? ret : write_text(path, text);
+}
+
+static int filter(const char *function)
+{
+	uint64_t start, end;
+	int ret;
+
+	ret = find_function(function, &start, &end);
+	if (!ret)
+		ret = filter_kind("failslab", start, end);
+	if (ret)
+		return ret;
+	ret = filter_kind("fail_page_alloc", start, end);
+	return ret == -ENOENT ? 0 : ret;
+}
+
+static int armed = -1;
+
+/* Fail the nth allocation below a function from here on, but for what other steps do. */
+void fail(const char *function, const char *nth)
+{
+	int ret = filter(function);
+
+	if (!ret && armed == -1) {
+		armed = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+		ret = armed == -1 ? -errno : 0;
+	}
+	if (!ret && pwrite(armed, nth, strlen(nth), 0) < 0)
+		ret = -errno;
+	if (ret)
+		say("UNSEEN", "this kernel cannot fail the allocations of %s: %s", function,
+		    strerror(-ret));
+	else
+		say("ok", "%s of %s", nth, function);
+}
+
+/* Whether it came to that; if not it is called off. */
+void failed(void)
+{
+	char text[16] = "";
+
+	if (armed == -1 || pread(armed, text, sizeof(text) - 1, 0) <= 0 ||
+	    pwrite(armed, "0", 1, 0) < 0) {
+		say("UNSEEN", "fail-nth: %s", armed == -1 ? "never set" : strerror(errno));
+		return;
+	}
+	say_word(atoi(text) ? "no" : "yes");
+}
+
+/* Rescan with one failing allocation: 1 if it came to that, 0 if there are not so many. */
+static int rescan_failing(int nth)
+{
+	int fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	char text[16] = "";
+	int ret;
+
+	if (fd == -1)
+		return -errno;
+	snprintf(text, sizeof(text), "%d", nth);
+	ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+	if (!ret)
+		ret = write_text("/sys/bus/pci/rescan", "1");
+	memset(text, 0, sizeof(text));
+	if (!ret && pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		ret = -EIO;
+	pwrite(fd, "0", 1, 0);
+	close(fd);
+	return ret ? ret : !atoi(text);
+}
+
+/*
+ * LOST: the device is in a group, and the kernel does not know of its region. A device
+ * that is kept out is all right, and so is one that has everything.
+ */
+void rescan_with_faults(const char *device, uint64_t address, const char *function)
+{
+	char kind[64];
+	int faults = 0, ret;
+
+	ret = filter(function);
+	if (ret) {
+		say("UNSEEN", "this kernel cannot fail the allocations of %s: %s", function,
+		    strerror(-ret));
+		return;
+	}
+	for (int nth = 1; nth <= MAX_FAULTS; nth++) {
+		ret = remove_device(device);
+		if (!ret)
+			ret = rescan_failing(nth);
+		if (ret < 0) {
+			say_error(ret, "remove, or rescan");
+			return;
+		}
+		if (!ret)
+			break;
+		faults++;
+		if (group_of(device) < 0)
+			continue;
+		ret = region_kind(device, address, kind, sizeof(kind));
+		if (ret || strcmp(kind, "direct")) {
+			say("LOST", "after fault %d it is %s", nth, ret ? "unknown" : kind);
+			return;
+		}
+	}
+	say("ok", "%d faults", faults);
+}

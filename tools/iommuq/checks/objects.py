@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What compiler and checkers say of single source files of a tree.
+
+Only the objects of these files are made, in build directories that are kept; what was
+said is kept, too, so that a tree that was looked at once is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from iommuq import buildlog, logs, progress, toolchain, workshop
+from iommuq.arches import Arch
+from iommuq.bases import Base
+from iommuq.dirs import cache_dir
+from iommuq.errors import InfraError
+from iommuq.fragments import Fragments
+from iommuq.objects import Store
+from iommuq.run import Completed, run
+from iommuq.tree import Step
+from iommuq.workshop import BUILD_LIMIT, ENVIRONMENT, Workshop
+
+#: Part of every key; to be raised when the same input would say something else.
+_GENERATION = "2"
+BUILT, FAILED, LEFT_OUT = "built", "failed", "left out"
+_KINDS = ("errors", "warnings", "remarks")
+#: Seconds for a program to say its version.
+_MOMENT = 30.0
+# Whose words follow, as make prints it; with -Otarget all of an object is in one piece.
+_HEADING = re.compile(r"^  ([A-Z]+)(?: \[M\])? +(\S+)")
+_REMARK = re.compile(r"^(\S+?\.[chS]):[\d:-]*:? *((?:warning|error|ERROR|WARNING)\b:? *.*)$")
+_ERROR = re.compile(r"^(\S+?\.[chS]):[\d:]*:? *(?:fatal )?error: (.*)$")
+_FAILED = re.compile(r"^make.*\*\*\* \[\S+: (\S+\.o)\] Error \d+", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """A program that the kernel's build runs on each source file that it compiles.
+
+    :ivar program: what must be installed.
+    :ivar words: what make is told; ``{source}`` is the tree.
+    :ivar rules: files and directories that decide what it says of a file besides that file
+        and the headers next to it; None if whatever is included does.
+    """
+
+    name: str
+    program: str
+    words: tuple[str, ...]
+    rules: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said of a file.
+
+    :ivar status: ``built``, ``failed``, or ``left out`` if the configuration has it not.
+    :ivar errors: what the compiler says, normalised.
+    :ivar warnings: what it warns of, normalised.
+    :ivar remarks: what the checker says, normalised.
+    """
+
+    status: str = LEFT_OUT
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def study(
+    base: Base,
+    step: Step,
+    arch: Arch,
+    fragments: Fragments,
+    paths: Sequence[str],
+    programs: Sequence[str],
+    checker: Checker | None = None,
+) -> dict[str, Said]:
+    """Return what is said of some files, making their objects if nobody asked before.
+
+    :param paths: the files, ``*.c``; those that the tree has not are left out.
+    :param programs: those whose version counts, besides the machine's own compiler.
+    :param checker: what else to let look at them.
+    :raises ToolMissing: something that the build needs is not installed.
+    :raises VerdictError: the tree cannot be configured, or prepared for any object.
+    """
+    words = [_GENERATION, arch.name, fragments.key, toolchain.identity()]
+    words += [_version(program) for program in programs]
+    words += [] if checker is None else checker.words
+    notes: dict[str, Path] = {}
+    with tempfile.TemporaryDirectory(prefix="iommuq-objects-") as folder:
+        store = Store(base.git_dir, Path(folder))
+        for path in paths:
+            if store.entries(step.tree, [path]):
+                content = _content(store, step.tree, path, checker)
+                text = "\n".join([*words, path, *content])
+                key = hashlib.sha256(text.encode()).hexdigest()
+                notes[path] = cache_dir() / "checks" / f"{key}.json"
+    found = {path: said for path, note in notes.items() if (said := _read(note)) is not None}
+    left = [path for path in notes if path not in found]
+    if left:
+        with workshop.hold(base):
+            shop = workshop.enter(base, step, arch, fragments.variant)
+            made = _study(shop, fragments, left, checker)
+        for path, said in made.items():
+            _write(notes[path], said)
+        found |= made
+    return found
+
+
+def _content(store: Store, tree: str, path: str, checker: Checker | None) -> list[str]:
+    """Return what decides what is said of a file of a tree."""
+    if checker is None or checker.rules is None:
+        return [tree]
+    around = store.entries(tree, [f"{PurePosixPath(path).parent}/"])
+    near = [entry for name, entry in around.items() if name == path or name.endswith(".h")]
+    return [*near, *store.entries(tree, checker.rules).values()]
+
+
+def _study(
+    shop: Workshop, fragments: Fragments, paths: Sequence[str], checker: Checker | None
+) -> dict[str, Said]:
+    log = logs.new_log(f"check-{shop.base.spec.name}-{shop.arch.name}-{shop.step.label}")
+    objects = {path: str(Path(path).with_suffix(".o")) for path in paths}
+    with workshop.interruptible(shop.objects, shop.notes / "building"):
+        workshop.configure(shop, fragments, log)
+        for name in objects.values():
+            # Only of what it compiles the compiler says anything.
+            (shop.objects / name).unlink(missing_ok=True)
+        title = f"{checker.name if checker else 'W=1'} on {shop.title}"
+        with progress.step(f"Looking at {len(paths)} files, {title}", log=log):
+            words = list(fragments.make_args)
+            words += [word.format(source=shop.source) for word in checker.words] if checker else []
+            done = _make(shop, words, list(objects.values()), log)
+    failed = set(_FAILED.findall(done.output))
+    heard = _listen(done.output, shop)
+    found = {}
+    for path, name in objects.items():
+        built = (shop.objects / name).is_file()
+        status = BUILT if built else FAILED if name in failed else LEFT_OUT
+        sides = (tuple(sorted(heard.get((path, kind), ()))) for kind in _KINDS)
+        found[path] = Said(status, *sides)
+    nothing = all(said.status == LEFT_OUT for said in found.values())
+    if done.returncode != 0 and nothing and not _is_left_out(done.output, objects.values()):
+        raise workshop.explain(shop, done, log)
+    return found
+
+
+def _make(shop: Workshop, words: Iterable[str], objects: Sequence[str], log: Path) -> Completed:
+    jobs = len(os.sched_getaffinity(0))
+    return run(
+        [
+            *("make", f"ARCH={shop.arch.make_arch}", f"O={shop.objects}", f"-j{jobs}"),
+            *("-k", "-Otarget", *words, *objects),
+        ],
+        cwd=shop.source,
+        env=ENVIRONMENT,
+        # With a log, both streams are one, in the order they were written.
+        log_path=log,
+        timeout=BUILD_LIMIT,
+        check=False,
+        watched=True,
+    )
+
+
+def _is_left_out(said: str, objects: Iterable[str]) -> bool:
+    """Tell whether make knows no way to what it was asked for: Kconfig left it out."""
+    return any(f"No rule to make target '{name}'" in said for name in objects)
+
+
+def _listen(said: str, shop: Workshop) -> dict[tuple[str, str], set[str]]:
+    """Sort what a build said: (the file, one of `_KINDS`) -> what was said."""
+    found: dict[tuple[str, str], set[str]] = {}
+    path, checking = "", False
+
+    def note(kind: str, text: str | None) -> None:
+        if text:
+            found.setdefault((path, kind), set()).add(text)
+
+    for line in said.replace(f"{shop.source}/", "").splitlines():
+        text = line.removeprefix("../")
+        heading = _HEADING.match(line)
+        if heading:
+            path = str(PurePosixPath(heading[2]).with_suffix(".c"))
+            checking = heading[1] == "CHECK"
+        elif checking:
+            remark = _REMARK.match(text)
+            note("remarks", remark and f"{remark[1]}: {remark[2]}")
+        else:
+            error = _ERROR.match(text)
+            note("errors", error and f"{error[1]}: {error[2]}")
+            note("warnings", buildlog.normalise(text, shop.source))
+    return found
+
+
+@cache
+def _version(program: str) -> str:
+    return run((program, "--version"), cwd=Path("/"), timeout=_MOMENT, check=False).output
+
+
+def missing(checker: Checker) -> bool:
+    """Tell whether a checker is not installed."""
+    return shutil.which(checker.program) is None
+
+
+def _read(note: Path) -> Said | None:
+    try:
+        data = json.loads(note.read_text(encoding="utf-8"))
+        status = str(data.pop("status"))
+        return Said(status, **{name: tuple(map(str, value)) for name, value in data.items()})
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None  # Never made, or damaged: it is made again.
+
+
+def _write(note: Path, found: Said) -> None:
+    temporary = note.with_suffix(".new")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
+        temporary.replace(note)
+    except OSError as error:
+        raise InfraError(f"{note}: {error.strerror}") from error

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The firmware scenarios as a lane of a proof; nothing is built or booted."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from lanes_toy import queue, steps
+from test_firmware_commands import made_run
+
+from iommuq import lanes
+from iommuq.build import Image
+from iommuq.firmware import kernels, scenario
+from iommuq.firmware.kernels import Kernel
+from iommuq.firmware.scenario import Known
+from iommuq.firmware.subjects import known_failures
+from iommuq.known import Verdict
+from iommuq.lanes import FirmwareLane
+from iommuq.results import Run, Status
+from iommuq.suites.firmware import Case, cases
+from iommuq.suites.kunit import Subject
+from iommuq.workspace import Workspace
+
+KERNEL = Kernel("toy 0001", "6.12", "", Path("/x"), (), None, "key")
+MARK = Known(
+    "claim_refused",
+    ("toy",),
+    "read",
+    "https://example.org",
+    datetime.date(2999, 1, 1),
+    until="s/0001",
+)
+
+
+def open_lane(tmp_path: Path) -> FirmwareLane:
+    """Return a lane of one scenario on two machines; a check of it is known to fail at first."""
+    marked = replace(scenario.load("claim-group"), known=(MARK,))
+    object.__setattr__(marked, "name", "claim-group")
+    toy = SimpleNamespace(
+        base=SimpleNamespace(spec=SimpleNamespace(name="toy"), kernel="6.12"),
+        queue=queue(tmp_path, "0001-a", "0002-b"),
+    )
+    chosen = tuple(cases([marked], ["q35-amd", "q35-intel"]))
+    return FirmwareLane(cast(Workspace, toy), chosen, known_failures([marked]))
+
+
+def test_all_cases_are_one_run_judged_by_the_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = open_lane(tmp_path)
+
+    def run(
+        kernel: Kernel, wanted: Sequence[Case], subject: Subject, *, store: object, again: bool
+    ) -> list[Run]:
+        assert (kernel, store, again) == (KERNEL, None, True)
+        special = {"claim_refused": (Status.FAIL, "claimed")}
+        return [made_run(case, subject, special) for case in wanted]
+
+    monkeypatch.setattr(lanes, "run_scenarios", run)
+    monkeypatch.setattr(kernels, "from_image", lambda *_words: KERNEL)
+    _baseline, first, _second = steps(lane.workspace.queue)
+    for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):
+        found = lane.run(cast(Image, None), step, again=True)
+        judged = lane.judge(found)
+        assert found.patch == step.label
+        assert len(judged) == sum(len(one.scenario.checks(one.machine.name)) for one in lane.cases)
+        refused = {test: one for test, one in judged.items() if test.endswith(".claim_refused")}
+        assert refused == {
+            "q35-amd.claim-group.claim_refused": verdict,
+            "q35-intel.claim-group.claim_refused": verdict,
+        }
+        others = {one for test, one in judged.items() if test not in refused}
+        assert others == {Verdict.OK}
+
+
+def test_the_lane_has_every_scenario() -> None:
+    lane = FirmwareLane.open(cast(Workspace, None))
+    assert {one.scenario.name for one in lane.cases} == set(scenario.names())
+    # One kernel is for all of them.
+    assert {one.machine.config for one in lane.cases} == {lane.cases[0].machine.config}
