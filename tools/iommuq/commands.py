@@ -21,6 +21,8 @@ from iommuq.prove import Outcome, Proof, conclude, prove
 from iommuq.report import matrix
 from iommuq.report.coverage import report_lines, to_json
 from iommuq.results import Result, Run
+from iommuq.runs import feed
+from iommuq.runs.recorder import Recorder, recording
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.touched import is_kernel_source, touched_functions
 from iommuq.workspace import Workspace
@@ -38,7 +40,8 @@ def run_matrix(base: str, arch: Arch, configs: Sequence[str], limit: float) -> i
     """
     workspace = Workspace.open(base)
     lane = KunitLane(workspace, arch, tuple(configs), limit=limit)
-    return _prove(workspace, [lane], None, None, folded=False, strict=False)
+    with recording(base) as recorder:
+        return _prove(recorder, workspace, [lane], None, None, folded=False, strict=False)
 
 
 def run_proof(
@@ -63,10 +66,12 @@ def run_proof(
     chosen = lanes.open_lanes(workspace, suites or prooffile.load(workspace.queue).suites)
     if bisect is not None:
         return _bisect(workspace, chosen, bisect)
-    return _prove(workspace, chosen, first, last, folded=folded, strict=True)
+    with recording(base) as recorder:
+        return _prove(recorder, workspace, chosen, first, last, folded=folded, strict=True)
 
 
 def _prove(
+    recorder: Recorder,
     workspace: Workspace,
     chosen: Sequence[Lane],
     first: str | None,
@@ -76,6 +81,7 @@ def _prove(
     strict: bool,
 ) -> int:
     def on_outcome(outcome: Outcome) -> None:
+        feed.outcome(recorder, outcome, chosen)
         if outcome.failure is not None:
             progress.note(str(outcome.failure))
 
@@ -88,6 +94,7 @@ def _prove(
         if wanted not in labels:
             raise UserError(f"{first} does not come before {last}")
         steps = steps[max(0, labels.index(wanted) - 1) :]
+    feed.workspace(recorder, workspace, steps, chosen)
     watched = live.watched(chosen)
     board = live.shown(
         _kernel(workspace),
@@ -98,10 +105,14 @@ def _prove(
     with board, pool() as executor:
         outcomes = prove(steps, watched, executor, on_outcome=on_outcome)
         outcomes = flakes.settle(outcomes, watched, executor)
+    for outcome in outcomes:
+        feed.outcome(recorder, outcome, chosen)
     proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
     if strict and first is None and last is None:
         # What is mailed must have one of these.
         proofs.record(workspace, chosen, proof)
+    recorder.describe(findings=tuple(proof.findings), errors=tuple(proof.errors))
+    recorder.exit_code = proof.exit_code
     print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")
     matrix.show(matrix.fold(proof.matrix) if folded else proof.matrix)
     print()
@@ -185,6 +196,25 @@ def run_coverage(
     """
     coverage.check_arch(arch.name)
     workspace = Workspace.open(base)
+    with recording(base) as recorder:
+        recorder.exit_code = _cover(
+            recorder, workspace, filters, at, arch, configs, limit, json_path
+        )
+        return recorder.exit_code
+
+
+def _cover(
+    recorder: Recorder,
+    workspace: Workspace,
+    filters: Sequence[str],
+    at: str | None,
+    arch: Arch,
+    configs: Sequence[str],
+    limit: float,
+    json_path: Path | None,
+) -> int:
+    """Do what `run_coverage` says, in a workspace."""
+    base = workspace.base.spec.name
     plain = workspace.step(at)
     paths = sorted(
         {
@@ -211,6 +241,8 @@ def run_coverage(
             image, subject, filters=filters, limit=limit, again=True, environment=environment
         )
         live.done(step.label, lane.name, run, lane.judge)
+        feed.workspace(recorder, workspace, [plain], [lane])
+        feed.run(recorder, lane, run, None)
         code = _report(workspace, lane, run)
         read = ((path, objects.read_file(step.tree, path)) for path in paths)
         texts = {path: text for path, text in read if text is not None}
@@ -226,8 +258,10 @@ def run_coverage(
     print()
     for line in report_lines(covers, touched):
         print(line)
+    figures = to_json(covers, touched, base, step.label)
+    recorder.describe(coverage=figures)
     if json_path is not None:
-        text = json.dumps(to_json(covers, touched, base, step.label), indent=1)
+        text = json.dumps(figures, indent=1)
         try:
             json_path.write_text(f"{text}\n", encoding="utf-8")
         except OSError as error:
@@ -256,9 +290,14 @@ def _run_lane(workspace: Workspace, lane: Lane, at: str | None, again: bool) -> 
     """Run one lane on one step and print what failed."""
     step = workspace.step(at)
     (watched,) = live.watched([lane])
-    with live.shown(_kernel(workspace), _kind(workspace, [lane]), [step.label], [lane.name]):
-        run = watched.run(watched.image(step), step, again=again)
-    return _report(workspace, lane, run)
+    with recording(workspace.base.spec.name) as recorder:
+        feed.workspace(recorder, workspace, [step], [lane])
+        with live.shown(_kernel(workspace), _kind(workspace, [lane]), [step.label], [lane.name]):
+            image = watched.image(step)
+            run = watched.run(image, step, again=again)
+        recorder.exit_code = _report(workspace, lane, run)
+        feed.run(recorder, lane, run, image.warnings)
+        return recorder.exit_code
 
 
 def _report(workspace: Workspace, lane: Lane, run: Run) -> int:

@@ -22,10 +22,10 @@ from iommuq.firmware.subjects import known_failures
 from iommuq.fragments import Fragments
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
-from iommuq.known import KnownFailures, Verdict
+from iommuq.known import Failure, KnownFailures, Verdict
 from iommuq.known import Step as KnownStep
 from iommuq.known import load as load_known
-from iommuq.prove import judge_run, known_steps
+from iommuq.prove import excused, judge_run, known_steps
 from iommuq.results import Run, Store
 from iommuq.suites import firmware, kselftest, kunit
 from iommuq.suites.firmware import Case, cases, run_scenarios
@@ -63,6 +63,9 @@ class Lane(Protocol):
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         """Return the verdicts of a run, by test, with known failures taken into account."""
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """Return the entries of the list of known failures that are for a run, by test."""
 
     def image_key(self, step: Step) -> str:
         """Return the content key that the image of a step has, or will have."""
@@ -164,6 +167,10 @@ class KunitLane(_Common):
         """See `Lane`."""
         return judge_run(run, self.workspace.known, self._steps, self.arch.name)
 
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.workspace.known, self._steps, self.arch.name)
+
 
 @dataclass(frozen=True)
 class SelftestLane(_Common):
@@ -223,6 +230,10 @@ class SelftestLane(_Common):
         """See `Lane`."""
         return judge_run(run, self.known, self._steps, self.machine.arch)
 
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._steps, self.machine.arch)
+
 
 @dataclass(frozen=True)
 class FirmwareLane(_Common):
@@ -276,6 +287,10 @@ class FirmwareLane(_Common):
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `Lane`."""
         return judge_run(run, self.known, self._steps, self.cases[0].machine.arch)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._steps, self.cases[0].machine.arch)
 
 
 # What `iommuq prove --suite` takes, each with what it runs on there.

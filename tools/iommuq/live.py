@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from iommuq import durations, progress
 from iommuq.errors import EXIT_INTERRUPTED, IommuqError, VerdictError
-from iommuq.known import Verdict
+from iommuq.known import Failure, Verdict
 from iommuq.results import Run, Status, Store
 
 if TYPE_CHECKING:
@@ -351,6 +351,9 @@ class _Watched:
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         return self.lane.judge(run)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        return self.lane.excuses(run)
 
     def image_key(self, step: Step) -> str:
         return self.lane.image_key(step)

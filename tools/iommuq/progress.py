@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -292,6 +292,9 @@ def _utf8() -> bool:
     return (getattr(sys.stderr, "encoding", "") or "").lower().startswith("utf")
 
 
+#: Called with each step that has ended, and how: empty if it came to its end.
+listeners: list[Callable[[Step, str], None]] = []
+
 _display = _Display()
 # A second Ctrl-C may come while the first is dealt with.
 atexit.register(_display.close)
@@ -361,3 +364,5 @@ def step(title: str, *, log: Path | None = None) -> Iterator[Step]:
     finally:
         _depth.reset(token)
         _display.end(running, outcome)
+        for listener in tuple(listeners):
+            listener(running, outcome.partition(" ")[0])

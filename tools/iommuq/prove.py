@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from iommuq import prooffile
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
-from iommuq.known import KnownFailures, Verdict, judge
+from iommuq.known import Failure, KnownFailures, Verdict, judge
 from iommuq.known import Step as KnownStep
 from iommuq.patchqueue import BASELINE, Queue
 from iommuq.report.matrix import Column, Matrix, build, names
@@ -37,6 +37,7 @@ class Outcome:
     :ivar failure: why there is none.
     :ivar verdicts: by test, with known failures taken into account.
     :ivar warnings: compiler warnings that the step before did not have.
+    :ivar all_warnings: all of the kernel's; None if there is none.
     """
 
     step: Step
@@ -45,6 +46,7 @@ class Outcome:
     failure: VerdictError | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    all_warnings: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,25 @@ def judge_run(
 
     :param steps: all steps of the base's queue, in order.
     """
-    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
+    entries = excused(run, known, steps, arch)
     today = datetime.date.today()
-    verdicts = {}
+    return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
+
+
+def excused(
+    run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str
+) -> dict[str, Failure]:
+    """Return the entries of the list that are for the tests of a run, by test.
+
+    :param steps: all steps of the base's queue, in order.
+    """
+    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
+    entries = {}
     for result in run.results:
         entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
-        verdicts[result.test] = judge(result, entry, today)
-    return verdicts
+        if entry is not None:
+            entries[result.test] = entry
+    return entries
 
 
 def known_steps(queue: Queue) -> list[KnownStep]:
@@ -193,7 +207,7 @@ def _begin(step: Step, lane: Lane, executor: Executor, before: dict[str, frozens
     old = before.get(lane.name)
     new = () if old is None else tuple(sorted(image.warnings - old))
     before[lane.name] = image.warnings
-    outcome = Outcome(step, lane.name, warnings=new)
+    outcome = Outcome(step, lane.name, warnings=new, all_warnings=image.warnings)
     return _Cell(outcome, image, executor.submit(lane.run, image, step))
 
 

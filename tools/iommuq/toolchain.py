@@ -15,16 +15,24 @@ _COMPILER = ("gcc", "--version")
 _LINKER = ("ld", "--version")
 
 
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return what compiler and linker call themselves, by program.
+
+    :raises ToolMissing: one of them is not installed.
+    """
+    return tuple(
+        (argv[0], run(argv, cwd=Path("/"), timeout=30).output.splitlines()[0])
+        for argv in (_COMPILER, _LINKER)
+    )
+
+
 @cache
 def identity() -> str:
     """Return a hash of the versions of compiler and linker.
 
     :raises ToolMissing: one of them is not installed.
     """
-    words = []
-    for argv in (_COMPILER, _LINKER):
-        words.append(run(argv, cwd=Path("/"), timeout=30).output.splitlines()[0])
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return hashlib.sha256("\n".join(text for _, text in versions()).encode()).hexdigest()
 
 
 # Headers that no tree has: of those the package is missing, whatever is being built.

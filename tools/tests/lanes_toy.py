@@ -11,7 +11,7 @@ from typing import cast
 
 from iommuq.build import Image
 from iommuq.errors import VerdictError
-from iommuq.known import Verdict
+from iommuq.known import Failure, Verdict
 from iommuq.patchqueue import Patch, Queue
 from iommuq.results import Result, Run, Status, Store
 from iommuq.tree import Step
@@ -92,6 +92,10 @@ class ToyLane:
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `iommuq.lanes.Lane`."""
         return {result.test: _VERDICT[result.status] for result in run.results}
+
+    def excuses(self, run: Run) -> dict[str, Failure]:  # noqa: ARG002
+        """See `iommuq.lanes.Lane`."""
+        return {}
 
     def image_key(self, step: Step) -> str:
         """See `iommuq.lanes.Lane`."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The result model, its store, and the JSON form."""
+"""The result model and its store."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -17,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from iommuq import results
-from iommuq.errors import DiskFull, InfraError, UserError
-from iommuq.results import Result, Run, Status, Store, from_json, new_id, to_json
+from iommuq.errors import DiskFull, InfraError
+from iommuq.results import Complaint, Result, Run, Status, Store, new_id
+from iommuq.store import database as databases
+from iommuq.store.schema import MIGRATIONS
 
 
 def make_run(run_id: str = "r1", key: str = "k1") -> Run:
@@ -50,6 +50,27 @@ def test_finished_run_is_found_whole_and_in_order(store: Store) -> None:
     assert done.finished == 1010.0
     assert done.results == RESULTS
     assert store.find("k2") is None
+
+
+def test_splats_and_answers_are_kept(store: Store) -> None:
+    splat = Complaint("suite.b", "WARNING", "WARNING: at x", "two\nlines", "/tmp/x.log", 7, True)
+    loose = Complaint("", "BUG", "BUG: y", "y")
+    answered = make_result("q35.claim.dma", answer="`dma marked`: REACHED")
+    done = store.finish(make_run(), (*RESULTS, answered), splats=[splat, loose])
+    found = store.find("k1")
+    assert found == done
+    assert found is not None
+    assert found.splats == (splat, loose)
+    assert found.results[-1].answer == "`dma marked`: REACHED"
+
+
+def test_the_accelerator_that_ran_is_kept(store: Store) -> None:
+    run = make_run()
+    store.begin(run)
+    store.finish(replace(run, accelerator="tcg"), RESULTS)
+    found = store.find("k1")
+    assert found is not None
+    assert found.accelerator == "tcg"
 
 
 def test_default_place_is_the_state_directory(
@@ -211,27 +232,46 @@ def test_store_of_a_newer_version(store: Store) -> None:
     store.begin(make_run())
     with sqlite3.connect(store.path) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(InfraError, match=r"newer iommuq \(schema 99, known: 1\)"):
+    with pytest.raises(InfraError, match=r"newer iommuq \(schema 99, known: 2\)"):
         store.find("k1")
 
 
 def test_older_store_is_brought_up_to_date(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.finish(make_run(), RESULTS)
-    later = (*results._MIGRATIONS, ("CREATE TABLE extra (x)",))
-    monkeypatch.setattr(results, "_MIGRATIONS", later)
+    later = (*MIGRATIONS, ("CREATE TABLE extra (x)",))
+    monkeypatch.setattr(databases, "MIGRATIONS", later)
     assert store.find("k1") is not None
     with sqlite3.connect(store.path) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (len(later),)
         assert database.execute("SELECT * FROM extra").fetchall() == []
+
+
+def test_store_of_the_first_version_comes_through_whole(tmp_path: Path) -> None:
+    """What was kept before there were records, splats and answers."""
+    path = tmp_path / "results.sqlite"
+    with sqlite3.connect(path) as database:
+        for statement in MIGRATIONS[0]:
+            database.execute(statement)
+        database.execute("PRAGMA user_version = 1")
+        run = ("old", "6.12", "0001", "kunit", "k1", "6.12.117", "um", "native", 1000.5, 1010.0)
+        database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", run)
+        for position, result in enumerate(RESULTS):
+            row = (position, result.test, result.status.value, result.duration)
+            database.execute(
+                "INSERT INTO results VALUES ('old', ?, ?, ?, ?, ?, ?)",
+                (*row, result.message, result.log),
+            )
+    kept = Store(path).find("k1")
+    assert kept == replace(make_run("old"), finished=1010.0, results=RESULTS)
 
 
 def test_failed_migration_leaves_the_old_version(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.finish(make_run(), RESULTS)
-    later = (*results._MIGRATIONS, ("CREATE TABLE extra (x)", "nonsense"))
+    later = (*MIGRATIONS, ("CREATE TABLE extra (x)", "nonsense"))
     with monkeypatch.context() as patched:
-        patched.setattr(results, "_MIGRATIONS", later)
+        patched.setattr(databases, "MIGRATIONS", later)
         with pytest.raises(InfraError, match="syntax error"):
             store.find("k1")
     assert store.find("k1") is not None
@@ -262,7 +302,7 @@ def test_full_disk(store: Store) -> None:
 
 def test_store_that_stays_busy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.begin(make_run())
-    monkeypatch.setattr(results, "BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr(databases, "BUSY_TIMEOUT", 0.05)
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(InfraError, match="another iommuq is writing"):
@@ -270,51 +310,3 @@ def test_store_that_stays_busy(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     # Readers do not wait for a writer.
     assert store.find("k1") is None
     other.close()
-
-
-def test_json_there_and_back(store: Store) -> None:
-    run = replace(make_run(), finished=1010.0, results=RESULTS)
-    again = from_json(to_json(run))
-    assert again == run
-    store.add(again)
-    assert store.find("k1") == run
-
-
-def _edited(**changes: Any) -> str:
-    """Return the JSON of a run with some fields of the run or (``r_``) its result changed."""
-    data = json.loads(to_json(replace(make_run(), finished=1.0, results=RESULTS[:1])))
-    for key, value in changes.items():
-        if key.startswith("r_"):
-            data["run"]["results"][0][key[2:]] = value
-        else:
-            data["run"][key] = value
-    return json.dumps(data)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "run.json: not JSON"),
-        ("{" * 100_000, "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ('{"format": 1, "run": NaN}', "NaN is not allowed"),
-        ("[]", "not a run"),
-        ('{"format": 2, "run": {}}', "format 2 is not known"),
-        ('{"format": 1, "run": {}}', "accelerator is missing"),
-        ('{"format": 1, "run": []}', "not an object"),
-        (_edited(base=6.12), "base has the wrong type"),
-        (_edited(started=True), "started has the wrong type"),
-        (_edited(started=10**400), "started is too large"),
-        (_edited().replace("1000.5", "1e999"), "started is too large"),
-        (_edited(extra=1), "'extra' is not known"),
-        (_edited(results={}), "results has the wrong type"),
-        (_edited(results=[1]), "result 0: not an object"),
-        (_edited(r_status="ok"), "result 0: status 'ok' is none of pass, fail, skip, error"),
-        (_edited(r_message=None), "result 0: message has the wrong type"),
-    ],
-)
-def test_bad_json(text: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        from_json(text, name="run.json")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)

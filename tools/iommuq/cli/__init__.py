@@ -26,6 +26,8 @@ from iommuq.cli.mail import mail
 from iommuq.cli.mutate import mutate
 from iommuq.cli.prove import prove
 from iommuq.cli.queue import queue
+from iommuq.cli.report import report
+from iommuq.cli.runs import runs
 from iommuq.cli.suites import kunit, run, selftest
 from iommuq.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
 
@@ -44,7 +46,7 @@ def cli(debug: bool, quiet: bool) -> None:
 
 for _command in (
     *(run, prove, mutate, kunit, selftest, firmware, queue, mail, base, drivers),
-    *(doctor, bench, clean),
+    *(report, runs, doctor, bench, clean),
 ):
     cli.add_command(_command)
 for _command in (help_, completion):

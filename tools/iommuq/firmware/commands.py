@@ -17,6 +17,8 @@ from iommuq.known import KnownFailures, Verdict
 from iommuq.prove import judge_run
 from iommuq.report import matrix
 from iommuq.results import Result, Run
+from iommuq.runs import feed
+from iommuq.runs.recorder import recording
 from iommuq.suites.firmware import Case, cases
 
 #: Lines of a message that are printed; the log has all.
@@ -74,18 +76,20 @@ def run_firmware(
     else:
         tested = queued(base, at, scenarios)
     known = KnownFailures() if all_fail else tested.known
-    with live.shown(
-        tested.title,
-        f"firmware/{kernel or base}",
-        list(dict.fromkeys(case.scenario.name for case in chosen)),
-        sorted({case.machine.name for case in chosen}),
-        lambda run: judge_run(run, known, tested.steps, _ARCH),
-    ) as board:
-        board.keep((case.scenario.name, case.machine.name) for case in chosen)
-        runs = tested.run(chosen, again=again)
-    code = _report(tested, chosen, runs, known, full)
-    live.emit("end", exit_code=code, findings=[], errors=[])
-    return code
+    with recording(tested.subject.base) as recorder:
+        with live.shown(
+            tested.title,
+            f"firmware/{kernel or base}",
+            list(dict.fromkeys(case.scenario.name for case in chosen)),
+            sorted({case.machine.name for case in chosen}),
+            lambda run: judge_run(run, known, tested.steps, _ARCH),
+        ) as board:
+            board.keep((case.scenario.name, case.machine.name) for case in chosen)
+            runs = tested.run(chosen, again=again)
+        feed.firmware(recorder, tested, runs, known, _ARCH)
+        recorder.exit_code = _report(tested, chosen, runs, known, full)
+    live.emit("end", exit_code=recorder.exit_code, findings=[], errors=[])
+    return recorder.exit_code
 
 
 def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:

@@ -76,11 +76,15 @@ def has_hung(lines: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one check."""
+    """What became of one check.
+
+    :ivar answer: what its step answered, also if that is as it should be.
+    """
 
     check: str
     status: Status
     message: str = ""
+    answer: str = ""
 
 
 def judge(
@@ -135,14 +139,15 @@ def _before(said: Said, first: int) -> str:
 
 
 def _judge_step(step: Step, ended: Ended) -> Finding:
+    answer = f"`{step.do}`: {ended}"
     if ended.word in UNTOLD:
-        return Finding(step.check, Status.ERROR, f"`{step.do}`: {ended}")
+        return Finding(step.check, Status.ERROR, answer, answer)
     if ended.word == UNSEEN:
-        return Finding(step.check, Status.SKIP, f"`{step.do}`: {ended.more}")
+        return Finding(step.check, Status.SKIP, f"`{step.do}`: {ended.more}", answer)
     if ended.word in step.expected:
-        return Finding(step.check, Status.PASS)
+        return Finding(step.check, Status.PASS, answer=answer)
     wanted = " or ".join(step.expected)
-    return Finding(step.check, Status.FAIL, f"`{step.do}`: {ended}, and not {wanted}")
+    return Finding(step.check, Status.FAIL, f"{answer}, and not {wanted}", answer)
 
 
 def _end_of_all(step: Step, ended: Ended) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from iommuq.mutants.report import Outcome
 from iommuq.mutants.trial import Bench, Fate, Trial
 from iommuq.objects import Store
 from iommuq.patchqueue import find_step
+from iommuq.runs import feed
+from iommuq.runs.recorder import Recorder, recording
 from iommuq.workspace import Workspace
 
 
@@ -78,6 +81,24 @@ def run_mutate(base: str, wanted: Wanted, guests: Guests, *, only_list: bool, as
     :return: the exit code.
     """
     workspace = Workspace.open(base)
+    # A list is no run.
+    with contextlib.nullcontext() if only_list else recording(base) as recorder:
+        code = _mutate(recorder, workspace, wanted, guests, only_list, as_json)
+        if recorder is not None:
+            recorder.exit_code = code
+        return code
+
+
+def _mutate(
+    recorder: Recorder | None,
+    workspace: Workspace,
+    wanted: Wanted,
+    guests: Guests,
+    only_list: bool,
+    as_json: bool,
+) -> int:
+    """Do what `run_mutate` says, in a workspace."""
+    base = workspace.base.spec.name
     lanes = guests.lanes(workspace)
     promises = prooffile.load(workspace.queue)
     patches = [find_step(workspace.queue, name) for name in wanted.patches]
@@ -97,6 +118,12 @@ def run_mutate(base: str, wanted: Wanted, guests: Guests, *, only_list: bool, as
             bench = Bench(workspace, plan, objects, lanes)
             trials = bench.run(plan.mutants, wanted.count, _say)
     outcome = Outcome(plan, trials, matched, wrong)
+    if recorder is not None:
+        feed.workspace(recorder, workspace, steps, ())
+        recorder.describe(
+            mutants=report.to_json(outcome, base, [lane.name for lane in lanes]),
+            findings=(*feed.survivors(outcome), *outcome.findings),
+        )
     if as_json:
         print(json.dumps(report.to_json(outcome, base, [lane.name for lane in lanes]), indent=1))
     else:

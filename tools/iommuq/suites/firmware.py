@@ -29,7 +29,7 @@ from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.channel import Transcript
 from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
-from iommuq.results import Result, Run, Status, Store, new_id
+from iommuq.results import Complaint, Result, Run, Status, Store, new_id
 from iommuq.suites.kunit import Subject
 
 SUITE = "firmware"
@@ -346,6 +346,7 @@ class _Runner:
         unfit = preflight.unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
         for number, case in enumerate(batch):
             suite = ran.get(case.scenario.name)
+            broke: list[splats.Splat] = []
             if suite is None and not unfit and number > 0:
                 # The guest was lost in one before it: those after it have another try.
                 return batch[number:]
@@ -356,19 +357,19 @@ class _Runner:
                 checks = case.scenario.checks(case.machine.name)
                 found = [Finding(check, status, message) for check in checks]
             else:
-                found = self._judge(case, report, suite, about_lost)
-            self._record(case, found, log, started, report.accelerator)
+                broke = splats.find(report.interleaved(suite))
+                found = self._judge(case, suite, broke, about_lost)
+            self._record(case, found, log, started, report.accelerator, broke)
             broken = any(one.check == "no_splat" and one.status is not Status.PASS for one in found)
             if broken and not unfit and not reason and number + 1 < len(batch):
                 return batch[number + 1 :]
         return []
 
     def _judge(
-        self, case: Case, report: GuestReport, suite: SuiteReport, about_lost: str
+        self, case: Case, suite: SuiteReport, broke: Sequence[splats.Splat], about_lost: str
     ) -> list[Finding]:
         said = verdicts.read(suite.output)
         first = script(case.scenario, case.machine)[1]
-        splat = splats.find(report.interleaved(suite))
         trouble = suite.trouble
         if about_lost and not said.whole:
             trouble = about_lost
@@ -378,11 +379,17 @@ class _Runner:
             said,
             first,
             trouble=trouble,
-            splats=[one.text for one in splat],
+            splats=[one.text for one in broke],
         )
 
     def _record(
-        self, case: Case, found: Sequence[Finding], log: Path, started: float, accelerator: str
+        self,
+        case: Case,
+        found: Sequence[Finding],
+        log: Path,
+        started: float,
+        accelerator: str,
+        broke: Sequence[splats.Splat] = (),
     ) -> None:
         subject = self.subject
         current = Run(
@@ -393,12 +400,14 @@ class _Runner:
             Result(
                 subject.base, subject.patch, SUITE,
                 case.scenario.test(case.machine.name, one.check),
-                one.status, 0.0, one.message, str(log) if log != Path() else "",
+                one.status, 0.0, one.message, str(log) if log != Path() else "", one.answer,
             )
             for one in found
         ]  # fmt: skip
+        test = case.scenario.test(case.machine.name, "no_splat")
+        kept = [Complaint(test, s.kind, s.title, s.text, str(log), s.start_line) for s in broke]
         self.store.begin(current)
-        self.runs[case] = self.store.finish(current, results)
+        self.runs[case] = self.store.finish(current, results, splats=kept)
         live.done(case.scenario.name, case.machine.name, self.runs[case])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iommuq import ktap, logs, progress, splats
+from iommuq import ktap, logs, progress, splats, stacks
 from iommuq.build import Addition, Image
 from iommuq.dirs import project_root
 from iommuq.errors import InfraError
@@ -22,7 +22,7 @@ from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.initramfs import Suite as GuestSuite
 from iommuq.guests.initramfs import build as build_initramfs
 from iommuq.guests.machine import Machine
-from iommuq.results import Result, Run, Status, Store, new_id
+from iommuq.results import Complaint, Result, Run, Status, Store, new_id
 from iommuq.suites.kunit import SPLAT_CASE, Subject
 from iommuq.suites.programs import REASON, Suite
 
@@ -72,7 +72,8 @@ def run_selftests(
         if report is not None:
             current = replace(current, accelerator=report.accelerator)
             reader.current = current
-    return store.finish(current, reader.results)
+    found_splats = stacks.decoded(reader.splats, image.folder / image.arch.image)
+    return store.finish(current, reader.results, splats=found_splats)
 
 
 def run_key(image: Image, machine: Machine, suites: Sequence[Suite]) -> str:
@@ -111,6 +112,7 @@ class _Reader:
         self.current = current
         self.log = log
         self.results: list[Result] = []
+        self.splats: list[Complaint] = []
         self._claimed: list[range] = []
 
     @property
@@ -150,9 +152,13 @@ class _Reader:
         """Add the results of one program."""
         said = ktap.parse(suite.output)
         placed = report.interleaved(suite)
-        blamed, loose = splats.fail_cases(
-            ktap.parse(placed), splats.find(placed), splats.expected(placed)
+        parsed, found, promised = (
+            ktap.parse(placed),
+            splats.find(placed),
+            splats.expected(placed),
         )
+        blamed, loose = splats.fail_cases(parsed, found, promised)
+        self.splats += stacks.complaints(parsed, found, promised, self.log, prefix=f"{suite.name}.")
         splat = {case.name: case.message for case in blamed.tests if case.status is Status.FAIL}
         self._claimed.append(suite.console)
         failed = False
@@ -170,7 +176,7 @@ class _Reader:
         elif said.problems:
             self.add(test, Status.ERROR, "\n".join(said.problems), suite.seconds)
         elif loose:
-            text = "\n".join(found.text for found in loose)
+            text = "\n".join(one.text for one in loose)
             self.add(test, Status.FAIL, text, suite.seconds)
         elif suite.status not in (0, _SKIPPED) and not failed:
             self.add(test, Status.FAIL, f"exit status {suite.status}", suite.seconds)
@@ -182,6 +188,7 @@ class _Reader:
         inside = {number for claimed in self._claimed for number in claimed}
         lines = [line for number, line in enumerate(report.console) if number not in inside]
         found = splats.find(lines)
+        self.splats += stacks.complaints(ktap.Report((), ()), found, (), self.log)
         if found:
             self.add(SPLAT_CASE, Status.FAIL, "\n".join(splat.text for splat in found))
         else:

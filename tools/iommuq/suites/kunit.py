@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq import ktap, logs, progress, splats
+from iommuq import ktap, logs, progress, splats, stacks
 from iommuq.build import Image
 from iommuq.dirs import cache_dir
 from iommuq.errors import CommandTimeout, ToolMissing, UserError
-from iommuq.results import Result, Run, Status, Store, new_id
+from iommuq.results import Complaint, Result, Run, Status, Store, new_id
 from iommuq.run import run, tail
 
 SUITE = "kunit"
@@ -95,9 +95,13 @@ def run_kunit(
     )  # fmt: skip
     store.begin(current)
     results: list[Result] = []
+    found_splats: list[Complaint] = []
     for glob in filters or ("",):
-        results += _boot(image, current, glob, limit, environment or {})
-    return store.finish(current, results)
+        some, complaints = _boot(image, current, glob, limit, environment or {})
+        results += some
+        found_splats += complaints
+    found_splats = stacks.decoded(found_splats, image.folder / image.arch.image)
+    return store.finish(current, results, splats=found_splats)
 
 
 def run_key(image: Image, filters: Sequence[str] = ()) -> str:
@@ -119,7 +123,7 @@ def _renamed(found: Run, subject: Subject) -> Run:
 
 def _boot(
     image: Image, current: Run, glob: str, limit: float, environment: Mapping[str, str]
-) -> list[Result]:
+) -> tuple[list[Result], list[Complaint]]:
     log = logs.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
     with (
         progress.step(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
@@ -160,7 +164,7 @@ def _boot(
             reason = error.what
         if "timed out after" in output and "Command" in output:
             reason = f"the kernel did not end within {limit:g} s"
-    return _results(current, glob, output, reason, log)
+    return _results(current, glob, output, reason, log), _complaints(output, log)
 
 
 def _boots() -> Path:
@@ -176,6 +180,14 @@ def _lay_out(image: Image, folder: Path) -> str:
     target.symlink_to(image.folder / image.arch.image)
     shutil.copy2(image.folder / ".kunitconfig", folder / ".kunitconfig")
     return str(folder)
+
+
+def _complaints(output: str, log: Path) -> list[Complaint]:
+    lines = output.splitlines()
+    found = splats.find(lines)
+    if not found:
+        return []
+    return stacks.complaints(ktap.parse(lines), found, splats.expected(lines), log)
 
 
 def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> list[Result]:

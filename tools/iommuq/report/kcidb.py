@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run as KCIDB data, so that it can be submitted to KernelCI.
+
+Each step of the queue is a checkout: the base with the patches up to it.  Statuses are
+what was seen there; a failure that is known says so in its comment.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import kcidb_io  # type: ignore[import-untyped]
+
+from iommuq.report.view import middle, visible
+from iommuq.results import Status
+from iommuq.runs.model import Cell, Record, State, Step, Test
+
+#: Who says so: KernelCI gives a system that submits a name of its own.
+ORIGIN = "iommuq"
+SCHEMA = kcidb_io.schema.V5_3
+#: Characters of a message; KCIDB takes up to 16 KiB.
+_EXCERPT = 8000
+_STATUS = {
+    Status.PASS: "PASS",
+    Status.FAIL: "FAIL",
+    Status.SKIP: "SKIP",
+    # Theirs of that name is a fault of the test's; this is one of the harness.
+    Status.ERROR: "MISS",
+}
+# Our names of guests, in KernelCI's of architectures.
+_ARCHITECTURES = {"um": "um", "qemu": "x86_64"}
+
+
+def to_kcidb(record: Record) -> dict[str, Any]:
+    """Return a run as KCIDB data, valid by `SCHEMA`."""
+    data: dict[str, Any] = {
+        "version": {"major": SCHEMA.major, "minor": SCHEMA.minor},
+        "checkouts": _checkouts(record),
+        "builds": [],
+        "tests": [],
+    }
+    for number, cell in enumerate(record.cells):
+        data["builds"].append(_build(record, cell, number))
+        data["tests"] += _tests(record, cell, number)
+    SCHEMA.validate(data)
+    return data
+
+
+def _checkouts(record: Record) -> list[dict[str, Any]]:
+    found = []
+    patches: list[str] = []
+    for step in record.steps:
+        if step.sha256:
+            patches.append(step.sha256)
+        found.append(
+            {
+                "id": _checkout_id(record, step.label),
+                "origin": ORIGIN,
+                "tree_name": "stable",
+                "git_repository_branch": _text(record.base),
+                "git_commit_name": f"v{_text(record.head.kernel)}" if record.head.kernel else "",
+                "patchset_hash": _patchset(patches),
+                "comment": _text(step.subject or step.label),
+                "start_time": _time(record.started),
+                "valid": True,
+                "misc": _misc(record, step),
+            }
+        )
+    return found
+
+
+def _patchset(patches: Sequence[str]) -> str:
+    """Return the hash of the hashes of all patches, as KCIDB has it; empty without any."""
+    if not patches:
+        return ""
+    return hashlib.sha256("".join(f"{one}\n" for one in patches).encode()).hexdigest()
+
+
+def _misc(record: Record, step: Step) -> dict[str, Any]:
+    return {
+        "iommuq": {
+            "run": record.id,
+            "command": _text(record.command),
+            "state": record.state.value,
+            "version": _text(record.head.version),
+            "patch": _text(step.name),
+        }
+    }
+
+
+def _build(record: Record, cell: Cell, number: int) -> dict[str, Any]:
+    build: dict[str, Any] = {
+        "id": _build_id(record, number),
+        "checkout_id": _checkout_id(record, cell.step),
+        "origin": ORIGIN,
+        "comment": _text(f"{record.base} {cell.step} for {cell.lane}"),
+        "start_time": _time(cell.started or record.started),
+        "compiler": _text(dict(record.head.versions).get("gcc", "")),
+        "config_name": _text(cell.lane),
+        "status": "FAIL" if cell.failure else "PASS",
+        "misc": {"warnings": [_text(line) for line in cell.warnings or ()]},
+    }
+    if cell.guest:
+        build["architecture"] = _ARCHITECTURES.get(
+            cell.guest, re.sub(r"[^a-z0-9_]", "_", cell.guest.lower())
+        )
+    if cell.failure:
+        build["log_excerpt"] = _lines(cell.failure)
+    return build
+
+
+def _tests(record: Record, cell: Cell, number: int) -> list[dict[str, Any]]:
+    found = []
+    for place, test in enumerate(cell.tests):
+        entry: dict[str, Any] = {
+            "id": f"{_build_id(record, number)}:{place}",
+            "build_id": _build_id(record, number),
+            "origin": ORIGIN,
+            "path": _path(cell, test),
+            "comment": _comment(cell, test),
+            "status": _STATUS[test.status],
+            "start_time": _time(cell.started or record.started),
+            "environment": {"comment": _text(f"{cell.guest} ({cell.accelerator})")},
+        }
+        if test.duration > 0:
+            entry["duration"] = test.duration
+        if test.message:
+            entry["log_excerpt"] = _lines(test.message)
+        if test.answer:
+            entry["misc"] = {"answer": _text(test.answer)}
+        found.append(entry)
+    if not cell.tests and not cell.failure and record.state is not State.FINISHED:
+        found.append(
+            {
+                "id": f"{_build_id(record, number)}:lost",
+                "build_id": _build_id(record, number),
+                "origin": ORIGIN,
+                "path": re.sub(r"[^A-Za-z0-9_-]", "_", cell.lane) or "suite",
+                "comment": "the run was killed before it had results",
+                "status": "MISS",
+            }
+        )
+    return found
+
+
+def _comment(cell: Cell, test: Test) -> str:
+    words = f"{cell.lane} at {cell.step}"
+    if test.known is not None:
+        words += f"; known failure until {test.known.expires}: {test.known.link}"
+    return _text(words)
+
+
+def _path(cell: Cell, test: Test) -> str:
+    """Return the path of a test: words of letters, digits, ``_`` and ``-``, with dots between."""
+    words = f"{cell.lane}.{test.name}".split(".")
+    return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", word) or "_" for word in words)
+
+
+def _checkout_id(record: Record, label: str) -> str:
+    return f"{ORIGIN}:{_text(record.id)}:{_text(label)}"
+
+
+def _build_id(record: Record, number: int) -> str:
+    return f"{ORIGIN}:{_text(record.id)}:{number}"
+
+
+def _time(when: float) -> str:
+    return datetime.datetime.fromtimestamp(when, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _text(text: str) -> str:
+    return visible(text)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(visible(line) for line in middle(text, _EXCERPT).split("\n"))

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the sections of the HTML report show, each worked out from a run."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from iommuq.runs.model import Known, Record, Test
+
+#: Bars that are shown, the longest ones.
+BARS = 80
+#: Width of the drawing that bars are in; it is stretched to the page.
+WIDTH = 1000
+#: Days before its end that an entry is marked.
+SOON = 60
+
+
+@dataclass(frozen=True)
+class KnownRow:
+    """A known failure, and where it was seen.
+
+    :ivar days: until it expires; negative if that is past.
+    """
+
+    test: str
+    known: Known
+    steps: tuple[str, ...]
+    days: int
+    verdict: str
+
+    @property
+    def soon(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.days < SOON
+
+
+def known_failures(record: Record, today: datetime.date) -> list[KnownRow]:
+    """Return the entries that were met, those that expire first before the others."""
+    seen: dict[tuple[str, Known], tuple[list[str], set[str]]] = {}
+    for cell, test in record.tests():
+        if test.known is not None:
+            steps, verdicts = seen.setdefault((record.name(cell, test), test.known), ([], set()))
+            steps.append(cell.step)
+            verdicts.add(test.verdict.value)
+    rows = [
+        KnownRow(test, known, tuple(steps), _days(known.expires, today), ", ".join(sorted(words)))
+        for (test, known), (steps, words) in seen.items()
+    ]
+    return sorted(rows, key=lambda row: row.days)
+
+
+def _days(expires: str, today: datetime.date) -> int:
+    try:
+        return (datetime.date.fromisoformat(expires) - today).days
+    except ValueError:
+        return -1
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something that took time.
+
+    :ivar x: begin, in `WIDTH` parts of the whole.
+    :ivar width: length, of the same.
+    :ivar kind: ``build``, ``run`` or ``other``.
+    """
+
+    title: str
+    seconds: float
+    x: float
+    width: float
+    depth: int
+    kind: str
+    outcome: str
+
+
+def bars(record: Record) -> list[Bar]:
+    """Return a bar for each thing that was done, in the order it began; the longest ones."""
+    timings = [one for one in record.timings if one.seconds > 0]
+    if not timings:
+        return []
+    whole = max(one.started + one.seconds for one in timings) or 1.0
+    longest = sorted(timings, key=lambda one: -one.seconds)[:BARS]
+    return [
+        Bar(
+            one.title,
+            one.seconds,
+            round(WIDTH * one.started / whole, 2),
+            max(1.5, round(WIDTH * one.seconds / whole, 2)),
+            one.depth,
+            _kind(one.title),
+            one.outcome,
+        )
+        for one in sorted(longest, key=lambda one: (one.started, one.depth))
+    ]
+
+
+def _kind(title: str) -> str:
+    word = title.partition(" ")[0]
+    if word in ("Building", "Configuring", "Checking"):
+        return "build"
+    return "run" if word in ("Running", "Booting", "Trying") else "other"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario: its checks, and what each machine's answered.
+
+    :ivar checks: a name, and a test for each machine or None.
+    """
+
+    name: str
+    machines: tuple[str, ...]
+    checks: tuple[tuple[str, tuple[Test | None, ...]], ...]
+
+
+def firmware_tables(record: Record) -> list[Scenario]:
+    """Return the scenarios of the firmware lane, those with a failure first."""
+    found: dict[str, dict[str, dict[str, Test]]] = {}
+    for cell in record.cells:
+        if cell.lane != "firmware":
+            continue
+        for test in cell.tests:
+            machine, _, rest = test.name.partition(".")
+            scenario, _, check = rest.partition(".")
+            found.setdefault(scenario, {}).setdefault(check, {})[machine] = test
+    scenarios = []
+    for name, checks in found.items():
+        machines = tuple(dict.fromkeys(machine for by in checks.values() for machine in by))
+        rows = tuple(
+            (check, tuple(by.get(machine) for machine in machines)) for check, by in checks.items()
+        )
+        scenarios.append(Scenario(name, machines, rows))
+    return sorted(scenarios, key=_is_sound)
+
+
+def _is_sound(scenario: Scenario) -> bool:
+    return not any(test and test.verdict.fails for _, tests in scenario.checks for test in tests)
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What was executed of a function, or of a file.
+
+    :ivar touched: the queue changes it.
+    :ivar missed: lines that were not executed, as ranges.
+    """
+
+    name: str
+    touched: bool
+    lines: tuple[int, int]
+    branches: tuple[int, int]
+    missed: str
+
+    @property
+    def share(self) -> int:
+        """Lines executed, in percent."""
+        return 100 * self.lines[0] // self.lines[1] if self.lines[1] else 100
+
+
+def covered_files(data: Mapping[str, Any] | None) -> list[tuple[Covered, list[Covered]]]:
+    """Return files and their functions, those that the queue touches; empty without coverage."""
+    found = []
+    try:
+        for file in (data or {}).get("files", ()):
+            if file["built"]:
+                functions = [_covered(each, each["name"]) for each in file["functions"]]
+                # What the queue does not touch is in the sums.
+                own = [each for each in functions if each.touched] or functions
+                found.append((_covered({**file, "touched": False}, file["file"]), own))
+    except (KeyError, TypeError, AttributeError):
+        # A file of somebody else's: what it has of this form is in its JSON.
+        return []
+    return found
+
+
+def _covered(entry: Mapping[str, Any], name: str) -> Covered:
+    return Covered(
+        str(name),
+        bool(entry["touched"]),
+        (int(entry["lines_executed"]), int(entry["lines"])),
+        (int(entry["branches_executed"]), int(entry["branches"])),
+        _ranges([int(line) for line in entry.get("missed", ())]),
+    )
+
+
+def _ranges(lines: list[int]) -> str:
+    found: list[list[int]] = []
+    for line in sorted(lines):
+        if found and line == found[-1][1] + 1:
+            found[-1][1] = line
+        else:
+            found.append([line, line])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in found)
+
+
+@dataclass(frozen=True)
+class Mutants:
+    """What became of the mutants.
+
+    :ivar counts: by fate.
+    :ivar functions: a name, and how many of each fate, in the order of *counts*.
+    :ivar survivors: where, what it was, and what it became.
+    """
+
+    counts: tuple[tuple[str, int], ...]
+    functions: tuple[tuple[str, tuple[int, ...]], ...]
+    survivors: tuple[tuple[str, str, str], ...]
+
+
+def mutant_rows(data: Mapping[str, Any] | None) -> Mutants | None:
+    """Return what became of the mutants; None if there were none."""
+    if not data:
+        return None
+    try:
+        fates = tuple((str(fate), int(count)) for fate, count in data["counts"].items())
+        table: dict[str, dict[str, int]] = {}
+        survivors = []
+        for mutant in data["mutants"]:
+            if mutant["fate"] is None:
+                continue
+            row = table.setdefault(str(mutant["function"]), {})
+            row[mutant["fate"]] = row.get(mutant["fate"], 0) + 1
+            if mutant["fate"] == "survived":
+                where = f"{mutant['file']}:{mutant['line']} {mutant['function']}"
+                survivors.append((where, str(mutant["before"]), str(mutant["after"])))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+    rows = tuple(
+        (name, tuple(row.get(fate, 0) for fate, _ in fates)) for name, row in table.items()
+    )
+    return Mutants(fates, rows, tuple(survivors))

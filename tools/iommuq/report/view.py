@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a run comes to: its table, what counts against it, and the verdict in one sentence.
+
+All forms of a report ask here, so that none of them says otherwise than another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from iommuq.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
+from iommuq.known import Verdict
+from iommuq.logtext import clean_line
+from iommuq.report.matrix import Column, Matrix, build
+from iommuq.results import Status
+from iommuq.runs.model import Cell, Record, State, Test
+
+# Names of tests in a sentence, and characters of them.
+_NAMES, _LENGTH = 3, 90
+
+
+class Tone(StrEnum):
+    """How a run ended, in a word."""
+
+    GOOD = "good"
+    BAD = "bad"
+    #: No verdict: the infrastructure, or the user, got in the way.
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a test at a step counts for.
+
+    :ivar status: ``pass``, ``fail``, ``skip`` (it counts for nothing) or ``error``.
+    :ivar note: why, where its own status does not say.
+    """
+
+    status: Status
+    note: str = ""
+
+
+def visible(text: str) -> str:
+    """Return *text* in one line, with what cannot be seen escaped.
+
+    Not only control characters: what turns the direction of writing could make one name
+    look like another.
+    """
+    return clean_line(text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t"))
+
+
+def middle(text: str, limit: int) -> str:
+    """Return *text* cut in its middle to about so many characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n… {left_out} characters left out …\n{text[-half:]}"
+
+
+@dataclass(frozen=True)
+class View:
+    """A run, as its reports see it."""
+
+    record: Record
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """The table: tests down, steps across."""
+        verdicts: dict[str, dict[str, Verdict]] = {}
+        notes: dict[str, str] = {}
+        for cell in self.record.cells:
+            if cell.failure:
+                notes[cell.step] = "does not build"
+            column = verdicts.setdefault(cell.step, {})
+            for test in cell.tests:
+                column[self.record.name(cell, test)] = test.verdict
+        return build(
+            [
+                Column(
+                    step.label,
+                    step.subject,
+                    verdicts.get(step.label, {}),
+                    notes.get(step.label, ""),
+                )
+                for step in self.record.steps
+            ]
+        )
+
+    @cached_property
+    def broken(self) -> frozenset[tuple[str, str]]:
+        """Steps and the tests that they break though nobody said they may."""
+        accepted = {(step.label, test) for step in self.record.steps for test in step.accepted}
+        return frozenset(
+            (change.column.label, test)
+            for change in self.matrix.changes
+            for test in change.broke
+            if (change.column.label, test) not in accepted
+        )
+
+    @cached_property
+    def _fixed_by(self) -> dict[str, list[tuple[int, str]]]:
+        fixed: dict[str, list[tuple[int, str]]] = {}
+        for number, change in enumerate(self.matrix.changes, 1):
+            for test in change.fixed:
+                fixed.setdefault(test, []).append((number, change.column.label))
+        return fixed
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {step.label: number for number, step in enumerate(self.record.steps)}
+
+    def judged(self, cell: Cell, test: Test) -> Judged:
+        """Say what a test at a step counts for.
+
+        In a walk through a queue a failure that a later patch mends is what that patch is
+        for, and counts for nothing.
+        """
+        name = self.record.name(cell, test)
+        known = test.known
+        match test.verdict:
+            case Verdict.OK:
+                return Judged(Status.PASS)
+            case Verdict.SKIPPED:
+                return Judged(Status.SKIP)
+            case Verdict.ERROR:
+                return Judged(Status.ERROR)
+            case Verdict.KNOWN:
+                why = f"known failure until {known.expires}: {known.reason}" if known else "known"
+                return Judged(Status.SKIP, why)
+            case Verdict.UNEXPECTED_PASS:
+                return Judged(Status.FAIL, "passes, but is listed as a known failure")
+            case Verdict.EXPIRED:
+                day = f" since {known.expires}" if known else ""
+                return Judged(Status.FAIL, f"a known failure, but past its date{day}")
+            case Verdict.FLAKY:
+                return Judged(Status.FAIL, "flaky: passed and failed on the same kernel")
+            case Verdict.FAILED:
+                return self._judge_failure(cell.step, name)
+
+    def _judge_failure(self, step: str, name: str) -> Judged:
+        at = self._position[step]
+        if (step, name) in self.broken:
+            return Judged(Status.FAIL, f"{step} breaks it")
+        if at == len(self._position) - 1:
+            several = len(self._position) > 1
+            return Judged(Status.FAIL, "fails with every patch applied" if several else "")
+        later = next((label for number, label in self._fixed_by.get(name, ()) if number > at), "")
+        if later:
+            return Judged(Status.SKIP, f"fails here, {later} fixes it")
+        return Judged(Status.SKIP, "fails at this step; the last step has the verdict")
+
+    @cached_property
+    def counts(self) -> Counter[Status]:
+        """How many tests at how many steps count for what."""
+        return Counter(self.judged(cell, test).status for cell, test in self.record.tests())
+
+    @cached_property
+    def last_verdicts(self) -> Counter[Verdict]:
+        """The verdicts at the last step."""
+        columns = self.matrix.columns
+        return Counter(columns[-1].verdicts.values() if columns else ())
+
+    def failures(self) -> Iterator[tuple[Cell, Test, Judged]]:
+        """Yield what counts against the run, and what has no verdict."""
+        for cell, test in self.record.tests():
+            judged = self.judged(cell, test)
+            if judged.status in (Status.FAIL, Status.ERROR):
+                yield cell, test, judged
+
+    @property
+    def tone(self) -> Tone:
+        """How the run ended; never good for one that was killed, or has a failure."""
+        record = self.record
+        if record.state is not State.FINISHED or record.exit_code is None:
+            return Tone.UNKNOWN
+        if self.counts[Status.FAIL] or any(cell.failure for cell in record.cells):
+            return Tone.BAD
+        if record.exit_code in (EXIT_INFRA, EXIT_INTERRUPTED) or record.head.error:
+            return Tone.UNKNOWN
+        if record.exit_code != EXIT_OK or record.head.findings:
+            return Tone.BAD
+        return Tone.UNKNOWN if self.counts[Status.ERROR] else Tone.GOOD
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        record = self.record
+        if record.state is State.RUNNING:
+            return "This run is still under way; what is here is not all of it."
+        if record.state is State.INCOMPLETE:
+            return (
+                "This run was killed before its end; what is here is not all of it, and no verdict."
+            )
+        if record.exit_code == EXIT_INTERRUPTED:
+            return "This run was interrupted; what is here is not all of it, and no verdict."
+        if self.tone is Tone.GOOD:
+            return self._good()
+        if self.tone is Tone.BAD:
+            return self._bad()
+        if record.head.error:
+            return f"No verdict: {visible(record.head.error)}"
+        lost = _count(self.counts[Status.ERROR], "test")
+        return f"No verdict: the machine failed {lost}, which says nothing of the code."
+
+    def _good(self) -> str:
+        last, total = self.last_verdicts, sum(self.last_verdicts.values())
+        rest = [
+            f"{last[verdict]} {word}"
+            for verdict, word in ((Verdict.KNOWN, "known to fail"), (Verdict.SKIPPED, "skipped"))
+            if last[verdict]
+        ]
+        ending = f" ({', '.join(rest)})" if rest else ""
+        if total == 0 and self.record.head.mutants is not None:
+            return "No mutant survived: the tests notice every fault that was tried."
+        tests = _count(total, "test")
+        if len(self.record.steps) > 1:
+            patches = _count(sum(bool(s.subject) for s in self.record.steps), "patch", "patches")
+            passing = (
+                f"all {tests}" if last[Verdict.OK] == total else f"{last[Verdict.OK]} of {tests}"
+            )
+            return (
+                f"The queue is as it should be: with its {patches} applied {passing} pass{ending}."
+            )
+        if last[Verdict.OK] == total:
+            return f"All is well: {'the one test passes' if total == 1 else f'all {tests} pass'}."
+        return f"All is well: {last[Verdict.OK]} of {tests} pass{ending}."
+
+    def _bad(self) -> str:
+        unbuilt = [cell.step for cell in self.record.cells if cell.failure]
+        failing = list(
+            dict.fromkeys(
+                self.record.name(cell, test)
+                for cell, test, judged in self.failures()
+                if judged.status is Status.FAIL
+            )
+        )
+        queue = len(self.record.steps) > 1
+        if unbuilt:
+            head = f"{visible(unbuilt[0])} does not build"
+        elif failing:
+            # One long name says enough; the report has them all.
+            shown = [visible(name) for name in failing[:_NAMES]]
+            while len(shown) > 1 and sum(map(len, shown)) > _LENGTH:
+                shown.pop()
+            names = ", ".join(shown)
+            more = f" and {len(failing) - len(shown)} more" if len(failing) > len(shown) else ""
+            verb = "fails" if len(failing) == 1 else "fail"
+            head = f"{names}{more} {verb}"
+            if not queue:
+                return (
+                    f"{_count(len(failing), 'test')} of {sum(self.last_verdicts.values())}"
+                    f" {verb}: {names}{more}."
+                )
+        elif self.record.head.findings:
+            head = visible(self.record.head.findings[0])
+        else:
+            head = visible(self.record.head.error) or "the command says so, with no test to name"
+        if queue and not self.record.head.mutants:
+            return f"The queue is not as it should be: {head}."
+        return f"Not as it should be: {head}."
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
