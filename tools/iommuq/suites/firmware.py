@@ -104,7 +104,7 @@ def run_scenarios(
             done[case] = found
             live.done(case.scenario.name, case.machine.name, found)
     if left:
-        runner = _Runner(kernel, subject, store)
+        runner = _Runner(kernel, subject, store, left)
         done |= runner.run(left)
     return [done[case] for case in wanted]
 
@@ -198,10 +198,14 @@ class _Hung:
 class _Runner:
     """Runs what the store has not."""
 
-    def __init__(self, kernel: Kernel, subject: Subject, store: Store) -> None:
+    def __init__(
+        self, kernel: Kernel, subject: Subject, store: Store, wanted: Sequence[Case]
+    ) -> None:
         self.kernel = kernel
         self.subject = subject
         self.store = store
+        # Of what it is built from now, whatever is edited while guests run.
+        self.keys = {case: run_key(kernel, case) for case in wanted}
         self.steps = program.build()
         self.runs: dict[Case, Run] = {}
         self._stop = threading.Event()
@@ -393,7 +397,7 @@ class _Runner:
     ) -> None:
         subject = self.subject
         current = Run(
-            new_id(started), subject.base, subject.patch, SUITE, run_key(self.kernel, case),
+            new_id(started), subject.base, subject.patch, SUITE, self.keys[case],
             subject.kernel, "qemu", accelerator, started,
         )  # fmt: skip
         results = [
