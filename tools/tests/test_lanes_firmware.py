@@ -22,7 +22,8 @@ from iommuq.firmware.scenario import Known
 from iommuq.firmware.subjects import known_failures
 from iommuq.known import Verdict
 from iommuq.lanes import FirmwareLane
-from iommuq.results import Run, Status
+from iommuq.results import Run, Status, Store
+from iommuq.suites import firmware
 from iommuq.suites.firmware import Case, cases
 from iommuq.suites.kunit import Subject
 from iommuq.workspace import Workspace
@@ -58,12 +59,14 @@ def test_all_cases_are_one_run_judged_by_the_marks(
     def run(
         kernel: Kernel, wanted: Sequence[Case], subject: Subject, *, store: object, again: bool
     ) -> list[Run]:
-        assert (kernel, store, again) == (KERNEL, None, True)
+        assert (kernel, again) == (KERNEL, True)
+        assert isinstance(store, Store)
         special = {"claim_refused": (Status.FAIL, "claimed")}
         return [made_run(case, subject, special) for case in wanted]
 
     monkeypatch.setattr(lanes, "run_scenarios", run)
     monkeypatch.setattr(kernels, "from_image", lambda *_words: KERNEL)
+    monkeypatch.setattr(firmware, "run_key", lambda _kernel, case: case.name)
     _baseline, first, _second = steps(lane.workspace.queue)
     for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):
         found = lane.run(cast(Image, None), step, again=True)
@@ -75,6 +78,10 @@ def test_all_cases_are_one_run_judged_by_the_marks(
             "q35-amd.claim-group.claim_refused": verdict,
             "q35-intel.claim-group.claim_refused": verdict,
         }
+        # A proof finds it again by its own key, whole.
+        again = Store().find(lane.run_key(cast(Image, None)))
+        assert again is not None
+        assert len(again.results) == len(judged)
         others = {one for test, one in judged.items() if test not in refused}
         assert others == {Verdict.OK}
 
