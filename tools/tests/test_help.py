@@ -69,8 +69,14 @@ def test_no_such_topic(words: list[str], hint: str) -> None:
 def commands(command: click.Command, path: str) -> list[str]:
     if not isinstance(command, click.Group):
         return [path]
-    found = command.commands.items()
-    return [each for name, inner in found for each in commands(inner, f"{path} {name}")]
+    context = click.Context(command)
+    found = {name: command.get_command(context, name) for name in command.list_commands(context)}
+    return [
+        each
+        for name, inner in found.items()
+        if inner is not None
+        for each in commands(inner, f"{path} {name}")
+    ]
 
 
 def test_the_manual_page_has_every_command_and_is_well_formed(
