@@ -130,7 +130,9 @@ class View:
             case Verdict.ERROR:
                 return Judged(Status.ERROR)
             case Verdict.KNOWN:
-                why = f"known failure until {known.expires}: {known.reason}" if known else "known"
+                # A reason has the lines that it has in its file.
+                reason = " ".join(known.reason.split()) if known else ""
+                why = f"known failure until {known.expires}: {reason}" if known else "known"
                 return Judged(Status.SKIP, why)
             case Verdict.UNEXPECTED_PASS:
                 return Judged(Status.FAIL, "passes, but is listed as a known failure")

@@ -79,7 +79,7 @@ class Recorder:
         :param added: those that the step before did not have.
         """
         entries = {
-            test: Known(entry.reason, entry.link, entry.expires.isoformat())
+            test: Known(" ".join(entry.reason.split()), entry.link, entry.expires.isoformat())
             for test, entry in (known or {}).items()
         }
         filled = Filled(step, lane, run, failure, verdicts or {}, entries, warnings, added)
