@@ -125,6 +125,8 @@ _BODY = "The driver has to say something, or the next patch cannot be told apart
 def _project(root: Path) -> Project:
     """Make the project, and let it prove its queue."""
     files = dict(FILES)
+    # TOY_PYTHON is not handed on into the sandbox of a review, which has a python3.
+    files["Makefile"] = files["Makefile"].replace("$(TOY_PYTHON)", "python3")
     files["scripts/unifdef.c"] = UNIFDEF
     files["include/linux/version.h"] = _VERSION
     toy.write_tree(root / "linux", files)

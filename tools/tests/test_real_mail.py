@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import mailproject
@@ -138,3 +139,15 @@ def test_life_of_a_series(sender: Sender, tmp_path: Path) -> None:
         assert "<span class=now>" in page.read_text()
         done = sender.mail("diff")
         assert done.out.count(" = ") == 3, done
+
+        # The other side: what came of it for somebody who has the archive, and a sandbox.
+        if shutil.which("bwrap") is None:
+            return
+        words = ("--base", BASE, "--at", "pre/0001", "-c", f"b4.midmask={archive.midmask}")
+        done = sender.run("mail", "review", again[0]["Message-ID"].strip("<>"), *words)
+        assert done.code == 0, done
+        assert "2/3 fixes 1, breaks 0 of kunit" in done.out
+        [draft] = sender.project.root.glob("review-*/0000-reply.eml")
+        text = draft.read_text()
+        assert f"In-Reply-To: {again[0]['Message-ID']}" in text
+        assert "# Tested-by: Toy Committer <committer@example.com>" in text
