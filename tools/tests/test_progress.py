@@ -182,6 +182,7 @@ def _on_terminal(monkeypatch: pytest.MonkeyPatch) -> _Terminal:
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     progress.configure()
     return stream
@@ -237,6 +238,20 @@ def test_dumb_terminal_gets_plain_lines(
         time.sleep(LONG)
     assert "\x1b" not in terminal.getvalue()
     assert terminal.getvalue().startswith("Building …\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "live"), [("true", False), ("1", False), ("0", True), ("", True)]
+)
+def test_terminal_that_nobody_watches_gets_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, value: str, *, live: bool
+) -> None:
+    terminal = _on_terminal(monkeypatch)
+    monkeypatch.setenv("CI", value)
+    with progress.step("Building"):
+        time.sleep(LONG)
+    assert ("\x1b" in terminal.getvalue()) == live
+    assert terminal.getvalue().startswith("Building …\n") != live
 
 
 def test_ascii_terminal_gets_no_braille(
