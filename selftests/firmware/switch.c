@@ -69,11 +69,8 @@ static int set_type(const char *device, const char *type)
 /* Out of the kernel's sight and back: whatever it was attached to is torn down. */
 static int find_again(const char *device)
 {
-	char path[200];
-	int ret;
+	int ret = remove_device(device);
 
-	snprintf(path, sizeof(path), DEVICES "/%s/remove", device);
-	ret = write_text(path, "1");
 	return ret ? ret : write_text("/sys/bus/pci/rescan", "1");
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -409,3 +410,30 @@ def test_a_failure_before_the_guest_was_lost_answers_for_a_later_run(guests: Gue
     booted = len(guests.boots)
     run_scenarios(KERNEL, of("claim-group", "q35-amd"), SUBJECT, store=store)
     assert len(guests.boots) == booted
+
+
+def test_who_shares_a_boot_is_part_of_the_key() -> None:
+    (shared,) = of("claim-group", "q35-amd")
+    alone = replace(shared, scenario=replace(shared.scenario, alone=True))
+    assert firmware.run_key(KERNEL, shared) != firmware.run_key(KERNEL, alone)
+
+
+def test_what_is_edited_while_guests_run_is_another_run(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the old program saw must not answer for the new one."""
+    store = Store()
+    wanted = of("claim-group", "q35-amd")
+    before = firmware.run_key(KERNEL, wanted[0])
+
+    def boot(
+        machine: Machine, image: Path, archive: Initramfs, log: Path, hopeless: object
+    ) -> GuestReport:
+        monkeypatch.setattr(program, "key", lambda: "edited")
+        return guests.boot(machine, image, archive, log, hopeless)
+
+    monkeypatch.setattr(firmware, "boot", boot)
+    run_scenarios(KERNEL, wanted, SUBJECT, store=store)
+    after = firmware.run_key(KERNEL, wanted[0])
+    assert before != after
+    assert (store.find(before) is not None, store.find(after)) == (True, None)

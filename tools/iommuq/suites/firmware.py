@@ -124,7 +124,8 @@ def run_key(kernel: Kernel, case: Case) -> str:
     init = (dirs.project_root() / "selftests/init").read_bytes()
     scenario, machine = case.scenario, case.machine
     # Not their words for people, nor limits and marks: those change no result.
-    asked = (scenario.region, scenario.kernel_arguments, scenario.steps(machine.name))
+    steps = scenario.steps(machine.name)
+    asked = (scenario.region, scenario.kernel_arguments, scenario.alone, steps)
     given = (machine.qemu, machine.cpus, machine.memory, machine.arguments)
     words = (
         _GENERATION, kernel.key, case.name, repr(given), repr(asked), program.key(),
