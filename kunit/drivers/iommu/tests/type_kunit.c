@@ -96,6 +96,35 @@ static void type_direct(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EINVAL, mock_store_type(ctx, "blocked\n"));
 }
 
+/* Rule: no default domain does without a region, though others can be mapped. */
+static void type_refused_without_region(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	ctx->fail_map = mdev->region[0].start;
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, mock_store_type(ctx, "DMA\n"));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_PTR_EQ(test, ctx->group->default_domain, &ctx->identity);
+}
+
+/* Rule: nor does the first one, and then the device has no IOMMU at all. */
+static void probe_refused_without_region(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	ctx->fail_map = mdev->region[0].start;
+	KUNIT_EXPECT_FALSE(test, mock_add(mdev));
+	KUNIT_EXPECT_NULL(test, mdev->hw);
+}
+
 static struct kunit_case iommu_group_type_cases[] = {
 	KUNIT_CASE(fq_in_place),
 	KUNIT_CASE(fq_refused_untrusted),
@@ -103,6 +132,8 @@ static struct kunit_case iommu_group_type_cases[] = {
 	KUNIT_CASE(identity_refused_untrusted),
 	KUNIT_CASE(identity_refused_while_bound),
 	KUNIT_CASE(type_direct),
+	KUNIT_CASE(type_refused_without_region),
+	KUNIT_CASE(probe_refused_without_region),
 	{}
 };
 
