@@ -5,3 +5,6 @@ from __future__ import annotations
 
 #: The base that is meant when the user names none.
 DEFAULT_BASE = "6.12"
+#: Seconds that a guest with KUnit may take: the suites need a tenth of a second under
+#: UML, five under TCG.
+KUNIT_LIMIT = 120.0

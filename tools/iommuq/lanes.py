@@ -16,6 +16,7 @@ from typing import Protocol, Self
 from iommuq import arches
 from iommuq.arches import Arch
 from iommuq.build import Addition, Image, image_key
+from iommuq.defaults import KUNIT_LIMIT
 from iommuq.errors import UserError
 from iommuq.firmware import kernels, scenario
 from iommuq.firmware.subjects import known_failures
@@ -30,7 +31,7 @@ from iommuq.results import Run, Store, new_id
 from iommuq.suites import firmware, kselftest, kunit
 from iommuq.suites.firmware import Case, cases, run_scenarios
 from iommuq.suites.kselftest import run_selftests
-from iommuq.suites.kunit import LIMIT, Subject, run_kunit
+from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.suites.programs import Suite, addition, choose, load_suites
 from iommuq.tree import Step
 from iommuq.workspace import Workspace
@@ -130,7 +131,7 @@ class KunitLane(_Common):
     arch: Arch
     configs: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
-    limit: float = LIMIT
+    limit: float = KUNIT_LIMIT
 
     @property
     def name(self) -> str:

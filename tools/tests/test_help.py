@@ -181,3 +181,13 @@ def test_completion_says_nothing_where_there_is_no_project(
     context, parameter = click.Context(cli), click.Option(["--at"])
     assert bases(context, parameter, "") == patches(context, parameter, "") == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_command_line_loads_no_more_than_it_needs() -> None:
+    """Every command, and every Tab, waits for what is imported before it is known."""
+    code = (
+        "import sys, iommuq.cli; heavy = {'iommuq.build', 'iommuq.suites.kunit', 'pydantic'}; "
+        "print(*sorted(heavy & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"

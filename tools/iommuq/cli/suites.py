@@ -10,8 +10,7 @@ import click
 from iommuq import arches
 from iommuq.cli.completion import bases
 from iommuq.cli.options import at_patch, json_lines
-from iommuq.defaults import DEFAULT_BASE
-from iommuq.suites.kunit import LIMIT
+from iommuq.defaults import DEFAULT_BASE, KUNIT_LIMIT
 
 _arch = click.option(
     "--arch",
@@ -30,7 +29,7 @@ _config = click.option(
 _limit = click.option(
     "--timeout",
     type=click.FloatRange(min=1),
-    default=LIMIT,
+    default=KUNIT_LIMIT,
     show_default=True,
     help="Seconds that one boot may take.",
 )

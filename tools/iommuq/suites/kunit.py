@@ -18,15 +18,13 @@ from pathlib import Path
 
 from iommuq import ktap, logs, progress, splats, stacks
 from iommuq.build import Image
+from iommuq.defaults import KUNIT_LIMIT
 from iommuq.dirs import cache_dir
 from iommuq.errors import CommandTimeout, ToolMissing, UserError
 from iommuq.results import Complaint, Result, Run, Status, Store, new_id
 from iommuq.run import run, tail
 
 SUITE = "kunit"
-#: Seconds that a guest may take, unless the user says otherwise: the suites need
-#: a tenth of a second under UML, five under TCG.
-LIMIT = 120.0
 #: What kunit.py gets on top before it is ended from outside.
 _GRACE = 15.0
 #: Part of every key; to be raised when the same log would be read otherwise.
@@ -60,7 +58,7 @@ def run_kunit(
     subject: Subject,
     *,
     filters: Sequence[str] = (),
-    limit: float = LIMIT,
+    limit: float = KUNIT_LIMIT,
     store: Store | None = None,
     again: bool = False,
     environment: Mapping[str, str] | None = None,
