@@ -99,13 +99,14 @@ def test_archive_that_has_no_answer(process: Path, response: bytes) -> None:
 
 
 def test_worker_as_a_process(process: Path, series: Series, tmp_path: Path) -> None:
-    """The whole way, once: what it says on its streams is no part of the answer."""
+    """The whole way, once, and from a directory whose modules are somebody else's."""
+    (tmp_path / "email.py").write_text("raise SystemExit('not the one of the library')\n")
     posted = get(process, series.write(tmp_path / "x.mbox"))
     assert changes(posted) == WANTED
 
 
 def test_worker_takes_no_other_input(tmp_path: Path) -> None:
-    argv: Sequence[str] = [sys.executable, "-m", "iommuq.mail.fetch_worker"]
+    argv: Sequence[str] = [sys.executable, "-P", "-m", "iommuq.mail.fetch_worker"]
     done = subprocess.run(argv, input=b"{}", capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode != 0
     assert done.stdout == b""

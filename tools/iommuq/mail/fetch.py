@@ -145,7 +145,7 @@ def fetch(
     package = Path(iommuq.__file__).resolve().parents[1]
     try:
         done = run(
-            [sys.executable, "-m", "iommuq.mail.fetch_worker"],
+            [sys.executable, "-P", "-m", "iommuq.mail.fetch_worker"],
             cwd=Path.cwd(),
             env={"PYTHONPATH": str(package)},
             stdin=json.dumps(request),
