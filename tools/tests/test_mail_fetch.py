@@ -230,6 +230,12 @@ def test_no_file_and_no_id(inbox: Path, tmp_path: Path) -> None:
         fetching.fetch("x@example.com", inbox, offline=True)
 
 
+def test_file_without_a_size(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a device, a pipe or /proc has none, and may have no end either."""
+    monkeypatch.setattr(fetching, "MOST", 16)
+    assert "MiB is no series" in refused(inbox, Path("/proc/self/status")).what
+
+
 def test_a_mail_and_a_maildir(inbox: Path, series: Series, tmp_path: Path) -> None:
     path = tmp_path / "one.eml"
     path.write_bytes(alone(series).as_bytes())
