@@ -103,7 +103,12 @@ class Series:
 
 def as_mbox(message: EmailMessage) -> bytes:
     """Return a mail as it is in an mbox."""
-    return b"From mboxrd@z Thu Jan  1 00:00:00 1970\n" + message.as_bytes() + b"\n"
+    return in_mbox(message.as_bytes())
+
+
+def in_mbox(data: bytes) -> bytes:
+    """Return the bytes of a mail as they are in an mbox."""
+    return b"From mboxrd@z Thu Jan  1 00:00:00 1970\n" + data + b"\n"
 
 
 def at_baseline(project: Project) -> toy.QueueMaker:

@@ -4,86 +4,31 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
-import email.policy
-import functools
-import json
 import re
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
-import dkim  # type: ignore[import-untyped]
-import patatt
 import pytest
 import toy
-from mailservers import needs_archive, serve_archive
-from seriesmaker import Series, as_mbox, mail, message_id
+from mailfetched import WANTED, alone, b4_in_process, changes, get, refused, text, two_patches
+from seriesmaker import Series, as_mbox, in_mbox, mail, message_id
 
-from iommuq import run as runs
-from iommuq.errors import InfraError, UserError
+from iommuq.errors import UserError
 from iommuq.mail import fetch as fetching
-from iommuq.mail import fetch_worker
-from iommuq.mail.fetch import Posted
 from iommuq.mailform import read_mails
 
 
 @pytest.fixture
 def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a directory to put patches into; b4 runs in our own process."""
-    folder = tmp_path / "mails"
-    folder.mkdir()
-    work = tmp_path / "cwd"
-    work.mkdir()
-    monkeypatch.chdir(work)
-
-    def in_process(argv: Sequence[str], *, stdin: str = "", **options: Any) -> runs.Completed:
-        if argv[0] == "git":
-            return runs.run(argv, **options)
-        request = json.loads(stdin)
-        try:
-            answer = fetch_worker.collect(request, Path(request["folder"]))
-        except fetch_worker.Refused as error:
-            answer = error.answer
-        return runs.Completed((), 0, json.dumps(answer), "", 0.0)
-
-    monkeypatch.setattr(fetching, "run", in_process)
-    return folder
+    return b4_in_process(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def series(tmp_path: Path, toy_work: Path) -> Series:
     """Return a series of two patches with a cover letter."""
-    made = Series(toy.QueueMaker(folder=tmp_path / "none", work=toy_work))
-    made.cover(2, "What it is for.\n\nbase-commit: 0123456789abcdef0123456789abcdef01234567\n")
-    made.patch(1, 2, {toy.IOMMU_C: ("int ret = 4;", "int ret = 40;")})
-    made.patch(2, 2, {toy.IOMMU_C: ("int ret = 5;", "int ret = 50;")}, subject="toy: Count")
-    return made
-
-
-def get(inbox: Path, path: Path, **options: Any) -> Posted:
-    return fetching.fetch(str(path), inbox, **{"offline": True, **options})
-
-
-def refused(inbox: Path, path: Path, **options: Any) -> UserError:
-    with pytest.raises(UserError) as caught:
-        get(inbox, path, **options)
-    assert "\n" not in str(caught.value)
-    return caught.value
-
-
-def changes(posted: Posted) -> list[bytes]:
-    """Return the lines that each patch adds, as the rest of the project reads the mails."""
-    added = re.compile(rb"^\+[^+].*$", re.M)
-    return [b"".join(added.findall(each.diff)) for each in read_mails(posted.mails)]
-
-
-WANTED = [b"+\tint ret = 40;", b"+\tint ret = 50;"]
+    return two_patches(tmp_path, toy_work)
 
 
 def test_whole_series(inbox: Path, series: Series, tmp_path: Path) -> None:
@@ -148,24 +93,7 @@ def recoded(message: EmailMessage, payload: bytes, content: str, encoding: str) 
     ]
     head += ["MIME-Version: 1.0", f"Content-Type: {content}"]
     head += [f"Content-Transfer-Encoding: {encoding}"]
-    begin = b"From mboxrd@z Thu Jan  1 00:00:00 1970\n"
-    return begin + "\n".join(head).encode() + b"\n\n" + payload + b"\n"
-
-
-def alone(series: Series) -> EmailMessage:
-    """Return the first patch as one that was posted alone."""
-    message = series.mails[1]
-    subject = str(message["Subject"]).replace(" 1/2", "")
-    message.replace_header("Subject", subject)
-    for name in ("In-Reply-To", "References"):
-        del message[name]
-    return message
-
-
-def text(message: EmailMessage) -> bytes:
-    payload = message.get_payload(decode=True)
-    assert isinstance(payload, bytes)
-    return payload
+    return in_mbox("\n".join(head).encode() + b"\n\n" + payload)
 
 
 def crlf(message: EmailMessage) -> bytes:
@@ -302,6 +230,12 @@ def test_no_file_and_no_id(inbox: Path, tmp_path: Path) -> None:
         fetching.fetch("x@example.com", inbox, offline=True)
 
 
+def test_file_without_a_size(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a device, a pipe or /proc has none, and may have no end either."""
+    monkeypatch.setattr(fetching, "MOST", 16)
+    assert "MiB is no series" in refused(inbox, Path("/proc/self/status")).what
+
+
 def test_a_mail_and_a_maildir(inbox: Path, series: Series, tmp_path: Path) -> None:
     path = tmp_path / "one.eml"
     path.write_bytes(alone(series).as_bytes())
@@ -311,229 +245,3 @@ def test_a_mail_and_a_maildir(inbox: Path, series: Series, tmp_path: Path) -> No
         (maildir / name).mkdir(parents=True)
     (maildir / "new" / "1").write_bytes(series.mails[1].as_bytes())
     assert changes(get(inbox, maildir)) == WANTED[:1]
-
-
-@dataclasses.dataclass
-class Key:
-    """A key of patatt's own kind, with what git has to know of it."""
-
-    config: list[str]
-    identity: str = "ada@example.com"
-
-
-@pytest.fixture
-def keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory that b4 looks for public keys in."""
-    data = tmp_path / "data"
-    monkeypatch.setenv("XDG_DATA_HOME", str(data))
-    return data / "b4" / "keyring"
-
-
-def sign(message: EmailMessage, folder: Path, *, known: Path | None) -> bytes:
-    """Sign a mail with a new key; its public half goes into the keyring *known*."""
-    from nacl.encoding import Base64Encoder
-    from nacl.signing import SigningKey
-
-    key = SigningKey.generate()
-    if known is not None:
-        place = known / "ed25519" / "example.com" / "ada" / "default"
-        place.parent.mkdir(parents=True)
-        place.write_bytes(base64.b64encode(key.verify_key.encode()))
-    secret = Base64Encoder.encode(key.encode())
-    (folder / "secret").write_bytes(secret)
-    signed = patatt.PatattMessage(message.as_bytes())
-    signed.sign("ed25519", secret, "ada@example.com", "default")
-    return b"From mboxrd@z Thu Jan  1 00:00:00 1970\n" + signed.as_bytes() + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("case", "signature"),
-    [
-        ("good", "Signed: ed25519/ada@example.com"),
-        ("no key", "No key: ed25519/ada@example.com"),
-        ("changed", "BADSIG: ed25519/ada@example.com"),
-    ],
-)
-def test_patatt(
-    inbox: Path, series: Series, tmp_path: Path, keyring: Path, case: str, signature: str
-) -> None:
-    data = sign(alone(series), tmp_path, known=None if case == "no key" else keyring)
-    if case == "changed":
-        data = data.replace(b"int ret = 40", b"int ret = 41")
-    path = tmp_path / "x.mbox"
-    path.write_bytes(data)
-    posted = get(inbox, path)
-    assert posted.patches[0].signature.startswith(signature)
-
-
-def test_what_follows_the_signed_part_is_dropped(
-    inbox: Path, series: Series, tmp_path: Path, keyring: Path
-) -> None:
-    """A list's footer may follow what was signed, and so may another diff."""
-    data = sign(alone(series), tmp_path, known=keyring).rstrip() + b"\n"
-    evil = b"diff --git a/evil b/evil\nnew file mode 100644\n--- /dev/null\n+++ b/evil\n"
-    path = tmp_path / "x.mbox"
-    path.write_bytes(data + evil + b"@@ -0,0 +1 @@\n+evil\n")
-    posted = get(inbox, path)
-    assert posted.patches[0].signature == "Signed: ed25519/ada@example.com"
-    assert b"evil" not in posted.mails[0].read_bytes()
-
-
-@pytest.fixture
-def dns(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Return the records that a look-up for keys of DKIM gets, and no other is made."""
-    records: dict[str, bytes] = {}
-
-    def look_up(name: bytes, timeout: int = 5) -> bytes | None:  # noqa: ARG001
-        return records.get(name.decode().rstrip("."))
-
-    monkeypatch.setattr(dkim, "verify", functools.partial(dkim.verify, dnsfunc=look_up))
-    return records
-
-
-def dkim_signed(message: EmailMessage, records: dict[str, bytes]) -> bytes:
-    from nacl.signing import SigningKey
-
-    key = SigningKey.generate()
-    public = base64.b64encode(key.verify_key.encode())
-    records["mail._domainkey.example.com"] = b"v=DKIM1; k=ed25519; p=" + public
-    data = message.as_bytes(policy=email.policy.SMTP)
-    header = dkim.sign(
-        data,
-        b"mail",
-        b"example.com",
-        base64.b64encode(key.encode()),
-        signature_algorithm=b"ed25519-sha256",
-        canonicalize=(b"relaxed", b"relaxed"),
-        include_headers=[b"from", b"subject", b"date"],
-    )
-    whole: bytes = (header + data).replace(b"\r\n", b"\n")
-    return b"From mboxrd@z Thu Jan  1 00:00:00 1970\n" + whole
-
-
-@pytest.mark.parametrize(
-    ("case", "signature"),
-    [
-        ("good", "Signed: DKIM/example.com"),
-        ("changed", "BADSIG: DKIM/example.com"),
-        ("no key", "BADSIG: DKIM/example.com"),
-    ],
-)
-def test_dkim(
-    inbox: Path,
-    series: Series,
-    tmp_path: Path,
-    dns: dict[str, bytes],
-    case: str,
-    signature: str,
-) -> None:
-    data = dkim_signed(alone(series), dns)
-    if case == "changed":
-        data = data.replace(b"int ret = 40", b"int ret = 41")
-    if case == "no key":
-        dns.clear()
-    path = tmp_path / "x.mbox"
-    path.write_bytes(data)
-    posted = get(inbox, path, offline=False)
-    assert posted.patches[0].signature.startswith(signature)
-
-
-def test_no_archive_is_asked_that_nobody_named(inbox: Path) -> None:
-    """b4's own default is the real one."""
-    with pytest.raises(UserError, match="no archive is configured") as caught:
-        fetching.fetch("x@example.com", inbox)
-    assert "b4.midmask" in caught.value.hint
-
-
-@pytest.fixture
-def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory for patches; b4 runs in its own process."""
-    folder = tmp_path / "mails"
-    folder.mkdir()
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
-def midmask(server: socket.socket) -> list[str]:
-    return [f"b4.midmask=http://127.0.0.1:{server.getsockname()[1]}/list/%s"]
-
-
-def test_archive_that_is_down(process: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        config = midmask(server)
-    with pytest.raises(InfraError) as caught:
-        fetching.fetch("x@example.com", process, config=config)
-    assert "\n" not in str(caught.value)
-
-
-def test_archive_that_is_slow(process: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes the request and says nothing; b4 is ended."""
-    monkeypatch.setattr(fetching, "LIMIT", 6.0)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        pytest.raises(InfraError, match="did not answer within 6 s"),
-    ):
-        fetching.fetch("x@example.com", process, config=midmask(server))
-
-
-def answer_once(server: socket.socket, response: bytes) -> threading.Thread:
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(1 << 16)
-                connection.sendall(response)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize(
-    "response",
-    [
-        b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\nrubbish",
-        b"HTTP/1.0 500 Oh\r\nContent-Length: 0\r\n\r\n",
-        b"\xff\xfe rubbish",
-    ],
-)
-def test_archive_that_has_no_answer(process: Path, response: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        answer_once(server, response)
-        with pytest.raises((UserError, InfraError)) as caught:
-            fetching.fetch("x@example.com", process, config=midmask(server))
-        server.shutdown(socket.SHUT_RDWR)
-    assert "Traceback" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_worker_as_a_process(process: Path, series: Series, tmp_path: Path) -> None:
-    """The whole way, once: what it says on its streams is no part of the answer."""
-    posted = get(process, series.write(tmp_path / "x.mbox"))
-    assert changes(posted) == WANTED
-
-
-def test_worker_takes_no_other_input(tmp_path: Path) -> None:
-    argv: Sequence[str] = [sys.executable, "-m", "iommuq.mail.fetch_worker"]
-    done = subprocess.run(argv, input=b"{}", capture_output=True, check=False, cwd=tmp_path)
-    assert done.returncode != 0
-    assert done.stdout == b""
-
-
-@needs_archive
-def test_archive(process: Path, series: Series, tmp_path: Path) -> None:
-    """A real one: the thread is found by any of its messages, and by its address."""
-    with serve_archive(tmp_path / "archive") as archive:
-        for each in series.mails:
-            archive.deliver(each.as_bytes())
-        config = [f"b4.midmask={archive.midmask}"]
-        posted = fetching.fetch("patch2@example.com", process, config=config)
-        assert changes(posted) == WANTED
-        address = archive.midmask.replace("%s", "cover@example.com/")
-        assert fetching.fetch(address, process).title == "toy: Mend it"
-        with pytest.raises(UserError, match="has no message nobody@"):
-            fetching.fetch("nobody@example.com", process, config=config)

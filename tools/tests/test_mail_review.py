@@ -299,6 +299,32 @@ def test_drafts_are_never_written_over(project: Project, series: Series) -> None
     assert (output / "0000-reply.eml").read_text() == "mine"
 
 
+@pytest.mark.parametrize("limit", ["0", "nan", "inf", "1e30"])
+def test_limit_that_is_none(project: Project, limit: str) -> None:
+    done = run(project, project.root / "x.mbox", "--limit", limit)
+    assert done.code == 2
+    assert "--limit" in done.err
+
+
+def test_logs_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files alone, and neither the bytes nor the number of them without end."""
+    source = tmp_path / "logs"
+    source.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (source / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(source / "pipe")
+    (source / "one").write_bytes(bytes(100))
+    monkeypatch.setattr(reviews, "_MOST_LOG", 60)
+    reviews._keep_logs(source, tmp_path / "few")
+    assert [path.name for path in (tmp_path / "few").iterdir()] == ["one"]
+    assert (tmp_path / "few" / "one").stat().st_size == 60
+    for number in range(50):
+        (source / f"{number}").touch()
+    monkeypatch.setattr(reviews, "_MOST_LOGS", 10 * 4096)
+    reviews._keep_logs(source, tmp_path / "many")
+    assert len(list((tmp_path / "many").iterdir())) == 10
+
+
 @pytest.mark.parametrize(
     ("lines", "kind", "what"),
     [

@@ -21,7 +21,7 @@ from toykernel import PATIENCE, wait_for
 from iommuq.errors import InfraError, ToolMissing, UserError
 from iommuq.mail import sandbox as sandboxes
 from iommuq.mail import sandbox_filter
-from iommuq.mail.sandbox import Limits, Sandbox, default_limits
+from iommuq.mail.sandbox import Limits, Sandbox, default_limits, remove
 from iommuq.mail.sandbox_watch import usage, weigh
 from iommuq.run import Completed
 
@@ -45,12 +45,13 @@ MARKER = "SANDBOX_TEST_MARKER"
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Sandbox:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """Return a sandbox with a directory to write to, and small limits."""
     work = tmp_path / "work"
     work.mkdir()
-    # Whoever runs in it has to get there; pytest's own directories are ours alone.
-    return Sandbox(work, SMALL)
+    yield Sandbox(work, SMALL)
+    # Not all of it could pytest remove.
+    remove(work)
 
 
 def make(sandbox: Sandbox, recipe: str, **environment: str) -> Completed:
@@ -155,8 +156,10 @@ echo mine > mine && cat mine
 
 
 def test_it_is_somebody_without_rights(sandbox: Sandbox) -> None:
-    done = make(sandbox, "grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; ls /dev/kvm")
+    recipe = "grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; ls /dev/kvm"
+    done = make(sandbox, f"{recipe}; echo first to go: $(cat /proc/self/oom_score_adj)")
     assert "CapEff:\t0000000000000000" in done.output
+    assert "first to go: 1000" in done.output
     assert "NoNewPrivs:\t1" in done.output
     assert "cannot access '/dev/kvm'" in done.output + done.stderr
 
@@ -206,7 +209,17 @@ def test_daemons_do_not_outlive_it(sandbox: Sandbox) -> None:
     ("recipe", "reason"),
     [
         ("i=0; while :; do head -c 4M /dev/zero > f$i; i=$((i+1)); done", "more than 24 MiB"),
-        ("while :; do mkdir d; cd d; done; sleep 600", "files"),
+        (
+            "i=0; while [ $i -lt 9000 ]; do : > e$i; i=$((i+1)); done; sleep 600",
+            "more than 2000 files",
+        ),
+        (
+            # Where a path cannot say it any more.
+            """python3 -c 'import os, time
+for _ in range(1900): os.mkdir("deep"); os.chdir("deep")
+open("f", "wb").write(bytes(16 << 20)); time.sleep(600)'""",
+            "nobody can look into: File name too long",
+        ),
         ("yes", "printed more than 1 MiB"),
         ("head -c 99M /dev/zero", "printed more than 1 MiB"),
         (
@@ -217,9 +230,6 @@ def test_daemons_do_not_outlive_it(sandbox: Sandbox) -> None:
     ],
 )
 def test_what_is_used_together_is_limited(sandbox: Sandbox, recipe: str, reason: str) -> None:
-    if reason == "files":
-        recipe = "i=0; while [ $i -lt 9000 ]; do : > e$i; i=$((i+1)); done; sleep 600"
-        reason = "more than 2000 files"
     with pytest.raises(InfraError, match=reason):
         make(sandbox, recipe)
     assert leftovers(sandbox) == []
@@ -322,6 +332,24 @@ def test_trusted_runs_as_it_is(sandbox: Sandbox) -> None:
     assert done.output.split() == [str(os.geteuid()), str(sandbox.writable)]
     with pytest.raises(InfraError, match="printed more than"):
         make(trusted, "yes")
+
+
+def test_what_it_wrote_can_be_removed(tmp_path: Path) -> None:
+    """Directories deeper than a path can say, such as nobody may read, and no link's target."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "link").symlink_to(kept)
+    deep = "import os\nfor _ in range(1900): os.mkdir('deep'); os.chdir('deep')"
+    subprocess.run([sys.executable, "-c", deep], check=True, cwd=work)
+    (work / "shut" / "in").mkdir(parents=True)
+    (work / "shut" / "in").chmod(0o311)
+    (work / "shut").chmod(0)
+    remove(work)
+    assert not work.exists()
+    assert kept.exists()
+    remove(work)
 
 
 def test_default_limits_are_enough_for_a_kernel() -> None:

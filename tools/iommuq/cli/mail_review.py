@@ -39,7 +39,10 @@ from iommuq.defaults import DEFAULT_BASE
     help="all: those that build, too.",
 )
 @click.option(
-    "--limit", type=click.FloatRange(1), metavar="SECONDS", help="For all that it builds and runs."
+    "--limit",
+    type=click.IntRange(1, 10**6),
+    metavar="SECONDS",
+    help="For all that it builds and runs.",
 )
 @click.option(
     "--output",
@@ -58,7 +61,7 @@ def review(
     offline: bool,
     suites: tuple[str, ...],
     checks: str,
-    limit: float | None,
+    limit: int | None,
     output: Path | None,
     trust: bool,
 ) -> int:

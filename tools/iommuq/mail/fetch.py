@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Attestation:
     status: str
     identity: str
     mismatch: str = ""
-    errors: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         words = {"signed": "Signed", "badsig": "BADSIG", "nokey": "No key"}
@@ -94,7 +93,7 @@ class Posted:
     cover: Message | None
     patches: tuple[Message, ...]
     notes: tuple[str, ...] = ()
-    mails: tuple[Path, ...] = field(default=())
+    mails: tuple[Path, ...] = ()
 
     @property
     def title(self) -> str:
@@ -145,7 +144,7 @@ def fetch(
     package = Path(iommuq.__file__).resolve().parents[1]
     try:
         done = run(
-            [sys.executable, "-m", "iommuq.mail.fetch_worker"],
+            [sys.executable, "-P", "-m", "iommuq.mail.fetch_worker"],
             cwd=Path.cwd(),
             env={"PYTHONPATH": str(package)},
             stdin=json.dumps(request),
@@ -172,7 +171,7 @@ def _posted(answer: dict[str, Any], folder: Path) -> Posted:
         raise kind(one_line(answer["error"]["what"]), hint=one_line(answer["error"]["hint"]))
     posted = tables.validate(Posted, answer, folder / "b4")
     mails = tuple(folder / f"{number:04}.eml" for number in range(1, len(posted.patches) + 1))
-    return tables.validate(Posted, {**answer, "mails": mails}, folder / "b4")
+    return replace(posted, mails=mails)
 
 
 def _has_archive(config: Sequence[str]) -> bool:
@@ -190,11 +189,13 @@ def _readable(path: Path, folder: Path) -> Path:
             raise UserError(f"{path}: not a maildir", hint="name an mbox, a maildir or a mail")
         return path.resolve()
     try:
-        if path.stat().st_size > MOST:
-            raise UserError(f"{path}: more than {MOST >> 20} MiB is no series")
-        data = path.read_bytes()
+        # A device or a pipe has no size that could be asked for.
+        with path.open("rb") as file:
+            data = file.read(MOST + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
+    if len(data) > MOST:
+        raise UserError(f"{path}: more than {MOST >> 20} MiB is no series")
     if not data.strip():
         raise UserError(f"{path}: the file is empty")
     if b"\0" in data:

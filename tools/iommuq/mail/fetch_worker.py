@@ -185,7 +185,6 @@ def _describe(message: b4.LoreMessage) -> dict[str, Any]:
                 "status": each["status"],
                 "identity": each["identity"],
                 "mismatch": each.get("mismatch", ""),
-                "errors": [],
             }
             for each in attestations
         ],

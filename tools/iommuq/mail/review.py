@@ -31,18 +31,21 @@ from iommuq.mail import review_worker, screen
 from iommuq.mail.fetch import Posted, fetch
 from iommuq.mail.review_model import Answer, Reviewed
 from iommuq.mail.review_place import Place, find_place
-from iommuq.mail.sandbox import Sandbox, default_limits, python_paths
+from iommuq.mail.sandbox import Sandbox, default_limits, python_paths, remove
 from iommuq.mailform import Mail, read_mails
 from iommuq.objects import Store
 from iommuq.patchqueue import load_queue
 from iommuq.progress import one_line
 from iommuq.run import run
+from iommuq.scratch import borrow
 from iommuq.tree import Step, make_steps
 
 #: Seconds that what is left of a review is kept for: its logs.
 KEEP = 30 * 24 * 3600.0
-# Bytes of a log that are kept.
+# Bytes of a log that are kept, and of all of them; an empty one takes a block, too.
 _MOST_LOG = 16 << 20
+_MOST_LOGS = 256 << 20
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def _folder() -> Iterator[Path]:
         alive = pid.isdigit() and Path("/proc", pid).exists()
         with contextlib.suppress(OSError):
             if not alive:
-                shutil.rmtree(old / "work", ignore_errors=True)
+                remove(old / "work")
                 shutil.rmtree(old / "mails", ignore_errors=True)
             if not alive and old.stat().st_mtime < time.time() - KEEP:
                 shutil.rmtree(old, ignore_errors=True)
@@ -164,8 +167,7 @@ def _folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # rmtree() follows no links.
-        shutil.rmtree(folder / "work", ignore_errors=True)
+        remove(folder / "work")
         shutil.rmtree(folder / "mails", ignore_errors=True)
         (folder / "work.seccomp").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -214,11 +216,7 @@ def _own_repository(where: Path, base: Base) -> Path:
     """Make a repository that takes what it lacks from that of the base, and adds nothing there."""
     words = ("--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=base")
     run(["git", "init", *words, where], cwd=where.parent)
-    (where / "objects" / "info").mkdir(exist_ok=True)
-    alternates = where / "objects" / "info" / "alternates"
-    alternates.write_text(f"{base.git_dir / 'objects'}\n", encoding="utf-8")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copyfile(base.git_dir / "shallow", where / "shallow")
+    borrow(where, [base.git_dir])
     return where
 
 
@@ -318,8 +316,10 @@ def _keep_logs(source: Path, target: Path) -> None:
         return
     with contextlib.suppress(OSError):
         target.mkdir()
+        left = _MOST_LOGS
         for entry in os.scandir(source):
-            if entry.is_file(follow_symlinks=False):
+            if left > 0 and entry.is_file(follow_symlinks=False):
                 handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 with os.fdopen(handle, "rb") as file:
-                    (target / entry.name).write_bytes(file.read(_MOST_LOG))
+                    kept = (target / entry.name).write_bytes(file.read(_MOST_LOG))
+                left -= max(kept, _BLOCK)

@@ -27,6 +27,7 @@ _STEP_FILES = 50_000
 # Bytes below which the disk counts as full, and so does the machine's memory.
 _FLOOR = 256 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Watch:
     folder: Path
     most_memory: int
     most_disk: int
-    most_files: int = 1 << 40
-    most_processes: int = 1 << 40
+    most_files: int
+    most_processes: int
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watcher]:
@@ -104,7 +105,10 @@ class Watcher:
             if steady and self._free[1] - files < min(_STEP_FILES, watch.most_files // 4):
                 return ""
         self._free = free, files
-        size, count = weigh(watch.folder)
+        try:
+            size, count = weigh(watch.folder)
+        except OSError as error:
+            return f"it has a directory that nobody can look into: {error.strerror}"
         if size > watch.most_disk:
             return f"it wrote more than {watch.most_disk >> 20} MiB"
         if count > watch.most_files:
@@ -150,13 +154,15 @@ def weigh(folder: Path) -> tuple[int, int]:
     """Return how much room all files below a directory take.
 
     :return: bytes, and the number of files and directories.
+    :raises OSError: one of them cannot be looked into: it is not readable, or too deep down.
     """
     size = count = 0
     left = [str(folder)]
     while left:
-        with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:
+        # What goes meanwhile does not count.
+        with contextlib.suppress(*_GONE), os.scandir(left.pop()) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(*_GONE):
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
                     count += 1
                     if entry.is_dir(follow_symlinks=False):
