@@ -51,6 +51,23 @@ def test_branch_returns_into_the_queue(sender: Sender) -> None:
     assert sender.run("queue", "apply", BASE).code == 0
 
 
+def test_checkpatch_of_the_tree_has_its_say(sender: Sender) -> None:
+    """b4 takes its standard error for failures, and it complains there of what it lacks."""
+    program = sender.tree / "scripts/checkpatch.pl"
+    program.write_text(
+        "#!/bin/sh\ngrep -q '^Subject: .*Count' && echo '-:7: WARNING: told'\necho noise >&2\n"
+    )
+    program.chmod(0o755)
+    done = sender.mail("check")
+    assert done.code == 1
+    assert done.out.count(": checkpatch: 7: WARNING: told") == 1
+    assert "noise" not in done.out
+    assert "passed" not in done.out
+    # Besides ours, and not in their place.
+    assert done.out.count(": iommuq: signed-off: ERROR: no Signed-off-by, and this was sent") == 3
+    assert "no checkpatch" not in done.out
+
+
 def test_work_on_the_queues_branch_is_not_lost(sender: Sender) -> None:
     sender.git("checkout", "--quiet", f"iommuq/{BASE}")
     sender.git("commit", "--quiet", "--amend", "-m", "toy: Mend the device")

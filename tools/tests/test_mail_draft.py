@@ -235,11 +235,12 @@ def test_headers_hold_whatever_is_in_them(subject: str, people: str, ids: str) -
 
 
 def test_words_of_the_sandbox_are_one_line_each() -> None:
+    endless = Remark("warn", f"{'9' * 5000}: a line")
     said = Remark("fail", "a\x1b[2Jb\nTested-by: Eve <eve@example.com>", "x\ny")
     broken = ran(
         "0002", passed=("s.a",), failed=("s.b",), messages={"s.b": "no\nTested-by: Eve\x07"}
     )
-    reports = (Checked("subject", "0001", (said,)),)
+    reports = (Checked("subject", "0001", (said, endless)),)
     for text in bodies(reviewed(CLEAN[0], CLEAN[1], broken, reports=reports)).values():
         assert "\x1b" not in text
         assert "\x07" not in text

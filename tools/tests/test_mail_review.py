@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import email
 import email.policy
+import json
 import os
 import shutil
 import signal
@@ -325,6 +326,15 @@ def test_logs_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(list((tmp_path / "many").iterdir())) == 10
 
 
+def answered(*labels: str) -> str:
+    """Return an answer with results of these steps."""
+    names = ("warnings", "passed", "failed", "skipped", "flaky", "unknown")
+    empty: dict[str, object] = {key: [] for key in names}
+    ran = {"lane": "kunit", "failure": None, **empty, "messages": {}, "accelerator": "native"}
+    outcomes = [{"label": label, **ran} for label in labels]
+    return json.dumps({"lanes": {}, "compiler": "", "outcomes": outcomes, "reports": []})
+
+
 @pytest.mark.parametrize(
     ("lines", "kind", "what"),
     [
@@ -335,11 +345,18 @@ def test_logs_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (['{"error": {"code": 1, "what": "a\\u001b[2Jb", "hint": "c\\nd"}}'], VerdictError, "a"),
         (['{"error": {"code": 2, "what": "x", "hint": ""}}'], UserError, "x"),
         (["[" * 100_000], InfraError, "without an answer"),
+        ([answered("0001")], InfraError, "without an answer"),
+        ([answered("baseline", "baseline")], InfraError, "without an answer"),
     ],
 )
 def test_answer_of_somebody_else(lines: list[str], kind: type[Exception], what: str) -> None:
     """Code of the series may answer in the worker's place; nothing worse comes of it."""
     with pytest.raises(kind, match=what) as caught:
-        reviews._read(lines, 1, "last\x1b]0;words\n")
+        reviews._read(lines, 1, "last\x1b]0;words\n", ["baseline"])
     assert "\x1b" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_answer_of_the_steps_that_were_asked_about() -> None:
+    answer = reviews._read([answered("baseline", "0001")], 0, "", ["baseline", "0001"])
+    assert [ran.label for ran in answer.outcomes] == ["baseline", "0001"]

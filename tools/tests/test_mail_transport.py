@@ -71,6 +71,12 @@ def test_commands_that_take_mail_are_refused(tmp_path: Path) -> None:
     command = f"{tmp_path}/sendmail"
     with connection(server(command, permitted=command), lambda: ([command], "")) as line:
         assert line == [command]
+    # b4 looks at the configuration, too, and must have come to the same.
+    with (
+        pytest.raises(UserError, match="not looked at"),
+        connection(server(), lambda: ([command], "")),
+    ):
+        pass
 
 
 def test_peer_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

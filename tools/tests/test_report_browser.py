@@ -152,6 +152,25 @@ def test_on_a_phone_the_page_is_no_wider_than_it(show) -> None:  # type: ignore[
         )
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_names_of_functions_are_not_broken(show, width: int) -> None:  # type: ignore[no-untyped-def]
+    names = ["iommu_group_claim_dma_owner_of_all_its_devices", "toy_step"]
+    counts = {"lines": 300, "lines_executed": 1, "branches": 9, "branches_executed": 0}
+    # What was not executed may be long, and takes all the room that it can get.
+    each = {"touched": True, **counts, "missed": list(range(1, 600, 2))}
+    functions = [{"name": name, **each} for name in names]
+    file = {"file": "a.c", "built": True, **counts, "functions": functions}
+    page = show(record(cell("0001"), head={"coverage": {"files": [file]}}), width=width).page
+    lines_of = """found => found.map(one => {
+        const range = document.createRange();
+        range.selectNodeContents(one);
+        return [one.textContent, range.getClientRects().length];
+    })"""
+    shown = page.eval_on_selector_all("#coverage th[scope=row]", lines_of)
+    assert shown == [[name, 1] for name in names]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_light_and_dark_differ(show) -> None:  # type: ignore[no-untyped-def]
     page = show(queue()).page
     colours = []

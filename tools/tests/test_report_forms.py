@@ -7,6 +7,7 @@ against (junit-10.xsd), written down here in our own form.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import xml.etree.ElementTree as Tree
@@ -25,7 +26,7 @@ from iommuq.report.kcidb import SCHEMA, to_kcidb
 from iommuq.report.ktapout import to_ktap
 from iommuq.report.view import Tone, View
 from iommuq.results import Status
-from iommuq.runs.model import Cell, Head, Record, State, Test
+from iommuq.runs.model import Cell, Head, Record, State, Step, Test
 
 TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
 #: By element: the attributes that it must have, those that it may have, and what may be in it.
@@ -128,6 +129,21 @@ def test_junit_of_a_broken_run() -> None:
     assert Counter(words.values()) == {"failure": 3, "ok": 1, "skipped": 2, "error": 1}
 
 
+@pytest.mark.parametrize(("accepted", "tone"), [(("t.a",), Tone.GOOD), ((), Tone.BAD)])
+def test_a_patch_breaks_only_what_it_may(accepted: tuple[str, ...], tone: Tone) -> None:
+    """Though a later one mends it."""
+    steps = (Step("0001"), Step("0002", "toy: break", accepted=accepted), Step("0003"))
+    cells = [
+        cell(step.label, case("t.a", status))
+        for step, status in zip(steps, ("pass", "fail", "pass"), strict=True)
+    ]
+    view = View(record(*cells, head={"steps": steps}))
+    assert view.tone is tone
+    assert [judged.note for *_, judged in view.failures()] == ["0002 breaks it"] * (not accepted)
+    word = "skipped" if accepted else "failure"
+    assert outcomes(to_junit(view.record))["6_12.0002.kunit.t.a"] == word
+
+
 @pytest.mark.parametrize("run", [KILLED, EMPTY])
 def test_a_killed_run_never_passes(run: Record) -> None:
     assert outcomes(to_junit(run))["6_12.run.is_as_it_should_be"] != "ok"
@@ -170,8 +186,10 @@ def test_kcidb_is_valid(run: Record) -> None:
 
 def test_kcidb_has_what_was_seen() -> None:
     data = to_kcidb(queue())
-    assert [one["patchset_hash"] == "" for one in data["checkouts"]] == [True, False, False]
-    assert len({one["patchset_hash"] for one in data["checkouts"]}) == 3
+    # Of all patches that are applied, as KCIDB has it: a hash of their hashes, a line each.
+    lines = ["", "a" * 64 + "\n", "a" * 64 + "\n" + "b" * 64 + "\n"]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() if text else "" for text in lines]
+    assert [one["patchset_hash"] for one in data["checkouts"]] == hashes
     assert [one["status"] for one in data["tests"]] == [
         "FAIL",
         "PASS",

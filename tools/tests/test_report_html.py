@@ -280,7 +280,22 @@ def test_coverage_and_mutants_are_shown() -> None:
     assert "a.c:3 f: survived" in text
 
 
-@pytest.mark.parametrize("data", [{"files": 1}, {"files": [{}]}, {"mutants": None}, {"counts": []}])
+def coverage_of(lines: object) -> dict[str, object]:
+    return {"files": [{**COVERAGE["files"][0], "lines": lines}]}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"files": 1},
+        {"files": [{}]},
+        coverage_of("ten"),
+        coverage_of(float("inf")),
+        {"mutants": None},
+        {"counts": []},
+        {"counts": {"killed": float("inf")}, "mutants": []},
+    ],
+)
 def test_figures_of_another_form_are_left_out(data: dict[str, object]) -> None:
     assert covered_files(data) == []
     assert mutant_rows(data) is None

@@ -30,8 +30,8 @@ _CONTEXT = 4
 _MOST_FINDINGS = 8
 _MESSAGE_LINES = 8
 _MESSAGE_WIDTH = 160
-_MAIL_LINE = re.compile(r"(\d+): (.*)")
-_SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d+):")
+_MAIL_LINE = re.compile(r"(\d{1,9}): (.*)")
+_SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d{1,9}):")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from iommuq import proofs
 from iommuq.mail import branch as branches
@@ -29,6 +30,7 @@ from iommuq.workspace import Workspace
 _PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)
 # Before each patch and each finding.
 _MARK = "●"
+_PASSED = ": passed all checks"
 _SUMMARY = re.compile(r"Success: (\d+), Warning: (\d+), Error: (\d+)")
 #: Providers whose commits nobody else has.
 _OWN = {"debian": "a distribution's", "directory": "a directory's", "tarball": "a tarball's"}
@@ -84,12 +86,15 @@ def _b4(branch: MailBranch) -> list[Finding]:
     own = branches.person(branch.tree, "config", "--get-all", command, check=False).output
     theirs = branch.tree.folder / "scripts/checkpatch.pl"
     note = []
+    # b4 calls each by the program that it ran.
+    names = {Path(sys.executable).name: "iommuq"}
     if not own and os.access(theirs, os.X_OK) and shutil.which("perl"):
         # What b4 runs by itself as long as it is told nothing.  It takes each line on
         # standard error for a failure, and checkpatch has some when Python lacks a module.
         quiet = """sh -c 'exec "$0" "$@" 2>/dev/null'"""
         words = "-q --terse --no-summary --mailback --showfile"
         added.insert(0, (command, f"{quiet} {theirs} {words}"))
+        names["sh"] = theirs.stem
     elif not own:
         text = "no checkpatch: the tree has none, or perl is not installed"
         note = [Finding("b4 check", Level.NOTE, text)]
@@ -101,11 +106,15 @@ def _b4(branch: MailBranch) -> list[Finding]:
         return [Finding("b4 check", Level.STOP, f"b4 prep --check: {text}")]
     level = Level.STOP if int(summary[3]) else Level.NOTE if int(summary[2]) else Level.OK
     found = [Finding("b4 check", level, summary[0].lower())]
-    return [*note, *found, *(Finding("b4 check", Level.NOTE, line) for line in _details(lines))]
+    details = _details(lines, names)
+    return [*note, *found, *(Finding("b4 check", Level.NOTE, line) for line in details)]
 
 
-def _details(lines: Sequence[str]) -> Iterator[str]:
-    """Yield what b4 has to say of single patches, each with the patch."""
+def _details(lines: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
+    """Yield what b4 has to say of single patches, each with the patch.
+
+    :param names: what programs are called that are not called by their own names.
+    """
     patch = ""
     for line in lines:
         mark, _, text = line.strip().partition(" ")
@@ -113,8 +122,9 @@ def _details(lines: Sequence[str]) -> Iterator[str]:
             continue
         if line.startswith(_MARK):
             patch = text.partition(":")[0]
-        else:
-            yield f"{patch}: {text}"
+        elif not text.endswith(_PASSED):
+            program, colon, said = text.partition(":")
+            yield f"{patch}: {names.get(program, program)}{colon}{said}"
 
 
 def _signed(branch: MailBranch, commits: list[Commit]) -> list[Finding]:

@@ -133,12 +133,13 @@ def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Review
     )
     began = time.monotonic()
     try:
-        answer = _run(sandbox, request, base, f"Trying {posted.title}")
+        labels = [step.label for step in steps]
+        answer = _run(sandbox, request, base, f"Trying {posted.title}", labels)
     finally:
         _keep_logs(work / "state" / "logs", folder / "logs")
     return replace(
         found,
-        labels=tuple(step.label for step in steps),
+        labels=tuple(labels),
         answer=answer,
         seconds=time.monotonic() - began,
         logs=folder / "logs",
@@ -255,8 +256,17 @@ def _apply(base: Base, folder: Path, name: str, posted: Posted) -> list[Step]:
     return steps
 
 
-def _run(sandbox: Sandbox, request: review_worker.Request, base: Base, title: str) -> Answer:
-    """Let the worker do it in the sandbox, and read what it says."""
+def _run(
+    sandbox: Sandbox,
+    request: review_worker.Request,
+    base: Base,
+    title: str,
+    labels: Sequence[str],
+) -> Answer:
+    """Let the worker do it in the sandbox, and read what it says.
+
+    :param labels: of the steps that it is to try.
+    """
     work = sandbox.writable
     root = dirs.project_root()
     fields = {**asdict(request), "git_dir": str(request.git_dir), "queue": str(request.queue)}
@@ -284,16 +294,20 @@ def _run(sandbox: Sandbox, request: review_worker.Request, base: Base, title: st
 
         words = ["python3", "-m", "iommuq.mail.review_worker", str(work)]
         done = inside.run(words, environment=environment, on_line=on_line)
-    return _read(pieces, done.returncode, done.output + done.stderr)
+    return _read(pieces, done.returncode, done.output + done.stderr, labels)
 
 
-def _read(pieces: Sequence[str], returncode: int, output: str) -> Answer:
+def _read(pieces: Sequence[str], returncode: int, output: str, labels: Sequence[str]) -> Answer:
     """Read what the worker said, or somebody in its place."""
     try:
         data = json.loads("".join(pieces))
         if isinstance(data, dict) and "error" in data:
             _raise(data["error"])
-        return tables.validate(Answer, data, Path("the sandbox's answer"))
+        answer = tables.validate(Answer, data, Path("the sandbox's answer"))
+        places = [(ran.lane, ran.label) for ran in answer.outcomes]
+        if len(set(places)) < len(places) or not {label for _, label in places} <= set(labels):
+            raise ValueError("a step that is not of the series, or is there twice")
+        return answer
     except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         if isinstance(error, IommuqError) and "the sandbox's answer" not in error.what:
             raise

@@ -25,7 +25,8 @@ def review_series(wish: Wish, output: Path | None) -> int:
         folder = output or _free(Path(draft.default_name(found.posted.title)))
         drafts = draft.compose(found)
         for line in _lines(found):
-            print(one_line(line) if not line.startswith(" ") else f"  {one_line(line)}")
+            text = line.lstrip(" ")
+            print(" " * (len(line) - len(text)) + one_line(text))
         for path, each in zip(draft.write(drafts, folder), drafts, strict=True):
             print(f"{path}: reply to {one_line(each.subject)}")
         sys.stdout.flush()
@@ -50,8 +51,8 @@ def _lines(found: Reviewed) -> list[str]:
     patches = "1 patch" if total == 1 else f"{total} patches"
     lines = [f"{posted.title}: v{posted.revision}, {patches}, {posted.messages} mails"]
     for message in (*([posted.cover] if posted.cover else []), *posted.patches):
-        lines.append(f" {message.subject}: {message.signature}")
-        lines += [f"   {remark}" for remark in message.remarks]
+        lines.append(f"  {message.subject}: {message.signature}")
+        lines += [f"    {remark}" for remark in message.remarks]
     lines += [f"b4: {note}" for note in posted.notes]
     place = found.place
     lines.append(f"applied to {place.title}")

@@ -123,8 +123,9 @@ class Reviewed:
                 if now is None or now.failure is not None:
                     continue
                 if before is not None:
-                    fixed = [test for test in now.passed if test in before.failed]
-                    broke = [test for test in now.failed if test in before.passed]
+                    failed, passed = set(before.failed), set(before.passed)
+                    fixed = [test for test in now.passed if test in failed]
+                    broke = [test for test in now.failed if test in passed]
                     found.append(Change(label, lane, tuple(fixed), tuple(broke)))
                 before = now
         return found

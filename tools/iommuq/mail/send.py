@@ -55,7 +55,12 @@ def write(
     data = {"folder": str(folder), "preview": preview, "plain": plain}
     folder.mkdir(parents=True, exist_ok=True)
     with _form(workspace, branch) as config:
-        side("write", cwd=branch.tree.folder, data=data, config=config)
+        try:
+            side("write", cwd=branch.tree.folder, data=data, config=config)
+        except UserError as error:
+            if "signingkey" in error.what:
+                raise UserError(error.what, hint="`patatt genkey`, or --no-sign") from error
+            raise
     return Outbox(folder).letters()
 
 

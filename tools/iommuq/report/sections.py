@@ -171,7 +171,7 @@ def covered_files(data: Mapping[str, Any] | None) -> list[tuple[Covered, list[Co
                 # What the queue does not touch is in the sums.
                 own = [each for each in functions if each.touched] or functions
                 found.append((_covered({**file, "touched": False}, file["file"]), own))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         # A file of somebody else's: what it has of this form is in its JSON.
         return []
     return found
@@ -227,7 +227,7 @@ def mutant_rows(data: Mapping[str, Any] | None) -> Mutants | None:
             if mutant["fate"] == "survived":
                 where = f"{mutant['file']}:{mutant['line']} {mutant['function']}"
                 survivors.append((where, str(mutant["before"]), str(mutant["after"])))
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return None
     rows = tuple(
         (name, tuple(row.get(fate, 0) for fate, _ in fates)) for name, row in table.items()

@@ -57,10 +57,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Summary:
-    """A line of the list of runs.
-
-    :ivar counts: tests of the last step by status; what verdicts say is in the record.
-    """
+    """A line of the list of runs."""
 
     id: str
     command: str

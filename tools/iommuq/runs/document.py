@@ -12,6 +12,8 @@ from iommuq.runs.model import FORMAT, Record
 
 #: Where the schema is published, below the checkout.
 SCHEMA = "docs/results.schema.json"
+#: The year 10000, which no calendar of Python's reaches, in seconds since the epoch.
+_END = 253402300800.0
 
 
 def to_data(record: Record) -> dict[str, Any]:
@@ -44,13 +46,19 @@ def from_json(text: str | bytes, *, name: str = "JSON") -> Record:
         raise UserError(f"{name}: format {data.get('format')!r} is not known", hint=f"{FORMAT} is")
     try:
         # Strictly, as JSON: a number is no text, and a list stands for a tuple.
-        return TypeAdapter(Record).validate_json(json.dumps(data["run"]), strict=True)
+        record = TypeAdapter(Record).validate_json(json.dumps(data["run"]), strict=True)
     except (ValidationError, RecursionError) as error:
         if isinstance(error, RecursionError):
             raise UserError(f"{name}: nested too deeply") from error
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "run"
         raise UserError(f"{name}: {place}: {first['msg']}") from error
+    times = [record.started, record.finished]
+    times += [when for cell in record.cells for when in (cell.started, cell.finished)]
+    for when in times:
+        if when is not None and not 0.0 <= when < _END:
+            raise UserError(f"{name}: {when:g} seconds since 1970 are no date of a run")
+    return record
 
 
 def schema() -> dict[str, Any]:
