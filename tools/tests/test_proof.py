@@ -123,6 +123,7 @@ BREAKS = GOOD.replace(
         ("p f p", []),
         ("p p p", ["0001: does not break kunit.s.b, and says it would"]),
         ("p f f", ["0001: breaks kunit.s.b, which nothing mends"]),
+        ("s s s", ["0001: does not break kunit.s.b, and says it would"]),
     ],
 )
 @pytest.mark.parametrize("names", [["kunit"], ["kunit", "selftest"]])
@@ -140,6 +141,13 @@ def test_break_that_is_mended_after_the_steps_asked_for(toy: Queue, store: Store
     tests = [lane(store, **{"s.a": "f p p", "s.b": "p f p"})]
     outcomes = prove(steps(toy)[:2], tests, Inline())
     assert conclude(outcomes, tests, toy, strict=True).findings == []
+
+
+def test_break_of_a_test_that_no_step_has(toy: Queue, store: Store) -> None:
+    promise(toy, BREAKS)
+    assert proven(toy, [lane(store, **{"s.a": "f p p"})]).findings == [
+        "0001: does not break kunit.s.b, and says it would"
+    ]
 
 
 def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
