@@ -62,6 +62,29 @@ def test_any_change_wants_another(project: Project, change: Callable[[Project], 
     assert proofs.find(Workspace.open(BASE)) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "init",
+        "suites.toml",
+        "iommu/new.c",
+        "machines/new.toml",
+        "firmware/new.c",
+        "scenarios/new.toml",
+    ],
+)
+@pytest.mark.parametrize("lane", ["selftest", "firmware"])
+def test_what_guests_run_is_part_of_it(project: Project, name: str, lane: str) -> None:
+    workspace = Workspace.open(BASE)
+    lanes = ("kunit", lane)
+    before = proofs.key_of(workspace, lanes), proofs.key_of(workspace, ("kunit",))
+    path = project.root / "selftests" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("# another\n")
+    assert proofs.key_of(workspace, lanes) != before[0]
+    assert proofs.key_of(workspace, ("kunit",)) == before[1]
+
+
 def test_words_want_none(project: Project) -> None:
     project.edit(f"patches/{BASE}/{FIRST}", "The driver has to say", "That driver has to say")
     assert proofs.find(Workspace.open(BASE)) is not None
