@@ -136,8 +136,14 @@ def _hash(path: Path) -> str:
         raise InfraError(f"{path}: {error.strerror}") from error
 
 
-def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof) -> Record:
-    """Keep what a proof of a whole queue found."""
+def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) -> Record | None:
+    """Keep what a proof of a whole queue found.
+
+    :param key: of the content when the proof was begun; if it is another by now nobody knows
+        which of the two was tested, and nothing is kept.
+    """
+    if key_of(workspace, [lane.name for lane in lanes]) != key:
+        return None
     ran = {}
     for outcome in proof.outcomes:
         if outcome.run is not None:
@@ -151,7 +157,7 @@ def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof) -> Record:
         note = old.note if outcome.failure is None else "does not build"
         columns[step.label] = Column(old.label, old.subject, {**old.verdicts, **verdicts}, note)
     done = Record(
-        key=key_of(workspace, [lane.name for lane in lanes]),
+        key=key,
         when=time.time(),
         kernel=workspace.base.kernel,
         version=workspace.base.version,
