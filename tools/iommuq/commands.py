@@ -91,6 +91,8 @@ def _prove(
     if first is not None:
         labels = [step.label for step in steps]
         wanted = workspace.step(first).label
+        if wanted not in labels and last is None:
+            raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
         if wanted not in labels:
             raise UserError(f"{first} does not come before {last}")
         steps = steps[max(0, labels.index(wanted) - 1) :]

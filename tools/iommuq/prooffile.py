@@ -131,6 +131,9 @@ def _check_suites(path: Path, document: _Document) -> None:
     # Here and not above: the lanes are made of what judges them.
     from iommuq.lanes import names
 
+    for suite in document.suites:
+        if suite not in names():
+            raise UserError(f"{path}: no suite {suite!r}; there are {', '.join(names())}")
     suites = document.suites or names()
     for promise in document.patch:
         for test in promise.fixes + promise.breaks:

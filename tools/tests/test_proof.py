@@ -177,6 +177,7 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
             "suites=['kunit']\n[[patch]]\nname='0001'\nfixes=['selftest.a']",
             "0001: selftest.a is of no suite that it is proven with (they are kunit)",
         ),
+        ("suites=['kuint']", "no suite 'kuint'; there are kunit, selftest, firmware"),
         ("[[patch]]\nreason='x'", "name: is missing"),
         ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is there twice"),
         ("[patch", "proof.toml: "),
