@@ -22,7 +22,7 @@ from pathlib import Path
 
 from iommuq import dirs, logs, progress
 from iommuq.objects import Store
-from iommuq.run import run
+from iommuq.run import failure, run
 from iommuq.workspace import Workspace
 from iommuq.worktree import checkout
 
@@ -36,6 +36,8 @@ _LIMIT = 3600.0
 #: A ratio that is so many times what it used to be is a slow-down.
 _SLOWER = 1.3
 _FILE = "drivers/iommu/iommu.c"
+#: What kunit.py says when it has read the results of the suites.
+_TESTED = "Testing complete."
 
 
 @dataclass(frozen=True)
@@ -82,30 +84,36 @@ class _Site:
     def ours(self) -> float:
         """Run ``iommuq kunit`` and return the seconds it took."""
         argv = [sys.executable, "-m", "iommuq", "--quiet", "kunit", self.base]
-        return self._time([*argv], cwd=self.project)
+        return self._time(argv, "KUnit on ", cwd=self.project)
 
     def matrix(self) -> float:
         """Run ``iommuq run`` and return the seconds it took."""
         argv = [sys.executable, "-m", "iommuq", "--quiet", "run", self.base]
-        return self._time(argv, cwd=self.project)
+        return self._time(argv, "The queue is ", cwd=self.project)
 
     def by_hand(self) -> float:
         """Run make and the suites as a person would after a change, and return the seconds."""
         jobs = len(os.sched_getaffinity(0)) + 1
         make = ["make", "-s", "ARCH=um", f"O={self.objects}", f"-j{jobs}"]
         tests = [sys.executable, "tools/testing/kunit/kunit.py", "exec"]
-        return self._time(make, cwd=self.tree) + self._time(
-            [*tests, "--build_dir", str(self.objects), "iommu_*"], cwd=self.tree
+        return self._time(make, "", cwd=self.tree) + self._time(
+            [*tests, "--build_dir", str(self.objects), "iommu_*"], _TESTED, cwd=self.tree
         )
 
     def theirs(self) -> float:
         """Run ``kunit.py run`` with its default configuration and return the seconds."""
         argv = [sys.executable, "tools/testing/kunit/kunit.py", "run"]
-        return self._time([*argv, "--build_dir", str(self.objects), "iommu_*"], cwd=self.tree)
+        words = [*argv, "--build_dir", str(self.objects), "iommu_*"]
+        return self._time(words, _TESTED, cwd=self.tree)
 
-    def _time(self, argv: list[str], cwd: Path) -> float:
+    def _time(self, argv: list[str], said: str, cwd: Path) -> float:
+        """Run a command and return the seconds it took.
+
+        :param said: what it prints only when it comes to its end.
+        :raises InfraError: it did not: nothing was measured.
+        """
         begin = time.monotonic()
-        run(
+        done = run(
             argv,
             cwd=cwd,
             env=self.environment,
@@ -115,7 +123,10 @@ class _Site:
             check=False,
             watched=True,
         )
-        return time.monotonic() - begin
+        seconds = time.monotonic() - begin
+        if done.returncode not in (0, 1) or said not in done.output:
+            raise failure(done, log_path=self.log)
+        return seconds
 
     def touch_ours(self, number: int) -> None:
         """Change a line of iommu.c, as a person would who works on a patch."""

@@ -91,10 +91,15 @@ def _prove(
     if first is not None:
         labels = [step.label for step in steps]
         wanted = workspace.step(first).label
+        if wanted not in labels and last is None:
+            raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
         if wanted not in labels:
             raise UserError(f"{first} does not come before {last}")
         steps = steps[max(0, labels.index(wanted) - 1) :]
     feed.workspace(recorder, workspace, steps, chosen)
+    # What is mailed must have a proof of all of it.
+    whole = strict and first is None and last is None
+    key = proofs.key_of(workspace, [lane.name for lane in chosen]) if whole else ""
     watched = live.watched(chosen)
     board = live.shown(
         _kernel(workspace),
@@ -108,9 +113,8 @@ def _prove(
     for outcome in outcomes:
         feed.outcome(recorder, outcome, chosen)
     proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
-    if strict and first is None and last is None:
-        # What is mailed must have one of these.
-        proofs.record(workspace, chosen, proof)
+    if whole and proofs.record(workspace, chosen, proof, key) is None:
+        progress.note("what is proven was edited meanwhile: the proof is not kept")
     recorder.describe(findings=tuple(proof.findings), errors=tuple(proof.errors))
     recorder.exit_code = proof.exit_code
     print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")

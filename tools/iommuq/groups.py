@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Process groups: start one, end one, and end them all should we be killed.
 
-What `iommuq.run` is made of; nothing else uses it.
+What `iommuq.run` is made of; others only ask whether all is being ended, or end it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,14 @@ def end_other_threads() -> Iterator[None]:
         yield
     finally:
         _closed = False
+
+
+def ending() -> bool:
+    """Tell whether other threads than the main one can start nothing any more.
+
+    What they have started was not lost then: it was ended.
+    """
+    return _closed
 
 
 def _enlist(process: subprocess.Popen[bytes]) -> None:

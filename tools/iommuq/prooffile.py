@@ -105,7 +105,7 @@ def load(queue: Queue) -> ProofFile:
     """Read the promises of a queue; without a file there are none.
 
     :raises UserError: it is malformed, or names a patch that is not in the queue or is
-        part of the baseline, or one patch twice.
+        part of the baseline, or one patch twice, or a suite that is not run.
     """
     path = queue.folder / NAME
     if not path.exists():
@@ -122,7 +122,26 @@ def load(queue: Queue) -> ProofFile:
         if patch.label in promises:
             raise UserError(f"{path}: {promise.name} is there twice")
         promises[patch.label] = promise
+    _check_suites(path, document)
     return ProofFile(path, promises, document.suites)
+
+
+def _check_suites(path: Path, document: _Document) -> None:
+    """Refuse a promise that would never be judged, as one on a suite that is misspelt."""
+    # Here and not above: the lanes are made of what judges them.
+    from iommuq.lanes import names
+
+    for suite in document.suites:
+        if suite not in names():
+            raise UserError(f"{path}: no suite {suite!r}; there are {', '.join(names())}")
+    suites = document.suites or names()
+    for promise in document.patch:
+        for test in promise.fixes + promise.breaks:
+            if test.partition(".")[0] not in suites:
+                raise UserError(
+                    f"{path}: {promise.name}: {test} is of no suite that it is proven with",
+                    hint=f"they are {', '.join(suites)}",
+                )
 
 
 def _find(patches: Sequence[Patch], name: str) -> Patch | None:
@@ -142,6 +161,8 @@ def broken_promises(
     found = []
     changes = {change.column.label: change for change in matrix.changes}
     known = {row.name for row in matrix.rows}
+    # What mends a break may come after the steps that were asked for.
+    whole = matrix.columns[-1].label == queue.sent[-1].label if queue.sent else True
     for patch in queue.sent:
         promise = file.promises.get(patch.label)
         if promise is None:
@@ -163,7 +184,7 @@ def broken_promises(
                 continue
             if test not in change.broke:
                 found.append(f"{patch.label}: does not break {test}, and says it would")
-            elif matrix.columns[-1].verdicts.get(test) is not Verdict.OK:
+            elif whole and matrix.columns[-1].verdicts.get(test) is not Verdict.OK:
                 found.append(f"{patch.label}: breaks {test}, which nothing mends")
     return found
 

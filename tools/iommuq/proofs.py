@@ -3,9 +3,9 @@
 
 A record answers for exactly one content.  Its key is a hash of the commit of the base, of
 the tree of every step with the suites laid over it, of the suites that were run, of what
-is built for userspace, of the configurations, of the promises and of the known failures;
-who changes any of them has no proof until `iommuq prove` has run again.  What a patch says
-in words is no part of it.
+guests are and run (programs, machines, scenarios), of the configurations, of the promises
+and of the known failures; who changes any of them has no proof until `iommuq prove` has
+run again.  What a patch says in words is no part of it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Part of every key; to be raised when records get another form.
 _FORMAT = 1
+#: What guests are, and what runs in them, below the checkout.
+_GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios")
 _KNOWN = ("kunit/known-failures.toml", "selftests/known-failures.toml")
 
 
@@ -92,7 +94,7 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         workspace.base.commit,
         [[step.label, step.tree] for step in workspace.steps()],
         names,
-        _programs(workspace.root) if "selftest" in names else "",
+        _guests(workspace.root) if {"selftest", "firmware"} & set(names) else "",
         _hash(workspace.queue.folder / prooffile.NAME),
         [_hash(workspace.root / name) for name in _KNOWN],
         [[path.name, _hash(path)] for path in _configs(workspace)],
@@ -107,10 +109,11 @@ def lanes_of(workspace: Workspace) -> tuple[str, ...]:
     return prooffile.load(workspace.queue).suites or names()
 
 
-def _programs(root: Path) -> str:
-    from iommuq.suites.programs import addition
-
-    return addition(root).key
+def _guests(root: Path) -> list[tuple[str, str]]:
+    """Return each file that guests are made of, and its hash."""
+    places = [root / "selftests" / name for name in _GUESTS]
+    files = {file for place in places for file in (place, *place.rglob("*")) if file.is_file()}
+    return [(str(file.relative_to(root)), _hash(file)) for file in sorted(files)]
 
 
 def _configs(workspace: Workspace) -> list[Path]:
@@ -133,8 +136,14 @@ def _hash(path: Path) -> str:
         raise InfraError(f"{path}: {error.strerror}") from error
 
 
-def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof) -> Record:
-    """Keep what a proof of a whole queue found."""
+def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) -> Record | None:
+    """Keep what a proof of a whole queue found.
+
+    :param key: of the content when the proof was begun; if it is another by now nobody knows
+        which of the two was tested, and nothing is kept.
+    """
+    if key_of(workspace, [lane.name for lane in lanes]) != key:
+        return None
     ran = {}
     for outcome in proof.outcomes:
         if outcome.run is not None:
@@ -148,7 +157,7 @@ def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof) -> Record:
         note = old.note if outcome.failure is None else "does not build"
         columns[step.label] = Column(old.label, old.subject, {**old.verdicts, **verdicts}, note)
     done = Record(
-        key=key_of(workspace, [lane.name for lane in lanes]),
+        key=key,
         when=time.time(),
         kernel=workspace.base.kernel,
         version=workspace.base.version,

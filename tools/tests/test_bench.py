@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import toy
 from iommuq import bench
 from iommuq.bases import Base
 from iommuq.bench import Measure
+from iommuq.errors import CommandFailed
 from iommuq.patchqueue import load_queue
 from iommuq.tree import make_steps
 
@@ -83,3 +85,18 @@ def test_synthetic_patches_apply_one_on_top_of_the_other(
     last = toy.git("show", f"{steps[-1].commit}:{toy.IOMMU_C}", cwd=toy_base.git_dir)
     added = "\n".join(f"/* Bench {number} */" for number in (3, 2, 1))
     assert last == text.replace("\n", f"\n{added}\n", 1).rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "good"),
+    [
+        ("echo The queue is not.; exit 1", True),
+        ("echo The queue is not.; exit 3", False),
+        ("exit 1", False),
+    ],
+)
+def test_what_did_not_run_is_no_measure(tmp_path: Path, script: str, good: bool) -> None:
+    """An end in a tenth of a second would look like a good one."""
+    site = bench._Site("6.12", tmp_path, tmp_path, tmp_path, {}, tmp_path, tmp_path / "log")
+    with nullcontext() if good else pytest.raises(CommandFailed, match="exit status"):
+        site._time(["sh", "-c", script], "The queue is ", cwd=tmp_path)

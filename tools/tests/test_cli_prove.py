@@ -96,6 +96,20 @@ def test_some_of_the_steps(warm: Project, words: tuple[str, ...], labels: list[s
     assert done.out.splitlines()[1].split() == labels
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--from", "base"), "base is no step of the queue"),
+        (("--from", "0002", "--to", "0001"), "0002 does not come before 0001"),
+    ],
+)
+def test_steps_that_are_none(warm: Project, words: tuple[str, ...], said: str) -> None:
+    done = prove(warm, *words)
+    assert done.code == 2
+    assert said in done.err
+    assert warm.trace == []
+
+
 def test_bisect(warm: Project) -> None:
     done = prove(warm, "--bisect", "kunit.toy_domain.plain_kept")
     assert (done.code, done.out) == (
@@ -121,8 +135,9 @@ def test_suites_of_a_base(warm: Project) -> None:
     warm.edit(PROOF, '"kunit"]', '"kunits"]')
     done = warm.run("prove", BASE)
     assert done.code == 2
-    assert "no suite 'kunits' to prove with" in done.err
+    assert "no suite 'kunits'; there are kunit, " in done.err
     # What the user asks for goes before it.
+    warm.edit(PROOF, '"kunits"]', '"kunit", "selftest"]')
     assert prove(warm).code == 0
 
 

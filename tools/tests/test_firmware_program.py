@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from iommuq.errors import UserError
 from iommuq.firmware import program
 from iommuq.firmware.scenario import STEPS
+from iommuq.guests import uml
 from iommuq.run import Completed, run
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no compiler")
@@ -30,6 +35,24 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert program.build() == built
         assert built.stat().st_mtime_ns == before
         return built
+
+
+@pytest.mark.parametrize("where", [program, uml])
+def test_two_threads_that_need_what_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, where: ModuleType
+) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def compiler(argv: Sequence[str | Path], **_: object) -> None:
+        both.wait()
+        Path(argv[argv.index("-o") + 1]).touch()
+        both.wait()
+
+    monkeypatch.setattr(where, "run", compiler)
+    make = program.build if where is program else uml.environment
+    with ThreadPoolExecutor(2) as executor:
+        first, second = executor.submit(make), executor.submit(make)
+        assert first.result() == second.result()
 
 
 def do(steps: Path, tmp_path: Path, *lines: str, limit: str = "10") -> Completed:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from iommuq import run as processes
 from iommuq.errors import InfraError, UserError
 from iommuq.firmware import dmar, ivrs, override, program, scenario
 from iommuq.firmware.kernels import Kernel
@@ -20,6 +21,7 @@ from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.guests.channel import SuiteState, Transcript
 from iommuq.guests.initramfs import Initramfs, Suite
 from iommuq.guests.machine import Machine
+from iommuq.pool import pool
 from iommuq.results import Run, Status, Store
 from iommuq.suites import firmware
 from iommuq.suites.firmware import Case, cases, plan, run_scenarios, side_by_side
@@ -400,6 +402,43 @@ def test_an_interrupt_ends_the_guests_that_run(
     assert guests.boots == []
 
 
+def test_an_interrupt_of_a_whole_proof_starts_no_further_guest(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It reaches the main thread alone, which ends what the others have started."""
+    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    started = threading.Event()
+    boots = []
+
+    def boot(machine: Machine, *_: object, **__: object) -> GuestReport:
+        boots.append(machine.name)
+        processes.run(
+            ["sh", "-c", "echo up; sleep 1000"],
+            cwd=tmp_path,
+            check=False,
+            on_line=lambda _: started.set(),
+        )
+        nothing = GuestReport((), "tcg", float("nan"), ())
+        raise GuestLost("guest lost: killed", hint="", tail="", report=nothing)
+
+    monkeypatch.setattr(firmware, "boot", boot)
+    monkeypatch.setattr(firmware, "side_by_side", lambda *_: 1)
+    store = Store()
+    wanted = cases(scenario.choose(["claim-group", "identity"]), ["q35-amd"])
+
+    def interrupted() -> None:
+        with pool(1) as executor:
+            executor.submit(run_scenarios, KERNEL, wanted, SUBJECT, store=store)
+            assert started.wait(60)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert boots == ["q35-amd"]
+    assert all(store.find(firmware.run_key(KERNEL, case)) is None for case in wanted)
+    assert guests.boots == []
+
+
 def test_a_failure_before_the_guest_was_lost_answers_for_a_later_run(guests: Guests) -> None:
     store = Store()
     lines = well("claim-group", "q35-amd")
@@ -414,7 +453,11 @@ def test_a_failure_before_the_guest_was_lost_answers_for_a_later_run(guests: Gue
 
 def test_who_shares_a_boot_is_part_of_the_key() -> None:
     (shared,) = of("claim-group", "q35-amd")
-    alone = replace(shared, scenario=replace(shared.scenario, alone=True))
+    other = replace(shared.scenario, alone=True)
+    # It comes from the name of the file, and no copy has it.
+    object.__setattr__(other, "name", shared.scenario.name)
+    alone = replace(shared, scenario=other)
+    assert alone.name == shared.name
     assert firmware.run_key(KERNEL, shared) != firmware.run_key(KERNEL, alone)
 
 

@@ -193,6 +193,8 @@ def test_damaged_memory_is_no_memory(project: Project) -> None:
 def test_bad_input(project: Project) -> None:
     for words, named in {
         ("--function", "toy_chec"): "no function 'toy_chec' in a file that the queue touches",
+        ("--patch", "baseline"): "baseline is no patch of the queue",
+        ("--hunks", "--patch", "base"): "base is no patch of the queue",
         ("--limit", "0"): "--limit",
         ("--arch", "vax"): "vax",
         ("--config", "none"): "no configuration 'none'",

@@ -262,6 +262,17 @@ def test_a_case_that_the_kernel_has_not(warm: Session) -> None:
     )
 
 
+def test_a_case_that_the_kernel_has_not_is_skipped_by_itself_too(warm: Session) -> None:
+    warm.project.edit(
+        SUITE_C,
+        "\tKUNIT_CASE(claim),\n\t{}",
+        "\tKUNIT_CASE(claim),\n#ifdef TOY_NEWER\n\tKUNIT_CASE(newer),\n#endif\n\t{}",
+    )
+    result = warm.run(f"{SUITE_C}::toy_owner.newer")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED * this kernel has it not: TOY_NEWER"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -123,6 +123,7 @@ BREAKS = GOOD.replace(
         ("p f p", []),
         ("p p p", ["0001: does not break kunit.s.b, and says it would"]),
         ("p f f", ["0001: breaks kunit.s.b, which nothing mends"]),
+        ("s s s", ["0001: does not break kunit.s.b, and says it would"]),
     ],
 )
 @pytest.mark.parametrize("names", [["kunit"], ["kunit", "selftest"]])
@@ -133,6 +134,20 @@ def test_break_that_a_later_patch_mends(
     lanes = [lane(store, name, **{"s.a": "f p p", "s.b": runs}) for name in names[:1]]
     lanes += [lane(store, name, **{"s.c": "p p p"}) for name in names[1:]]
     assert proven(toy, lanes).findings == findings
+
+
+def test_break_that_is_mended_after_the_steps_asked_for(toy: Queue, store: Store) -> None:
+    promise(toy, BREAKS)
+    tests = [lane(store, **{"s.a": "f p p", "s.b": "p f p"})]
+    outcomes = prove(steps(toy)[:2], tests, Inline())
+    assert conclude(outcomes, tests, toy, strict=True).findings == []
+
+
+def test_break_of_a_test_that_no_step_has(toy: Queue, store: Store) -> None:
+    promise(toy, BREAKS)
+    assert proven(toy, [lane(store, **{"s.a": "f p p"})]).findings == [
+        "0001: does not break kunit.s.b, and says it would"
+    ]
 
 
 def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
@@ -153,6 +168,16 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
         ("[[patch]]\nname='0001'\nfixes=['a.b']\nbreaks=['a.c']", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nreason='x'\nbecause='y'", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: is not a key that it may have"),
+        ("[[patch]]\nname='0001'\nfixes=['kuint.a']", "kuint.a is of no suite"),
+        (
+            "[[patch]]\nname='0001'\nfixes=['kunit.a']\nbreaks=['s.a']\nbecause='x'",
+            "s.a is of no suite that it is proven with (they are kunit, selftest, firmware)",
+        ),
+        (
+            "suites=['kunit']\n[[patch]]\nname='0001'\nfixes=['selftest.a']",
+            "0001: selftest.a is of no suite that it is proven with (they are kunit)",
+        ),
+        ("suites=['kuint']", "no suite 'kuint'; there are kunit, selftest, firmware"),
         ("[[patch]]\nreason='x'", "name: is missing"),
         ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is there twice"),
         ("[patch", "proof.toml: "),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mailproject
 import pytest
@@ -13,9 +14,10 @@ import toykernel
 from mailproject import FIRST, SECOND
 from toykernel import BASE, FRAGMENT, KNOWN, SUITE_C, Project
 
-from iommuq import proofs
+from iommuq import commands, proofs
 from iommuq.errors import InfraError
 from iommuq.known import Verdict
+from iommuq.prove import Outcome, prove
 from iommuq.workspace import Workspace
 
 
@@ -62,9 +64,51 @@ def test_any_change_wants_another(project: Project, change: Callable[[Project], 
     assert proofs.find(Workspace.open(BASE)) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "init",
+        "suites.toml",
+        "iommu/new.c",
+        "machines/new.toml",
+        "firmware/new.c",
+        "scenarios/new.toml",
+    ],
+)
+@pytest.mark.parametrize("lane", ["selftest", "firmware"])
+def test_what_guests_run_is_part_of_it(project: Project, name: str, lane: str) -> None:
+    workspace = Workspace.open(BASE)
+    lanes = ("kunit", lane)
+    before = proofs.key_of(workspace, lanes), proofs.key_of(workspace, ("kunit",))
+    path = project.root / "selftests" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("# another\n")
+    assert proofs.key_of(workspace, lanes) != before[0]
+    assert proofs.key_of(workspace, ("kunit",)) == before[1]
+
+
 def test_words_want_none(project: Project) -> None:
     project.edit(f"patches/{BASE}/{FIRST}", "The driver has to say", "That driver has to say")
     assert proofs.find(Workspace.open(BASE)) is not None
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_is_edited_meanwhile_is_not_proven(
+    project: Project, monkeypatch: pytest.MonkeyPatch, *, edited: bool
+) -> None:
+    for path in (project.root / "state/proofs").iterdir():
+        path.unlink()
+
+    def and_edit(*words: Any, **rest: Any) -> list[Outcome]:
+        outcomes = prove(*words, **rest)
+        if edited:
+            (project.root / KNOWN).write_text((project.root / KNOWN).read_text() + "# more\n")
+        return outcomes
+
+    monkeypatch.setattr(commands, "prove", and_edit)
+    commands.run_proof(BASE, (), first=None, last=None, folded=True, bisect=None)
+    assert len(list((project.root / "state/proofs").iterdir())) == (not edited)
+    assert (proofs.find(Workspace.open(BASE)) is None) == edited
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"columns": 1}'])

@@ -12,7 +12,7 @@ from iommuq.defaults import DEFAULT_BASE
 @click.command()
 @click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 def bench(base: str) -> None:
-    """Measure this tool against kunit.py on BASE, in one run; takes ten minutes."""
+    """Measure this tool against kunit.py on BASE, in one run; takes fifteen minutes."""
     from iommuq.bench import run_bench
 
     run_bench(base)

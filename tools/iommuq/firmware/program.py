@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from iommuq import dirs, logs
@@ -38,7 +39,8 @@ def build() -> Path:
     path = dirs.cache_dir() / "firmware" / f"steps-{key()[:32]}"
     if path.exists():
         return path
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    # Two steps of a proof may want it at once, each in a thread.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     code = [source for source in sources() if source.suffix == ".c"]
     log = logs.new_log("firmware-steps")
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import threading
 from pathlib import Path
 
 from iommuq import dirs
@@ -65,7 +66,8 @@ def environment() -> dict[str, str]:
     key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     library = dirs.cache_dir() / "uml" / f"xstate-{key}.so"
     if not library.exists():
-        temporary = library.with_suffix(f".{os.getpid()}")
+        # Two steps of a proof may want it at once, each in a thread.
+        temporary = library.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
             library.parent.mkdir(parents=True, exist_ok=True)
             run(

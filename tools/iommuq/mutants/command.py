@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iommuq import arches, progress, prooffile
-from iommuq.errors import EXIT_OK, EXIT_VERDICT
+from iommuq.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.lanes import KunitLane, Lane, open_lanes
 from iommuq.mutants import bypatch, explained, hunks, report
 from iommuq.mutants.faults import OPERATORS
@@ -19,7 +19,7 @@ from iommuq.mutants.plan import Plan, make_hunk_plan, make_plan
 from iommuq.mutants.report import Outcome
 from iommuq.mutants.trial import Bench, Fate, Trial
 from iommuq.objects import Store
-from iommuq.patchqueue import find_step
+from iommuq.patchqueue import BASELINE, PLAIN, find_step
 from iommuq.runs import feed
 from iommuq.runs.recorder import Recorder, recording
 from iommuq.workspace import Workspace
@@ -102,6 +102,8 @@ def _mutate(
     lanes = guests.lanes(workspace)
     promises = prooffile.load(workspace.queue)
     patches = [find_step(workspace.queue, name) for name in wanted.patches]
+    for label in {PLAIN, BASELINE}.intersection(patches):
+        raise UserError(f"{label} is no patch of the queue", hint="there is nothing to try of it")
     entries = explained.load(workspace.base.spec.folder)
     with tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder:
         objects = Store(workspace.base.git_dir, Path(folder))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from iommuq import arches, locks
@@ -25,7 +25,7 @@ from iommuq.prove import judge_run, known_steps
 from iommuq.results import Run
 from iommuq.suites.firmware import cases
 from iommuq.suites.kselftest import BUILDS, ENDS
-from iommuq.suites.kunit import LOG_CASE, SPLAT_CASE
+from iommuq.suites.kunit import LOG_CASE, SPLAT_CASE, NoSuchCase
 from iommuq.suites.programs import load_suites
 from iommuq.workspace import Workspace
 
@@ -197,7 +197,12 @@ def _kunit(options: Options, selected: Collection[str]) -> tuple[str, list[Told]
     lane = KunitLane(
         workspace, arches.get(options.arch), options.configs, _filters(sorted(selected))
     )
-    return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
+    try:
+        return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
+    except NoSuchCase:
+        # That the kernel lacks what was selected is said of each test, with the reason.
+        lane = replace(lane, filters=())
+        return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
 
 
 def _filters(tests: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq import dirs, live, logs, progress, splats
+from iommuq import dirs, groups, live, logs, progress, splats
 from iommuq.errors import InfraError
 from iommuq.firmware import override, preflight, program, topology, verdicts
 from iommuq.firmware.kernels import Kernel
@@ -286,6 +286,7 @@ class _Runner:
         try:
             return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
         except GuestLost as error:
+            self._check_interrupt()
             # Emulated, a kernel may stumble while it boots; what QEMU refuses stays so.
             refused = f"{qemu.PROGRAM}: " in error.what
             if error.report.suites or refused or self._stop.is_set():
@@ -293,9 +294,15 @@ class _Runner:
             progress.note(f"{error.what}: trying once more")
         return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
 
+    def _check_interrupt(self) -> None:
+        """Give up if all that runs was ended: in a proof another thread is interrupted."""
+        if groups.ending():
+            raise KeyboardInterrupt
+
     def _run_batch(self, batch: list[Case]) -> None:
         """Run cases that share a boot; one that breaks the kernel ends it for the others."""
         while batch and not self._stop.is_set():
+            self._check_interrupt()
             batch = self._boot_batch(batch)
 
     def _boot_batch(self, batch: list[Case]) -> list[Case]:
@@ -322,6 +329,7 @@ class _Runner:
             try:
                 report = self._boot(machine, scripts, scenario.kernel_arguments, before, log)
             except GuestLost as error:
+                self._check_interrupt()
                 if self._stop.is_set():
                     return []
                 report, lost = error.report, error

@@ -39,6 +39,10 @@ LOG_CASE = "kernel.log_is_whole"
 SPLAT_CASE = "kernel.no_splat_outside_of_cases"
 
 
+class NoSuchCase(UserError):
+    """A filter matches no case of the kernel."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is tested, as the results name it.
@@ -71,7 +75,7 @@ def run_kunit(
     :param again: run even if the store has the results.
     :param environment: further variables for the guest, which is a process under UML.
     :return: a complete run, whose results may be errors.
-    :raises UserError: a filter matches no case.
+    :raises NoSuchCase: a filter matches no case.
     :raises ToolMissing: what boots the image is not installed.
     """
     store = store or Store()
@@ -198,7 +202,7 @@ def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> li
 
     if not report.tests:
         if glob and "1..0" in output:
-            raise UserError(
+            raise NoSuchCase(
                 f"no case matches {glob!r}",
                 hint="a filter is suite or suite.case, with * and ?; run without one to see them",
             )
