@@ -44,12 +44,19 @@ def test_command(
 
 
 def test_command_with_a_ref_of_git(
-    toy_base: Base, toy_queue: Queue, toy_work: Path, capsys: pytest.CaptureFixture[str]
+    toy_base: Base,
+    toy_queue: Queue,
+    toy_work: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     del toy_base, toy_queue
     toy.git("tag", "patched", cwd=toy_work)
     toy.git("checkout", "-q", "HEAD~3", cwd=toy_work)  # where the base comes from
     queuecommands.show_upstream("6.12", f"{toy_work}@patched", "0002", as_json=False)
+    assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
+    monkeypatch.chdir(toy_work.parent)
+    queuecommands.show_upstream("6.12", f"{toy_work.name}@patched", "0002", as_json=False)
     assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
     queuecommands.show_upstream("6.12", f"{toy_work}@HEAD", "0002", as_json=False)
     assert "absent              0002 toy: drop the check\n" in capsys.readouterr().out
