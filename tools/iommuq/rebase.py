@@ -67,6 +67,12 @@ class Rebase:
         """
         found = rebasestate.read(where)
         if found is not None:
+            if not found.stopped:
+                raise UserError(
+                    f"a rebase of {found.base} onto {found.onto} was interrupted"
+                    f" before {found.at}, in {where}",
+                    hint="--continue, or --abort",
+                )
             raise UserError(
                 f"a rebase of {found.base} onto {found.onto} stopped at {found.at}"
                 f" on {found.stopped}, in {where}",
@@ -79,6 +85,7 @@ class Rebase:
         make_steps(base, queue, None)
         join_repo(where, f"iommuq/{onto.spec.name}", onto, [base])
         state = State(base.spec.name, onto.spec.name, onto.commit, sums(queue), names)
+        rebasestate.write(where, state)
         return cls(base, queue, onto, where, state)
 
     @classmethod
@@ -223,8 +230,12 @@ class Rebase:
     def take(self) -> None:
         """Take what a person made of the patch that conflicted.
 
+        If none did, the rebase was interrupted, or could not be written at its end.
+
         :raises UserError: it is not mended, or something else was done there.
         """
+        if not self.state.stopped:
+            return
         name = self.state.names[len(self.state.done)]
         patch = self._patches[name]
         if (self._where / ".git" / _PICKED).exists():
@@ -265,7 +276,12 @@ class Rebase:
         self._note(carried)
 
     def skip(self) -> None:
-        """Leave out the patch that conflicted."""
+        """Leave out the patch that conflicted.
+
+        :raises UserError: none did.
+        """
+        if not self.state.stopped:
+            raise UserError(f"no patch conflicts in {self._where}", hint="--continue, or --abort")
         self._quit_pick()
         self._note(Carried(self.state.names[len(self.state.done)], "skipped", "", ""))
 

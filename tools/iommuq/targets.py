@@ -117,12 +117,14 @@ def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
     """
     if not repository.is_dir():
         raise UserError(f"{repository}: no such directory")
-    git_dir = repository / ".git" if (repository / ".git").exists() else repository
+    # git runs in other directories than we do.
+    root = repository.absolute()
+    git_dir = root / ".git" if (root / ".git").exists() else root
     if git_dir.is_file():  # a linked work tree
         pointer = git_dir.read_text(encoding="utf-8", errors="replace")
-        git_dir = repository / pointer.removeprefix("gitdir:").strip()
+        git_dir = root / pointer.removeprefix("gitdir:").strip()
     words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    done = git(*words, git_dir=git_dir, cwd=repository, check=False)
+    done = git(*words, git_dir=git_dir, cwd=root, check=False)
     if done.returncode != 0:
         what = f"has no {ref!r}" if (git_dir / "HEAD").exists() else "is no git repository"
         raise UserError(f"{repository} {what}")

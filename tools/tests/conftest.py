@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import toy
+from person import Person
 
 from iommuq import dirs
 from iommuq.bases import Base, load_spec
+from iommuq.edit import edit
 from iommuq.patchqueue import Queue, load_queue
 
 
@@ -125,6 +127,13 @@ def toy_queue(queue_maker: toy.QueueMaker) -> Queue:
     """Return a queue for the toy kernel: a baseline patch, and two of a series."""
     queue_maker.three()
     return load_queue(queue_maker.folder, "6.12")
+
+
+@pytest.fixture
+def person(toy_base: Base, toy_queue: Queue, tmp_path: Path) -> Person:
+    """Return somebody at work in an edit tree of the toy queue."""
+    tree = edit(toy_base, toy_queue, tmp_path / "linux")
+    return Person(toy_base, toy_queue.folder, tree)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy
 
 from iommuq import basefile, bases, edittree
-from iommuq.errors import UserError
+from iommuq.errors import DiskFull, UserError
 from iommuq.patchqueue import load_queue
 from iommuq.queuecommands import rebase_queue
-from iommuq.rebase import Stopped
+from iommuq.rebase import Rebase, Stopped
 from iommuq.rebasestate import place
 from iommuq.refresh import refresh
 from iommuq.tree import make_steps
@@ -339,6 +340,41 @@ def test_ref_that_is_none(project: Project, onto: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         rebase_onto(onto.format(here=repository))
     assert sorted(project.root.glob("patches/*")) == before
+
+
+def test_interrupted_rebase_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing conflicted, so there is nothing to take, and no patch is left out for it."""
+    carry = Rebase._carry
+    calls = 0
+
+    def interrupted(self: Rebase, *words: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        carry(self, *words)
+
+    monkeypatch.setattr(Rebase, "_carry", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        project.rebase()
+    with pytest.raises(UserError, match=f"was interrupted before {SECOND}"):
+        project.rebase()
+    with pytest.raises(UserError, match="no patch conflicts in"):
+        project.rebase("skip")
+    assert project.rebase("continue") == {FIRST: "unchanged", SECOND: "unchanged"}
+
+
+def test_rebase_that_could_not_be_written_is_written_later(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Rebase, "write", lambda *_: (_ for _ in ()).throw(DiskFull("full")))
+        with pytest.raises(DiskFull):
+            project.rebase()
+    with pytest.raises(UserError, match="was interrupted before its end"):
+        project.rebase()
+    assert list(project.rebase("continue")) == [FIRST, SECOND]
+    assert len(load_queue(project.root / "patches/7.3", "7.3").patches) == 2
 
 
 def test_newer_sources_of_the_same_base(project: Project) -> None:

@@ -31,7 +31,7 @@ static int toy_step_{number}(struct device *dev)
     for number in range(1, 9)
 )
 
-#: The files of the toy tree; a name that ends in ``.sh`` is executable.
+#: The files of the toy tree; what begins with ``#!`` is executable.
 FILES: Mapping[str, str] = {
     "Makefile": (
         "# SPDX-License-Identifier: GPL-2.0\n"
@@ -76,7 +76,7 @@ def write_tree(where: Path, files: Mapping[str, str] = FILES) -> None:
         path = where / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        path.chmod(0o755 if name.endswith(".sh") else 0o644)
+        path.chmod(0o755 if text.startswith("#!") else 0o644)
 
 
 def commit_all(where: Path, message: str) -> str:

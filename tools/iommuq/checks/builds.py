@@ -35,6 +35,7 @@ COCCICHECK = Checker(
     ("C=1", "CHECK={source}/scripts/coccicheck", "MODE=report"),
     rules=("scripts/coccicheck", "scripts/coccinelle"),
 )
+_NOTHING = "it changes nothing that is compiled"
 #: Lines that are shown of what does not compile.
 _FEW = 3
 
@@ -150,7 +151,8 @@ class _Pair:
 def w1(plan: Plan, subject: Subject) -> list[Finding]:
     """Compile the files of a patch with ``W=1``, and compare what the compiler says.
 
-    :raises Skipped: there is nothing to compile, or something to do it with is missing.
+    :raises Skipped: there is nothing to compile, or no compiler for it.
+    :raises ToolMissing: something that the build needs is not installed.
     :raises VerdictError: no object of this tree can be made.
     """
     # sparse looks at the same objects, and is quick.
@@ -165,10 +167,13 @@ def w1(plan: Plan, subject: Subject) -> list[Finding]:
 def checked(checker: Checker, subject: Subject) -> list[Finding]:
     """Compare what a checker says of the files of a patch with it and without it.
 
-    :raises Skipped: there is nothing to look at, or something to do it with is missing.
+    :raises Skipped: there is nothing to look at.
+    :raises ToolMissing: something that the build needs is not installed.
     :raises VerdictError: no object of this tree can be made.
     """
     left = _sources(subject)
+    if not left:
+        raise Skipped(_NOTHING)
     found: list[Finding] = []
     seen: set[str] = set()
     for plan in _WIDE:
@@ -176,7 +181,7 @@ def checked(checker: Checker, subject: Subject) -> list[Finding]:
             break
         try:
             pair = _look(plan, subject, left, checker)
-        except Skipped:
+        except (Skipped, ToolMissing):
             if plan is _WIDE[0]:
                 raise
             break
@@ -197,7 +202,7 @@ def _left_out(subject: Subject, seen: set[str]) -> list[Finding]:
 def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | None) -> _Pair:
     place = _Place.of(subject)
     if not paths:
-        raise Skipped("it changes nothing that is compiled")
+        raise Skipped(_NOTHING)
     if plan.cross and shutil.which(f"{plan.cross}gcc") is None:
         raise Skipped(f"{plan.cross}gcc is not installed")
     fragments = plan.fragments(place.workspace)
@@ -209,8 +214,6 @@ def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | Non
         try:
             said = study(base, step, plan.arch, fragments, paths, programs, checker)
             studies.append(said)
-        except ToolMissing as error:
-            raise Skipped(str(error)) from error
         except VerdictError:
             # That the patch before breaks the build is said there.
             if step is place.after:

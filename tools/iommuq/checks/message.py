@@ -21,7 +21,7 @@ _TRAILER = re.compile(r"([A-Z][A-Za-z-]+(?:-by|-to)?|Link|Fixes|Closes|Cc): *(.*
 _FIXES = re.compile(r'[0-9a-f]{12,40} \("[^"].*"\)')
 _ASSISTED = re.compile(r"[\w.+-]+:[\w.+-]+(?: \[[^\]]+\])*(?: [\w.+/-]+)*")
 _PERSON = re.compile(r"[^<>]+ <[^<>@\s]+@[^<>@\s]+>")
-_NO_ORDER = re.compile(r"(?!Need|Feed|Embed|Speed|Bring)\w+(?:ed|ing) ")
+_NO_ORDER = re.compile(r"(?!(?:Need|Feed|Embed|Speed|Bring) )\w+(?:ed|ing) ")
 _BY = re.compile(r"(?:Signed-off|Reviewed|Acked|Tested|Reported|Suggested|Co-developed)-by")
 
 
@@ -48,9 +48,7 @@ def subject_line(subject: Subject) -> list[Finding]:
         found.append(Finding(Status.WARN, "the subject ends with a full stop"))
     if rest[:1].islower():
         found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: capital letter after the prefix"))
-    if re.match(r"\w+(?:ed|ing) ", rest) and not re.match(
-        r"(?:Need|Feed|Embed|Speed|Bring) ", rest
-    ):
+    if _NO_ORDER.match(rest):
         found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: is that an imperative?"))
     wanted = {
         rule.prefix

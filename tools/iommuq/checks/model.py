@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from iommuq.errors import VerdictError
+from iommuq.errors import ToolMissing, VerdictError
 from iommuq.mailform import Change
 from iommuq.objects import Store
 from iommuq.patchqueue import Patch, Queue
@@ -164,7 +164,8 @@ class Check:
     """A check.
 
     :ivar title: what it looks at, in a few words.
-    :ivar run: looks at one patch; may raise `Skipped`, or `VerdictError` for a failure.
+    :ivar run: looks at one patch; may raise `Skipped` or `ToolMissing`, which are no pass,
+        or `VerdictError` for a failure.
     :ivar needs: programs that it cannot do without.
     :ivar slow: it builds.
     """
@@ -186,7 +187,7 @@ def _guarded(check: Check, subject: Subject) -> list[Finding]:
             return [Finding(Status.SKIP, f"{program} is not installed")]
     try:
         return check.run(subject)
-    except Skipped as reason:
+    except (Skipped, ToolMissing) as reason:
         return [Finding(Status.SKIP, str(reason))]
     except VerdictError as error:
         # One patch; the others are to be looked at, too.

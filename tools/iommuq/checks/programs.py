@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import tempfile
 from collections.abc import Sequence
@@ -29,9 +28,11 @@ def run_first(variants: Sequence[Program], subject: Subject) -> list[Finding]:
     :raises Skipped: it has those of none, or there is no tree, or the program cannot run.
     """
     for program in variants[:-1]:
-        with contextlib.suppress(Skipped):
+        try:
             subject.need_tree().extract(*(program.files or ()))
-            return run_program(program, subject)
+        except Skipped:
+            continue
+        return run_program(program, subject)
     return run_program(variants[-1], subject)
 
 

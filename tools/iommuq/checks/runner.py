@@ -51,7 +51,7 @@ def check_queue(
     :param only: the label of the one patch to check; None for all that are sent.
     :param names: of the checks to make; none for all.
     :param slow: those that build, too.
-    :raises UserError: there is no such check, or the answers are malformed.
+    :raises UserError: there is no such check, or the answers or a cover letter are malformed.
     """
     checks = choose(names, slow=slow)
     answers = load_answers(workspace.queue.folder)
@@ -67,8 +67,7 @@ def check_queue(
             by_name = {subject.patch.name: subject for subject in subjects}
             for section, patches in groupby(sent, key=lambda patch: patch.section):
                 members = [by_name[patch.name] for patch in patches]
-                cover = workspace.queue.folder / section / COVER
-                text = cover.read_text(encoding="utf-8") if cover.is_file() else ""
+                text = _read_cover(workspace.queue.folder / section / COVER)
                 for report in check_series(Series(section, workspace.queue, members, text)):
                     yield _answer(report, section, answers, used)
     if only is None and not names and slow:
@@ -78,6 +77,18 @@ def check_queue(
             for answer in stale
         ]
         yield Report("answers", ANSWERS, tuple(found))
+
+
+def _read_cover(path: Path) -> str:
+    """Return a cover letter; nothing if there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

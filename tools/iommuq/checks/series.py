@@ -7,7 +7,7 @@ import re
 import shutil
 
 from iommuq.checks.model import Finding, Report, Series, Skipped, Status
-from iommuq.run import run
+from iommuq.run import run, tail
 
 _ADDRESS = re.compile(r"<?([\w.+-]+@[\w.-]+)>?")
 _LIMIT = 120.0
@@ -48,21 +48,17 @@ def _recipients(series: Series) -> list[Finding]:
     there = {match.lower() for match in _ADDRESS.findall(series.cover)}
     wanted: dict[str, str] = {}
     for subject in series.subjects:
-        tree = subject.need_tree()
-        root = tree.extract("scripts/get_maintainer.pl", "MAINTAINERS")
+        root = subject.need_tree().extract("scripts/get_maintainer.pl", "MAINTAINERS")
         # No history here: who is named is who MAINTAINERS names.
         words = ("--no-tree", "--no-git", "--no-git-fallback", "--no-rolestats", "--no-n")
-        paths = [change.path for change in subject.changes]
-        tree.extract(*(p for p in paths if tree.store.read_file(tree.after, p) is not None))
-        for path in paths:
-            argv = ["perl", "scripts/get_maintainer.pl", *words, "-f", path]
-            done = run(argv, cwd=root, timeout=_LIMIT, check=False)
-            if done.returncode:
-                raise Skipped(f"get_maintainer.pl: {done.stderr.strip().splitlines()[-1:]}")
-            for address in _ADDRESS.findall(done.output):
-                wanted.setdefault(address.lower(), path)
+        argv = ["perl", "scripts/get_maintainer.pl", *words, str(subject.patch.path)]
+        done = run(argv, cwd=root, timeout=_LIMIT, check=False)
+        if done.returncode:
+            raise Skipped(f"get_maintainer.pl: {tail(done.stderr, 1)}")
+        for address in _ADDRESS.findall(done.output):
+            wanted.setdefault(address.lower(), subject.patch.name)
     return [
-        Finding(Status.WARN, f"{address} is not in the cover letter", path)
-        for address, path in sorted(wanted.items())
+        Finding(Status.WARN, f"{address} is not in the cover letter", name)
+        for address, name in sorted(wanted.items())
         if address not in there and address != "linux-kernel@vger.kernel.org"
     ]
