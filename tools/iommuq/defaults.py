@@ -7,4 +7,4 @@ from __future__ import annotations
 DEFAULT_BASE = "6.12"
 #: Seconds that a guest with KUnit may take: the suites need a tenth of a second under
 #: UML, five under TCG.
-KUNIT_LIMIT = 120.0
+KUNIT_LIMIT = 120

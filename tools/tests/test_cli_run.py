@@ -226,6 +226,7 @@ def test_exit_code_of_a_wrong_command_line(warm: Project) -> None:
     for words, named in {
         ("kunit", BASE, "--arch", "vax"): "vax",
         ("run", BASE, "--timeout", "0"): "--timeout",
+        ("run", BASE, "--timeout", "nan"): "--timeout",
         ("run", BASE, "extra"): "extra",
         ("frobnicate",): "frobnicate",
         ("--frobnicate",): "--frobnicate",

@@ -47,8 +47,8 @@ from iommuq.defaults import DEFAULT_BASE
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
-    default=30.0,
+    type=click.IntRange(1, 10**6),
+    default=30,
     show_default=True,
     help="Seconds that one boot for KUnit may take.",
 )

@@ -28,7 +28,7 @@ _config = click.option(
 )
 _limit = click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=click.IntRange(1, 10**6),
     default=KUNIT_LIMIT,
     show_default=True,
     help="Seconds that one boot may take.",
