@@ -10,7 +10,7 @@
     reason = "takes out what 0001 made needless; nothing behaves differently"
 
 A patch of a series may break a test that a later one mends.  It says so, with the reason,
-and the test must pass at the end of the queue:
+and the test must pass at the end of the queue, or be listed there as a known failure:
 
     [[patch]]
     name = "resv-direct/0001"
@@ -42,6 +42,8 @@ from iommuq.report.matrix import Change, Matrix
 
 #: What the file is called.
 NAME = "proof.toml"
+#: What may become of a test that a patch breaks; an entry of the list that is past its date is not.
+_SETTLED = (Verdict.OK, Verdict.KNOWN)
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Promise(Table):
     :ivar name: the patch, as `known.Step` understands it.
     :ivar fixes: tests that fail before it and pass after it.
     :ivar reason: why there are none.
-    :ivar breaks: tests that pass before it, fail after it, and pass in the end; or that it
-        takes away.
+    :ivar breaks: tests that pass before it, fail after it, and pass in the end or are known
+        failures there; or that it takes away.
     :ivar because: why it may.
     """
 
@@ -184,7 +186,7 @@ def broken_promises(
                 continue
             if test not in change.broke:
                 found.append(f"{patch.label}: does not break {test}, and says it would")
-            elif whole and matrix.columns[-1].verdicts.get(test) is not Verdict.OK:
+            elif whole and matrix.columns[-1].verdicts.get(test) not in _SETTLED:
                 found.append(f"{patch.label}: breaks {test}, which nothing mends")
     return found
 

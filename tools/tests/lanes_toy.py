@@ -47,6 +47,7 @@ class ToyLane:
 
     :ivar says: by label and test, one letter a run: p, f, s or e; the last one is
         for all runs after it. A label that is missing does not build.
+    :ivar known: tests that are listed as known failures, for steps at which they fail.
     """
 
     says: Mapping[str, Mapping[str, str]]
@@ -55,6 +56,7 @@ class ToyLane:
     title: str = "a toy"
     runs: list[str] = field(default_factory=list)
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
     _ids: Iterator[int] = field(default_factory=count)
 
     def image(self, step: Step) -> Image:
@@ -91,7 +93,9 @@ class ToyLane:
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `iommuq.lanes.Lane`."""
-        return {result.test: _VERDICT[result.status] for result in run.results}
+        verdicts = {result.test: _VERDICT[result.status] for result in run.results}
+        known = self.known & {test for test, said in verdicts.items() if said is Verdict.FAILED}
+        return verdicts | dict.fromkeys(known, Verdict.KNOWN)
 
     def excuses(self, run: Run) -> dict[str, Failure]:  # noqa: ARG002
         """See `iommuq.lanes.Lane`."""

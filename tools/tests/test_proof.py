@@ -136,6 +136,16 @@ def test_break_that_a_later_patch_mends(
     assert proven(toy, lanes).findings == findings
 
 
+def test_break_that_stays_a_known_failure(toy: Queue, store: Store) -> None:
+    """The list has its reason and its date then; the patch must name it all the same."""
+    tests = lane(store, **{"s.a": "f p p", "s.b": "p f f"})
+    tests.known = frozenset({"s.b"})
+    promise(toy, BREAKS)
+    assert proven(toy, [tests]).findings == []
+    promise(toy, GOOD)
+    assert proven(toy, [tests]).findings == ["0001 breaks s.b"]
+
+
 def test_break_that_is_mended_after_the_steps_asked_for(toy: Queue, store: Store) -> None:
     promise(toy, BREAKS)
     tests = [lane(store, **{"s.a": "f p p", "s.b": "p f p"})]
