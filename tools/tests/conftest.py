@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import toy
@@ -17,6 +18,9 @@ from iommuq import dirs
 from iommuq.bases import Base, load_spec
 from iommuq.edit import edit
 from iommuq.patchqueue import Queue, load_queue
+
+if TYPE_CHECKING:
+    from seriesmaker import Series
 
 
 def pytest_configure() -> None:
@@ -134,6 +138,23 @@ def person(toy_base: Base, toy_queue: Queue, tmp_path: Path) -> Person:
     """Return somebody at work in an edit tree of the toy queue."""
     tree = edit(toy_base, toy_queue, tmp_path / "linux")
     return Person(toy_base, toy_queue.folder, tree)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a directory to put patches into; b4 runs in our own process."""
+    # Here and not above: b4 takes its time to be imported.
+    from mailfetched import b4_in_process
+
+    return b4_in_process(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def series(tmp_path: Path, toy_work: Path) -> Series:
+    """Return a series of two patches with a cover letter, as it was mailed."""
+    from mailfetched import two_patches
+
+    return two_patches(tmp_path, toy_work)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,18 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mailfetched import WANTED, changes, get, two_patches
+from mailfetched import WANTED, changes, get
 from mailservers import needs_archive, serve_archive
 from seriesmaker import Series
 
 from iommuq.errors import InfraError, UserError
 from iommuq.mail import fetch as fetching
-
-
-@pytest.fixture
-def series(tmp_path: Path, toy_work: Path) -> Series:
-    """Return a series of two patches with a cover letter."""
-    return two_patches(tmp_path, toy_work)
 
 
 @pytest.fixture

@@ -11,24 +11,12 @@ from pathlib import Path
 
 import pytest
 import toy
-from mailfetched import WANTED, alone, b4_in_process, changes, get, refused, text, two_patches
+from mailfetched import WANTED, alone, changes, get, refused, text
 from seriesmaker import Series, as_mbox, in_mbox, mail, message_id
 
 from iommuq.errors import UserError
 from iommuq.mail import fetch as fetching
 from iommuq.mailform import read_mails
-
-
-@pytest.fixture
-def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory to put patches into; b4 runs in our own process."""
-    return b4_in_process(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def series(tmp_path: Path, toy_work: Path) -> Series:
-    """Return a series of two patches with a cover letter."""
-    return two_patches(tmp_path, toy_work)
 
 
 def test_whole_series(inbox: Path, series: Series, tmp_path: Path) -> None:

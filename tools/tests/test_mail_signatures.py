@@ -12,22 +12,10 @@ from pathlib import Path
 
 import dkim  # type: ignore[import-untyped]
 import pytest
-from mailfetched import alone, b4_in_process, get, two_patches
+from mailfetched import alone, get
 from mailproject import Keys
 from nacl.signing import SigningKey
 from seriesmaker import Series, in_mbox
-
-
-@pytest.fixture
-def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory to put patches into; b4 runs in our own process."""
-    return b4_in_process(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def series(tmp_path: Path, toy_work: Path) -> Series:
-    """Return a series of two patches with a cover letter."""
-    return two_patches(tmp_path, toy_work)
 
 
 @pytest.fixture
