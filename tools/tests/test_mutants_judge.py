@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a mutant that was run is judged, and what the report by patch says; nothing is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from iommuq.lanes import Lane
+from iommuq.mutants import bypatch
+from iommuq.mutants.faults import Edit, Mutant
+from iommuq.mutants.plan import Plan
+from iommuq.mutants.report import Outcome
+from iommuq.mutants.trial import Bench, Fate, Trial, Verdict, _Judge
+from iommuq.prooffile import Promise, ProofFile
+from iommuq.results import Status, Store
+from iommuq.tree import Step
+
+LOST = {"s.a": Status.ERROR, "s.b": Status.ERROR}
+WELL = {"s.a": Status.PASS, "s.b": Status.PASS}
+BAD = {"s.a": Status.PASS, "s.b": Status.FAIL}
+
+
+def made_image(folder: Path) -> Any:
+    folder.mkdir()
+    (folder / "linux").write_text(folder.name)
+    return SimpleNamespace(folder=folder, arch=SimpleNamespace(image="linux"))
+
+
+def judged(tmp_path: Path, *runs: Mapping[str, Status]) -> tuple[Verdict, list[bool]]:
+    """Judge a mutant whose guests say this, one after the other; return it and who ran again."""
+    said: Iterator[Mapping[str, Status]] = iter(runs)
+    asked: list[bool] = []
+
+    def run(_image: object, _step: object, *, again: bool) -> Any:
+        asked.append(again)
+        results = [SimpleNamespace(test=t, status=status) for t, status in next(said).items()]
+        return SimpleNamespace(results=results)
+
+    lane = SimpleNamespace(run=run)
+    lane.keeping = lambda _store: lane
+    bench = cast(Bench, SimpleNamespace(plan=SimpleNamespace(step=None)))
+    judge = _Judge(bench, cast(Lane, lane), tmp_path, cast(Store, None))
+    judge.image = made_image(tmp_path / "without")
+    judge.passing = frozenset(WELL)
+    return judge._run(made_image(tmp_path / "with")), asked
+
+
+@pytest.mark.parametrize(
+    ("runs", "fate", "why"),
+    [
+        ([WELL], Fate.SURVIVED, ""),
+        ([BAD], Fate.KILLED, "s.b"),
+        ([LOST, WELL], Fate.SURVIVED, ""),
+        ([{"s.a": Status.PASS}, WELL], Fate.SURVIVED, ""),
+        ([LOST, BAD], Fate.KILLED, "s.b"),
+        ([LOST, LOST], Fate.KILLED, "guest lost, 2 tests without a verdict"),
+    ],
+)
+def test_a_guest_that_is_lost_once_proves_nothing(
+    tmp_path: Path, runs: list[dict[str, Status]], fate: Fate, why: str
+) -> None:
+    verdict, asked = judged(tmp_path, *runs)
+    assert (verdict.fate, verdict.why) == (fate, why)
+    assert asked == [False, True][: len(runs)]
+
+
+def lines_of(*killers: str) -> list[str]:
+    """Return the report on a hunk of 0001 that tests killed."""
+    mutant = Mutant("a.c", "f", "revert-hunk", 7, "x", "y", Edit(0, 1, b"y"), patch="0001")
+    step = Step("0002", None, "c", "t")
+    plan = Plan(step, {}, (), (), (mutant,), (mutant,), (), by_patch=True)
+    trials = (Trial(mutant, Fate.KILLED, "", killers, "kunit"),)
+    promises = {
+        "0001": Promise("0001", fixes=("kunit.s.own",)),
+        "0002": Promise("0002", fixes=("kunit.s.later",)),
+    }
+    file = ProofFile(Path("proof.toml"), promises)
+    return list(bypatch.report_lines(Outcome(plan, trials, {}, ()), file, ["0001", "0002"]))
+
+
+def test_a_hunk_that_only_promises_of_later_patches_notice_is_told() -> None:
+    told = [line for line in lines_of("kunit.s.later") if "later patches alone" in line]
+    assert told == [
+        "  a.c:7 revert-hunk is killed by promises of later patches alone, so it is those that"
+        " are named: kunit.s.later (1)"
+    ]
+    for killers in (("kunit.s.own",), ("kunit.s.later", "kunit.s.other"), ()):
+        assert not any("later patches alone" in line for line in lines_of(*killers))
+
+
+def test_who_noticed_a_hunk() -> None:
+    said = lines_of("kunit.s.own", "kunit.s.other")
+    at = said.index("0001: 1 killed")
+    assert said[at + 1 : at + 3] == [
+        "  by its own tests: kunit.s.own (1)",
+        "  by other tests: kunit.s.other (1)",
+    ]
+    assert "  1 by a guest that was lost" in lines_of()
