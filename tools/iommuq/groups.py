@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +26,8 @@ GRACE = 2.0
 # A shell that outlives us by a moment: it is told of each group, and reads until
 # our end of the pipe closes.  "done" means that all is well; end of file without it
 # means that we were killed, so the groups must go too.  (dash's kill takes a group only
-# with -s: -KILL and -- together it refuses.)
+# with -s: -KILL and -- together it refuses.)  Who starts a process and is killed before
+# it can tell leaves one that is known by its mark alone, and not before its exec().
 _WATCHDOG = """
 groups=
 while read -r word; do
@@ -32,7 +35,13 @@ while read -r word; do
     groups="$groups -$word"
 done
 [ -z "$groups" ] || kill -s KILL -- $groups
+sleep 0.1
+for place in $(grep -lsFxz -- "$1" /proc/[0-9]*/environ); do
+    place=${place%/environ}
+    kill -s KILL "${place#/proc/}"
+done
 """
+_MARK = "IOMMUQ_WATCHED"
 
 
 # What other threads than the main one have started; see `end_other_threads`.
@@ -96,17 +105,28 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What ends processes when we cannot.
+
+    :ivar tell: function to tell it of a group.
+    :ivar mark: environment by which it knows what it was not told of.
+    """
+
+    tell: Callable[[int], None]
+    mark: Mapping[str, str]
+
+
 @contextlib.contextmanager
-def watchdog() -> Iterator[Callable[[int], None]]:
+def watchdog() -> Iterator[Guard]:
     """End groups should this process be killed inside the block.
 
     It is there before the first process, so that none is without it for long.  The
     same if the block raises.
-
-    :return: function to tell it of a group.
     """
+    mark = secrets.token_hex(8)
     dog = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCHDOG],
+        ["/bin/sh", "-c", _WATCHDOG, "sh", f"{_MARK}={mark}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -114,14 +134,14 @@ def watchdog() -> Iterator[Callable[[int], None]]:
         bufsize=0,
     )
 
-    def guard(pgid: int) -> None:
+    def tell(pgid: int) -> None:
         assert dog.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             dog.stdin.write(b"%d\n" % pgid)
 
     last = b""
     try:
-        yield guard
+        yield Guard(tell, {_MARK: mark})
         last = b"done\n"
     finally:
         # Without the last word it ends what is left: Ctrl-C may have come between two
@@ -153,7 +173,7 @@ def signals_held() -> Iterator[None]:
 
 def start(
     words: Sequence[str],
-    guard: Callable[[int], None] | None,
+    guard: Guard | None,
     *,
     cwd: Path,
     env: Mapping[str, str] | None,
@@ -164,13 +184,14 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a process as the leader of its own session and group, and tell *guard* of it."""
     process = None
+    changed = {**(env or {}), **(guard.mark if guard else {})}
     try:
         # An interrupt in between would leave a process that nobody knows of.
         with signals_held():
             process = subprocess.Popen(
                 words,
                 cwd=cwd,
-                env={**os.environ, **env} if env else None,
+                env={**os.environ, **changed} if changed else None,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -178,7 +199,7 @@ def start(
                 pipesize=pipesize,
             )
             if guard is not None:
-                guard(process.pid)
+                guard.tell(process.pid)
         _enlist(process)
         return process
     except KeyboardInterrupt:

@@ -77,12 +77,35 @@ def test_the_watchdog_ends_what_an_error_left() -> None:
 
     def fail() -> None:
         with groups.watchdog() as guard:
-            guard(process.pid)
+            guard.tell(process.pid)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert process.wait(10) == -signal.SIGKILL
+
+
+#: Is killed with a process started that it has told nobody of.
+KILLED_EARLY = """
+import os, signal, time
+from pathlib import Path
+from iommuq import groups, run
+
+def killed(_):
+    while not Path("pid").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+guard = groups.Guard
+groups.Guard = lambda tell, mark: guard(killed, mark)
+run.run(["sh", "-c", "echo $$ > new; mv new pid; sleep 600 & wait"], cwd=Path(), watched=True)
+"""
+
+
+def test_a_process_started_in_the_instant_of_sigkill_goes(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_EARLY], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    wait_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_signals_wait_for_the_end_of_the_block() -> None:
