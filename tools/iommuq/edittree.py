@@ -21,6 +21,7 @@ _UNDER_WAY = {
     "MERGE_HEAD": "a merge",
     "CHERRY_PICK_HEAD": "a cherry-pick",
     "REVERT_HEAD": "a revert",
+    "BISECT_LOG": "a bisection",
 }
 _SOURCES = (".c", ".h", ".S", ".rs", ".rst", ".dts", ".dtsi", ".yaml", ".sh", ".py")
 
@@ -93,7 +94,20 @@ class EditTree:
                 f"{self.folder}: {changed[0]}{more} changed and not committed",
                 hint="commit it to the patch that it belongs to, or put it back",
             )
+        self._refuse_a_look_back()
         return self.git("rev-parse", "--verify", "HEAD^{commit}").output.strip()
+
+    def _refuse_a_look_back(self) -> None:
+        """See that nobody has just gone to an earlier commit: the later ones would be lost."""
+        here = self.git("rev-parse", "HEAD").output.strip()
+        words = ("for-each-ref", "--contains=HEAD", "--format=%(objectname) %(refname:short)")
+        found = self.git(*words, "refs/heads").output.splitlines()
+        later = [name for at, name in (line.split(" ", 1) for line in found) if at != here]
+        if found and len(later) == len(found):
+            raise UserError(
+                f"{self.folder}: a commit before the last of {later[0]} is checked out",
+                hint=f"`git switch {later[0]}`",
+            )
 
     def strays(self) -> list[str]:
         """Return sources that are in no commit; Debian's .gitignore hides them from git."""

@@ -90,14 +90,19 @@ def refresh(
     :return: what was done, and the tree with a new note.
     :raises UserError: the tree is not fit for it; nothing was written.
     """
-    tip = tip or tree.head()
     lock = state_dir() / "edit" / f"{tree.note.base}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with locks.hold(lock, f"another refresh of {tree.note.base}"), scratch([tree.common]) as store:
         queue = load_queue(folder, tree.note.base)
         if not force:
             _refuse_if_changed(tree, sums(queue))
-        commits = _line(store, tree, tip)
+        commits = _line(store, tree, tip or tree.head())
+        if tip is None and queue.patches and not commits:
+            # Nobody means that by it; a rebase that found all of them there already does.
+            raise UserError(
+                f"{tree.folder}: no commit is left after iommuq-base",
+                hint="check out the branch with the queue; to be rid of all patches remove them",
+            )
         found = _Refresh(store, queue, tree.note, commits).run(section, afresh)
     patches = {entry.name: entry.commit.id for entry in found.entries}
     now = sums(load_queue(folder, tree.note.base))

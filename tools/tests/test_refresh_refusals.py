@@ -33,6 +33,30 @@ def test_something_under_way(person: Person) -> None:
         refresh(person.tree, person.folder)
 
 
+def test_bisection_under_way(person: Person) -> None:
+    person.git("bisect", "start", "HEAD", "iommuq-base")
+    with pytest.raises(UserError, match="a bisection is under way there"):
+        refresh(person.tree, person.folder)
+
+
+def test_look_back_at_an_earlier_commit(person: Person) -> None:
+    """It is not that the later patches were dropped."""
+    before = toy.snapshot(person.folder)
+    person.git("checkout", "-q", "HEAD~1")
+    with pytest.raises(UserError, match=r"a commit before the last of iommuq/6\.12") as caught:
+        refresh(person.tree, person.folder)
+    assert caught.value.hint == "`git switch iommuq/6.12`"
+    assert toy.snapshot(person.folder) == before
+
+
+def test_no_commit_left(person: Person) -> None:
+    before = toy.snapshot(person.folder)
+    person.git("checkout", "-q", "-b", "other", "iommuq-base")
+    with pytest.raises(UserError, match="no commit is left after iommuq-base"):
+        refresh(person.tree, person.folder)
+    assert toy.snapshot(person.folder) == before
+
+
 def test_merge_commit(person: Person) -> None:
     person.git("checkout", "-q", "-b", "side", "HEAD~1")
     person.commit("toy: side", "README", "A toy.", "My toy.")
