@@ -126,8 +126,22 @@ def test_installed_package_is_used_as_it_is(machine: Machine) -> None:
 def test_unknown_package(machine: Machine) -> None:
     machine.publish()
     machine.update()
-    with pytest.raises(UserError, match=r"knows no package linux-source-9\.9 \(run .apt-get up"):
-        machine.fetch('provider = "debian"\npackage = "linux-source-9.9"')
+    with pytest.raises(UserError, match=r"knows no package toy-source-9\.9 \(run .apt-get up"):
+        machine.fetch('provider = "debian"\npackage = "toy-source-9.9"')
+
+
+@pytest.mark.parametrize("suite", ["", "bookworm"])
+def test_package_that_left_the_archive(
+    machine: Machine, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As backports lose a kernel when they get the next: what there is instead is told."""
+    monkeypatch.setattr(apt, "KEYRING", machine.root / "keyring.gpg")
+    apt.KEYRING.touch()
+    machine.publish()
+    machine.update()
+    known = rf"\(it has {sources.PACKAGE} {sources.VERSION}; see "
+    with pytest.raises(UserError, match=rf"knows no package linux-source-6\.11 {known}"):
+        machine.fetch(f'provider = "debian"\npackage = "linux-source-6.11"\nsuite = "{suite}"')
 
 
 def test_cut_download(machine: Machine) -> None:

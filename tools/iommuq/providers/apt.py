@@ -87,6 +87,17 @@ class Apt:
         match = _URI_LINE.search(done.output)
         return match and Candidate(match["file"], int(match["size"]))
 
+    def alike(self, package: str) -> list[str]:
+        """Return the packages with the same name but for the version in it, with their own."""
+        stem = package.rstrip("0123456789.")
+        names = self._cache("pkgnames", stem).output.split()
+        same = re.compile(rf"{re.escape(stem)}\d+(?:\.\d+)*")
+        names = sorted(filter(same.fullmatch, names))
+        if not names:
+            return []
+        rows = [line.split("|") for line in self._cache("madison", *names).output.splitlines()]
+        return [f"{row[0].strip()} {row[1].strip()}" for row in rows if len(row) > 1]
+
     def download(self, package: str, where: Path) -> Path:
         """Download *package* into *where*; apt checks it against its signed lists.
 
@@ -141,6 +152,10 @@ class Apt:
             log_path=log_path,
             watched=log_path is not None,
         )
+
+    def _cache(self, *words: str) -> Completed:
+        command = ("apt-cache", *self.options, *words)
+        return run(command, cwd=Path("/"), env=_ENVIRONMENT, check=False)
 
 
 def _complaint(output: str, pattern: str) -> str:

@@ -90,7 +90,7 @@ def _download(source: DebianSource, job: Job) -> Path:
         return apt.download(source.package, _directory(job, "deb-updated"))
     if failed:
         raise failed
-    raise _not_found(source, job, "apt", complaint)
+    raise _not_found(source, job, "apt", complaint, apt)
 
 
 def _download_suite(source: DebianSource, job: Job) -> Path:
@@ -110,13 +110,14 @@ def _download_suite(source: DebianSource, job: Job) -> Path:
     complaint = apt.update()
     if apt.find(source.package):
         return apt.download(source.package, _directory(job, "deb"))
-    raise _not_found(source, job, f"{source.suite} at {mirror}", complaint)
+    raise _not_found(source, job, f"{source.suite} at {mirror}", complaint, apt)
 
 
-def _not_found(source: DebianSource, job: Job, where: str, complaint: str) -> IommuqError:
+def _not_found(source: DebianSource, job: Job, where: str, complaint: str, apt: Apt) -> IommuqError:
+    known = ", ".join(apt.alike(source.package))
+    what = f"it has {known}" if known else "run `apt-get update` after a change of its sources"
     return _unreachable(job, complaint) or UserError(
-        f"{where} knows no package {source.package}",
-        hint=f"run `apt-get update` after a change of its sources, or see {job.folder}/base.toml",
+        f"{where} knows no package {source.package}", hint=f"{what}; see {job.folder}/base.toml"
     )
 
 
