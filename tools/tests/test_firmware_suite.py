@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from firmwareguests import KERNEL, SUBJECT, TABLES, WARN, Guests, of, put_in_place, statuses, well
@@ -80,6 +82,31 @@ def test_who_shares_a_boot() -> None:
 def test_side_by_side_within_memory(memory: int, largest: int, at_most: int) -> None:
     assert 1 <= side_by_side(memory, largest) <= at_most
     assert side_by_side(1300, 1024) == 1
+
+
+def test_two_lists_at_once_share_the_processors(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the steps of a proof do, each of which would start a guest for every processor."""
+    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    both = threading.Barrier(2)
+    met = []
+
+    def boot(machine: Machine, *rest: Any, **more: Any) -> GuestReport:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+            met.append(machine.name)
+        return guests.boot(machine, *rest, **more)
+
+    monkeypatch.setattr(firmware, "boot", boot)
+    monkeypatch.setattr(firmware, "_turns", threading.BoundedSemaphore(1))
+    wanted = cases(scenario.choose(["identity"]), ["q35-amd"])
+    kernels = [replace(KERNEL, key=key) for key in ("one", "other")]
+    with pool(2) as executor:
+        runs = [executor.submit(run_scenarios, each, wanted, SUBJECT) for each in kernels]
+        assert all(run.result()[0].results for run in runs)
+    assert len(guests.boots) == 2
+    assert not met
 
 
 def test_an_override_that_is_ignored_is_never_a_pass(guests: Guests) -> None:
