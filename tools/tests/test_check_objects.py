@@ -103,6 +103,27 @@ def test_what_a_checker_says_holds_as_long_as_the_file_does(
     assert objects._content(store, tree, toy.IOMMU_C, builds.COCCICHECK) != cocci[0]
 
 
+@pytest.mark.parametrize(("plan", "laid"), [(builds._UM, True), (builds._X86, False)])
+def test_tests_of_ours_do_not_matter_to_all_drivers(
+    plan: builds.Plan, laid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever edits one does not wait for allmodconfig again; UML's configuration asks for them."""
+    looked: list[str] = []
+
+    def study(_: object, step: str, *__: object) -> dict[str, Said]:
+        looked.append(step)
+        return {}
+
+    monkeypatch.setattr(builds, "study", study)
+    fragments = SimpleNamespace(with_warnings=lambda: None)
+    place = SimpleNamespace(base=None, fragments=lambda _: fragments)
+    subject = SimpleNamespace(
+        workspace=place, step="laid", previous="laid before", plain=("before", "after")
+    )
+    builds._look(plan, cast(Subject, subject), [toy.IOMMU_C], None)
+    assert looked == (["laid before", "laid"] if laid else ["before", "after"])
+
+
 def test_spelling_is_looked_for_in_what_a_patch_says() -> None:
     head = b"Subject: x\n\nteh\n---\ndiff --git a/x b/x\n--- a/x\n+++ b/x\n"
     mail = head + b"@@ -1 +1 @@\n-recieve\n+ok\n"

@@ -61,11 +61,15 @@ def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a patch of a queue stands."""
+    """Where a patch of a queue stands.
+
+    :ivar plain: the two without the overlay.
+    """
 
     workspace: Workspace
     before: Step
     after: Step
+    plain: tuple[Step, ...]
 
     @classmethod
     def of(cls, subject: Subject) -> _Place:
@@ -75,7 +79,7 @@ class _Place:
         """
         if subject.workspace is None or subject.step is None or subject.previous is None:
             raise Skipped("there is no tree to a mail alone")
-        return cls(subject.workspace, subject.previous, subject.step)
+        return cls(subject.workspace, subject.previous, subject.step, subject.plain)
 
 
 @dataclass(frozen=True)
@@ -210,13 +214,15 @@ def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | Non
     programs = [f"{plan.cross}gcc"] if plan.cross else []
     programs += [checker.program] if checker else []
     studies = []
-    for step in (place.before, place.after):
+    # Our tests are not the patch's, nor is what it takes to configure them.
+    steps = place.plain if plan.every else (place.before, place.after)
+    for step in steps:
         try:
             said = study(base, step, plan.arch, fragments, paths, programs, checker)
             studies.append(said)
         except VerdictError:
             # That the patch before breaks the build is said there.
-            if step is place.after:
+            if step is steps[-1]:
                 raise
             studies.append({})
     return _Pair(*studies)

@@ -117,6 +117,7 @@ class Subject:
     :ivar workspace: its base with its queue; None for a mail.
     :ivar step: the step that the patch makes, with the overlay; None for a mail.
     :ivar previous: the step before.
+    :ivar plain: the two without the overlay, the step before first; none for a mail.
     """
 
     patch: Patch
@@ -125,6 +126,7 @@ class Subject:
     workspace: Workspace | None = None
     step: Step | None = None
     previous: Step | None = None
+    plain: tuple[Step, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:

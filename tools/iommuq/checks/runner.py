@@ -106,7 +106,7 @@ def _subjects(workspace: Workspace) -> Iterator[list[Subject]]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iommuq-check-")))
             tree = Tree(Store(base.git_dir, folder), before.tree, after.tree)
             data = patch.path.read_bytes()
-            subjects.append(Subject(patch, data, tree, workspace, step, previous))
+            subjects.append(Subject(patch, data, tree, workspace, step, previous, (before, after)))
         yield subjects
 
 
