@@ -8,7 +8,7 @@ Both are answered from the cache where nothing changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, Self
@@ -77,6 +77,12 @@ class Lane(Protocol):
     def keeping(self, store: Store) -> Self:
         """Return the same lane, with its results in another store."""
 
+    def narrowed(self, tests: Collection[str]) -> Lane | None:
+        """Return the lane with the guests alone in which some tests run; None if it is no less.
+
+        :param tests: as they are called in its runs.
+        """
+
 
 @dataclass(frozen=True)
 class _Recipe:
@@ -109,6 +115,10 @@ class _Common:
     def keeping(self, store: Store) -> Self:
         """See `Lane`."""
         return replace(self, store=store)
+
+    def narrowed(self, tests: Collection[str]) -> Lane | None:  # noqa: ARG002
+        """See `Lane`: all run in one guest."""
+        return None
 
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
@@ -270,6 +280,12 @@ class FirmwareLane(_Common):
     def _recipe(self) -> _Recipe:
         machine = self.cases[0].machine
         return _Recipe(arches.get(machine.arch), self.workspace.firmware_fragments(machine))
+
+    def narrowed(self, tests: Collection[str]) -> FirmwareLane | None:
+        """See `Lane`."""
+        wanted = {test.rpartition(".")[0] for test in tests}
+        found = tuple(case for case in self.cases if case.name in wanted)
+        return replace(self, cases=found) if 0 < len(found) < len(self.cases) else None
 
     def run_key(self, image: Image) -> str:
         """See `Lane`."""

@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -363,6 +363,9 @@ class _Watched:
 
     def keeping(self, store: Store) -> Self:
         return replace(self, lane=self.lane.keeping(store))
+
+    def narrowed(self, tests: Collection[str]) -> Lane | None:
+        return self.lane.narrowed(tests)
 
 
 def watched(lanes: Sequence[Lane]) -> list[Lane]:

@@ -91,3 +91,19 @@ def test_the_lane_has_every_scenario() -> None:
     assert {one.scenario.name for one in lane.cases} == set(scenario.names())
     # One kernel is for all of them.
     assert {one.machine.config for one in lane.cases} == {lane.cases[0].machine.config}
+
+
+@pytest.mark.parametrize(
+    ("tests", "left"),
+    [
+        (["q35-intel.claim-group.no_splat"], ["q35-intel.claim-group"]),
+        (["q35-intel.claim.no_splat"], None),
+        ([], None),
+        (["q35-intel.claim-group.no_splat", "q35-amd.claim-group.no_splat"], None),
+    ],
+)
+def test_narrowed_it_boots_what_was_asked_for(
+    tmp_path: Path, tests: list[str], left: list[str] | None
+) -> None:
+    narrow = open_lane(tmp_path).narrowed(tests)
+    assert (narrow and [case.name for case in narrow.cases]) == left

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,6 +68,48 @@ def test_a_guest_that_is_lost_once_proves_nothing(
     verdict, asked = judged(tmp_path, *runs)
     assert (verdict.fate, verdict.why) == (fate, why)
     assert asked == [False, True][: len(runs)]
+
+
+def judged_by_promises(
+    tmp_path: Path, first: Mapping[str, Status], whole: Mapping[str, Status]
+) -> tuple[Verdict, list[str]]:
+    """Judge a hunk of 0001, which promises s.b; return who was asked, too."""
+    asked: list[str] = []
+
+    def lane(name: str, said: Mapping[str, Status]) -> Any:
+        def run(*_: object, **__: object) -> Any:
+            asked.append(name)
+            return SimpleNamespace(
+                results=[SimpleNamespace(test=test, status=status) for test, status in said.items()]
+            )
+
+        made = SimpleNamespace(run=run, name="firmware")
+        made.keeping = lambda _store: made
+        return made
+
+    narrow, lane_of_all = lane("s.b", first), lane("all", whole)
+    lane_of_all.narrowed = lambda tests: narrow if tests == ["s.b"] else None
+    promises = {"0001": ("firmware.s.b", "kunit.s.c"), "0002": ("kunit.s.d",)}
+    bench = cast(Bench, SimpleNamespace(plan=SimpleNamespace(step=None), promises=promises))
+    judge = _Judge(bench, cast(Lane, lane_of_all), tmp_path, cast(Store, None))
+    judge.image = made_image(tmp_path / "without")
+    judge.passing = frozenset(WELL)
+    mutant = Mutant("a.c", "f", "revert-hunk", 7, "x", "y", Edit(0, 1, b"y"), patch="0001")
+    assert judge._first(replace(mutant, patch="0002")) is None
+    return judge._run(made_image(tmp_path / "with"), judge._first(mutant)), asked
+
+
+def test_what_a_patch_promises_is_asked_first(tmp_path: Path) -> None:
+    """A boot of one scenario, where all of them take minutes."""
+    verdict, asked = judged_by_promises(tmp_path, {"s.b": Status.FAIL}, WELL)
+    assert (verdict.fate, verdict.tests, asked) == (Fate.KILLED, ("s.b",), ["s.b"])
+
+
+@pytest.mark.parametrize("said", [Status.PASS, Status.ERROR])
+def test_all_are_asked_where_promises_do_not_notice(tmp_path: Path, said: Status) -> None:
+    verdict, asked = judged_by_promises(tmp_path, {"s.b": said}, BAD | {"s.a": Status.FAIL})
+    assert (verdict.fate, verdict.tests) == (Fate.KILLED, ("s.a", "s.b"))
+    assert asked == ["s.b", "all"]
 
 
 def lines_of(*killers: str) -> list[str]:

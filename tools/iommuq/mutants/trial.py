@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -93,12 +93,15 @@ class Bench:
     :ivar objects: the objects of the base.
     :ivar lanes: the suites, in the order in which they are asked; the first that notices
         a mutant is the last.
+    :ivar promises: by label of a patch the tests that it promises to mend, as the table of
+        `iommuq prove` names them. They are asked first of what is taken out of that patch.
     """
 
     workspace: Workspace
     plan: Plan
     objects: Objects
     lanes: Sequence[Lane]
+    promises: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def run(
         self,
@@ -238,7 +241,7 @@ class _Judge:
         if known is None:
             try:
                 with self._build(mutant.path, text) as image:
-                    known = self._run(image)
+                    known = self._run(image, self._first(mutant))
             except VerdictError as error:
                 # Not the name of the step, which is another one each time.
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
@@ -246,23 +249,37 @@ class _Judge:
             self._remember(mutant.path, text, known)
         return known
 
-    def _run(self, image: Image) -> Verdict:
+    def _first(self, mutant: Mutant) -> Lane | None:
+        """Return what most likely notices a mutant, if that is less than all there is."""
+        own = f"{self.lane.name}."
+        promised = self.bench.promises.get(mutant.patch, ())
+        return self.lane.narrowed([t.removeprefix(own) for t in promised if t.startswith(own)])
+
+    def _run(self, image: Image, first: Lane | None = None) -> Verdict:
         file = image.arch.image
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
             return Verdict(Fate.SAME)
-        lane = self.lane.keeping(self.results)
+        if first is not None:
+            failed = self._failed(self._status(first, image))
+            if failed:
+                return _killed(failed)
         # A lost guest may be the machine's fault; twice in a row it is the mutant's.
         for again in (False, True):
-            ran = lane.run(image, self.bench.plan.step, again=again)
-            status = {result.test: result.status for result in ran.results}
-            failed = tuple(test for test in status if self._fails(test, status))
+            status = self._status(self.lane, image, again=again)
+            failed = self._failed(status)
             if failed:
-                more = f" and {len(failed) - _NAMES} more" if len(failed) > _NAMES else ""
-                return Verdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
+                return _killed(failed)
             lost = [test for test in sorted(self.passing) if self._is_lost(test, status)]
             if not lost:
                 return Verdict(Fate.SURVIVED)
         return Verdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
+
+    def _status(self, lane: Lane, image: Image, *, again: bool = False) -> dict[str, Status]:
+        ran = lane.keeping(self.results).run(image, self.bench.plan.step, again=again)
+        return {result.test: result.status for result in ran.results}
+
+    def _failed(self, status: Mapping[str, Status]) -> tuple[str, ...]:
+        return tuple(test for test in status if self._fails(test, status))
 
     def _fails(self, test: str, status: Mapping[str, Status]) -> bool:
         return test in self.passing and status[test] is Status.FAIL
@@ -309,6 +326,11 @@ class _Judge:
         data = {"fate": verdict.fate.value, "why": verdict.why, "tests": list(verdict.tests)}
         temporary.write_text(json.dumps(data), encoding="utf-8")
         temporary.replace(file)
+
+
+def _killed(failed: tuple[str, ...]) -> Verdict:
+    more = f" and {len(failed) - _NAMES} more" if len(failed) > _NAMES else ""
+    return Verdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
 
 
 def _hash(*words: str) -> str:
