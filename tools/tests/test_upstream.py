@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from upstreamcases import Case, Measure, Memory, make_patch
 from upstreammill import CHECK, NEW, OLD, PATH, WORN, by_hand, mechanical, swap
 
 from iommuq.compare.judge import Grade
-from iommuq.compare.statements import split
+from iommuq.compare.statements import _Splitter, split
 from iommuq.report import upstream as report
 from iommuq.upstream import PatchVerdict, judge_patch
 
@@ -126,6 +128,32 @@ def test_nonsense_is_no_error(text: str) -> None:
     assert isinstance(split("x.c", text.encode()), list)
     verdict(OLD, NEW, text)
     verdict(text + "\nint a;\n", text + "\nint b;\n", NEW)
+
+
+#: What files are made of below, much of it cut where nobody would cut it.
+SCRAPS = [
+    "int f(void)\n{\n\treturn 1;\n}\n",
+    "struct s {\n\tint a;\n} __packed;\n",
+    "} t,\n",
+    "/* A comment\n}\n",
+    " * of three lines */\n",
+    "#define M() \\\n{ \\\n} \\\n\tg()\n",
+    "#if 0\n",
+    "#ifdef X\n",
+    "#else\n",
+    "#endif\n",
+    'static const char *n[] = {\n\t"}",\n};\n',
+    "\tif (x) {\n",
+    "}\n",
+    "f(a,\n",
+]
+
+
+@given(st.lists(st.sampled_from(SCRAPS), max_size=40))
+@example(["\tif (x) {\n", "#if 0\n", "}\n", "#endif\n", SCRAPS[0]])
+def test_a_file_in_pieces_says_what_the_file_says(scraps: list[str]) -> None:
+    text = "".join(scraps)
+    assert split("a.c", text.encode()) == list(_Splitter(text).run())
 
 
 def test_statements_know_no_layout() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 _C = {".c", ".h", ".S", ".dts", ".dtsi", ".rs"}
@@ -24,6 +25,10 @@ _TOKEN = re.compile(
       | (?P<newline>\n)""",
     re.VERBOSE | re.DOTALL,
 )
+# After a line that ends a function: nothing is open there, as a rule.
+_CUT = re.compile(r"^\}[^\n]*\n", re.MULTILINE)
+#: Pieces that are tried before all of the rest is taken as one.
+_TRIES = 20
 _WORDS = re.compile(r"[A-Za-z_]\w*|\d[\w.]*|[^\s\w]")
 _HEADS = {"if", "for", "while", "switch"}
 _IF = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif)\b\s*(.*)", re.DOTALL)
@@ -57,8 +62,48 @@ def split(path: str, data: bytes) -> list[Statement]:
     """
     text = data.decode("utf-8", "replace")
     if PurePosixPath(path).suffix in _C:
-        return list(_Splitter(text).run())
+        return list(_split_c(text))
     return list(_split_lines(text))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a C file, taken apart.
+
+    :ivar statements: with lines counted from 1 in it.
+    :ivar off: for each ``#if`` that is open at its end, whether it is off.
+    :ivar whole: whether nothing else is open there, so that the next one can begin.
+    """
+
+    statements: tuple[Statement, ...]
+    off: tuple[bool, ...]
+    whole: bool
+
+
+def _split_c(text: str) -> Iterator[Statement]:
+    """Take a C file apart piece by piece: its other versions have most of them, too."""
+    ends = [match.end() for match in _CUT.finditer(text)]
+    ends += [len(text)]
+    start, line, tries = 0, 0, 0
+    off: tuple[bool, ...] = ()
+    for end in ends:
+        if tries > _TRIES and end < len(text):
+            continue
+        piece = _split_piece(text[start:end], off)
+        if not piece.whole and end < len(text):
+            tries += 1
+            continue
+        for each in piece.statements:
+            yield Statement(each.tokens, each.first + line, each.last + line, each.scope, each.raw)
+        line += text.count("\n", start, end)
+        start, off, tries = end, piece.off, 0
+
+
+@lru_cache(maxsize=1 << 15)
+def _split_piece(text: str, off: tuple[bool, ...]) -> _Piece:
+    splitter = _Splitter(text, off)
+    statements = tuple(splitter.run())
+    return _Piece(statements, splitter.off, splitter.whole)
 
 
 def _split_lines(text: str) -> Iterator[Statement]:
@@ -74,9 +119,13 @@ def _split_lines(text: str) -> Iterator[Statement]:
 
 
 class _Splitter:
-    """Goes over the tokens of a C file once."""
+    """Goes over the tokens of a C file, or of a piece of one, once.
 
-    def __init__(self, text: str) -> None:
+    :ivar whole: whether nothing but an ``#if`` is open at the end.
+    """
+
+    def __init__(self, text: str, off: Sequence[bool] = ()) -> None:
+        self.whole = False
         self._text = text
         self._line = 1
         self._parens = 0
@@ -85,10 +134,16 @@ class _Splitter:
         self._raw: list[str] = []
         self._first = 0
         self._last = 0
-        self._off: list[bool] = []  # for each #if that is open: whether it is off
+        self._off = list(off)  # for each #if that is open: whether it is off
+
+    @property
+    def off(self) -> tuple[bool, ...]:
+        """For each ``#if`` that is open: whether it is off."""
+        return tuple(self._off)
 
     def run(self) -> Iterator[Statement]:
         """Yield the statements."""
+        token = ""
         for match in _TOKEN.finditer(self._text):
             kind, token = match.lastgroup or "", match[0]
             column = match.start() - (self._text.rfind("\n", 0, match.start()) + 1)
@@ -99,6 +154,9 @@ class _Splitter:
             elif kind not in ("comment", "newline") and not any(self._off):
                 yield from self._take(token, column)
             self._line += token.count("\n")
+        self.whole = not (self._raw or self._depth or self._parens or self._scope)
+        # The next piece may be what is missing of a comment or of a macro.
+        self.whole &= token == "\n"
         yield from self._end()
 
     def _directive(self, text: str) -> Iterator[Statement]:
