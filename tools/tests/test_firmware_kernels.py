@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from iommuq import dirs
+from iommuq import arches, dirs
+from iommuq.build import Image
 from iommuq.errors import InfraError, UserError
 from iommuq.firmware import kernels, modules, packages
 from iommuq.firmware.kernels import Kernel
@@ -105,6 +106,32 @@ def test_the_key_is_that_of_the_content(tmp_path: Path) -> None:
     assert changed != before
     image.write_bytes(bzimage() + b"2")
     assert kernels.find(str(image)).key not in (before, changed)
+
+
+def built(folder: Path, key: str, content: bytes, config: str = "CONFIG_IOMMUFD=y\n") -> Image:
+    arch = arches.get("x86_64")
+    image = folder / key / arch.image
+    image.parent.mkdir(parents=True)
+    image.write_bytes(content)
+    (folder / key / ".config").write_text(config)
+    return Image(key, folder / key, arch, frozenset(), Path(), built=True)
+
+
+def test_two_steps_with_the_same_kernel_have_one_key(tmp_path: Path) -> None:
+    first = kernels.from_image(built(tmp_path, "a", bzimage()), "a", RELEASE)
+    same = kernels.from_image(built(tmp_path, "b", bzimage()), "b", RELEASE)
+    other = kernels.from_image(built(tmp_path, "c", bzimage() + b"2"), "c", RELEASE)
+    config = "# CONFIG_IOMMUFD is not set\n"
+    asked = kernels.from_image(built(tmp_path, "d", bzimage(), config), "d", RELEASE)
+    assert first.key == same.key
+    assert len({first.key, other.key, asked.key}) == 3
+
+
+def test_a_built_image_that_is_gone_is_named(tmp_path: Path) -> None:
+    image = built(tmp_path, "a", b"")
+    (image.folder / image.arch.image).unlink()
+    with pytest.raises(InfraError, match="a/arch/x86/boot/bzImage: No such file"):
+        kernels.from_image(image, "a", RELEASE)
 
 
 @pytest.mark.parametrize(

@@ -130,14 +130,19 @@ def release_of(path: Path) -> str:
 def from_image(image: Image, name: str, release: str) -> Kernel:
     """Return a kernel that was built here.
 
-    :raises InfraError: its configuration is not with it.
+    Its key is that of its bytes, not of the tree that it was made from: builds can be
+    reproduced, and a patch to what is not compiled in gives the kernel of the step before.
+
+    :raises InfraError: its configuration is not with it, or the image is gone.
     """
-    config = image.folder / ".config"
+    config, path = image.folder / ".config", image.folder / image.arch.image
     try:
-        symbols = kconfig.parse(config.read_text("utf-8"))
+        text = config.read_text("utf-8")
+        words = (_hash(path), hashlib.sha256(text.encode()).hexdigest())
     except OSError as error:
-        raise InfraError(f"{config}: {error.strerror}", hint="remove that image") from error
-    return Kernel(name, release, "", image.folder / image.arch.image, (), symbols, image.key)
+        raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
+    key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
+    return Kernel(name, release, "", path, (), kconfig.parse(text), key)
 
 
 def from_file(path: Path) -> Kernel:
