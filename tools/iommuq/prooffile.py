@@ -18,6 +18,13 @@ and the test must pass at the end of the queue, or be listed there as a known fa
     breaks = ["kunit.iommu_set_domain.must_succeed_blocking_direct_untrusted"]
     because = "the refusal does not look at the flags; follow-up/0009 does"
 
+A patch that later ones need may be proven by what happens without it at the end of the queue:
+
+    [[patch]]
+    name = "follow-up/0001"
+    reason = "needed by the next one"
+    needed_by = ["firmware.q35-amd.late-joiner-bridge.alias_still_translates"]
+
 A base that some suites have nothing to say about names those that there are, above all that:
 
     suites = ["kunit"]
@@ -38,7 +45,7 @@ from iommuq.known import Step as KnownStep
 from iommuq.known import Verdict
 from iommuq.patchqueue import Patch, Queue
 from iommuq.providers.job import Table, require
-from iommuq.report.matrix import Change, Matrix
+from iommuq.report.matrix import Change, Column, Matrix
 
 #: What the file is called.
 NAME = "proof.toml"
@@ -56,6 +63,7 @@ class Promise(Table):
     :ivar breaks: tests that pass before it, fail after it, and pass in the end or are known
         failures there; or that it takes away.
     :ivar because: why it may.
+    :ivar needed_by: tests that pass at the end of the queue, and would not without it.
     """
 
     name: str
@@ -63,11 +71,22 @@ class Promise(Table):
     reason: str = ""
     breaks: tuple[str, ...] = ()
     because: str = ""
+    needed_by: tuple[str, ...] = ()
+
+    @property
+    def proof(self) -> tuple[str, ...]:
+        """The tests that fail if it is taken out of the whole queue."""
+        return self.fixes + self.needed_by
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All tests that it names."""
+        return self.fixes + self.breaks + self.needed_by
 
     def __post_init__(self) -> None:
         require(bool(self.fixes) != bool(self.reason.strip()), "wants either fixes or a reason")
         require(bool(self.breaks) == bool(self.because.strip()), "wants breaks with because")
-        tests = self.fixes + self.breaks
+        tests = self.named
         require(len(set(tests)) == len(tests), "names a test twice")
         for test in tests:
             require("." in test and "*" not in test, f"{test!r} is not <suite>.<test>")
@@ -138,7 +157,7 @@ def _check_suites(path: Path, document: _Document) -> None:
             raise UserError(f"{path}: no suite {suite!r}; there are {', '.join(names())}")
     suites = document.suites or names()
     for promise in document.patch:
-        for test in promise.fixes + promise.breaks:
+        for test in promise.named:
             if test.partition(".")[0] not in suites:
                 raise UserError(
                     f"{path}: {promise.name}: {test} is of no suite that it is proven with",
@@ -188,7 +207,23 @@ def broken_promises(
                 found.append(f"{patch.label}: does not break {test}, and says it would")
             elif whole and matrix.columns[-1].verdicts.get(test) not in _SETTLED:
                 found.append(f"{patch.label}: breaks {test}, which nothing mends")
+        if whole and not matrix.columns[-1].note:
+            found += _in_need(promise, matrix.columns[-1], lanes, patch.label)
     return found
+
+
+def _in_need(promise: Promise, last: Column, lanes: Collection[str], label: str) -> list[str]:
+    """Say which tests that need a patch do not pass at the end of the queue."""
+    verdicts = {
+        test: last.verdicts.get(test)
+        for test in promise.needed_by
+        if test.partition(".")[0] in lanes
+    }
+    return [
+        f"{label}: is needed by {test}: {verdict.value if verdict else 'not run'} at the end"
+        for test, verdict in verdicts.items()
+        if verdict is not Verdict.OK
+    ]
 
 
 def _why(test: str, change: Change, known: Collection[str], matrix: Matrix) -> str:

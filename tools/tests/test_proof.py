@@ -160,6 +160,33 @@ def test_break_of_a_test_that_no_step_has(toy: Queue, store: Store) -> None:
     ]
 
 
+NEEDED = GOOD.replace("[[patch]]", "[[patch]]\nneeded_by = ['kunit.s.b']", 1)
+
+
+@pytest.mark.parametrize(
+    ("runs", "findings"),
+    [
+        ("p p p", []),
+        ("f f p", []),
+        ("s s s", ["0001: is needed by kunit.s.b: skipped at the end"]),
+        ("p p f", ["0001: is needed by kunit.s.b: failed at the end", "0002 breaks s.b"]),
+    ],
+)
+def test_patch_that_others_need(toy: Queue, store: Store, runs: str, findings: list[str]) -> None:
+    promise(toy, NEEDED)
+    tests = [lane(store, **{"s.a": "f p p", "s.b": runs})]
+    assert sorted(proven(toy, tests).findings) == findings
+
+
+def test_what_needs_a_patch_is_judged_at_the_end_alone(toy: Queue, store: Store) -> None:
+    promise(toy, NEEDED)
+    tests = [lane(store, **{"s.a": "f p p", "s.b": "s s p"})]
+    outcomes = prove(steps(toy)[:2], tests, Inline())
+    assert conclude(outcomes, tests, toy, strict=True).findings == []
+    tests = [lane(store, "selftest", **{"s.a": "f p p"})]
+    assert proven(toy, tests).findings == []
+
+
 def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
     promise(toy, GOOD.replace("kunit.s.a", "selftest.s.a"))
     assert proven(toy, [lane(store, **{"s.a": "f p p"})]).findings == []
@@ -177,6 +204,8 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
         ("[[patch]]\nname='0001'\nfixes=['a.b','a.b']", "names a test twice"),
         ("[[patch]]\nname='0001'\nfixes=['a.b']\nbreaks=['a.c']", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nreason='x'\nbecause='y'", "wants breaks with because"),
+        ("[[patch]]\nname='0001'\nfixes=['a.b']\nneeded_by=['a.b']", "names a test twice"),
+        ("[[patch]]\nname='0001'\nfixes=['kunit.a']\nneeded_by=['s.a']", "s.a is of no suite"),
         ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: is not a key that it may have"),
         ("[[patch]]\nname='0001'\nfixes=['kuint.a']", "kuint.a is of no suite"),
         (

@@ -117,8 +117,8 @@ def _mutate(
         matched, wrong = explained.match(entries, plan.known, operators)
         trials: tuple[Trial, ...] = ()
         if not only_list:
-            fixes = {label: promise.fixes for label, promise in promises.promises.items()}
-            bench = Bench(workspace, plan, objects, lanes, fixes)
+            proof = {label: promise.proof for label, promise in promises.promises.items()}
+            bench = Bench(workspace, plan, objects, lanes, proof)
             trials = bench.run(plan.mutants, wanted.count, _say)
     outcome = Outcome(plan, trials, matched, wrong)
     if recorder is not None:

@@ -93,8 +93,8 @@ class Bench:
     :ivar objects: the objects of the base.
     :ivar lanes: the suites, in the order in which they are asked; the first that notices
         a mutant is the last.
-    :ivar promises: by label of a patch the tests that it promises to mend, as the table of
-        `iommuq prove` names them. They are asked first of what is taken out of that patch.
+    :ivar promises: by label of a patch the tests that prove it, as the table of `iommuq prove`
+        names them. They are asked first of what is taken out of that patch.
     """
 
     workspace: Workspace
