@@ -36,19 +36,27 @@ def settle(
     store = store or Store()
     by_name = {lane.name: lane for lane in lanes}
     doubts = [_doubtful(outcomes, number, store) for number in range(len(outcomes))]
-    futures: list[tuple[int, Future[Run]]] = []
+    futures: list[Future[Run]] = []
+    keys: dict[int, str] = {}
     for number, (outcome, tests) in enumerate(zip(outcomes, doubts, strict=True)):
         if not tests or outcome.run is None:
             continue
         lane = by_name[outcome.lane]
         image = lane.image(outcome.step)
-        opinions = _opinions(store, outcome.run)
+        # If there are several guests, those in which they run are enough.
+        asked = lane.narrowed(tests) or lane
+        key = outcome.run.key if asked is lane else asked.run(image, outcome.step).key
+        opinions = _opinions(store, key)
+        keys[number] = key
         # Of those that differ none counts any more.
         for _ in range(AGREE if _differing(opinions) else AGREE - len(opinions)):
-            futures.append((number, executor.submit(lane.run, image, outcome.step, again=True)))
-    for _, future in futures:
+            futures.append(executor.submit(asked.run, image, outcome.step, again=True))
+    for future in futures:
         future.result()
-    return [_marked(outcome, tests, store) for outcome, tests in zip(outcomes, doubts, strict=True)]
+    return [
+        _marked(outcome, tests, store, keys[number]) if number in keys else outcome
+        for number, (outcome, tests) in enumerate(zip(outcomes, doubts, strict=True))
+    ]
 
 
 def _doubtful(outcomes: Sequence[Outcome], number: int, store: Store) -> set[str]:
@@ -68,17 +76,17 @@ def _doubtful(outcomes: Sequence[Outcome], number: int, store: Store) -> set[str
         for test, verdict in outcome.verdicts.items()
         if verdict in _BAD and (outcome is same_lane[-1] or earlier.get(test) is Verdict.OK)
     }
-    opinions = _opinions(store, outcome.run)
+    opinions = _opinions(store, outcome.run.key)
     # A failure that three runs have confirmed needs no fourth.
     confirmed = bad if len(opinions) >= AGREE else set()
     return (bad - confirmed) | _differing(opinions)
 
 
-def _opinions(store: Store, run: Run) -> list[dict[str, Status]]:
+def _opinions(store: Store, key: str) -> list[dict[str, Status]]:
     """Return what the latest runs of the same image said, by test; errors say nothing."""
     return [
         {r.test: r.status for r in other.results if r.status is not Status.ERROR}
-        for other in store.history(run.key, AGREE)
+        for other in store.history(key, AGREE)
     ]
 
 
@@ -91,15 +99,13 @@ def _differing(opinions: Sequence[dict[str, Status]]) -> set[str]:
     }
 
 
-def _marked(outcome: Outcome, tests: set[str], store: Store) -> Outcome:
-    if not tests or outcome.run is None:
-        return outcome
-    flaky = tests & _differing(_opinions(store, outcome.run))
+def _marked(outcome: Outcome, tests: set[str], store: Store, key: str) -> Outcome:
+    flaky = tests & _differing(_opinions(store, key))
     verdicts = {
         test: Verdict.FLAKY if test in flaky else verdict
         for test, verdict in outcome.verdicts.items()
     }
-    return replace(outcome, verdicts=verdicts)
+    return replace(outcome, verdicts=verdicts, settled_by=key)
 
 
 def logs(outcome: Outcome, test: str, store: Store | None = None) -> list[str]:
@@ -107,7 +113,7 @@ def logs(outcome: Outcome, test: str, store: Store | None = None) -> list[str]:
     if outcome.run is None:
         return []
     found: dict[Status, str] = {}
-    for run in (store or Store()).history(outcome.run.key, AGREE):
+    for run in (store or Store()).history(outcome.settled_by or outcome.run.key, AGREE):
         for result in run.results:
             if result.test == test:
                 found.setdefault(result.status, result.log)

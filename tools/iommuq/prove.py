@@ -38,6 +38,8 @@ class Outcome:
     :ivar verdicts: by test, with known failures taken into account.
     :ivar warnings: compiler warnings that the step before did not have.
     :ivar all_warnings: all of the kernel's; None if there is none.
+    :ivar settled_by: the key of the runs that a doubtful test had to agree in; empty if
+        there was none.
     """
 
     step: Step
@@ -47,6 +49,7 @@ class Outcome:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     all_warnings: frozenset[str] | None = None
+    settled_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class ToyLane:
     :ivar says: by label and test, one letter a run: p, f, s or e; the last one is
         for all runs after it. A label that is missing does not build.
     :ivar known: tests that are listed as known failures, for steps at which they fail.
+    :ivar guests: the tests of each guest, if there are several.
     """
 
     says: Mapping[str, Mapping[str, str]]
@@ -57,6 +58,8 @@ class ToyLane:
     runs: list[str] = field(default_factory=list)
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
+    guests: Mapping[str, Collection[str]] = field(default_factory=dict)
+    prefix: str = ""
     _ids: Iterator[int] = field(default_factory=count)
 
     def image(self, step: Step) -> Image:
@@ -68,28 +71,36 @@ class ToyLane:
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> Run:  # noqa: ARG002
         """See `iommuq.lanes.Lane`."""
-        key = f"{self.name}-{step.label}"
+        key = f"{self.prefix or self.name}-{step.label}"
         found = None if again else self.store.find(key)
         if found is not None:
             return found
-        times = self.runs.count(step.label)
-        self.runs.append(step.label)
-        results = [
-            Result(
-                "toy",
-                step.label,
-                self.name,
-                test,
-                _STATUS[letters[min(times, len(letters) - 1)]],
-                log=f"/log/{times}",
-            )
-            for test, letters in self.says[step.label].items()
-        ]
+        whole = self.store.find(f"{self.name}-{step.label}") if self.prefix else None
+        if whole is not None and not again:
+            # What its guests said is in the store already.
+            results = [result for result in whole.results if result.test in self.says[step.label]]
+        else:
+            results = self._results(step.label)
         number = next(self._ids)
         current = Run(
             f"{self.name}-{number}", "toy", step.label, self.name, key, "6", "um", "native", number
         )
         return self.store.finish(current, results, finished=float(number))
+
+    def _results(self, label: str) -> list[Result]:
+        times = self.runs.count(label)
+        self.runs.append(label)
+        return [
+            Result(
+                "toy",
+                label,
+                self.name,
+                test,
+                _STATUS[letters[min(times, len(letters) - 1)]],
+                log=f"/log/{times}",
+            )
+            for test, letters in self.says[label].items()
+        ]
 
     def judge(self, run: Run) -> dict[str, Verdict]:
         """See `iommuq.lanes.Lane`."""
@@ -107,12 +118,21 @@ class ToyLane:
 
     def run_key(self, image: Image) -> str:
         """See `iommuq.lanes.Lane`."""
-        return f"{self.name}-{image.key}"
+        return f"{self.prefix or self.name}-{image.key}"
 
     def keeping(self, store: Store) -> ToyLane:
         """See `iommuq.lanes.Lane`."""
         return replace(self, store=store)
 
-    def narrowed(self, tests: Collection[str]) -> ToyLane | None:  # noqa: ARG002
-        """See `iommuq.lanes.Lane`."""
-        return None
+    def narrowed(self, tests: Collection[str]) -> ToyLane | None:
+        """See `iommuq.lanes.Lane`. A lane of some guests has the same name, and another key."""
+        wanted = {name: own for name, own in self.guests.items() if {*own} & {*tests}}
+        if not wanted or len(wanted) == len(self.guests):
+            return None
+        own = {test for of in wanted.values() for test in of}
+        says = {
+            label: {test: letters for test, letters in of.items() if test in own}
+            for label, of in self.says.items()
+        }
+        key = f"{self.prefix or self.name}-{'-'.join(wanted)}"
+        return replace(self, says=says, guests=wanted, prefix=key)

@@ -345,6 +345,35 @@ def test_failure_that_three_runs_confirm(toy: Queue, store: Store) -> None:
     assert wrong.runs.count("0002") == flakes.AGREE
 
 
+GUESTS = {"one": ("s.a", "s.b"), "two": ("s.c",)}
+
+
+@pytest.mark.parametrize(
+    ("runs", "findings"),
+    [("p p f", ["0002 breaks s.b"]), ("p p fp", ["0002: s.b: flaky"]), ("p p p", [])],
+)
+def test_only_the_guest_of_what_is_doubtful_runs_again(
+    toy: Queue, store: Store, runs: str, findings: list[str]
+) -> None:
+    promise(toy, GOOD)
+    wrong = lane(store, **{"s.a": "f p p", "s.b": runs, "s.c": "p p p"})
+    wrong.guests = GUESTS
+    proof = proven(toy, [wrong])
+    assert proof.findings == findings
+    again = flakes.AGREE - 1 if findings else 0
+    assert wrong.runs.count("0002") == 1 + again
+    assert [len(run.results) for run in store.history("kunit-one-0002", 9)] == [2] * (
+        again and flakes.AGREE
+    )
+    if "flaky" in str(findings):
+        logs = flakes.logs(proof.outcomes[-1], "s.b", store)
+        assert logs == ["pass: /log/2", "fail: /log/0"]
+        return
+    # What is known needs no further run.
+    assert proven(toy, [wrong]).findings == findings
+    assert wrong.runs.count("0002") == 1 + again
+
+
 def test_what_is_as_it_should_be_runs_once(toy: Queue, store: Store) -> None:
     promise(toy, GOOD)
     good = lane(store, **{"s.a": "f p p"})
