@@ -109,6 +109,34 @@ def test_two_lists_at_once_share_the_processors(
     assert not met
 
 
+def test_two_steps_with_the_same_kernel_boot_once(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`iommuq prove` has the scenarios of two steps in hand, and neither has results yet."""
+    wanted = cases(scenario.choose(["claim-cdev", "release"]), ["q35-amd"])
+    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    both = threading.Barrier(2)
+    first = guests.boot
+
+    def boot(*words: Any, **more: Any) -> GuestReport:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return first(*words, **more)
+
+    monkeypatch.setattr(firmware, "boot", boot)
+    subjects = [replace(SUBJECT, patch=name) for name in ("0005", "0006")]
+    with pool(2) as executor:
+        asked = [executor.submit(run_scenarios, KERNEL, wanted, one) for one in subjects]
+        found = [future.result() for future in asked]
+    assert len(guests.boots) == len(plan(wanted))
+    for subject, runs in zip(subjects, found, strict=True):
+        assert {run.patch for run in runs} == {subject.patch}
+        assert all(statuses(run) for run in runs)
+    # Who wants it anew has it anew.
+    run_scenarios(KERNEL, wanted, SUBJECT, again=True)
+    assert len(guests.boots) == 2 * len(plan(wanted))
+
+
 def test_an_override_that_is_ignored_is_never_a_pass(guests: Guests) -> None:
     guests.ignores_override = True
     (run,) = run_scenarios(KERNEL, of("claim-group", "q35-amd"), SUBJECT)

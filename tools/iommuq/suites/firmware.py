@@ -46,6 +46,9 @@ _GENERATION = "1"
 # Held by every guest. `iommuq prove` runs the scenarios of two steps at once, and four
 # guests on two cores take longer than two after two.
 _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+# By what is asked of a guest. Two steps whose kernels are the same ask the same: the second
+# waits for the first, and has its answer.
+_asked: dict[frozenset[str], threading.Lock] = {}
 #: MiB that QEMU takes on top of its guest's memory.
 _OVERHEAD = 300
 #: The guest's first program: which table has the kernel, and what has it not?
@@ -107,14 +110,18 @@ def run_scenarios(
             done[case] = found
             live.done(case.scenario.name, case.machine.name, found)
     if left:
-        runner = _Runner(kernel, subject, store, left)
+        runner = _Runner(kernel, subject, store, left, again=again)
         done |= runner.run(left)
     return [done[case] for case in wanted]
 
 
 def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | None:
     """Return what the store has of a case, if it has a verdict."""
-    found = store.find(run_key(kernel, case))
+    return _answer(run_key(kernel, case), subject, store)
+
+
+def _answer(key: str, subject: Subject, store: Store) -> Run | None:
+    found = store.find(key)
     if found is None:
         return None
     # What could not be found out after a failure, such as a hang, would not be now.
@@ -203,7 +210,13 @@ class _Runner:
     """Runs what the store has not."""
 
     def __init__(
-        self, kernel: Kernel, subject: Subject, store: Store, wanted: Sequence[Case]
+        self,
+        kernel: Kernel,
+        subject: Subject,
+        store: Store,
+        wanted: Sequence[Case],
+        *,
+        again: bool,
     ) -> None:
         self.kernel = kernel
         self.subject = subject
@@ -211,6 +224,7 @@ class _Runner:
         # Of what it is built from now, whatever is edited while guests run.
         self.keys = {case: run_key(kernel, case) for case in wanted}
         self.steps = program.build()
+        self.again = again
         self.runs: dict[Case, Run] = {}
         self._stop = threading.Event()
 
@@ -304,12 +318,27 @@ class _Runner:
 
     def _run_batch(self, batch: list[Case]) -> None:
         """Run cases that share a boot; one that breaks the kernel ends it for the others."""
-        while batch:
-            with _turns:
-                if self._stop.is_set():
-                    return
-                self._check_interrupt()
-                batch = self._boot_batch(batch)
+        asked = _asked.setdefault(frozenset(self.keys[case] for case in batch), threading.Lock())
+        with asked:
+            batch = batch if self.again else self._unanswered(batch)
+            while batch:
+                with _turns:
+                    if self._stop.is_set():
+                        return
+                    self._check_interrupt()
+                    batch = self._boot_batch(batch)
+
+    def _unanswered(self, batch: list[Case]) -> list[Case]:
+        """Return the cases that another run has not answered since."""
+        left = []
+        for case in batch:
+            found = _answer(self.keys[case], self.subject, self.store)
+            if found is None:
+                left.append(case)
+            else:
+                self.runs[case] = found
+                live.done(case.scenario.name, case.machine.name, found)
+        return left
 
     def _boot_batch(self, batch: list[Case]) -> list[Case]:
         """Boot once, and return the cases that are to be run in another boot."""
