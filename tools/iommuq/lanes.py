@@ -83,6 +83,12 @@ class Lane(Protocol):
         :param tests: as they are called in its runs.
         """
 
+    def runs_file(self, test: str, path: str) -> bool:
+        """Tell whether the guest of a test runs what is in a file of the kernel's.
+
+        :param path: as the tree has it; it is in the kernel.
+        """
+
 
 @dataclass(frozen=True)
 class _Recipe:
@@ -119,6 +125,10 @@ class _Common:
     def narrowed(self, tests: Collection[str]) -> Lane | None:  # noqa: ARG002
         """See `Lane`: all run in one guest."""
         return None
+
+    def runs_file(self, test: str, path: str) -> bool:  # noqa: ARG002
+        """See `Lane`."""
+        return True
 
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
@@ -286,6 +296,12 @@ class FirmwareLane(_Common):
         wanted = {test.rpartition(".")[0] for test in tests}
         found = tuple(case for case in self.cases if case.name in wanted)
         return replace(self, cases=found) if 0 < len(found) < len(self.cases) else None
+
+    def runs_file(self, test: str, path: str) -> bool:
+        """See `Lane`: another IOMMU's driver is there, and finds nothing to drive."""
+        drivers = {case.machine.name: case.machine.driver for case in self.cases}
+        whose = {name for name, driver in drivers.items() if driver and path.startswith(driver)}
+        return not whose or test.partition(".")[0] in whose
 
     def run_key(self, image: Image) -> str:
         """See `Lane`."""

@@ -367,6 +367,9 @@ class _Watched:
     def narrowed(self, tests: Collection[str]) -> Lane | None:
         return self.lane.narrowed(tests)
 
+    def runs_file(self, test: str, path: str) -> bool:
+        return self.lane.runs_file(test, path)
+
 
 def watched(lanes: Sequence[Lane]) -> list[Lane]:
     """Return the lanes, telling what is done in them."""

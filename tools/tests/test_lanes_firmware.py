@@ -20,7 +20,7 @@ from iommuq.firmware import kernels, scenario
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Known
 from iommuq.firmware.subjects import known_failures
-from iommuq.known import Verdict
+from iommuq.known import KnownFailures, Verdict
 from iommuq.lanes import FirmwareLane
 from iommuq.results import Run, Status, Store
 from iommuq.suites import firmware
@@ -91,6 +91,20 @@ def test_the_lane_has_every_scenario() -> None:
     assert {one.scenario.name for one in lane.cases} == set(scenario.names())
     # One kernel is for all of them.
     assert {one.machine.config for one in lane.cases} == {lane.cases[0].machine.config}
+
+
+def test_machines_that_run_a_file() -> None:
+    """The real ones: each driver is that of some machine, and the core is everybody's."""
+    lane = FirmwareLane(cast(Workspace, None), tuple(cases(scenario.choose([]))), KnownFailures())
+    names = {case.machine.name for case in lane.cases}
+
+    def those(path: str) -> set[str]:
+        return {name for name in names if lane.runs_file(f"{name}.release.no_splat", path)}
+
+    assert those("drivers/iommu/amd/iommu.c") == {"q35-amd"}
+    assert those("drivers/iommu/intel/iommu.c") == {"q35-intel", "q35-intel-scalable"}
+    assert those("drivers/iommu/virtio-iommu.c") == {"q35-virtio"}
+    assert those("drivers/iommu/iommu.c") == those("kernel/fork.c") == names
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def judged(tmp_path: Path, *runs: Mapping[str, Status]) -> tuple[Verdict, list[b
     judge = _Judge(bench, cast(Lane, lane), tmp_path, cast(Store, None))
     judge.image = made_image(tmp_path / "without")
     judge.passing = frozenset(WELL)
-    return judge._run(made_image(tmp_path / "with")), asked
+    return judge._run(made_image(tmp_path / "with"), None, judge.passing), asked
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,8 @@ def judged_by_promises(
     judge.passing = frozenset(WELL)
     mutant = Mutant("a.c", "f", "revert-hunk", 7, "x", "y", Edit(0, 1, b"y"), patch="0001")
     assert judge._first(replace(mutant, patch="0002")) is None
-    return judge._run(made_image(tmp_path / "with"), judge._first(mutant)), asked
+    run = judge._run(made_image(tmp_path / "with"), judge._first(mutant), judge.passing)
+    return run, asked
 
 
 def test_what_a_patch_promises_is_asked_first(tmp_path: Path) -> None:
@@ -110,6 +111,38 @@ def test_all_are_asked_where_promises_do_not_notice(tmp_path: Path, said: Status
     verdict, asked = judged_by_promises(tmp_path, {"s.b": said}, BAD | {"s.a": Status.FAIL})
     assert (verdict.fate, verdict.tests) == (Fate.KILLED, ("s.a", "s.b"))
     assert asked == ["s.b", "all"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "fate"),
+    [
+        ("amd/a.c", {"amd.b": Status.PASS}, Fate.SURVIVED),
+        ("amd/a.c", {"amd.b": Status.FAIL}, Fate.KILLED),
+        ("intel/a.c", {"intel.b": Status.PASS}, Fate.SURVIVED),
+        ("a.c", {"amd.b": Status.PASS, "intel.b": Status.PASS}, Fate.SURVIVED),
+        ("a.c", {"amd.b": Status.PASS}, Fate.KILLED),
+    ],
+)
+def test_guests_that_do_not_run_the_file_are_not_asked(
+    tmp_path: Path, path: str, said: dict[str, Status], fate: Fate
+) -> None:
+    """Those of another IOMMU; and nobody waits for their verdict."""
+
+    def lane(tests: Mapping[str, Status]) -> Any:
+        results = [SimpleNamespace(test=test, status=status) for test, status in tests.items()]
+        made = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(results=results))
+        made.keeping = lambda _store: made
+        return made
+
+    whole = lane(said if path == "a.c" else {"amd.b": Status.ERROR, "intel.b": Status.ERROR})
+    whole.narrowed = lambda tests: lane({t: said[t] for t in tests})
+    whole.runs_file = lambda test, of: "/" not in of or of.startswith(test.partition(".")[0])
+    bench = cast(Bench, SimpleNamespace(plan=SimpleNamespace(step=None)))
+    judge = _Judge(bench, cast(Lane, whole), tmp_path, cast(Store, None))
+    judge.image = made_image(tmp_path / "without")
+    judge.passing = frozenset({"amd.b", "intel.b"})
+    able = judge._able(path)
+    assert judge._run(made_image(tmp_path / "with"), None, able).fate is fate
 
 
 def lines_of(*killers: str) -> list[str]:

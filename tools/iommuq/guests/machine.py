@@ -59,6 +59,8 @@ class Machine(Table):
     :ivar huge_pages: how many there must be before the first suite.
     :ivar arguments: for the kernel, on top of what every guest gets.
     :ivar config: Kconfig fragments in ``selftests/configs`` that it needs.
+    :ivar driver: where the kernel has the driver of its IOMMU, which machines with another
+        one do not run: a folder, or a file.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Machine(Table):
     huge_pages: int = 0
     arguments: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
+    driver: str = ""
     qemu: Qemu | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +85,7 @@ class Machine(Table):
         require(self.cpus >= 1, "cpus is less than 1")
         require(self.huge_pages >= 0, "huge_pages is negative")
         require(0 < self.boot_limit < 3600, "boot_limit is not between 0 and 3600 s")
+        require(not self.driver or self.driver.startswith("drivers/"), "driver is below drivers/")
         for word in self.arguments:
             require(word.isprintable(), "arguments must be printable")
             require(not word.startswith("iommuq."), f"arguments: {word} is for the tool to give")

@@ -241,7 +241,7 @@ class _Judge:
         if known is None:
             try:
                 with self._build(mutant.path, text) as image:
-                    known = self._run(image, self._first(mutant))
+                    known = self._run(image, self._first(mutant), self._able(mutant.path))
             except VerdictError as error:
                 # Not the name of the step, which is another one each time.
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
@@ -255,7 +255,16 @@ class _Judge:
         promised = self.bench.promises.get(mutant.patch, ())
         return self.lane.narrowed([t.removeprefix(own) for t in promised if t.startswith(own)])
 
-    def _run(self, image: Image, first: Lane | None = None) -> Verdict:
+    def _able(self, path: str) -> frozenset[str]:
+        """Return the tests that could notice a mutant in a file."""
+        return frozenset(test for test in self.passing if self.lane.runs_file(test, path))
+
+    def _run(self, image: Image, first: Lane | None, able: frozenset[str]) -> Verdict:
+        """Say what becomes of a mutant.
+
+        :param first: whom to ask before all others.
+        :param able: the tests to ask.
+        """
         file = image.arch.image
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
             return Verdict(Fate.SAME)
@@ -263,13 +272,14 @@ class _Judge:
             failed = self._failed(self._status(first, image))
             if failed:
                 return _killed(failed)
+        lane = self.lane if able == self.passing else self.lane.narrowed(able) or self.lane
         # A lost guest may be the machine's fault; twice in a row it is the mutant's.
         for again in (False, True):
-            status = self._status(self.lane, image, again=again)
+            status = self._status(lane, image, again=again)
             failed = self._failed(status)
             if failed:
                 return _killed(failed)
-            lost = [test for test in sorted(self.passing) if self._is_lost(test, status)]
+            lost = [test for test in sorted(able) if self._is_lost(test, status)]
             if not lost:
                 return Verdict(Fate.SURVIVED)
         return Verdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
