@@ -326,12 +326,8 @@ static void late_direct_refused_by_errno(struct kunit *test)
 	mock_region(late, IOMMU_RESV_DIRECT);
 	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_FALSE(test, mock_add(late));
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	/* What was found of it went with the refusal */
-	mutex_lock(&iommu_probe_device_lock);
-	KUNIT_EXPECT_EQ(test, 0, iommu_fwspec_init(&late->pci.dev, &ctx->fwnode));
-	mutex_unlock(&iommu_probe_device_lock);
-#endif
+	mock_find_iommu(late);
 	KUNIT_EXPECT_EQ(test, -ENODEV, iommu_probe_device(&late->pci.dev));
 	iommu_group_release_dma_owner(ctx->group);
 }
@@ -383,6 +379,25 @@ static void late_direct_mapped_behind_failed_map(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 1));
 }
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+/* Rule: who cannot be attached is no member, and no burden to those who are. */
+static void late_attach_fails(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT);
+	late->fail_domain = ctx->group->default_domain;
+	late->fail_ret = -EIO;
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+}
+#endif
+
 static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(claim_plain),
 	KUNIT_CASE(claim_attach_release),
@@ -409,6 +424,9 @@ static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(late_direct_joins_kernel),
 	KUNIT_CASE(late_direct_behind_failed_map),
 	KUNIT_CASE(late_direct_mapped_behind_failed_map),
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	KUNIT_CASE(late_attach_fails),
+#endif
 	{}
 };
 

@@ -523,6 +523,20 @@ static void mock_no_blocked(struct mock_ctx *ctx)
 #endif
 }
 
+/* Say which IOMMU a device has, as firmware's tables do */
+static void mock_find_iommu(struct mock_dev *mdev)
+{
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	struct mock_ctx *ctx = mdev->ctx;
+	int ret;
+
+	mutex_lock(&iommu_probe_device_lock);
+	ret = iommu_fwspec_init(&mdev->pci.dev, &ctx->fwnode);
+	mutex_unlock(&iommu_probe_device_lock);
+	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
+#endif
+}
+
 /*
  * Plug a device in. Nobody hears of a probe that fails, so tell whether the
  * device is in a group.
@@ -532,12 +546,7 @@ static bool mock_add(struct mock_dev *mdev)
 	struct mock_ctx *ctx = mdev->ctx;
 	int ret;
 
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	mutex_lock(&iommu_probe_device_lock);
-	ret = iommu_fwspec_init(&mdev->pci.dev, &ctx->fwnode);
-	mutex_unlock(&iommu_probe_device_lock);
-	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
-#endif
+	mock_find_iommu(mdev);
 	ret = device_add(&mdev->pci.dev);
 	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
 	mdev->added = true;

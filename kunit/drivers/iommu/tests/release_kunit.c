@@ -34,6 +34,17 @@ static void release_plain(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 }
 
+/* Rule: a driver that has nothing to do for it has no say in it. */
+static void release_without_callback(struct kunit *test)
+{
+	struct mock_dev *mdev = mock_plain(test->priv);
+	struct mock_ctx *ctx = test->priv;
+
+	ctx->ops.release_device = NULL;
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
 /* Rule: nor firmware, if the region is relaxable. */
 static void release_relaxable(struct kunit *test)
 {
@@ -172,6 +183,7 @@ static void release_deferred(struct kunit *test)
 
 static struct kunit_case iommu_release_cases[] = {
 	KUNIT_CASE(release_plain),
+	KUNIT_CASE(release_without_callback),
 	KUNIT_CASE(release_relaxable),
 	KUNIT_CASE(release_direct),
 	KUNIT_CASE(release_direct_from_group),

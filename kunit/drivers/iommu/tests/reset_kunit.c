@@ -178,6 +178,65 @@ static void reset_done_fails_owned(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
+/* Rule: functions that share a requester ID are unblocked one by one all the same. */
+static void reset_shared_rid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_ats(ctx, false);
+	struct mock_dev *second = mock_ats(ctx, false);
+
+	second->pci.devfn = first->pci.devfn;
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&first->pci));
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&second->pci));
+	pci_dev_reset_iommu_done(&first->pci);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_PTR_EQ(test, second->hw, &ctx->blocked);
+	pci_dev_reset_iommu_done(&second->pci);
+	KUNIT_EXPECT_PTR_EQ(test, second->hw, ctx->group->default_domain);
+	mock_as_pci(second, false);
+	mock_as_pci(first, false);
+}
+
+/* What the device has for its one PASID */
+static struct iommu_domain *mock_pasid_hw;
+
+static int mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev,
+			      ioasid_t pasid, struct iommu_domain *old)
+{
+	mock_pasid_hw = domain;
+	return 0;
+}
+
+/* Rule: its PASIDs are blocked as long as the device is, and then come back. */
+static void reset_blocks_pasids(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+	struct iommu_domain *user = mock_user_domain(mdev);
+	struct iommu_domain_ops paging = *user->ops, blocked = *ctx->blocked.ops;
+
+	paging.set_dev_pasid = mock_set_dev_pasid;
+	blocked.set_dev_pasid = mock_set_dev_pasid;
+	user->ops = &paging;
+	ctx->blocked.ops = &blocked;
+	mdev->pci.dev.iommu->max_pasids = 8;
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device_pasid(user, &mdev->pci.dev, 7, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, user);
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, &ctx->blocked);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, user);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	iommu_detach_device_pasid(user, &mdev->pci.dev, 7);
+	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, &ctx->blocked);
+	mdev->pci.dev.iommu->max_pasids = 0;
+	ctx->blocked.ops = &mock_static_ops;
+	user->ops = &mock_paging_ops;
+	iommu_domain_free(user);
+	mock_as_pci(mdev, false);
+}
+
 static struct kunit_case iommu_reset_cases[] = {
 	KUNIT_CASE(reset_blocks_plain),
 	KUNIT_CASE(reset_blocks_direct),
@@ -187,6 +246,8 @@ static struct kunit_case iommu_reset_cases[] = {
 	KUNIT_CASE(reset_blocked_already),
 	KUNIT_CASE(reset_blocking_fails),
 	KUNIT_CASE(reset_follows_group),
+	KUNIT_CASE(reset_shared_rid),
+	KUNIT_CASE(reset_blocks_pasids),
 	KUNIT_CASE(reset_done_fails_plain),
 	KUNIT_CASE(reset_done_fails_direct),
 	KUNIT_CASE(reset_done_fails_owned),

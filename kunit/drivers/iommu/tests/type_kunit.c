@@ -70,6 +70,46 @@ static void identity_refused_untrusted(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
+/* Rule: a driver that insists on identity gets no such device. */
+static void auto_refused_untrusted(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	mdev->pci.untrusted = true;
+	mock_as_pci(mdev, true);
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_group_store_type(ctx->group, "auto\n", 5));
+	ctx->def_type = IOMMU_DOMAIN_DMA;
+	KUNIT_EXPECT_EQ(test, 5, iommu_group_store_type(ctx->group, "auto\n", 5));
+	KUNIT_EXPECT_EQ(test, ctx->group->default_domain->type, IOMMU_DOMAIN_DMA);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: out of identity there is a new domain, strict if the driver knows no other. */
+static void fq_from_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mdev = mock_direct(ctx);
+	KUNIT_EXPECT_EQ(test, 7, mock_store_type(ctx, "DMA-FQ\n"));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_EQ(test, mdev->hw->type, IOMMU_DOMAIN_DMA);
+	KUNIT_EXPECT_TRUE(test, mock_mapped_at_attach(mdev, mdev->hw));
+}
+
+/* Rule: a group that nobody is in has no domain to change. */
+static void type_refused_empty(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+
+	mock_del(mock_plain(ctx));
+	KUNIT_EXPECT_NULL(test, ctx->group->default_domain);
+	KUNIT_EXPECT_EQ(test, -EINVAL, mock_store_type(ctx, "DMA\n"));
+}
+
 /* Rule: any other change needs the drivers to be unbound. */
 static void identity_refused_while_bound(struct kunit *test)
 {
@@ -125,15 +165,59 @@ static void probe_refused_without_region(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, mdev->hw);
 }
 
+/* Rule: devices that were there before their IOMMU are mapped, and then attached. */
+static void probe_of_bus_maps_first(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *plain = mock_new(ctx);
+	struct mock_dev *direct = mock_new(ctx);
+	struct mock_dev *mdev;
+	unsigned int i;
+
+	mock_region(direct, IOMMU_RESV_DIRECT);
+	for (i = 0; i < ctx->nr_devs; i++) {
+		mdev = ctx->devs[i];
+		KUNIT_ASSERT_EQ(test, 0, device_add(&mdev->pci.dev));
+		mdev->added = true;
+		KUNIT_EXPECT_NULL(test, mdev->pci.dev.iommu_group);
+		mock_find_iommu(mdev);
+	}
+	KUNIT_EXPECT_EQ(test, 0, bus_iommu_probe(&mock_bus));
+	KUNIT_ASSERT_NOT_NULL(test, ctx->group);
+	KUNIT_EXPECT_EQ(test, ctx->group->default_domain->type, IOMMU_DOMAIN_DMA);
+	KUNIT_EXPECT_PTR_EQ(test, plain->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_PTR_EQ(test, direct->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_TRUE(test, mock_mapped_at_attach(direct, direct->hw));
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
+			iommu_group_claim_dma_owner(ctx->group, ctx));
+}
+
+/* Rule: a device that is in a group is not probed once more. */
+static void probe_again_is_no_change(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, 0, iommu_probe_device(&mdev->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+
 static struct kunit_case iommu_group_type_cases[] = {
 	KUNIT_CASE(fq_in_place),
 	KUNIT_CASE(fq_refused_untrusted),
 	KUNIT_CASE(fq_refused_beside_untrusted),
 	KUNIT_CASE(identity_refused_untrusted),
+	KUNIT_CASE(auto_refused_untrusted),
+	KUNIT_CASE(fq_from_identity),
+	KUNIT_CASE(type_refused_empty),
 	KUNIT_CASE(identity_refused_while_bound),
 	KUNIT_CASE(type_direct),
 	KUNIT_CASE(type_refused_without_region),
 	KUNIT_CASE(probe_refused_without_region),
+	KUNIT_CASE(probe_of_bus_maps_first),
+	KUNIT_CASE(probe_again_is_no_change),
 	{}
 };
 
