@@ -19,6 +19,7 @@ from iommuq.build import Addition, Image, image_key
 from iommuq.defaults import KUNIT_LIMIT
 from iommuq.errors import UserError
 from iommuq.firmware import kernels, scenario
+from iommuq.firmware.cases import Case, cases, run_key
 from iommuq.firmware.subjects import known_failures
 from iommuq.fragments import Fragments
 from iommuq.guests.machine import Machine
@@ -28,8 +29,8 @@ from iommuq.known import Step as KnownStep
 from iommuq.known import load as load_known
 from iommuq.prove import excused, judge_run, known_steps
 from iommuq.results import Run, Store, new_id
-from iommuq.suites import firmware, kselftest, kunit
-from iommuq.suites.firmware import Case, cases, run_scenarios
+from iommuq.suites import kselftest, kunit
+from iommuq.suites.firmware import run_scenarios
 from iommuq.suites.kselftest import run_selftests
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.suites.programs import Suite, addition, choose, load_suites
@@ -306,7 +307,7 @@ class FirmwareLane(_Common):
     def run_key(self, image: Image) -> str:
         """See `Lane`."""
         kernel = kernels.from_image(image, "", self.workspace.base.kernel)
-        keys = [firmware.run_key(kernel, case) for case in self.cases]
+        keys = [run_key(kernel, case) for case in self.cases]
         return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> Run:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from iommuq.firmware import dmar, ivrs, program, scenario
+from iommuq.firmware.cases import Case, cases
 from iommuq.firmware.kernels import Kernel
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
@@ -18,7 +19,6 @@ from iommuq.guests.initramfs import Initramfs, Suite
 from iommuq.guests.machine import Machine
 from iommuq.results import Run, Status
 from iommuq.suites import firmware
-from iommuq.suites.firmware import Case, cases
 from iommuq.suites.kunit import Subject
 
 TABLES = {

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from iommuq.cli import cli
 from iommuq.errors import UserError
 from iommuq.firmware import commands, exposure, kernels, scenario, subjects
+from iommuq.firmware.cases import Case, cases
 from iommuq.firmware.exposure import Column, Filled, load_columns, render
 from iommuq.firmware.kernels import Kernel
 from iommuq.results import Result, Run, Status
-from iommuq.suites.firmware import Case, cases
 from iommuq.suites.kunit import Subject
 
 KERNEL = Kernel("k", "6.1.0-toy", "6.1-1", Path("/x"), (), None, "key")

@@ -17,6 +17,7 @@ from firmwareguests import KERNEL, SUBJECT, TABLES, WARN, Guests, of, put_in_pla
 from iommuq import run as processes
 from iommuq.errors import InfraError, UserError
 from iommuq.firmware import override, program, scenario
+from iommuq.firmware.cases import cases, plan, run_key
 from iommuq.firmware.kernels import Kernel
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
@@ -27,7 +28,7 @@ from iommuq.guests.machine import Machine
 from iommuq.pool import pool
 from iommuq.results import Status, Store
 from iommuq.suites import firmware
-from iommuq.suites.firmware import cases, plan, run_scenarios, side_by_side
+from iommuq.suites.firmware import run_scenarios, side_by_side
 from iommuq.suites.kunit import Subject
 
 
@@ -350,7 +351,7 @@ def test_an_interrupt_ends_the_guests_that_run(
         run_scenarios(KERNEL, wanted, SUBJECT, store=store)
     assert stopped == ["was stopped"]
     # What was cut off is no result.
-    assert all(store.find(firmware.run_key(KERNEL, case)) is None for case in wanted)
+    assert all(store.find(run_key(KERNEL, case)) is None for case in wanted)
     assert guests.boots == []
 
 
@@ -387,7 +388,7 @@ def test_an_interrupt_of_a_whole_proof_starts_no_further_guest(
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert boots == ["q35-amd"]
-    assert all(store.find(firmware.run_key(KERNEL, case)) is None for case in wanted)
+    assert all(store.find(run_key(KERNEL, case)) is None for case in wanted)
     assert guests.boots == []
 
 
@@ -410,7 +411,7 @@ def test_who_shares_a_boot_is_part_of_the_key() -> None:
     object.__setattr__(other, "name", shared.scenario.name)
     alone = replace(shared, scenario=other)
     assert alone.name == shared.name
-    assert firmware.run_key(KERNEL, shared) != firmware.run_key(KERNEL, alone)
+    assert run_key(KERNEL, shared) != run_key(KERNEL, alone)
 
 
 def test_what_is_edited_while_guests_run_is_another_run(
@@ -419,7 +420,7 @@ def test_what_is_edited_while_guests_run_is_another_run(
     """What the old program saw must not answer for the new one."""
     store = Store()
     wanted = of("claim-group", "q35-amd")
-    before = firmware.run_key(KERNEL, wanted[0])
+    before = run_key(KERNEL, wanted[0])
 
     def boot(
         machine: Machine, image: Path, archive: Initramfs, log: Path, hopeless: object
@@ -429,6 +430,6 @@ def test_what_is_edited_while_guests_run_is_another_run(
 
     monkeypatch.setattr(firmware, "boot", boot)
     run_scenarios(KERNEL, wanted, SUBJECT, store=store)
-    after = firmware.run_key(KERNEL, wanted[0])
+    after = run_key(KERNEL, wanted[0])
     assert before != after
     assert (store.find(before) is not None, store.find(after)) == (True, None)

@@ -17,14 +17,13 @@ from test_firmware_commands import made_run
 from iommuq import lanes
 from iommuq.build import Image
 from iommuq.firmware import kernels, scenario
+from iommuq.firmware.cases import Case, cases
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Known
 from iommuq.firmware.subjects import known_failures
 from iommuq.known import KnownFailures, Verdict
 from iommuq.lanes import FirmwareLane
 from iommuq.results import Run, Status, Store
-from iommuq.suites import firmware
-from iommuq.suites.firmware import Case, cases
 from iommuq.suites.kunit import Subject
 from iommuq.workspace import Workspace
 
@@ -66,7 +65,7 @@ def test_all_cases_are_one_run_judged_by_the_marks(
 
     monkeypatch.setattr(lanes, "run_scenarios", run)
     monkeypatch.setattr(kernels, "from_image", lambda *_words: KERNEL)
-    monkeypatch.setattr(firmware, "run_key", lambda _kernel, case: case.name)
+    monkeypatch.setattr(lanes, "run_key", lambda _kernel, case: case.name)
     _baseline, first, _second = steps(lane.workspace.queue)
     for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):
         found = lane.run(cast(Image, None), step, again=True)

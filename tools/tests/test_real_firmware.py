@@ -9,9 +9,10 @@ import pytest
 
 from iommuq.errors import UserError
 from iommuq.firmware import dmar, kernels, override, scenario
+from iommuq.firmware.cases import cases
 from iommuq.firmware.kernels import Kernel
 from iommuq.results import Status
-from iommuq.suites.firmware import cases, run_scenarios
+from iommuq.suites.firmware import run_scenarios
 from iommuq.suites.kunit import Subject
 
 pytestmark = [

@@ -11,6 +11,7 @@ from iommuq.basefile import list_specs
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.firmware import kernels, scenario
+from iommuq.firmware.cases import Case, cases
 from iommuq.firmware.subjects import Tested, foreign, queued
 from iommuq.guests import machine as machines
 from iommuq.known import KnownFailures, Verdict
@@ -19,7 +20,6 @@ from iommuq.report import matrix
 from iommuq.results import Result, Run
 from iommuq.runs import feed
 from iommuq.runs.recorder import recording
-from iommuq.suites.firmware import Case, cases
 
 #: Lines of a message that are printed; the log has all.
 _MESSAGE_LINES = 6

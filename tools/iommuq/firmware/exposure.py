@@ -16,13 +16,13 @@ from iommuq import dirs, tables
 from iommuq.basefile import load_spec
 from iommuq.bases import is_cached
 from iommuq.firmware import kernels, scenario
+from iommuq.firmware.cases import Case, cases
 from iommuq.firmware.subjects import Tested, foreign, queued
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.progress import note, one_line
 from iommuq.providers.job import Table, require
 from iommuq.results import Result, Run, Status, Store
-from iommuq.suites.firmware import Case, cases
 
 FILE = "docs/exposure.md"
 _OPEN = "not run"

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from iommuq import arches
 from iommuq.build import find_image, image_key
 from iommuq.firmware import kernels
+from iommuq.firmware.cases import Case, stored
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Scenario, folder
 from iommuq.known import KnownFailures, Step
 from iommuq.prove import known_steps
 from iommuq.results import Run, Store
-from iommuq.suites.firmware import Case, run_scenarios, stored
+from iommuq.suites.firmware import run_scenarios
 from iommuq.suites.kunit import Subject
 from iommuq.workspace import Workspace
 

@@ -16,6 +16,7 @@ from iommuq import arches, locks
 from iommuq.dirs import project_root
 from iommuq.errors import InfraError, IommuqError, UserError, VerdictError
 from iommuq.firmware import kernels, scenario
+from iommuq.firmware.cases import cases
 from iommuq.firmware.subjects import foreign, queued
 from iommuq.known import KnownFailures, Verdict
 from iommuq.known import Step as KnownStep
@@ -23,7 +24,6 @@ from iommuq.lanes import KunitLane, Lane, SelftestLane
 from iommuq.plugin import inventory
 from iommuq.prove import judge_run, known_steps
 from iommuq.results import Run
-from iommuq.suites.firmware import cases
 from iommuq.suites.kselftest import BUILDS, ENDS
 from iommuq.suites.kunit import LOG_CASE, SPLAT_CASE, NoSuchCase
 from iommuq.suites.programs import load_suites

@@ -7,23 +7,22 @@ guests run side by side.  A run in the store is one scenario on one machine.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from iommuq import dirs, groups, live, logs, progress, splats
+from iommuq import groups, live, logs, progress, splats
 from iommuq.errors import InfraError
 from iommuq.firmware import override, preflight, program, topology, verdicts
+from iommuq.firmware.cases import Case, answer, plan, run_key, stored
 from iommuq.firmware.kernels import Kernel
-from iommuq.firmware.scenario import Scenario, script
+from iommuq.firmware.scenario import script
 from iommuq.firmware.verdicts import Finding
-from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.channel import Transcript
@@ -41,8 +40,6 @@ HANG_GRACE = 6.0
 SILENCE = STEP_LIMIT + 20.0
 #: Seconds for one scenario.
 LIMIT = 90.0
-#: Part of every key; to be raised when the same guests would be judged otherwise.
-_GENERATION = "1"
 # Held by every guest. `iommuq prove` runs the scenarios of two steps at once, and four
 # guests on two cores take longer than two after two.
 _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
@@ -53,33 +50,6 @@ _asked: dict[frozenset[str], threading.Lock] = {}
 _OVERHEAD = 300
 #: The guest's first program: which table has the kernel, and what has it not?
 _CHECK = "table"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One scenario on one machine."""
-
-    machine: Machine
-    scenario: Scenario
-
-    @property
-    def name(self) -> str:
-        """What its results are called, but for the check."""
-        return f"{self.machine.name}.{self.scenario.name}"
-
-
-def cases(scenarios: Iterable[Scenario], only: Sequence[str] = ()) -> list[Case]:
-    """Return the scenarios, each on each of its machines.
-
-    :param only: names of machines; none for all.
-    """
-    loaded: dict[str, Machine] = {}
-    return [
-        Case(loaded.setdefault(name, machines.load(name)), scenario)
-        for scenario in scenarios
-        for name in scenario.machines
-        if not only or name in only
-    ]
 
 
 def run_scenarios(
@@ -113,52 +83,6 @@ def run_scenarios(
         runner = _Runner(kernel, subject, store, left, again=again)
         done |= runner.run(left)
     return [done[case] for case in wanted]
-
-
-def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | None:
-    """Return what the store has of a case, if it has a verdict."""
-    return _answer(run_key(kernel, case), subject, store)
-
-
-def _answer(key: str, subject: Subject, store: Store) -> Run | None:
-    found = store.find(key)
-    if found is None:
-        return None
-    # What could not be found out after a failure, such as a hang, would not be now.
-    failed = any(result.status is Status.FAIL for result in found.results)
-    return None if found.has_errors and not failed else _renamed(found, subject)
-
-
-def run_key(kernel: Kernel, case: Case) -> str:
-    """Return the content key of all that decides what a case says."""
-    init = (dirs.project_root() / "selftests/init").read_bytes()
-    scenario, machine = case.scenario, case.machine
-    # Not their words for people, nor limits and marks: those change no result.
-    steps = scenario.steps(machine.name)
-    asked = (scenario.region, scenario.kernel_arguments, scenario.alone, steps)
-    given = (machine.qemu, machine.cpus, machine.memory, machine.arguments)
-    words = (
-        _GENERATION, kernel.key, case.name, repr(given), repr(asked), program.key(),
-        hashlib.sha256(init).hexdigest(), qemu.full_version(),
-    )  # fmt: skip
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
-
-
-def _renamed(found: Run, subject: Subject) -> Run:
-    results = tuple(
-        replace(result, base=subject.base, patch=subject.patch) for result in found.results
-    )
-    return replace(found, base=subject.base, patch=subject.patch, results=results)
-
-
-def plan(wanted: Sequence[Case]) -> list[list[Case]]:
-    """Say which cases share a boot: each list is one, in its order."""
-    shared: dict[object, list[Case]] = {}
-    for case in wanted:
-        scenario = case.scenario
-        key: object = (case.machine.name, scenario.region, scenario.kernel_arguments)
-        shared.setdefault((key, scenario.name) if scenario.alone else key, []).append(case)
-    return list(shared.values())
 
 
 def side_by_side(memory: int, largest: int) -> int:
@@ -332,7 +256,7 @@ class _Runner:
         """Return the cases that another run has not answered since."""
         left = []
         for case in batch:
-            found = _answer(self.keys[case], self.subject, self.store)
+            found = answer(self.keys[case], self.subject, self.store)
             if found is None:
                 left.append(case)
             else:
