@@ -213,8 +213,11 @@ static void reset_blocks_pasids(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_ats(ctx, false);
 	struct iommu_domain *user = mock_user_domain(mdev);
-	struct iommu_domain_ops paging = *user->ops, blocked = *ctx->blocked.ops;
+	/* Not on the stack: a test that is aborted leaves them to mock_exit() */
+	static struct iommu_domain_ops paging, blocked;
 
+	paging = *user->ops;
+	blocked = *ctx->blocked.ops;
 	paging.set_dev_pasid = mock_set_dev_pasid;
 	blocked.set_dev_pasid = mock_set_dev_pasid;
 	user->ops = &paging;
