@@ -116,6 +116,11 @@ class ProofFile:
         """Whether there is a file at all."""
         return self.path.exists()
 
+    @property
+    def proofs(self) -> dict[str, tuple[str, ...]]:
+        """By label of the patch, the tests that fail if it is taken out of the whole queue."""
+        return {label: promise.proof for label, promise in self.promises.items()}
+
     def may_break(self, label: str) -> frozenset[str]:
         """Return the tests that a patch may break, by their full names."""
         promise = self.promises.get(label)

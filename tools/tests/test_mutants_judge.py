@@ -152,7 +152,7 @@ def lines_of(*killers: str) -> list[str]:
     plan = Plan(step, {}, (), (), (mutant,), (mutant,), (), by_patch=True)
     trials = (Trial(mutant, Fate.KILLED, "", killers, "kunit"),)
     promises = {
-        "0001": Promise("0001", fixes=("kunit.s.own",)),
+        "0001": Promise("0001", fixes=("kunit.s.own",), needed_by=("kunit.s.needs",)),
         "0002": Promise("0002", fixes=("kunit.s.later",)),
     }
     file = ProofFile(Path("proof.toml"), promises)
@@ -176,4 +176,6 @@ def test_who_noticed_a_hunk() -> None:
         "  by its own tests: kunit.s.own (1)",
         "  by other tests: kunit.s.other (1)",
     ]
+    # What would fail without it is its own as much as what it mends.
+    assert "  by its own tests: kunit.s.needs (1)" in lines_of("kunit.s.needs")
     assert "  1 by a guest that was lost" in lines_of()

@@ -52,8 +52,8 @@ def report_lines(outcome: Outcome, promises: ProofFile, queue: Sequence[str]) ->
 
 def _promised(promises: ProofFile, labels: Sequence[str]) -> frozenset[str]:
     """Return the tests that patches promise to mend, or are needed by."""
-    found = (promises.promises.get(label) for label in labels)
-    return frozenset(test for promise in found if promise for test in promise.proof)
+    proofs = promises.proofs
+    return frozenset(test for label in labels for test in proofs.get(label, ()))
 
 
 def _killers(

@@ -117,8 +117,7 @@ def _mutate(
         matched, wrong = explained.match(entries, plan.known, operators)
         trials: tuple[Trial, ...] = ()
         if not only_list:
-            proof = {label: promise.proof for label, promise in promises.promises.items()}
-            bench = Bench(workspace, plan, objects, lanes, proof)
+            bench = Bench(workspace, plan, objects, lanes, promises.proofs)
             trials = bench.run(plan.mutants, wanted.count, _say)
     outcome = Outcome(plan, trials, matched, wrong)
     if recorder is not None:
