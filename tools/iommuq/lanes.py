@@ -298,6 +298,18 @@ class FirmwareLane(_Common):
         found = tuple(case for case in self.cases if case.name in wanted)
         return replace(self, cases=found) if 0 < len(found) < len(self.cases) else None
 
+    def hurried(self, limit: float) -> FirmwareLane:
+        """Return the lane with guests that are given up if they need longer to their first suite.
+
+        :param limit: seconds.
+        """
+
+        def hurry(machine: Machine) -> Machine:
+            return replace(machine, boot_limit=min(limit, machine.boot_limit))
+
+        cases = tuple(replace(case, machine=hurry(case.machine)) for case in self.cases)
+        return replace(self, cases=cases)
+
     def runs_file(self, test: str, path: str) -> bool:
         """See `Lane`: another IOMMU's driver is there, and finds nothing to drive."""
         drivers = {case.machine.name: case.machine.driver for case in self.cases}

@@ -17,12 +17,13 @@ from test_firmware_commands import made_run
 from iommuq import lanes
 from iommuq.build import Image
 from iommuq.firmware import kernels, scenario
-from iommuq.firmware.cases import Case, cases
+from iommuq.firmware.cases import Case, cases, run_key
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Known
 from iommuq.firmware.subjects import known_failures
 from iommuq.known import KnownFailures, Verdict
 from iommuq.lanes import FirmwareLane
+from iommuq.mutants import command
 from iommuq.results import Run, Status, Store
 from iommuq.suites.kunit import Subject
 from iommuq.workspace import Workspace
@@ -120,3 +121,17 @@ def test_narrowed_it_boots_what_was_asked_for(
 ) -> None:
     narrow = open_lane(tmp_path).narrowed(tests)
     assert (narrow and [case.name for case in narrow.cases]) == left
+
+
+def test_mutants_do_not_wait_long_for_a_kernel_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine's own limit is longer; and the key does not depend on it."""
+    lane = open_lane(tmp_path)
+    monkeypatch.setattr(command, "open_lanes", lambda _workspace, _names: [lane])
+    (found,) = command.Guests(("firmware",), "um", (), 30).lanes(lane.workspace)
+    assert isinstance(found, FirmwareLane)
+    pairs = list(zip(lane.cases, found.cases, strict=True))
+    assert all(long.machine.boot_limit > short.machine.boot_limit for long, short in pairs)
+    keys = [(run_key(KERNEL, long), run_key(KERNEL, short)) for long, short in pairs]
+    assert all(long == short for long, short in keys)

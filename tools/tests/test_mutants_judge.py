@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def judged(tmp_path: Path, *runs: Mapping[str, Status]) -> tuple[Verdict, list[b
         results = [SimpleNamespace(test=t, status=status) for t, status in next(said).items()]
         return SimpleNamespace(results=results)
 
-    lane = SimpleNamespace(run=run)
+    lane = SimpleNamespace(run=run, narrowed=lambda _tests: None)
     lane.keeping = lambda _store: lane
     bench = cast(Bench, SimpleNamespace(plan=SimpleNamespace(step=None)))
     judge = _Judge(bench, cast(Lane, lane), tmp_path, cast(Store, None))
@@ -83,7 +83,7 @@ def judged_by_promises(
                 results=[SimpleNamespace(test=test, status=status) for test, status in said.items()]
             )
 
-        made = SimpleNamespace(run=run, name="firmware")
+        made = SimpleNamespace(run=run, name="firmware", narrowed=lambda _tests: None)
         made.keeping = lambda _store: made
         return made
 
@@ -106,11 +106,45 @@ def test_what_a_patch_promises_is_asked_first(tmp_path: Path) -> None:
     assert (verdict.fate, verdict.tests, asked) == (Fate.KILLED, ("s.b",), ["s.b"])
 
 
-@pytest.mark.parametrize("said", [Status.PASS, Status.ERROR])
-def test_all_are_asked_where_promises_do_not_notice(tmp_path: Path, said: Status) -> None:
-    verdict, asked = judged_by_promises(tmp_path, {"s.b": said}, BAD | {"s.a": Status.FAIL})
+def test_all_are_asked_where_promises_do_not_notice(tmp_path: Path) -> None:
+    said = {"s.b": Status.PASS}
+    verdict, asked = judged_by_promises(tmp_path, said, BAD | {"s.a": Status.FAIL})
     assert (verdict.fate, verdict.tests) == (Fate.KILLED, ("s.a", "s.b"))
     assert asked == ["s.b", "all"]
+
+
+def test_guests_of_promises_that_are_lost_twice_are_enough(tmp_path: Path) -> None:
+    """Not every other guest is to be lost, too, one after the other."""
+    verdict, asked = judged_by_promises(tmp_path, {"s.b": Status.ERROR}, WELL)
+    assert (verdict.fate, verdict.why) == (Fate.KILLED, "guest lost, 1 tests without a verdict")
+    assert asked == ["s.b", "s.b"]
+
+
+def test_only_lost_guests_are_asked_again(tmp_path: Path) -> None:
+    lanes: list[Sequence[str]] = []
+
+    def lane(*said: Mapping[str, Status]) -> Any:
+        left = iter(said)
+
+        def run(*_: object, **__: object) -> Any:
+            results = [SimpleNamespace(test=t, status=status) for t, status in next(left).items()]
+            return SimpleNamespace(results=results)
+
+        def narrowed(tests: Sequence[str]) -> Any:
+            lanes.append(tests)
+            return lane({"s.b": Status.PASS})
+
+        made = SimpleNamespace(run=run, narrowed=narrowed)
+        made.keeping = lambda _store: made
+        return made
+
+    bench = cast(Bench, SimpleNamespace(plan=SimpleNamespace(step=None)))
+    whole = cast(Lane, lane({"s.a": Status.PASS, "s.b": Status.ERROR}))
+    judge = _Judge(bench, whole, tmp_path, cast(Store, None))
+    judge.image = made_image(tmp_path / "without")
+    judge.passing = frozenset(WELL)
+    verdict = judge._run(made_image(tmp_path / "with"), None, judge.passing)
+    assert (verdict.fate, lanes) == (Fate.SURVIVED, [["s.b"]])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +169,9 @@ def test_guests_that_do_not_run_the_file_are_not_asked(
         return made
 
     whole = lane(said if path == "a.c" else {"amd.b": Status.ERROR, "intel.b": Status.ERROR})
-    whole.narrowed = lambda tests: lane({t: said[t] for t in tests})
+    part = lane(said)
+    part.narrowed = lambda _tests: None
+    whole.narrowed = lambda _tests: part
     whole.runs_file = lambda test, of: "/" not in of or of.startswith(test.partition(".")[0])
     bench = cast(Bench, SimpleNamespace(plan=SimpleNamespace(step=None)))
     judge = _Judge(bench, cast(Lane, whole), tmp_path, cast(Store, None))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from iommuq import arches, progress, prooffile
 from iommuq.errors import EXIT_OK, EXIT_VERDICT, UserError
-from iommuq.lanes import KunitLane, Lane, open_lanes
+from iommuq.lanes import FirmwareLane, KunitLane, Lane, open_lanes
 from iommuq.mutants import bypatch, explained, hunks, report
 from iommuq.mutants.faults import OPERATORS
 from iommuq.mutants.plan import Plan, make_hunk_plan, make_plan
@@ -23,6 +23,10 @@ from iommuq.patchqueue import BASELINE, PLAIN, find_step
 from iommuq.runs import feed
 from iommuq.runs.recorder import Recorder, recording
 from iommuq.workspace import Workspace
+
+#: Seconds that an emulated guest has to boot. The machines' own limits are for a host that
+#: does other things; a mutant that hangs is waited for every time.
+_BOOT_LIMIT = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Guests:
                 arch = arches.get(self.arch)
                 workspace.fragments(arch, self.configs)
                 lane = replace(lane, arch=arch, configs=self.configs, limit=self.limit)
+            if isinstance(lane, FirmwareLane):
+                lane = lane.hurried(_BOOT_LIMIT)
             found[name] = lane
         return list(found.values())
 

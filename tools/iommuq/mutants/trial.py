@@ -269,19 +269,28 @@ class _Judge:
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
             return Verdict(Fate.SAME)
         if first is not None:
-            failed = self._failed(self._status(first, image))
-            if failed:
-                return _killed(failed)
+            verdict = self._ask(first, image, frozenset())
+            if verdict.fate is Fate.KILLED:
+                return verdict
         lane = self.lane if able == self.passing else self.lane.narrowed(able) or self.lane
+        return self._ask(lane, image, able)
+
+    def _ask(self, lane: Lane, image: Image, able: frozenset[str]) -> Verdict:
+        """Say what becomes of a mutant in some guests.
+
+        :param able: the tests that are missed if they say nothing at all.
+        """
         # A lost guest may be the machine's fault; twice in a row it is the mutant's.
         for again in (False, True):
             status = self._status(lane, image, again=again)
             failed = self._failed(status)
             if failed:
                 return _killed(failed)
-            lost = [test for test in sorted(able) if self._is_lost(test, status)]
+            lost = [test for test in sorted(able.union(status)) if self._is_lost(test, status)]
             if not lost:
                 return Verdict(Fate.SURVIVED)
+            lane = lane.narrowed(lost) or lane
+            able = able.intersection(lost)
         return Verdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
 
     def _status(self, lane: Lane, image: Image, *, again: bool = False) -> dict[str, Status]:
@@ -295,7 +304,7 @@ class _Judge:
         return test in self.passing and status[test] is Status.FAIL
 
     def _is_lost(self, test: str, status: Mapping[str, Status]) -> bool:
-        return status.get(test, Status.ERROR) is Status.ERROR
+        return test in self.passing and status.get(test, Status.ERROR) is Status.ERROR
 
     @contextlib.contextmanager
     def _build(self, path: str, text: bytes) -> Iterator[Image]:
