@@ -56,6 +56,8 @@ def judged(tmp_path: Path, *runs: Mapping[str, Status]) -> tuple[Verdict, list[b
     [
         ([WELL], Fate.SURVIVED, ""),
         ([BAD], Fate.KILLED, "s.b"),
+        # What does not pass without the mutant is not missed.
+        ([WELL | {"s.c": Status.ERROR}], Fate.SURVIVED, ""),
         ([LOST, WELL], Fate.SURVIVED, ""),
         ([{"s.a": Status.PASS}, WELL], Fate.SURVIVED, ""),
         ([LOST, BAD], Fate.KILLED, "s.b"),
@@ -168,7 +170,8 @@ def test_guests_that_do_not_run_the_file_are_not_asked(
         made.keeping = lambda _store: made
         return made
 
-    whole = lane(said if path == "a.c" else {"amd.b": Status.ERROR, "intel.b": Status.ERROR})
+    # Nobody asks the whole, but for a file that all of it runs.
+    whole = lane(said if path == "a.c" else {"amd.b": Status.FAIL, "intel.b": Status.FAIL})
     part = lane(said)
     part.narrowed = lambda _tests: None
     whole.narrowed = lambda _tests: part
