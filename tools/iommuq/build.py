@@ -30,7 +30,7 @@ from iommuq.tree import Step
 from iommuq.workshop import Workshop, configure, explain, interruptible, make_image
 
 #: Part of every key; to be raised when the same input would give another image.
-_GENERATION = "1"
+_GENERATION = "2"
 
 
 @dataclass(frozen=True)

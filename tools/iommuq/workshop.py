@@ -33,8 +33,13 @@ ENVIRONMENT = {
     "KBUILD_BUILD_HOST": "localhost",
     "KBUILD_BUILD_VERSION": "1",
     "LC_ALL": "C.UTF-8",
-    # make's own variables, when iommuq is itself run by make.
-    "MAKEFLAGS": "",
+    # Added to the compiler's by whoever exports them.
+    "KCFLAGS": "",
+    "KAFLAGS": "",
+    "KCPPFLAGS": "",
+    # In place of make's own, when iommuq is itself run by make. No kernel here needs these
+    # programs, but Kconfig asks for their versions, and the image carries the answer.
+    "MAKEFLAGS": "-- RUSTC=no-rustc PAHOLE=no-pahole",
     "MAKELEVEL": "",
 }
 # As the shell says it, as make does where it needs no shell, as Python does, and as a
@@ -134,7 +139,11 @@ def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
     """
     config = shop.objects / ".config"
     stamp = shop.notes / "configured.json"
-    wanted = {"fragments": fragments.key, "toolchain": toolchain.identity()}
+    wanted = {
+        "fragments": fragments.key,
+        "toolchain": toolchain.identity(),
+        "environment": ENVIRONMENT,
+    }
     with contextlib.suppress(OSError, ValueError):
         old = json.loads(stamp.read_text())
         tree = old.pop("tree")

@@ -16,7 +16,7 @@ from iommuq.bases import Base
 from iommuq.dirs import cache_dir
 from iommuq.errors import DiskFull, InfraError, ToolMissing, UserError, VerdictError
 from iommuq.fragments import Fragments
-from iommuq.run import Completed
+from iommuq.run import Completed, run
 from iommuq.tree import Step
 
 UM = arches.get("um")
@@ -67,6 +67,23 @@ def test_image_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build.image_key(replace(STEP, label="0001", commit="d" * 40), UM, fragments) in keys
     monkeypatch.setattr(toolchain, "identity", lambda: "another compiler")
     assert build.image_key(STEP, UM, fragments) not in keys
+
+
+def test_what_a_machine_has_besides_does_not_get_into_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kconfig puts the versions of these programs into the image; the key knows nothing of them."""
+    monkeypatch.setenv("KCFLAGS", "-O0")
+    monkeypatch.setenv("MAKEFLAGS", "-s RUSTC=other")
+    again = '\t@test -n "$(AGAIN)" || $(MAKE) --no-print-directory AGAIN=1\n'
+    (tmp_path / "Makefile").write_text(
+        'RUSTC = rustc\nPAHOLE = pahole\nall:\n\t@echo "[$(RUSTC) $(PAHOLE) $(KCFLAGS)]"\n' + again
+    )
+    # As the kernel's Makefile is called, and as it calls itself.
+    done = run(["make", "-j2", "O=x"], cwd=tmp_path, env=workshop.ENVIRONMENT)
+    said = done.output.splitlines()
+    assert said == ["[no-rustc no-pahole ]"] * 2
+    assert not any(shutil.which(name) for name in said[0].strip("[]").split())
 
 
 def test_publish_and_find(shop: workshop.Workshop, tmp_path: Path) -> None:
