@@ -421,21 +421,36 @@ static void do_together(char **words)
 	say(one >= 0 && one == other ? "yes" : "no", "groups %d and %d", one, other);
 }
 
-/* Read what there is of the kernel's log; what does not fit is left out. */
+#define SYNC_MS 2000
+
+/*
+ * Read what there is of the kernel's log; what does not fit is left out. A record that
+ * another processor has not finished hides those behind it, so read up to one of our own.
+ */
 static size_t drain(int fd, char *log, size_t length, size_t size)
 {
-	char record[8192], *text;
+	static int count;
+	char record[8192], sync[64], *text;
+	int waited = 0;
 	ssize_t n;
 
+	snprintf(sync, sizeof(sync), "iommuq: sync %d\n", ++count);
+	dprintf(fd, "<7>%s", sync);
 	for (;;) {
 		n = read(fd, record, sizeof(record) - 1);
 		/* Overwritten before it was read: go on with the next. */
 		if (n < 0 && (errno == EPIPE || errno == EINTR))
 			continue;
+		if (n < 0 && errno == EAGAIN && waited++ < SYNC_MS) {
+			usleep(1000);
+			continue;
+		}
 		if (n <= 0)
 			return length;
 		record[n] = 0;
 		text = strchr(record, ';');
+		if (text && !strncmp(text + 1, sync, strlen(sync)))
+			return length;
 		/* What init copies there of our own output is no message of the kernel. */
 		if (!text || !strncmp(text + 1, "iommuq: ", 8))
 			continue;
@@ -456,7 +471,7 @@ static int listen_log(void)
 	since_length = 0;
 	since_listen[0] = 0;
 	if (kmsg == -1)
-		kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		kmsg = open("/dev/kmsg", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	return kmsg == -1 || lseek(kmsg, 0, SEEK_END) < 0 ? -errno : 0;
 }
 
@@ -479,7 +494,7 @@ static void do_message(char **words)
 static void do_boot_message(char **words)
 {
 	static char log[1 << 20];
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int fd = open("/dev/kmsg", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd == -1) {
 		say_error(-errno, "/dev/kmsg");
