@@ -125,6 +125,7 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         ("holds =", "hold = 1\nholds =", "hold: is not a key"),
         ('title = "A claim is refused"', "", "title: is missing"),
         ('holds = "It is."', 'holds = " "', "holds is empty"),
+        ('holds = "It is."', 'holds = "It is."\nseconds = 0', "seconds is not above 0"),
         ('["q35-amd", "q35-intel"]', "[]", "machines is empty"),
         ('["q35-amd", "q35-intel"]', '["q36"]', "machines: no machine 'q36'"),
         ('["q35-amd", "q35-intel"]', '["q35-plain"]', "machines: q35-plain has no IOMMU"),

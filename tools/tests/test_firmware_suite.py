@@ -85,6 +85,17 @@ def test_side_by_side_within_memory(memory: int, largest: int, at_most: int) -> 
     assert side_by_side(1300, 1024) == 1
 
 
+def test_what_takes_long_is_begun_first(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that starts last and takes a minute is waited for by an idle machine."""
+    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    monkeypatch.setattr(firmware, "side_by_side", lambda *_: 1)
+    wanted = cases(scenario.choose(["claim-group", "claim-idle", "switch-dma"]), ["q35-amd"])
+    run_scenarios(KERNEL, wanted, SUBJECT)
+    first, second = (names for _, names in guests.boots)
+    assert "switch-dma" in first
+    assert {"claim-group", "claim-idle"} <= set(second)
+
+
 def test_two_lists_at_once_share_the_processors(
     guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ class Scenario(Table):
     :ivar arguments: for the kernel.
     :ivar needs: ``group`` or ``cdev`` of VFIO.
     :ivar alone: it disturbs others, and so has a boot of its own.
+    :ivar seconds: about how long its steps take; the longest are begun first.
     """
 
     title: str
@@ -212,6 +213,7 @@ class Scenario(Table):
     arguments: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     alone: bool = False
+    seconds: int = 1
     known: tuple[Known, ...] = ()
     name: str = field(default="", init=False)
 
@@ -219,6 +221,7 @@ class Scenario(Table):
         require(self.machines, "machines is empty")
         require(self.title.strip() and "\n" not in self.title, "title is not one line")
         require(self.holds.strip(), "holds is empty")
+        require(self.seconds > 0, "seconds is not above 0")
         names = [region.name for region in self.region]
         require(len(set(names)) == len(names), "region: two have one name")
         require(any(step.check for step in self.step), "step: no step has a check")

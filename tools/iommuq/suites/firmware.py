@@ -103,6 +103,11 @@ def _free_memory() -> int:
         return 0
 
 
+def _seconds(batch: Sequence[Case]) -> int:
+    """Return about how long the scenarios of one boot take."""
+    return sum(case.scenario.seconds for case in batch)
+
+
 class _Hung:
     """Ends a guest in which a step has hung, or that cannot even say so any more.
 
@@ -172,7 +177,7 @@ class _Runner:
             try:
                 list(pool.map(self._read_table, own.values()))
                 # The longest first, so that no guest runs alone at the end.
-                list(pool.map(self._run_batch, sorted(batches, key=len, reverse=True)))
+                list(pool.map(self._run_batch, sorted(batches, key=_seconds, reverse=True)))
             except BaseException:
                 # Ctrl-C, too, reaches this thread alone: the others are to be told.
                 self._stop.set()
