@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from iommuq.mutants import bypatch
 from iommuq.mutants.faults import Edit, Mutant
 from iommuq.mutants.plan import Plan
 from iommuq.mutants.report import Outcome
-from iommuq.mutants.trial import Bench, Fate, Trial, Verdict, _Judge
+from iommuq.mutants.trial import NOTICED, Bench, Fate, Trial, Verdict, _Judge
 from iommuq.prooffile import Promise, ProofFile
 from iommuq.results import Status, Store
 from iommuq.tree import Step
@@ -182,6 +183,25 @@ def test_guests_that_do_not_run_the_file_are_not_asked(
     judge.passing = frozenset({"amd.b", "intel.b"})
     able = judge._able(path)
     assert judge._run(made_image(tmp_path / "with"), None, able).fate is fate
+
+
+def test_a_new_warning_is_noticed_without_a_boot(tmp_path: Path) -> None:
+    """`iommuq prove` names a patch that adds one, so it would name what adds this one."""
+    lane = SimpleNamespace(name="kunit", run_key=lambda _image: "key", narrowed=lambda _tests: None)
+    lane.run = lambda *_, **__: pytest.fail("was booted")
+    lane.runs_file = lambda *_: True
+    plan = SimpleNamespace(step=None, texts={"a.c": b"x"})
+    bench = cast(Bench, SimpleNamespace(plan=plan, promises={}))
+    judge = _Judge(bench, cast(Lane, lane), tmp_path, cast(Store, None))
+    judge.passing = frozenset(WELL)
+    judge.image = without = made_image(tmp_path / "without")
+    without.warnings = frozenset({"a.c: old"})
+    image = made_image(tmp_path / "with")
+    image.warnings = without.warnings | {"a.c: unused 'x'"}
+    vars(judge)["_build"] = lambda *_: contextlib.nullcontext(image)
+    verdict = judge.judge(Mutant("a.c", "f", "drop-line", 7, "x", "y", Edit(0, 1, b"y")))
+    assert (verdict.fate, verdict.why) == (Fate.WARNED, "a.c: unused 'x'")
+    assert Fate.WARNED in NOTICED
 
 
 def lines_of(*killers: str) -> list[str]:

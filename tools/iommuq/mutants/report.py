@@ -12,7 +12,7 @@ from iommuq.errors import EXIT_OK, EXIT_VERDICT
 from iommuq.mutants.explained import NAME, Explanation
 from iommuq.mutants.faults import Mutant
 from iommuq.mutants.plan import Plan
-from iommuq.mutants.trial import Fate, Trial
+from iommuq.mutants.trial import NOTICED, Fate, Trial
 from iommuq.progress import one_line
 
 #: Version of the JSON form.
@@ -55,7 +55,7 @@ class Outcome:
             f"{NAME}: {title(trial.mutant)}: is explained as equivalent, but is {trial.fate}"
             + (f" ({trial.why})" if trial.why else "")
             for trial in self.trials
-            if trial.mutant in self.explained and trial.fate in (Fate.KILLED, Fate.BROKEN)
+            if trial.mutant in self.explained and trial.fate in NOTICED
         )
         return (*self.wrong, *killed)
 

@@ -35,7 +35,7 @@ from iommuq.tree import Step
 from iommuq.workspace import Workspace
 
 #: Part of every key; to be raised when the same mutant would be judged otherwise.
-_GENERATION = "2"
+_GENERATION = "3"
 #: Tests that are named of all those that noticed.
 _NAMES = 3
 #: Appended to a file to find out whether it is compiled at all.
@@ -52,8 +52,14 @@ class Fate(StrEnum):
     SAME = "same kernel"
     #: The compiler noticed.
     BROKEN = "does not compile"
+    #: The compiler noticed, and so would `iommuq prove`.
+    WARNED = "adds a warning"
     #: The kernel that was asked for does not have the file in it.
     ABSENT = "not in this kernel"
+
+
+#: Somebody noticed.
+NOTICED = frozenset({Fate.KILLED, Fate.BROKEN, Fate.WARNED})
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def _try(mutant: Mutant, judges: Sequence[_Judge]) -> Trial:
         if not judge.is_built(mutant.path):
             continue
         verdict = judge.judge(mutant)
-        if verdict.fate in (Fate.KILLED, Fate.BROKEN):
+        if verdict.fate in NOTICED:
             tests = tuple(f"{judge.lane.name}.{test}" for test in verdict.tests)
             return Trial(mutant, verdict.fate, verdict.why, tests, judge.lane.name)
         if verdict.fate is Fate.SURVIVED:
@@ -241,7 +247,9 @@ class _Judge:
         if known is None:
             try:
                 with self._build(mutant.path, text) as image:
-                    known = self._run(image, self._first(mutant), self._able(mutant.path))
+                    known = self._warned(image) or self._run(
+                        image, self._first(mutant), self._able(mutant.path)
+                    )
             except VerdictError as error:
                 # Not the name of the step, which is another one each time.
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
@@ -258,6 +266,11 @@ class _Judge:
     def _able(self, path: str) -> frozenset[str]:
         """Return the tests that could notice a mutant in a file."""
         return frozenset(test for test in self.passing if self.lane.runs_file(test, path))
+
+    def _warned(self, image: Image) -> Verdict | None:
+        """Say whether a kernel adds a warning of the compiler; then nobody need boot it."""
+        new = sorted(image.warnings - self.image.warnings)
+        return Verdict(Fate.WARNED, new[0]) if new else None
 
     def _run(self, image: Image, first: Lane | None, able: frozenset[str]) -> Verdict:
         """Say what becomes of a mutant.
