@@ -197,11 +197,14 @@ def test_a_new_warning_is_noticed_without_a_boot(tmp_path: Path) -> None:
     judge.image = without = made_image(tmp_path / "without")
     without.warnings = frozenset({"a.c: old"})
     image = made_image(tmp_path / "with")
-    image.warnings = without.warnings | {"a.c: unused 'x'"}
+    ours = "a.c: braces around empty body [-Wempty-body]"
+    image.warnings = without.warnings | {"a.c: unused 'x'", ours}
     vars(judge)["_build"] = lambda *_: contextlib.nullcontext(image)
     verdict = judge.judge(Mutant("a.c", "f", "drop-line", 7, "x", "y", Edit(0, 1, b"y")))
     assert (verdict.fate, verdict.why) == (Fate.WARNED, "a.c: unused 'x'")
     assert Fate.WARNED in NOTICED
+    image.warnings = without.warnings | {ours}
+    assert judge._warned(image) is None
 
 
 def lines_of(*killers: str) -> list[str]:

@@ -35,7 +35,9 @@ from iommuq.tree import Step
 from iommuq.workspace import Workspace
 
 #: Part of every key; to be raised when the same mutant would be judged otherwise.
-_GENERATION = "3"
+_GENERATION = "4"
+#: What the compiler says of a mutant that has nothing left behind an `if`.
+_EMPTY = "[-Wempty-body]"
 #: Tests that are named of all those that noticed.
 _NAMES = 3
 #: Appended to a file to find out whether it is compiled at all.
@@ -269,7 +271,10 @@ class _Judge:
 
     def _warned(self, image: Image) -> Verdict | None:
         """Say whether a kernel adds a warning of the compiler; then nobody need boot it."""
-        new = sorted(image.warnings - self.image.warnings)
+        # A statement that is gone may leave an empty one, which is of our making.
+        new = sorted(
+            warning for warning in image.warnings - self.image.warnings if _EMPTY not in warning
+        )
         return Verdict(Fate.WARNED, new[0]) if new else None
 
     def _run(self, image: Image, first: Lane | None, able: frozenset[str]) -> Verdict:
