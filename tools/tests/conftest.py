@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lanes_toy
 import pytest
 import toy
 from person import Person
@@ -18,6 +19,7 @@ from iommuq import dirs
 from iommuq.bases import Base, load_spec
 from iommuq.edit import edit
 from iommuq.patchqueue import Queue, load_queue
+from iommuq.results import Store
 
 if TYPE_CHECKING:
     from seriesmaker import Series
@@ -138,6 +140,18 @@ def person(toy_base: Base, toy_queue: Queue, tmp_path: Path) -> Person:
     """Return somebody at work in an edit tree of the toy queue."""
     tree = edit(toy_base, toy_queue, tmp_path / "linux")
     return Person(toy_base, toy_queue.folder, tree)
+
+
+@pytest.fixture(name="toy")
+def proven_queue(tmp_path: Path) -> Queue:
+    """Return the queue of two patches that `prooftoy` proves; no kernel stands behind it."""
+    return lanes_toy.queue(tmp_path, "0001-mend", "0002-clean-up")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return results that nothing else looks at."""
+    return Store(tmp_path / "results.sqlite")
 
 
 @pytest.fixture

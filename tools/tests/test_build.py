@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,30 @@ def test_what_a_machine_has_besides_does_not_get_into_an_image(
     said = done.output.splitlines()
     assert said == ["[no-rustc no-pahole ]"] * 2
     assert not any(shutil.which(name) for name in said[0].strip("[]").split())
+
+
+def test_another_environment_configures_anew(
+    shop: workshop.Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it keeps out of a build, it keeps out of a build directory that is there."""
+    ran: list[Path] = []
+
+    def made(_argv: object, **words: Any) -> Completed:
+        ran.append(words["log_path"])
+        config.write_text("CONFIG_KUNIT=y\n")
+        return Completed((), 0, "", "", 0.1)
+
+    config = shop.objects / ".config"
+    shop.notes.mkdir()
+    monkeypatch.setattr(workshop, "run", made)
+    fragments = Fragments(("CONFIG_KUNIT=y\n",))
+    for _ in range(2):
+        workshop.configure(shop, fragments, tmp_path / "log")
+    once = len(ran)
+    assert once > 0
+    monkeypatch.setitem(workshop.ENVIRONMENT, "KCFLAGS", "-O0")
+    workshop.configure(shop, fragments, tmp_path / "log")
+    assert len(ran) == 2 * once
 
 
 def test_publish_and_find(shop: workshop.Workshop, tmp_path: Path) -> None:

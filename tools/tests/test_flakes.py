@@ -15,17 +15,6 @@ from iommuq.known import Verdict
 from iommuq.patchqueue import Queue
 from iommuq.results import Store
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "results.sqlite")
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Queue:
-    return queue(tmp_path, "0001-mend", "0002-clean-up")
-
-
 # Flaky tests.
 
 

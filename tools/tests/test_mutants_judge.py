@@ -14,10 +14,11 @@ import pytest
 
 from iommuq.lanes import Lane
 from iommuq.mutants import bypatch
+from iommuq.mutants.explained import Explanation
 from iommuq.mutants.faults import Edit, Mutant
 from iommuq.mutants.plan import Plan
 from iommuq.mutants.report import Outcome
-from iommuq.mutants.trial import NOTICED, Bench, Fate, Trial, Verdict, _Judge
+from iommuq.mutants.trial import NOTICED, Bench, Fate, Trial, Verdict, _Judge, _try
 from iommuq.prooffile import Promise, ProofFile
 from iommuq.results import Status, Store
 from iommuq.tree import Step
@@ -202,9 +203,41 @@ def test_a_new_warning_is_noticed_without_a_boot(tmp_path: Path) -> None:
     vars(judge)["_build"] = lambda *_: contextlib.nullcontext(image)
     verdict = judge.judge(Mutant("a.c", "f", "drop-line", 7, "x", "y", Edit(0, 1, b"y")))
     assert (verdict.fate, verdict.why) == (Fate.WARNED, "a.c: unused 'x'")
-    assert Fate.WARNED in NOTICED
     image.warnings = without.warnings | {ours}
     assert judge._warned(image) is None
+
+
+@pytest.mark.parametrize("fate", sorted(NOTICED))
+def test_who_comes_after_the_first_to_notice_is_not_asked(fate: Fate) -> None:
+    mutant = Mutant("a.c", "f", "drop-line", 7, "x", "y", Edit(0, 1, b"y"))
+
+    def judge(name: str, *said: Verdict) -> _Judge:
+        left = iter(said)
+        made = SimpleNamespace(
+            lane=SimpleNamespace(name=name),
+            is_built=lambda _path: True,
+            judge=lambda _mutant: next(left),
+        )
+        return cast(_Judge, made)
+
+    judges = [
+        judge("kunit", Verdict(Fate.SURVIVED)),
+        judge("selftest", Verdict(fate, "why", ("s.a",))),
+        judge("firmware"),
+    ]
+    trial = _try(mutant, judges)
+    assert trial == Trial(mutant, fate, "why", ("selftest.s.a",), "selftest")
+
+
+@pytest.mark.parametrize("fate", sorted(NOTICED))
+def test_an_explanation_of_what_is_noticed_is_a_finding(fate: Fate) -> None:
+    mutant = Mutant("a.c", "f", "drop-line", 7, "x", "y", Edit(0, 1, b"y"))
+    plan = Plan(Step("0002", None, "c", "t"), {}, (), (), (mutant,), (mutant,), ())
+    entry = Explanation("a.c", "f", "drop-line", "x", "y", "no test can")
+    outcome = Outcome(plan, (Trial(mutant, fate, "why"),), {mutant: entry}, ())
+    (finding,) = outcome.findings
+    assert finding.endswith(f"is explained as equivalent, but is {fate} (why)")
+    assert outcome.exit_code == 1
 
 
 def lines_of(*killers: str) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A whole proof, promises, flaky tests and bisection, on lanes whose results are written down."""
+"""A whole proof and its promises, on lanes whose results are written down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lanes_toy import ToyLane, queue, steps
+from lanes_toy import ToyLane, steps
 from prooftoy import GOOD, Inline, lane, promise, proven
 
 from iommuq import prooffile
@@ -20,16 +20,6 @@ from iommuq.pool import pool
 from iommuq.prove import conclude, prove
 from iommuq.report.matrix import fold
 from iommuq.results import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "results.sqlite")
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Queue:
-    return queue(tmp_path, "0001-mend", "0002-clean-up")
 
 
 def test_promises_that_are_kept(toy: Queue, store: Store) -> None:
