@@ -25,6 +25,7 @@ from iommuq.runs import feed
 from iommuq.runs.recorder import Recorder, recording
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.touched import is_kernel_source, touched_functions
+from iommuq.tree import Step
 from iommuq.workspace import Workspace
 
 #: Lines of a failing test's message that are printed; the log has all.
@@ -65,7 +66,7 @@ def run_proof(
     workspace = Workspace.open(base)
     chosen = lanes.open_lanes(workspace, suites or prooffile.load(workspace.queue).suites)
     if bisect is not None:
-        return _bisect(workspace, chosen, bisect)
+        return _bisect(workspace, _steps(workspace, first, last), chosen, bisect)
     with recording(base) as recorder:
         return _prove(recorder, workspace, chosen, first, last, folded=folded, strict=True)
 
@@ -87,15 +88,7 @@ def _prove(
 
     # Before hours of work: a mistake in it is told at once.
     prooffile.load(workspace.queue)
-    steps = workspace.steps(last)
-    if first is not None:
-        labels = [step.label for step in steps]
-        wanted = workspace.step(first).label
-        if wanted not in labels and last is None:
-            raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
-        if wanted not in labels:
-            raise UserError(f"{first} does not come before {last}")
-        steps = steps[max(0, labels.index(wanted) - 1) :]
+    steps = _steps(workspace, first, last)
     feed.workspace(recorder, workspace, steps, chosen)
     # What is mailed must have a proof of all of it.
     whole = strict and first is None and last is None
@@ -142,16 +135,41 @@ def _flaky_logs(proof: Proof) -> list[str]:
     ]
 
 
-def _bisect(workspace: Workspace, chosen: Sequence[Lane], test: str) -> int:
+def _steps(workspace: Workspace, first: str | None, last: str | None) -> list[Step]:
+    """Return the steps that are asked for, and the one that the first is seen against.
+
+    :raises UserError: there is no such step, or they are the wrong way round.
+    """
+    steps = workspace.steps(last)
+    if first is None:
+        return steps
+    labels = [step.label for step in steps]
+    wanted = workspace.step(first).label
+    if wanted not in labels and last is None:
+        raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
+    if wanted not in labels:
+        raise UserError(f"{first} does not come before {last}")
+    return steps[max(0, labels.index(wanted) - 1) :]
+
+
+def _bisect(workspace: Workspace, steps: Sequence[Step], chosen: Sequence[Lane], test: str) -> int:
     lane, name = bisection.lane_of(chosen, test)
-    culprit = bisection.first_failing(workspace.steps(), lane, name)
+    live.begin(_kernel(workspace), [step.label for step in steps], [lane.name])
+    (watched,) = live.watched([lane])
+    culprit = bisection.first_failing(steps, watched, name)
     if culprit is None:
-        print(f"{test} passes with the whole queue applied.")
+        end = steps[-1].label
+        whole = end == workspace.step(None).label
+        print(f"{test} passes with {'the whole queue' if whole else end} applied.")
+        live.emit("end", exit_code=EXIT_OK, findings=[], errors=[])
         return EXIT_OK
-    if culprit.patch is None:
-        print(f"{test} fails at {culprit.label} already: no patch breaks it.")
+    if culprit == steps[0]:
+        said = f"{test} fails at {culprit.label} already: no patch after it breaks it."
     else:
-        print(f"{test} is broken by {culprit.label} {progress.one_line(culprit.patch.subject)}")
+        subject = culprit.patch.subject if culprit.patch else ""
+        said = f"{test} is broken by {culprit.label} {progress.one_line(subject)}"
+    print(said)
+    live.emit("end", exit_code=EXIT_VERDICT, findings=[said], errors=[])
     return EXIT_VERDICT
 
 
@@ -235,16 +253,21 @@ def _cover(
         counting = replace(workspace, overlay=overlay)
         step = counting.step(at)
         extra = coverage.addition(paths)
-        image = counting.image(step, arch, workspace.fragments(arch, configs), extra)
         lane = KunitLane(workspace, arch, tuple(configs), tuple(filters), limit)
         subject = Subject(base, step.label, workspace.base.kernel)
         counters = Path(folder) / "counters"
         counters.mkdir()
         environment = {coverage.PREFIX: str(counters)}
-        run = run_kunit(
-            image, subject, filters=filters, limit=limit, again=True, environment=environment
-        )
-        live.done(step.label, lane.name, run, lane.judge)
+        cell = step.label, lane.name
+        kind = _kind(workspace, [lane])
+        with live.shown(_kernel(workspace), kind, [step.label], [lane.name]):
+            live.busy(*cell, "building")
+            image = counting.image(step, arch, workspace.fragments(arch, configs), extra)
+            live.busy(*cell, "running")
+            run = run_kunit(
+                image, subject, filters=filters, limit=limit, again=True, environment=environment
+            )
+            live.done(*cell, run, lane.judge)
         feed.workspace(recorder, workspace, [plain], [lane])
         feed.run(recorder, lane, run, None)
         code = _report(workspace, lane, run)

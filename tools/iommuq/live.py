@@ -219,6 +219,14 @@ class _Nowhere:
         return False
 
 
+def begin(title: str, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Tell programs what there may be cells of; people are shown nothing.
+
+    :param title: what is done, for people.
+    """
+    emit("begin", format=FORMAT, title=title, rows=list(rows), columns=list(columns))
+
+
 @contextlib.contextmanager
 def shown(
     title: str,
@@ -234,7 +242,7 @@ def shown(
     :param judge: gives the verdicts of a run; without one, statuses are taken for them.
     """
     board = Board(title, kind, rows, columns, judge or _statuses)
-    emit("begin", format=FORMAT, title=title, rows=board.rows, columns=board.columns)
+    begin(title, board.rows, board.columns)
     _output.board = board
     try:
         # One cell is no table: the lines of what is being done say it all.

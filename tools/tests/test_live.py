@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import toykernel
 from rich.console import Console
-from toykernel import BASE, PATIENCE, Project
+from toykernel import BASE, PATIENCE, SUITE_C, Project
 
 from iommuq import dirs, durations, live, progress
 from iommuq.errors import UserError
@@ -206,6 +206,28 @@ def test_json_lines_of_other_commands(warm: Project) -> None:
         assert found[-1]["event"] == "end"
         assert found[-1]["exit_code"] == done.code == 1
     assert found[-1]["findings"]
+
+
+def test_json_lines_of_a_bisection(warm: Project) -> None:
+    """What it found out is all that it is asked for."""
+    for test, code in (("toy_domain.plain_kept", 0), ("toy_domain.block_refused", 1)):
+        if code:
+            warm.edit(SUITE_C, "toy_block(), -22);", "toy_block(), -21);")
+        done = warm.run("prove", BASE, "--suite", "kunit", "--bisect", f"kunit.{test}", "--json")
+        found = events(done.out)
+        assert [found[0]["event"], found[-1]["event"]] == ["begin", "end"]
+        assert found[-1]["exit_code"] == done.code == code
+        assert "result" in {event["event"] for event in found}
+    assert found[-1]["findings"] == [
+        "kunit.toy_domain.block_refused fails at baseline already: no patch after it breaks it."
+    ]
+
+
+def test_json_lines_of_coverage(warm: Project) -> None:
+    found = events(warm.run("kunit", BASE, "--coverage", "--json").out)
+    kinds = [event["event"] for event in found]
+    assert kinds[:3] == ["begin", "building", "running"]
+    assert kinds[-2:] == ["done", "end"]
 
 
 def test_json_lines_tell_a_failure_too(warm: Project) -> None:

@@ -175,7 +175,7 @@ def _base(workspace: Workspace, branch: MailBranch) -> list[Finding]:
     found = []
     if whose:
         text = f"{branch.tree.note.version} is {whose} tree: reviewers do not have its commit"
-        found.append(Finding("base", Level.NOTE, text, "a base with provider gitref has one"))
+        found.append(Finding("base", Level.NOTE, text, "a base with provider git has one"))
     for name in branch.note.needs:
         if name.startswith(f"{BASELINE}/"):
             text = f"it needs {name}, which goes back in time and is never sent"
