@@ -24,7 +24,7 @@ from iommuq import buildlog, cleaning, logs, toolchain, workshop
 from iommuq.arches import Arch
 from iommuq.bases import Base
 from iommuq.dirs import cache_dir
-from iommuq.errors import DiskFull, InfraError
+from iommuq.errors import DiskFull, InfraError, VerdictError
 from iommuq.fragments import Fragments
 from iommuq.tree import Step
 from iommuq.workshop import Workshop, configure, explain, interruptible, make_image
@@ -125,10 +125,14 @@ def _build(shop: Workshop, fragments: Fragments, addition: Addition | None, key:
         configure(shop, fragments, log)
         ledger = buildlog.load(shop.notes / "warnings.json")
         done = make_image(shop, fragments.make_args, log)
-        if done.returncode != 0:
-            raise explain(shop, done, log)
+        failure = explain(shop, done, log) if done.returncode != 0 else None
+        if failure is not None and not isinstance(failure, VerdictError):
+            raise failure
+        # If it is the patch that does not compile, what make got done is whole, and good.
         ledger = buildlog.update(ledger, done.output.splitlines(), shop.source, shop.objects)
         buildlog.save(ledger, shop.notes / "warnings.json")
+    if failure is not None:
+        raise failure
     image = _publish(shop, key, buildlog.union(ledger), log, addition)
     cleaning.shrink()
     return image

@@ -186,6 +186,37 @@ def test_what_a_killed_build_made_is_made_again(shop: workshop.Workshop) -> None
         assert new.exists()
 
 
+def test_what_a_failed_build_made_is_kept(
+    shop: workshop.Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a patch that does not compile costs the next one all that was compiled with it."""
+    new, source = shop.objects / "drivers/new.o", shop.source / "drivers/new.c"
+    for folder in (source.parent, shop.notes):
+        folder.mkdir(parents=True)
+    source.touch()
+    asked: list[bool] = []
+
+    def made(*_: object) -> Completed:
+        asked.append(new.exists())
+        new.parent.mkdir(exist_ok=True)
+        new.touch()
+        said = f"  CC      drivers/new.o\n{source}:1:2: warning: unused variable ‘x’\n"
+        if len(asked) == 1:
+            bad = (
+                f"  CC      drivers/bad.o\n{shop.source}/drivers/bad.c:3:2: error: ‘y’ undeclared\n"
+            )
+            return Completed((), 2, said + bad, "", 1.0)
+        return Completed((), 0, "", "", 1.0)
+
+    monkeypatch.setattr(build, "configure", lambda *_: None)
+    monkeypatch.setattr(build, "make_image", made)
+    with pytest.raises(VerdictError, match="‘y’ undeclared"):
+        build._build(shop, Fragments(("",)), None, "a" * 64)
+    image = build._build(shop, Fragments(("",)), None, "b" * 64)
+    assert asked == [False, True]
+    assert [warning.partition(": ")[2] for warning in image.warnings] == ["unused variable ‘x’"]
+
+
 @pytest.mark.parametrize(
     ("output", "code", "kind", "words"),
     [
