@@ -124,6 +124,51 @@ def test_guests_of_promises_that_are_lost_twice_are_enough(tmp_path: Path) -> No
     assert asked == ["s.b", "s.b"]
 
 
+def test_who_killed_another_is_asked_before_the_rest(tmp_path: Path) -> None:
+    """And nobody is asked twice."""
+    asked: list[list[str]] = []
+
+    def lane(tests: Sequence[str]) -> Any:
+        def run(*_: object, **__: object) -> Any:
+            asked.append(sorted(tests))
+            said = {test: Status.FAIL if test == bad else Status.PASS for test in tests}
+            results = [SimpleNamespace(test=t, status=status) for t, status in said.items()]
+            return SimpleNamespace(results=results)
+
+        made = SimpleNamespace(run=run, narrowed=lane, name="firmware")
+        made.run_key = lambda _image: "key"
+        made.runs_file = lambda *_: True
+        made.keeping = lambda _store: made
+        return made
+
+    whole = ("s.a", "s.b", "s.c", "s.d")
+    plan = SimpleNamespace(step=None, texts={"a.c": b"x"})
+    promises = {"0001": ("firmware.s.a",)}
+    bench = cast(Bench, SimpleNamespace(plan=plan, promises=promises))
+    judge = _Judge(bench, cast(Lane, lane(whole)), tmp_path, cast(Store, None))
+    judge.passing = frozenset(whole)
+    judge.image = without = made_image(tmp_path / "without")
+    image = made_image(tmp_path / "with")
+    without.warnings = image.warnings = frozenset()
+    vars(judge)["_build"] = lambda *_: contextlib.nullcontext(image)
+
+    def fate(text: bytes) -> Fate:
+        edit = Edit(0, 1, text)
+        mutant = Mutant("a.c", "f", "drop-line", 7, "x", "y", edit, patch="0001")
+        return judge.judge(mutant).fate
+
+    bad = "s.c"
+    assert fate(b"1") is Fate.KILLED
+    assert asked == [["s.a"], ["s.b", "s.c", "s.d"]]
+    asked.clear()
+    assert fate(b"2") is Fate.KILLED
+    assert asked == [["s.a"], ["s.c"]]
+    asked.clear()
+    bad = ""
+    assert fate(b"3") is Fate.SURVIVED
+    assert asked == [["s.a"], ["s.c"], ["s.b", "s.d"]]
+
+
 def test_only_lost_guests_are_asked_again(tmp_path: Path) -> None:
     lanes: list[Sequence[str]] = []
 

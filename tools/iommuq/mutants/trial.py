@@ -210,6 +210,7 @@ class _Judge:
     home: Path
     results: Store
     _built: dict[str, bool] = field(default_factory=dict)
+    _killers: set[str] = field(default_factory=set)
     _count: int = 0
 
     @cached_property
@@ -257,6 +258,8 @@ class _Judge:
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
                 known = Verdict(Fate.BROKEN, why)
             self._remember(mutant.path, text, known)
+        if known.fate is Fate.KILLED:
+            self._killers.update(known.tests)
         return known
 
     def _first(self, mutant: Mutant) -> Lane | None:
@@ -286,21 +289,34 @@ class _Judge:
         file = image.arch.image
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
             return Verdict(Fate.SAME)
+        told: set[str] = set()
         if first is not None:
-            verdict = self._ask(first, image, frozenset())
+            verdict = self._ask(first, image, frozenset(), told)
             if verdict.fate is Fate.KILLED:
                 return verdict
-        lane = self.lane if able == self.passing else self.lane.narrowed(able) or self.lane
-        return self._ask(lane, image, able)
+        # What is near to a mutant that was killed is likely to be seen by the same test.
+        likely = sorted(able.intersection(self._killers).difference(told))
+        then = self.lane.narrowed(likely) if likely else None
+        if then is not None:
+            verdict = self._ask(then, image, frozenset(), told)
+            if verdict.fate is Fate.KILLED:
+                return verdict
+        rest = able.difference(told)
+        if not rest:
+            return Verdict(Fate.SURVIVED)
+        lane = self.lane if rest == self.passing else self.lane.narrowed(rest) or self.lane
+        return self._ask(lane, image, rest, told)
 
-    def _ask(self, lane: Lane, image: Image, able: frozenset[str]) -> Verdict:
+    def _ask(self, lane: Lane, image: Image, able: frozenset[str], told: set[str]) -> Verdict:
         """Say what becomes of a mutant in some guests.
 
         :param able: the tests that are missed if they say nothing at all.
+        :param told: gets the tests that said something.
         """
         # A lost guest may be the machine's fault; twice in a row it is the mutant's.
         for again in (False, True):
             status = self._status(lane, image, again=again)
+            told.update(status)
             failed = self._failed(status)
             if failed:
                 return _killed(failed)
