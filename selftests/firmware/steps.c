@@ -281,6 +281,11 @@ static void do_remove(char **words)
 	say_error(remove_device(words[1]), "");
 }
 
+static void do_removals(char **words)
+{
+	removals(words[1], strtol(words[2], NULL, 0));
+}
+
 static void do_rescan(char **words)
 {
 	(void)words;
@@ -559,6 +564,7 @@ static const struct {
 	{ "dma-foreign", 3, do_dma_foreign },
 	{ "entry", 2, do_entry },
 	{ "remove", 1, do_remove },
+	{ "removals", 2, do_removals },
 	{ "rescan", 0, do_rescan },
 	{ "rescan-failing", 3, do_rescan_failing },
 	{ "renumber", 2, do_renumber },

@@ -51,6 +51,9 @@ void memory_close(volatile uint32_t *memory);
 /* switch.c: change the type of its group while it writes */
 void switch_type(const char *device, const char *type, uint64_t address, const char *back);
 
+/* pages.c: remove a device and find it again so often, and count the pages that it costs */
+void removals(const char *device, int rounds);
+
 /* entry.c: what the IOMMU's table has for the device, or for its alias */
 void entry(const char *device, int alias);
 

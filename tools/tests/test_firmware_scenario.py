@@ -149,6 +149,7 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         ('do = "bind marked vfio-pci"', 'do = "fail attach all"', "'all' is not a number"),
         ('do = "bind marked vfio-pci"', 'do = "fail attach 0"', "0 is no nth"),
         ('do = "bind marked vfio-pci"', 'do = "renumber marked 256"', "256 is no bus"),
+        ('do = "bind marked vfio-pci"', 'do = "removals marked 0"', "0 is no rounds"),
         (
             'do = "bind marked vfio-pci"',
             'do = "switch marked identity region home"',

@@ -48,6 +48,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "dma-foreign": ("device", "device", "address"),
     "entry": ("device", "which"),
     "remove": ("device",),
+    "removals": ("device", "rounds"),
     "rescan": (),
     "rescan-failing": ("device", "address", "function"),
     "renumber": ("device", "bus"),
@@ -71,6 +72,7 @@ _RANGES: Mapping[str, tuple[int, int]] = {
     "size": (0, (1 << 64) - 1),
     "bus": (1, 0xFF),
     "nth": (1, 1000),
+    "rounds": (1, 100),
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
