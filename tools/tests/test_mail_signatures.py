@@ -118,3 +118,11 @@ def test_dkim(
     path.write_bytes(data)
     posted = get(inbox, path, offline=False)
     assert posted.patches[0].signature.startswith(signature)
+
+
+def test_offline_asks_for_no_key(
+    inbox: Path, series: Series, tmp_path: Path, dns: dict[str, bytes]
+) -> None:
+    path = tmp_path / "x.mbox"
+    path.write_bytes(dkim_signed(alone(series), dns))
+    assert "DKIM" not in get(inbox, path, offline=True).patches[0].signature
