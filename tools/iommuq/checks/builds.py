@@ -27,11 +27,12 @@ from iommuq.workspace import Workspace
 
 #: Whose kernels `iommuq run` and `iommuq kunit` build.
 _WHOLE = ("um", "x86_64")
-SPARSE = Checker("sparse", "sparse", ("C=1", "CHECK=sparse"))
+SPARSE = Checker("sparse", ("sparse",), ("C=1", "CHECK=sparse"))
 # The script is named in full, as make is in the build directory then.
 COCCICHECK = Checker(
     "coccicheck",
-    "spatch",
+    # Some of its rules are in OCaml, and spatch compiles them.
+    ("spatch", "ocamlopt"),
     ("C=1", "CHECK={source}/scripts/coccicheck", "MODE=report"),
     rules=("scripts/coccicheck", "scripts/coccinelle"),
 )
@@ -200,7 +201,8 @@ def _left_out(subject: Subject, seen: set[str]) -> list[Finding]:
     left = sorted(_own(subject) - seen)
     if not left:
         return []
-    return [Finding(Status.SKIP, f"not compiled in this configuration: {', '.join(left)}")]
+    why = "not compiled in this configuration, or not without the patch either"
+    return [Finding(Status.SKIP, f"{why}: {', '.join(left)}")]
 
 
 def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | None) -> _Pair:
@@ -212,7 +214,7 @@ def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | Non
     fragments = plan.fragments(place.workspace)
     base = place.workspace.base
     programs = [f"{plan.cross}gcc"] if plan.cross else []
-    programs += [checker.program] if checker else []
+    programs += checker.programs if checker else ()
     studies = []
     # Our tests are not the patch's, nor is what it takes to configure them.
     steps = place.plain if plan.every else (place.before, place.after)
@@ -284,7 +286,7 @@ for _checker in (SPARSE, COCCICHECK):
             _checker.name,
             f"{_checker.name} on the files it changes",
             partial(checked, _checker),
-            needs=(_checker.program,),
+            needs=_checker.programs,
             slow=True,
         )
     )

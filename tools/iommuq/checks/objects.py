@@ -46,14 +46,14 @@ _FAILED = re.compile(r"^make.*\*\*\* \[\S+: (\S+\.o)\] Error \d+", re.MULTILINE)
 class Checker:
     """A program that the kernel's build runs on each source file that it compiles.
 
-    :ivar program: what must be installed.
+    :ivar programs: what must be installed.
     :ivar words: what make is told; ``{source}`` is the tree.
     :ivar rules: files and directories that decide what it says of a file besides that file
         and the headers next to it; None if whatever is included does.
     """
 
     name: str
-    program: str
+    programs: tuple[str, ...]
     words: tuple[str, ...]
     rules: tuple[str, ...] | None = None
 
@@ -207,7 +207,7 @@ def _version(program: str) -> str:
 
 def missing(checker: Checker) -> bool:
     """Tell whether a checker is not installed."""
-    return shutil.which(checker.program) is None
+    return any(shutil.which(program) is None for program in checker.programs)
 
 
 def _read(note: Path) -> Said | None:
