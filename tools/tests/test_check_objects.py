@@ -13,7 +13,7 @@ import toy
 from iommuq.bases import Base
 from iommuq.checks import builds, objects, programs
 from iommuq.checks.model import Finding, Report, Status, Subject
-from iommuq.checks.objects import BUILT, FAILED, LEFT_OUT, Said
+from iommuq.checks.objects import BUILT, FAILED, LEFT_OUT, Checker, Said, missing
 from iommuq.checks.tables import load_programs
 from iommuq.objects import Store
 from iommuq.report import checks as report
@@ -144,3 +144,9 @@ def test_kernel_doc_is_where_kernels_have_it() -> None:
 def test_table_heads_a_column_with_series_and_number(status: Status) -> None:
     text = report.as_table([Report("x", "follow-up/0001", (Finding(status, "y"),))])
     assert text == f"{'follow-up':>12}\n{'0001':>12}\nx{status.value:>11}"
+
+
+def test_a_checker_needs_every_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", {"spatch": "/usr/bin/spatch"}.get)
+    assert missing(Checker("x", ("spatch", "ocamlopt"), ()))
+    assert not missing(Checker("x", ("spatch",), ()))
