@@ -43,4 +43,4 @@ def attach(base: Base, queue: Queue, where: Path) -> EditTree:
     names = [patch.name for patch in queue.patches]
     patches = dict(zip(names, commits, strict=True))
     note = Note(queue.base, base.commit, base.version, patches, sums(queue))
-    return edittree.attach(where, note)
+    return edittree.mark(where, note)

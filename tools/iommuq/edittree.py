@@ -127,7 +127,7 @@ class EditTree:
         return EditTree(self.folder, self.git_dir, self.common, note)
 
 
-def attach(folder: Path, note: Note) -> EditTree:
+def mark(folder: Path, note: Note) -> EditTree:
     """Make a repository with a queue's commits an edit tree, the latest of its base."""
     git_dir = folder.absolute() / ".git"
     tree = EditTree(folder.absolute(), git_dir, git_dir, note).write(note)
