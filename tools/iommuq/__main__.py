@@ -29,7 +29,7 @@ def main() -> NoReturn:
     }
     for number in before:
         signal.signal(number, _go)
-    from iommuq.cli import main as run
+    from iommuq.cli.main import main as run
 
     for number, handler in before.items():
         signal.signal(number, handler)

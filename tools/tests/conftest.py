@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lanes_toy
 import pytest
-import toy
-from person import Person
 
-from iommuq import dirs
-from iommuq.bases import Base, load_spec
-from iommuq.edit import edit
-from iommuq.patchqueue import Queue, load_queue
-from iommuq.results import Store
+import lanes_toy
+import toy
+from iommuq.bases.sources import Base, load_spec
+from iommuq.queue.edit.tree import edit
+from iommuq.queue.model import Queue, load_queue
+from iommuq.results.store import Store
+from iommuq.system import files
+from person import Person
 
 if TYPE_CHECKING:
     from seriesmaker import Series
@@ -50,7 +50,7 @@ def hermetic(
     """
     home = tmp_path_factory.mktemp("home")
     if request.node.get_closest_marker("real"):
-        cache, state = dirs.cache_dir(), dirs.state_dir()
+        cache, state = files.cache_dir(), files.state_dir()
     else:
         cache, state = home / "iommuq-cache", home / "iommuq-state"
     for name in list(os.environ):

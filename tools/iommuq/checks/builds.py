@@ -16,14 +16,14 @@ from functools import partial
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from iommuq import arches
-from iommuq.arches import Arch
+from iommuq.build.kconfig import Fragments
+from iommuq.build.workspace import Workspace
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
 from iommuq.checks.objects import BUILT, FAILED, Checker, Said, missing, study
-from iommuq.errors import ToolMissing, VerdictError
-from iommuq.fragments import Fragments
-from iommuq.tree import Step
-from iommuq.workspace import Workspace
+from iommuq.queue.steps import Step
+from iommuq.system import arches
+from iommuq.system.arches import Arch
+from iommuq.system.errors import ToolMissing, VerdictError
 
 #: Whose kernels `iommuq run` and `iommuq kunit` build.
 _WHOLE = ("um", "x86_64")
@@ -99,7 +99,7 @@ class Plan:
         """Return the configuration."""
         if not self.every:
             return workspace.fragments(self.arch).with_warnings()
-        with resources.as_file(resources.files("iommuq") / "data/checks.config") as path:
+        with resources.as_file(resources.files(__package__) / "checks.config") as path:
             made = Fragments.read(path, variant="checks", every=True).with_warnings()
         words = (f"CROSS_COMPILE={self.cross}",) if self.cross else ()
         return replace(made, make_args=(*made.make_args, *words))

@@ -10,12 +10,12 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from iommuq.errors import ToolMissing, VerdictError
-from iommuq.mailform import Change
-from iommuq.objects import Store
-from iommuq.patchqueue import Patch, Queue
-from iommuq.tree import Step
-from iommuq.workspace import Workspace
+from iommuq.build.workspace import Workspace
+from iommuq.queue.model import Patch, Queue
+from iommuq.queue.parse import Change
+from iommuq.queue.steps import Step
+from iommuq.system.errors import ToolMissing, VerdictError
+from iommuq.system.git.objects import Store
 
 
 class Status(StrEnum):

@@ -18,16 +18,18 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from iommuq import buildlog, logs, progress, toolchain, workshop
-from iommuq.arches import Arch
-from iommuq.bases import Base
-from iommuq.dirs import cache_dir
-from iommuq.errors import InfraError
-from iommuq.fragments import Fragments
-from iommuq.objects import Store
-from iommuq.run import Completed, run
-from iommuq.tree import Step
-from iommuq.workshop import BUILD_LIMIT, ENVIRONMENT, Workshop
+from iommuq.bases.sources import Base
+from iommuq.build import directory
+from iommuq.build import warnings as buildlog
+from iommuq.build.directory import BUILD_LIMIT, ENVIRONMENT, Workshop
+from iommuq.build.kconfig import Fragments
+from iommuq.queue.steps import Step
+from iommuq.system import files, progress, toolchain
+from iommuq.system.arches import Arch
+from iommuq.system.errors import InfraError
+from iommuq.system.files import cache_dir
+from iommuq.system.git.objects import Store
+from iommuq.system.run import Completed, run
 
 #: Part of every key; to be raised when the same input would say something else.
 _GENERATION = "2"
@@ -106,8 +108,8 @@ def study(
     found = {path: said for path, note in notes.items() if (said := _read(note)) is not None}
     left = [path for path in notes if path not in found]
     if left:
-        with workshop.hold(base):
-            shop = workshop.enter(base, step, arch, fragments.variant)
+        with directory.hold(base):
+            shop = directory.enter(base, step, arch, fragments.variant)
             made = _study(shop, fragments, left, checker)
         for path, said in made.items():
             _write(notes[path], said)
@@ -127,10 +129,10 @@ def _content(store: Store, tree: str, path: str, checker: Checker | None) -> lis
 def _study(
     shop: Workshop, fragments: Fragments, paths: Sequence[str], checker: Checker | None
 ) -> dict[str, Said]:
-    log = logs.new_log(f"check-{shop.base.spec.name}-{shop.arch.name}-{shop.step.label}")
+    log = files.new_log(f"check-{shop.base.spec.name}-{shop.arch.name}-{shop.step.label}")
     objects = {path: str(Path(path).with_suffix(".o")) for path in paths}
-    with workshop.interruptible(shop.objects, shop.notes / "building"):
-        workshop.configure(shop, fragments, log)
+    with directory.interruptible(shop.objects, shop.notes / "building"):
+        directory.configure(shop, fragments, log)
         for name in objects.values():
             # Only of what it compiles the compiler says anything.
             (shop.objects / name).unlink(missing_ok=True)
@@ -149,7 +151,7 @@ def _study(
         found[path] = Said(status, *sides)
     nothing = all(said.status == LEFT_OUT for said in found.values())
     if done.returncode != 0 and nothing and not _is_left_out(done.output, objects.values()):
-        raise workshop.explain(shop, done, log)
+        raise directory.explain(shop, done, log)
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks that are programs of the kernel tree or of the system: ``data/checks.toml``."""
+"""Checks that are programs of the kernel tree or of the system: ``checks.toml``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
 from iommuq.checks.tables import Program, load_programs
-from iommuq.progress import one_line
-from iommuq.run import describe_status, run
+from iommuq.system.progress import one_line
+from iommuq.system.run import describe_status, run
 
 #: Seconds for one run of one program.
 _LIMIT = 300.0

@@ -10,16 +10,16 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
+from iommuq.build.workspace import Workspace
 from iommuq.checks import builds, message, programs, source
 from iommuq.checks.model import REGISTRY, Check, Finding, Report, Series, Status, Subject, Tree
 from iommuq.checks.series import check_series
 from iommuq.checks.tables import ANSWERS, Answer, load_answers
-from iommuq.errors import UserError
-from iommuq.mailform import read_mails
-from iommuq.objects import Store
-from iommuq.patchqueue import COVER, Patch
-from iommuq.tree import make_steps
-from iommuq.workspace import Workspace
+from iommuq.queue.model import COVER, Patch
+from iommuq.queue.parse import read_mails
+from iommuq.queue.steps import make_steps
+from iommuq.system.errors import UserError
+from iommuq.system.git.objects import Store
 
 #: The modules whose checks there are.
 MODULES = (source, message, programs, builds)

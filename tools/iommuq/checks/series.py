@@ -7,7 +7,7 @@ import re
 import shutil
 
 from iommuq.checks.model import Finding, Report, Series, Skipped, Status
-from iommuq.run import run, tail
+from iommuq.system.run import run, tail
 
 _ADDRESS = re.compile(r"<?([\w.+-]+@[\w.-]+)>?")
 _LIMIT = 120.0

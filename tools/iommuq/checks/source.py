@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 from iommuq.checks.model import REGISTRY, Finding, Status, Subject
-from iommuq.unidiff import hunks
+from iommuq.queue.hunks import hunks
 
 _INCLUDE = re.compile(rb'^\s*#\s*include\s+([<"][^>"]+[>"])', re.MULTILINE)
 

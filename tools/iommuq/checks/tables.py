@@ -9,8 +9,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from iommuq import tables
-from iommuq.providers.job import Table, require
+from iommuq.bases.providers.job import Table, require
+from iommuq.system import tables
 
 #: Answers to what the checks of a queue find, next to its series.
 ANSWERS = "checks.toml"
@@ -99,7 +99,7 @@ class _Answers(Table):
 
 @cache
 def _document() -> _Document:
-    with resources.as_file(resources.files("iommuq") / "data/checks.toml") as path:
+    with resources.as_file(resources.files(__package__) / "checks.toml") as path:
         return tables.load(_Document, path)
 
 

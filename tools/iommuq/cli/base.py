@@ -14,7 +14,7 @@ def base() -> None:
 @base.command("list")
 def list_() -> None:
     """List the bases, and which of them are in the cache."""
-    from iommuq.listings import list_bases
+    from iommuq.cli.commands.base import list_bases
 
     list_bases()
 
@@ -25,7 +25,7 @@ def list_() -> None:
 @click.option("--record", is_flag=True, help="Write what was fetched into base.toml.")
 def fetch(name: str, update: bool, record: bool) -> None:
     """Fetch the source of base NAME into the cache."""
-    from iommuq.listings import fetch_base
+    from iommuq.cli.commands.base import fetch_base
 
     fetch_base(name, update=update, record=record)
 
@@ -45,6 +45,6 @@ def add(
     WHERE is a source package for debian, a URL or path for git and tarball, a
     path for directory.
     """
-    from iommuq.listings import add_base
+    from iommuq.cli.commands.base import add_base
 
     add_base(name, provider, where, {"ref": ref, "suite": suite}, title)

@@ -13,6 +13,6 @@ from iommuq.defaults import DEFAULT_BASE
 @click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 def bench(base: str) -> None:
     """Measure this tool against kunit.py on BASE, in one run; takes fifteen minutes."""
-    from iommuq.bench import run_bench
+    from iommuq.cli.commands.bench import run_bench
 
     run_bench(base)

@@ -12,10 +12,7 @@ import click
 @click.option("--old", is_flag=True, help="Only what does not fit into IOMMUQ_CACHE_GIB.")
 def clean(trees: bool, everything: bool, old: bool) -> None:
     """Remove images from the cache; results and logs stay."""
-    from iommuq import cleaning
+    from iommuq.system import cache
 
-    if old:
-        freed = cleaning.shrink()
-    else:
-        freed = cleaning.clean(trees=trees or everything, bases=everything)
-    print(f"{freed / cleaning.GIB:.1f} GiB freed")
+    freed = cache.shrink() if old else cache.clean(trees=trees or everything, bases=everything)
+    print(f"{freed / cache.GIB:.1f} GiB freed")

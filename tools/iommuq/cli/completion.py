@@ -14,8 +14,8 @@ VARIABLE = "_IOMMUQ_COMPLETE"
 
 def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the bases that begin with a word."""
-    from iommuq.dirs import project_root
-    from iommuq.errors import IommuqError
+    from iommuq.system.errors import IommuqError
+    from iommuq.system.files import project_root
 
     # Who presses a key is not told what is wrong with a file.
     with contextlib.suppress(IommuqError, OSError):
@@ -27,10 +27,10 @@ def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str)
 def patches(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the steps that begin with a word, of the base that is named before it."""
     from iommuq.defaults import DEFAULT_BASE
-    from iommuq.dirs import project_root
-    from iommuq.errors import IommuqError
-    from iommuq.patchqueue import load_queue
-    from iommuq.prove import known_steps
+    from iommuq.proof.prove import known_steps
+    from iommuq.queue.model import load_queue
+    from iommuq.system.errors import IommuqError
+    from iommuq.system.files import project_root
 
     with contextlib.suppress(IommuqError, OSError):
         base = context.params.get("base") or DEFAULT_BASE

@@ -10,6 +10,6 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def doctor(as_json: bool) -> int:
     """Say what this machine has, what it lacks, and what mends that."""
-    from iommuq.listings import show_doctor
+    from iommuq.cli.commands.base import show_doctor
 
     return show_doctor(as_json=as_json)

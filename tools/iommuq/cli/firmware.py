@@ -57,10 +57,10 @@ def run(
 
     SCENARIO is one of those that `iommuq firmware list` prints.
     """
-    from iommuq import live
-    from iommuq.firmware.commands import run_firmware
+    from iommuq.cli.commands.firmware import run_firmware
+    from iommuq.report.live import events
 
-    with live.json_lines(as_json):
+    with events.json_lines(as_json):
         return run_firmware(
             words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
         )
@@ -69,7 +69,7 @@ def run(
 @firmware.command("list")
 def list_() -> None:
     """Tell each scenario in a line."""
-    from iommuq.firmware.commands import list_scenarios
+    from iommuq.cli.commands.firmware import list_scenarios
 
     list_scenarios()
 
@@ -83,7 +83,7 @@ def list_() -> None:
 )
 def exposure(stored: bool, into: Path | None) -> None:
     """Write docs/exposure.md: every scenario on the kernels of selftests/exposure.toml."""
-    from iommuq.firmware.exposure import write_exposure
+    from iommuq.report.exposure import write_exposure
 
     write_exposure(into, stored_only=stored)
 

@@ -22,6 +22,6 @@ def table(file: Path, classes: Path | None) -> None:
     Such as a copy of /sys/firmware/acpi/tables/DMAR: which devices have which
     regions, and which of them VFIO and iommufd will refuse.
     """
-    from iommuq.firmware.listing import print_table
+    from iommuq.cli.commands.firmware import print_table
 
     print_table(file, classes)

@@ -7,9 +7,9 @@ import click
 
 
 def _topics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from iommuq import topics
+    from iommuq.cli.commands import help as pages
 
-    return [topic.name for topic in topics.topics() if topic.name.startswith(incomplete)]
+    return [topic.name for topic in pages.topics() if topic.name.startswith(incomplete)]
 
 
 @click.command("help")
@@ -21,19 +21,19 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
 
     Without TOPIC it lists the pages.
     """
-    from iommuq import topics
-    from iommuq.manpage import render
+    from iommuq.cli.commands import help as pages
+    from iommuq.cli.commands.help import render
 
     root = context.find_root()
     if man:
         click.echo(render(root.command), nl=False)
         return
     if not words:
-        topics.list_topics()
+        pages.list_topics()
         return
-    page = topics.find(words[0]) if len(words) == 1 else None
+    page = pages.find(words[0]) if len(words) == 1 else None
     if page is not None:
-        topics.show(page)
+        pages.show(page)
         return
     command, inner = root.command, root
     for word in words:
@@ -42,6 +42,6 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
             names = (
                 root.command.list_commands(root) if isinstance(root.command, click.Group) else []
             )
-            raise topics.unknown(" ".join(words), names)
+            raise pages.unknown(" ".join(words), names)
         command, inner = found, click.Context(found, info_name=word, parent=inner)
     click.echo(command.get_help(inner))

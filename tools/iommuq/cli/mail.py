@@ -3,36 +3,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import click
 
-#: Commands that have a module of their own, and where they are.
-_ELSEWHERE = {"review": "iommuq.cli.mail_review"}
+from iommuq.cli.lazy import Entry, LazyGroup
 
-
-class _Lazy(click.Group):
-    """A group that imports some of its commands only when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands."""
-        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command."""
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        try:
-            found = getattr(import_module(_ELSEWHERE[cmd_name]), cmd_name)
-        except ModuleNotFoundError as error:
-            if error.name != _ELSEWHERE[cmd_name]:
-                raise
-            return None
-        assert isinstance(found, click.Command)
-        return found
-
-
+_REVIEW = Entry("review", "iommuq.cli.mail_review", "Try a posted series, and draft a reply.")
 _tree = click.option(
     "--from",
     "start",
@@ -41,7 +18,7 @@ _tree = click.option(
 )
 
 
-@click.group(cls=_Lazy)
+@click.group(cls=LazyGroup, table=[_REVIEW])
 def mail() -> None:
     """Series on mailing lists: prepare, send, collect, compare, review."""
 
@@ -56,7 +33,7 @@ def mail() -> None:
 )
 def prep(base: str, series: str, into: Path | None) -> None:
     """Make a branch for b4 of SERIES of the queue of BASE, or bring it up to date."""
-    from iommuq.mail.commands import prepare_branch
+    from iommuq.cli.commands.mail import prepare_branch
 
     prepare_branch(base, series, into)
 
@@ -65,7 +42,7 @@ def prep(base: str, series: str, into: Path | None) -> None:
 @_tree
 def check(start: Path | None) -> int:
     """Say whether the series may be sent: checks, sign-offs, recipients, proof."""
-    from iommuq.mail.commands import check_branch
+    from iommuq.cli.commands.mail import check_branch
 
     return check_branch(start)
 
@@ -75,7 +52,7 @@ def check(start: Path | None) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def sign(start: Path | None, yes: bool) -> None:
     """Add your Signed-off-by to the patches that lack it."""
-    from iommuq.mail.commands import sign_branch
+    from iommuq.cli.commands.mail import sign_branch
 
     sign_branch(start, sure=yes)
 
@@ -102,7 +79,7 @@ def send(
     without: tuple[str, ...],
 ) -> int:
     """Send the series, or what is left of one that was stopped half-way."""
-    from iommuq.mail.commands import send_branch
+    from iommuq.cli.commands.mail import send_branch
 
     if really and dry_run:
         raise click.UsageError("--really and --dry-run exclude each other")
@@ -121,7 +98,7 @@ def send(
 @click.option("--look", is_flag=True, help="Change nothing.")
 def trailers(start: Path | None, mbox: Path | None, look: bool) -> int:
     """Collect Reviewed-by and the like from the thread into the queue's patches."""
-    from iommuq.mail.commands import collect_trailers
+    from iommuq.cli.commands.mail import collect_trailers
 
     return collect_trailers(start, mbox, look=look)
 
@@ -135,6 +112,6 @@ def trailers(start: Path | None, mbox: Path | None, look: bool) -> int:
 )
 def diff(start: Path | None, old: str, new: str, page: Path | None) -> None:
     """Show what changed between versions, or since the last that was sent."""
-    from iommuq.mail.commands import show_difference
+    from iommuq.cli.commands.mail import show_difference
 
     show_difference(start, old, new, page)

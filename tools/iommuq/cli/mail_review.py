@@ -72,8 +72,8 @@ def review(
     of the series is in a sandbox.
     """
     # Here and not above: --help and a bad argument need none of it.
-    from iommuq.mail.review import Wish
-    from iommuq.mail.review_command import review_series
+    from iommuq.cli.commands.review import review_series
+    from iommuq.mail.review.review import Wish
 
     wish = Wish(
         what,

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import click
 
-from iommuq import arches
 from iommuq.cli.completion import bases
 from iommuq.defaults import DEFAULT_BASE
+from iommuq.system import arches
 
 
 @click.command()
@@ -73,7 +73,7 @@ def mutate(
     With --hunks the faults are the patches' own: one hunk is taken back, or one line that
     a patch adds is taken out.
     """
-    from iommuq.mutants.command import Guests, Wanted, run_mutate
+    from iommuq.cli.commands.mutate import Guests, Wanted, run_mutate
 
     return run_mutate(
         base,

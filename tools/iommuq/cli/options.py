@@ -14,7 +14,7 @@ at_patch = click.option(
     shell_complete=patches,
     help="Stop at this patch; by default all are applied.",
 )
-#: ``--json``: what `iommuq.live.json_lines` is for.
+#: ``--json``: what `iommuq.report.live.events.json_lines` is for.
 json_lines = click.option(
     "--json",
     "as_json",

@@ -39,8 +39,8 @@ def prove(
     tests that it turns from failing to passing, or says why there are none.
     """
     # Here and not above: --help and a bad argument need none of it.
-    from iommuq import live
-    from iommuq.commands import run_proof
+    from iommuq.cli.commands.suites import run_proof
+    from iommuq.report.live import events
 
-    with live.json_lines(as_json):
+    with events.json_lines(as_json):
         return run_proof(base, suites, first=first, last=last, folded=not unfolded, bisect=bisect)

@@ -20,7 +20,7 @@ def queue() -> None:
 @click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 def show(base: str) -> None:
     """List the patches of the queue of BASE."""
-    from iommuq.listings import show_queue
+    from iommuq.cli.commands.base import show_queue
 
     show_queue(base)
 
@@ -35,7 +35,7 @@ def show(base: str) -> None:
 )
 def apply(base: str, to: str | None, into: Path | None) -> None:
     """Apply the queue of BASE, one commit a patch."""
-    from iommuq.listings import apply_queue
+    from iommuq.cli.commands.base import apply_queue
 
     apply_queue(base, to, into)
 
@@ -49,7 +49,7 @@ def apply(base: str, to: str | None, into: Path | None) -> None:
 )
 def edit(base: str, into: Path | None) -> None:
     """Make a work tree whose commits are the queue of BASE, to be changed with git."""
-    from iommuq.queuecommands import edit_queue
+    from iommuq.cli.commands.queue import edit_queue
 
     edit_queue(base, into)
 
@@ -69,7 +69,7 @@ def refresh(
     base: str | None, start: Path | None, section: str | None, afresh: bool, force: bool
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
-    from iommuq.queuecommands import refresh_queue
+    from iommuq.cli.commands.queue import refresh_queue
 
     refresh_queue(base, start, section=section, afresh=afresh, force=force)
 
@@ -86,7 +86,7 @@ def refresh(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
     """Say what of the queue of BASE another kernel has already."""
-    from iommuq.queuecommands import show_upstream
+    from iommuq.cli.commands.queue import show_upstream
 
     show_upstream(base, against, patch, as_json=as_json)
 
@@ -118,7 +118,7 @@ def rebase(
     action: str | None,
 ) -> None:
     """Carry the queue of BASE over to another kernel with three-way merges."""
-    from iommuq.queuecommands import rebase_queue
+    from iommuq.cli.commands.queue import rebase_queue
 
     rebase_queue(base, onto, into, section=section, baseline=baseline, action=action)
 
@@ -131,7 +131,7 @@ def rebase(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_json: bool) -> int:
     """Check the patches of BASE as reviewers do: message, style, new warnings."""
-    from iommuq.queuecommands import check_queue
+    from iommuq.cli.commands.queue import check_queue
 
     return check_queue(base, patch, names, slow=not quick, as_json=as_json)
 
@@ -146,6 +146,6 @@ def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_
 @click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
 def check_mail_(form: str, names: tuple[str, ...]) -> int:
     """Check the patch mail on standard input, for b4."""
-    from iommuq.queuecommands import check_mail
+    from iommuq.cli.commands.queue import check_mail
 
     return check_mail(form, names)

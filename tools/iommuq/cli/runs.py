@@ -22,7 +22,7 @@ def runs() -> None:
 @click.option("--all", "everything", is_flag=True, help="Every run that is kept.")
 def list_(number: int, everything: bool) -> None:
     """Print the runs, the newest first."""
-    from iommuq.runs.commands import list_runs
+    from iommuq.cli.commands.runs import list_runs
 
     list_runs(None if everything else number)
 
@@ -31,7 +31,7 @@ def list_(number: int, everything: bool) -> None:
 @click.argument("run", default="last")
 def show(run: str) -> int:
     """Print what a run found; its own exit code is this command's."""
-    from iommuq.runs.commands import show_run
+    from iommuq.cli.commands.runs import show_run
 
     return show_run(run)
 
@@ -41,6 +41,6 @@ def show(run: str) -> int:
 @click.argument("b", default="last")
 def compare(a: str, b: str) -> int:
     """Print what B has that A has not: failures, passes, slowness, warnings."""
-    from iommuq.runs.commands import compare_runs
+    from iommuq.cli.commands.runs import compare_runs
 
     return compare_runs(a, b)

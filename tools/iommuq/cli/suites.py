@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from iommuq import arches
 from iommuq.cli.completion import bases
 from iommuq.cli.options import at_patch, json_lines
 from iommuq.defaults import DEFAULT_BASE, KUNIT_LIMIT
+from iommuq.system import arches
 
 _arch = click.option(
     "--arch",
@@ -44,10 +44,10 @@ _limit = click.option(
 def run(base: str, arch: str, configs: tuple[str, ...], timeout: float, as_json: bool) -> int:
     """Test every step of the queue of BASE and print the table of verdicts."""
     # Here and not above: --help and a bad argument need none of it.
-    from iommuq import live
-    from iommuq.commands import run_matrix
+    from iommuq.cli.commands.suites import run_matrix
+    from iommuq.report.live import events
 
-    with live.json_lines(as_json):
+    with events.json_lines(as_json):
         return run_matrix(base, arches.get(arch), configs, timeout)
 
 
@@ -83,10 +83,10 @@ def kunit(
 
     FILTER is a suite or suite.case, with * and ?.
     """
-    from iommuq import live
-    from iommuq.commands import run_coverage, run_suites
+    from iommuq.cli.commands.suites import run_coverage, run_suites
+    from iommuq.report.live import events
 
-    with live.json_lines(as_json):
+    with events.json_lines(as_json):
         if coverage or coverage_json is not None:
             return run_coverage(
                 base,
@@ -131,8 +131,8 @@ def selftest(
 
     SUITE is one of selftests/suites.toml.
     """
-    from iommuq import live
-    from iommuq.commands import run_selftests
+    from iommuq.cli.commands.suites import run_selftests
+    from iommuq.report.live import events
 
-    with live.json_lines(as_json):
+    with events.json_lines(as_json):
         return run_selftests(base, suites, at=at, on=on, again=again, all_fail=no_known)

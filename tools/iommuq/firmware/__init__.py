@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ACPI tables through which firmware claims memory for devices: read, extend, explain."""
+"""What firmware claims: its tables, scenarios about them, and kernels that were not built here."""

@@ -12,11 +12,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from iommuq import kconfig
-from iommuq.build import Image
-from iommuq.errors import InfraError, UserError
+from iommuq.build import kconfig
+from iommuq.build.image import Image
 from iommuq.firmware import topology
 from iommuq.guests.machine import Machine
+from iommuq.system.errors import InfraError, UserError
 
 # The header of an x86 image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 _BOOT_FLAG = 0x1FE
@@ -35,7 +35,7 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class Needs:
-    """``data/firmware.toml``; see the comments in it."""
+    """``kernels.toml``; see the comments in it."""
 
     modules: tuple[str, ...]
     options: Mapping[str, str]
@@ -46,7 +46,7 @@ class Needs:
 @cache
 def needs() -> Needs:
     """Return what a kernel must have."""
-    data = tomllib.loads(resources.files("iommuq").joinpath("data/firmware.toml").read_text())
+    data = tomllib.loads(resources.files(__package__).joinpath("kernels.toml").read_text())
     return Needs(
         tuple(data["modules"]),
         {entry["symbol"]: entry["why"] for entry in data["option"]},

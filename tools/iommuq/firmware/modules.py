@@ -18,9 +18,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from iommuq import dirs
-from iommuq.errors import CommandFailed, InfraError
-from iommuq.run import run
+from iommuq.system import files as dirs
+from iommuq.system.errors import CommandFailed, InfraError
+from iommuq.system.run import run
 
 # Of the section .modinfo, whose strings end with a NUL.
 _DEPENDS = re.compile(rb"(?<=\0)depends=([\w,-]*)\0|^depends=([\w,-]*)\0")

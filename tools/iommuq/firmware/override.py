@@ -17,18 +17,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from iommuq import dirs
-from iommuq.errors import InfraError, UserError
 from iommuq.firmware import topology
-from iommuq.firmware.anytable import parse
-from iommuq.firmware.extend import Device as Place
-from iommuq.firmware.extend import Region as Claimed
-from iommuq.firmware.extend import Spread, extend
-from iommuq.firmware.ivrs import EXCLUSION, READ, UNITY, WRITE
 from iommuq.firmware.scenario import Region
+from iommuq.firmware.tables.anytable import parse
+from iommuq.firmware.tables.extend import Device as Place
+from iommuq.firmware.tables.extend import Region as Claimed
+from iommuq.firmware.tables.extend import Spread, extend
+from iommuq.firmware.tables.ivrs import EXCLUSION, READ, UNITY, WRITE
 from iommuq.guests import qemu
 from iommuq.guests.initramfs import Entry, cpio
 from iommuq.guests.machine import Machine
+from iommuq.system import files
+from iommuq.system.errors import InfraError, UserError
 
 # Part of the key of a cached table; to be raised when it would be read otherwise.
 _GENERATION = "1"
@@ -43,7 +43,7 @@ def cached(machine: Machine) -> Path:
     """
     words = (_GENERATION, qemu.full_version(), repr(machine.qemu), str(machine.cpus))
     key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
-    return dirs.cache_dir() / "firmware" / f"{key}.{topology.table_of(machine)}"
+    return files.cache_dir() / "firmware" / f"{key}.{topology.table_of(machine)}"
 
 
 def find(machine: Machine) -> bytes | None:

@@ -14,15 +14,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from iommuq import dirs, kconfig, locks, logs, progress
-from iommuq.basefile import list_specs
-from iommuq.errors import CommandFailed, InfraError, UserError
+from iommuq.bases.basefile import list_specs
+from iommuq.bases.providers.apt import Apt, suite_source
+from iommuq.bases.providers.debian import DebianSource
+from iommuq.bases.providers.job import file_sha256
+from iommuq.build import kconfig
 from iommuq.firmware.kernels import Kernel, needs, release_of
 from iommuq.firmware.modules import unpack
-from iommuq.providers.apt import Apt, suite_source
-from iommuq.providers.debian import DebianSource
-from iommuq.providers.job import file_sha256
-from iommuq.run import run
+from iommuq.system import files, progress
+from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.run import run
 
 _NAME = re.compile(r"linux-image-[a-z0-9][a-z0-9+.-]*")
 _DEPENDS = re.compile(r"linux-(?:image|binary|modules|base)-[a-z0-9+.-]*[0-9][a-z0-9+.-]*")
@@ -52,7 +53,7 @@ def from_package(name: str) -> Kernel:
         return kernel
     folder = _folder()
     with (
-        locks.hold(folder / "lock", "another iommuq that fetches a kernel"),
+        files.hold(folder / "lock", "another iommuq that fetches a kernel"),
         tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as work,
     ):
         return _fetch(name, Path(work))
@@ -72,7 +73,7 @@ def from_package_file(path: Path) -> Kernel:
 
 
 def _folder() -> Path:
-    folder = dirs.cache_dir() / "kernels"
+    folder = files.cache_dir() / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -86,7 +87,7 @@ def _cached(name: str) -> Kernel | None:
 def _load(place: Path) -> Kernel | None:
     try:
         data = json.loads((place / _RECORD).read_text("utf-8"))
-        modules = tuple(dirs.cache_dir() / module for module in data["modules"])
+        modules = tuple(files.cache_dir() / module for module in data["modules"])
         config = kconfig.parse((place / "config").read_text("utf-8"))
         if not all(path.stat().st_size for path in (*modules, place / "vmlinuz")):
             return None
@@ -99,7 +100,7 @@ def _load(place: Path) -> Kernel | None:
 
 
 def _fetch(name: str, work: Path) -> Kernel:
-    log = logs.new_log(f"kernel-{name}")
+    log = files.new_log(f"kernel-{name}")
     apt = _find(name, work, log)
     paths: dict[str, Path] = {}
     waiting = [name]
@@ -187,7 +188,7 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
         "name": name,
         "release": release,
         "version": _field(main, "Version"),
-        "modules": [str(path.relative_to(dirs.cache_dir())) for path in modules],
+        "modules": [str(path.relative_to(files.cache_dir())) for path in modules],
         "key": file_sha256(image) + "".join(path.parent.name[:8] for path in modules),
     }
     (new / _RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")

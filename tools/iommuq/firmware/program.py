@@ -8,9 +8,9 @@ import os
 import threading
 from pathlib import Path
 
-from iommuq import dirs, logs
-from iommuq.errors import CommandFailed, InfraError, UserError
-from iommuq.run import run
+from iommuq.system import files
+from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.run import run
 
 #: What it is called in the guest.
 GUEST_PATH = "/suites/steps"
@@ -20,7 +20,7 @@ _LIMIT = 60.0
 
 def sources() -> list[Path]:
     """Return its C files and headers."""
-    return sorted((dirs.project_root() / "selftests" / "firmware").glob("*.[ch]"))
+    return sorted((files.project_root() / "selftests" / "firmware").glob("*.[ch]"))
 
 
 def key() -> str:
@@ -36,13 +36,13 @@ def build() -> Path:
     :raises ToolMissing: there is no compiler.
     :raises InfraError: the cache cannot be written.
     """
-    path = dirs.cache_dir() / "firmware" / f"steps-{key()[:32]}"
+    path = files.cache_dir() / "firmware" / f"steps-{key()[:32]}"
     if path.exists():
         return path
     # Two steps of a proof may want it at once, each in a thread.
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     code = [source for source in sources() if source.suffix == ".c"]
-    log = logs.new_log("firmware-steps")
+    log = files.new_log("firmware-steps")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = ["gcc", *_FLAGS, "-o", temporary, *code]

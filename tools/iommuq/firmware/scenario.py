@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from iommuq import dirs, tables
-from iommuq.errors import UserError
+from iommuq.bases.providers.job import Table, require
 from iommuq.firmware import topology
 from iommuq.firmware.topology import Device
 from iommuq.guests import machine as machines
 from iommuq.guests.machine import Machine
-from iommuq.known import Failure
-from iommuq.providers.job import Table, require
+from iommuq.results.known import Failure
+from iommuq.system import files, tables
+from iommuq.system.errors import UserError
 
 #: Reserved memory that no firmware claims: every boot has it.
 OTHER = 0x3D000000
@@ -296,7 +296,7 @@ def address(scenario: Scenario, word: str) -> int | None:
 
 def folder() -> Path:
     """Return the directory of the scenarios."""
-    return dirs.project_root() / "selftests" / "scenarios"
+    return files.project_root() / "selftests" / "scenarios"
 
 
 def names() -> list[str]:

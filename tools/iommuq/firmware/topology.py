@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from iommuq.errors import UserError
 from iommuq.guests.machine import Machine
+from iommuq.system.errors import UserError
 
 #: The IOMMUs that QEMU has, and the ACPI table that describes each.
 TABLES: Mapping[str, str] = {"intel-iommu": "DMAR", "amd-iommu": "IVRS"}

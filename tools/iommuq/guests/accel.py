@@ -18,9 +18,9 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iommuq import dirs
-from iommuq.errors import CommandTimeout, InfraError
-from iommuq.run import describe_status, run, tail
+from iommuq.system import files
+from iommuq.system.errors import CommandTimeout, InfraError
+from iommuq.system.run import describe_status, run, tail
 
 QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
@@ -65,7 +65,7 @@ def kvm() -> Verdict:
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return Verdict(False, "/dev/kvm may not be opened, join the group kvm")
     key = _machine()
-    memory = dirs.state_dir() / "accelerators.json"
+    memory = files.state_dir() / "accelerators.json"
     try:
         known = json.loads(memory.read_text())
         return Verdict(**known[key])

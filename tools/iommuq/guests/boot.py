@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq import run as processes
-from iommuq.errors import CommandTimeout, InfraError
 from iommuq.guests import qemu, uml
 from iommuq.guests.channel import Channel, SuiteState, Transcript
 from iommuq.guests.initramfs import Initramfs
 from iommuq.guests.machine import Machine
-from iommuq.logtext import clean_line, split_stamp
+from iommuq.system import run as processes
+from iommuq.system.errors import CommandTimeout, InfraError
+from iommuq.system.logtext import clean_line, split_stamp
 
 #: Lines of the console that tell how a guest was lost.
 TAIL_LINES = 12

@@ -23,8 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from iommuq import dirs
-from iommuq.errors import DiskFull, InfraError, ToolMissing, UserError
+from iommuq.system import files as dirs
+from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError
 
 BUSYBOX = "busybox"
 #: What of busybox is there under its own name, for init and for suites that are scripts.

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq import arches, dirs, tables
-from iommuq.errors import UserError
-from iommuq.providers.job import Table, require
+from iommuq.bases.providers.job import Table, require
+from iommuq.system import arches, files, tables
+from iommuq.system.errors import UserError
 
 #: What may run a QEMU guest, the quickest first, and the processor to ask it for.
 CPUS = {"kvm": "host", "tcg": "max"}
@@ -126,4 +126,4 @@ def names() -> list[str]:
 
 def folder() -> Path:
     """Return the directory of their files."""
-    return dirs.project_root() / "selftests" / "machines"
+    return files.project_root() / "selftests" / "machines"

@@ -9,11 +9,11 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-from iommuq.errors import CommandTimeout, InfraError, ToolMissing
 from iommuq.guests import accel
 from iommuq.guests.channel import NAME
 from iommuq.guests.machine import CPUS, Machine, Qemu
-from iommuq.run import run
+from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing
+from iommuq.system.run import run
 
 PROGRAM = accel.QEMU
 _VERSION_LIMIT = 10.0

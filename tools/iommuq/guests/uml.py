@@ -9,10 +9,10 @@ import platform
 import threading
 from pathlib import Path
 
-from iommuq import dirs
-from iommuq.errors import InfraError
 from iommuq.guests.machine import Machine
-from iommuq.run import run
+from iommuq.system import files
+from iommuq.system.errors import InfraError
+from iommuq.system.run import run
 
 #: What reports name in the place of an accelerator.
 ACCELERATOR = "native"
@@ -64,7 +64,7 @@ def environment() -> dict[str, str]:
     if platform.machine() != "x86_64":
         return {}
     key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    library = dirs.cache_dir() / "uml" / f"xstate-{key}.so"
+    library = files.cache_dir() / "uml" / f"xstate-{key}.so"
     if not library.exists():
         # Two steps of a proof may want it at once, each in a thread.
         temporary = library.with_suffix(f".{os.getpid()}-{threading.get_ident()}")

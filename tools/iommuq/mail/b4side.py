@@ -19,8 +19,8 @@ import b4
 import b4.command
 import b4.ez
 
-from iommuq.errors import InfraError, IommuqError, UserError
 from iommuq.mail import outbox, thread, transport
+from iommuq.system.errors import InfraError, IommuqError, UserError
 
 Data = dict[str, Any]
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iommuq.errors import CommandFailed, CommandTimeout, InfraError, IommuqError, UserError
-from iommuq.progress import one_line
-from iommuq.run import Completed, run
+from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, IommuqError, UserError
+from iommuq.system.progress import one_line
+from iommuq.system.run import Completed, run
 
 #: Seconds for one command; the slowest ask servers.
 LIMIT = 600.0

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq import edittree
-from iommuq.edittree import EditTree
-from iommuq.errors import UserError
 from iommuq.mail import branch as branches
 from iommuq.mail import cover as covers
 from iommuq.mail.branch import MailBranch, person, tree_git
-from iommuq.mailwrite import Commit, list_commits
-from iommuq.objects import Store
-from iommuq.patchqueue import load_queue
-from iommuq.refresh import Refreshed, refresh
+from iommuq.queue.edit import tree as edittree
+from iommuq.queue.edit.refresh import Refreshed, refresh
+from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.format import Commit, list_commits
+from iommuq.queue.model import load_queue
+from iommuq.system.errors import UserError
+from iommuq.system.git.objects import Store
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _line(store: Store, branch: MailBranch, section: str) -> str:
     commits = {each.id: each for each in list_commits(store, note.commit, note.tip)}
     queue = [commits[ident] for ident in note.patches.values()]
     mine = [
-        replace(each, message=branches.unsigned(each.message, who))
+        replace(each, message=branches.without_sign_off(each.message, who))
         for each in branch.commits(store)
         if not branch.is_test(each)
     ]

@@ -13,12 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from iommuq.edittree import EditTree
-from iommuq.errors import CommandFailed, InfraError, UserError
 from iommuq.mail.b4tool import side
-from iommuq.mailwrite import Commit, list_commits
-from iommuq.objects import Store
-from iommuq.run import Completed, run
+from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.format import Commit, list_commits
+from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.git.objects import Store
+from iommuq.system.run import Completed, run
 
 #: What b4 calls its branches.
 PREFIX = "b4/"
@@ -177,7 +177,7 @@ def signers(message: str) -> list[str]:
     return [each.strip() for each in _SIGNED.findall(message)]
 
 
-def unsigned(message: str, who: str) -> str:
+def without_sign_off(message: str, who: str) -> str:
     """Return a message without somebody's Signed-off-by."""
     lines = message.rstrip("\n").split("\n")
     return "\n".join(line for line in lines if line.strip() != f"Signed-off-by: {who}").rstrip() + (
@@ -219,3 +219,36 @@ def commit_as(
     env.sort(key=lambda word: not word.startswith("-"))
     argv = ["env", *env, "git", "commit-tree", content, "-p", parent]
     return run(argv, cwd=tree.folder, stdin=message, timeout=_LIMIT).output.strip()
+
+
+def unsigned(branch: MailBranch) -> list[Commit]:
+    """Return the patches that the sender has not signed off."""
+    who = identity(branch.tree)
+    with objects(branch.tree) as store:
+        return [each for each in branch.commits(store) if who not in signers(each.message)]
+
+
+def sign(branch: MailBranch) -> int:
+    """Sign all patches off; nothing but their messages changes.
+
+    :return: how many there were to sign.
+    """
+    tree = branch.tree
+    who = identity(tree)
+    count = 0
+    tip = branch.start
+    with objects(tree) as store:
+        commits = branch.commits(store)
+    for each in commits:
+        message = each.message
+        if who not in signers(message):
+            message = signed(tree, message, who)
+            count += 1
+        elif each.parents == (tip,):
+            tip = each.id
+            continue
+        tip = commit_as(tree, each.tree, tip, message, each.author, each.date)
+    if count:
+        # The content is the same, so the files on disk are right as they are.
+        tree_git(tree, "update-ref", "-m", "iommuq: sign off", "HEAD", tip, branch.head)
+    return count

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iommuq.errors import InfraError, UserError
-from iommuq.patchqueue import COVER
+from iommuq.queue.model import COVER
+from iommuq.system.errors import InfraError, UserError
 
 _BLOCK = re.compile(r"\n*<!-- b4\n(.*?)-->\n*\Z", re.DOTALL)
 _CHANGE_ID = re.compile(r"[A-Za-z0-9][\w.-]{3,200}")

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq import tables
-from iommuq.dirs import cache_dir
-from iommuq.errors import InfraError, UserError, VerdictError
-from iommuq.git import is_safe_path
-from iommuq.objects import Store
-from iommuq.overlay import Layer, Overlay
-from iommuq.providers.job import Table, require
-from iommuq.run import run
+from iommuq.bases.providers.job import Table, require
+from iommuq.queue.overlay import Layer, Overlay
+from iommuq.system import tables
+from iommuq.system.errors import InfraError, UserError, VerdictError
+from iommuq.system.files import cache_dir
+from iommuq.system.git.command import is_safe_path
+from iommuq.system.git.objects import Store
+from iommuq.system.run import run
 
 #: What the descriptions are called, and the folders of the project that may have one.
 NAME = "export.toml"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What must be so before a series is sent, and whether it is.
 
-The proof that counts is the one of the queue as it is now, see `iommuq.proofs`; so the
+The proof that counts is the one of the queue as it is now, see `iommuq.proof.records`; so the
 branch must say what the queue says, to the last line that is compiled.
 """
 
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from iommuq import proofs
+from iommuq.build.workspace import Workspace
 from iommuq.mail import branch as branches
 from iommuq.mail import export
 from iommuq.mail.b4tool import b4, lines_of
 from iommuq.mail.branch import MailBranch
 from iommuq.mail.cover import PLACEHOLDER
-from iommuq.mailwrite import Commit
-from iommuq.objects import Store
-from iommuq.patchqueue import BASELINE
-from iommuq.workspace import Workspace
+from iommuq.proof import records
+from iommuq.queue.format import Commit
+from iommuq.queue.model import BASELINE
+from iommuq.system.git.objects import Store
 
 _PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)
 # Before each patch and each finding.
@@ -217,7 +217,7 @@ def _queue(
 
 def _proof(workspace: Workspace, branch: MailBranch) -> list[Finding]:
     base = branch.tree.note.base
-    record = proofs.find(workspace)
+    record = records.find(workspace)
     if record is None:
         text = "nobody has proven this content"
         return [Finding("proof", Level.STOP, text, f"`iommuq prove {base}` does")]

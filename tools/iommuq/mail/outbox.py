@@ -20,10 +20,10 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-from iommuq.errors import CommandFailed, InfraError
 from iommuq.mail import transport
-from iommuq.progress import one_line
-from iommuq.run import run
+from iommuq.system.errors import CommandFailed, InfraError
+from iommuq.system.progress import one_line
+from iommuq.system.run import run
 
 #: What is known of all messages together, and what became of each.
 _FACTS = "outbox.json"

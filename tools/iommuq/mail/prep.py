@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iommuq.edittree import EditTree
-from iommuq.errors import UserError, VerdictError
+from iommuq.build.workspace import Workspace
 from iommuq.mail import branch as branches
 from iommuq.mail import cover as covers
 from iommuq.mail import export
 from iommuq.mail.b4tool import b4, side
 from iommuq.mail.branch import MailBranch, Note, commit_as, person, tree_git
 from iommuq.mail.cover import Cover
-from iommuq.mail.needs import prerequisites
-from iommuq.mailwrite import Commit, list_commits
-from iommuq.objects import Store
-from iommuq.patchqueue import BASELINE, Patch
-from iommuq.queuewrite import sums
-from iommuq.rejects import explain
-from iommuq.workspace import Workspace
+from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.format import Commit, list_commits
+from iommuq.queue.model import BASELINE, Patch
+from iommuq.queue.rejects import explain
+from iommuq.queue.write import sums
+from iommuq.system.errors import UserError, VerdictError
+from iommuq.system.git.objects import Store
 
 _MAINTAINERS = "scripts/get_maintainer.pl"
 
@@ -284,3 +283,53 @@ def _restored(tracking: dict[str, Any], letter: Cover) -> dict[str, Any]:
     if letter.sent:
         series["history"] = {version: [msgid] for version, msgid in letter.sent.items()}
     return {**tracking, "series": series}
+
+
+def prerequisites(
+    store: Store,
+    tree: str,
+    earlier: Sequence[Patch],
+    series: Sequence[Patch],
+    always: Collection[str] = (),
+) -> list[Patch] | None:
+    """Return the patches that must be applied before a series.
+
+    :param store: a repository with *tree*; its private index is used.
+    :param tree: what all is applied to.
+    :param earlier: the patches before the series, in order.
+    :param always: sections that are needed whether the series applies without them or not.
+    :return: in order; None if the series does not even apply with all of them.
+    """
+    related = _related(earlier, series, always)
+    keep = [patch for patch in earlier if patch.name in related]
+    if _applies(store, tree, [p for p in keep if p.section in always], series):
+        keep = [patch for patch in keep if patch.section in always]
+    elif not _applies(store, tree, keep, series):
+        # What was left out changes other files: it makes no difference, but for renames.
+        keep = list(earlier)
+        if not _applies(store, tree, keep, series):
+            return None
+    for patch in reversed(keep.copy()):
+        without = [each for each in keep if each is not patch]
+        if patch.section not in always and _applies(store, tree, without, series):
+            keep = without
+    return keep
+
+
+def _related(
+    earlier: Sequence[Patch], series: Sequence[Patch], always: Collection[str]
+) -> set[str]:
+    """Return the names of the patches that touch files of the series, and so on."""
+    paths = {change.path for patch in series for change in patch.changes}
+    found: set[str] = set()
+    for patch in reversed(earlier):
+        own = {change.path for change in patch.changes}
+        if patch.section in always or own & paths:
+            found.add(patch.name)
+            paths |= own
+    return found
+
+
+def _applies(store: Store, tree: str, first: Sequence[Patch], then: Sequence[Patch]) -> bool:
+    store.read_tree(tree)
+    return all(store.apply(patch.diff).returncode == 0 for patch in (*first, *then))

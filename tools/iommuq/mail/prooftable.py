@@ -6,10 +6,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from iommuq.known import Verdict
-from iommuq.progress import one_line
-from iommuq.proofs import Record
+from iommuq.proof.records import Record
 from iommuq.report.matrix import Row
+from iommuq.results.known import Verdict
+from iommuq.system.progress import one_line
 
 #: Columns of a mail.
 WIDTH = 75

@@ -7,9 +7,9 @@ import html
 import re
 from dataclasses import dataclass
 
-from iommuq.errors import CommandFailed, UserError
 from iommuq.mail.branch import MailBranch
-from iommuq.progress import one_line
+from iommuq.system.errors import CommandFailed, UserError
+from iommuq.system.progress import one_line
 
 _PAIR = re.compile(r"^ *(?:\d+|-): +\S+ +([=!<>]) +(?:\d+|-): ")
 _VERSION = re.compile(r"v([1-9]\d{0,3})")

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq import proofs
-from iommuq.dirs import state_dir
-from iommuq.errors import InfraError, UserError, VerdictError
+from iommuq.build.workspace import Workspace
 from iommuq.mail import back
 from iommuq.mail.b4tool import side
 from iommuq.mail.branch import MailBranch, load, person
 from iommuq.mail.outbox import Letter, Outbox
 from iommuq.mail.prooftable import table
 from iommuq.mail.transport import PERMISSION
-from iommuq.workspace import Workspace
+from iommuq.proof import records
+from iommuq.system.errors import InfraError, UserError, VerdictError
+from iommuq.system.files import state_dir
 
 _TEMPLATE = "cover.template"
 # Whatever the user has: this alone keeps b4 from thinking of a server on the web.
@@ -67,7 +67,7 @@ def write(
 @contextlib.contextmanager
 def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
     """Put the proof into the form of the cover letter, and yield b4's configuration for it."""
-    record = proofs.find(workspace)
+    record = records.find(workspace)
     if record is None:
         yield _NO_WEB
         return

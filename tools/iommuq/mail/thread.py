@@ -15,7 +15,7 @@ from typing import Any
 import b4
 import b4.ez
 
-from iommuq.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError
 
 Data = dict[str, Any]
 #: Messages that one series may have; more is an attempt to keep us busy.

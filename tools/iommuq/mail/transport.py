@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from iommuq.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError
 
 #: The configuration variable that permits a server which is not on loopback.
 PERMISSION = "iommuq.mailServer"

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from iommuq import ktap
-from iommuq.logtext import clean_line
+from iommuq.results.console import ktap
+from iommuq.system.logtext import clean_line
 
 #: Bytes of a log that are searched for tests; of a longer one begin and end are read.
 SEARCHED = 16 << 20

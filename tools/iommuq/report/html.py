@@ -23,8 +23,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from iommuq.known import Verdict
-from iommuq.progress import duration
 from iommuq.report import excerpts
 from iommuq.report.excerpts import Excerpt
 from iommuq.report.looks import (
@@ -49,8 +47,10 @@ from iommuq.report.sections import (
     mutant_rows,
 )
 from iommuq.report.view import Judged, View, middle, visible
-from iommuq.results import Status
-from iommuq.runs.model import Cell, Record, Splat, State, Test
+from iommuq.results.known import Verdict
+from iommuq.results.runs.model import Cell, Record, Splat, State, Test
+from iommuq.results.store import Status
+from iommuq.system.progress import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Failures that the first section names; the table has all.

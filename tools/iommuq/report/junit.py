@@ -16,8 +16,8 @@ from junitparser import TestCase as XmlCase
 from junitparser import TestSuite as XmlSuite
 
 from iommuq.report.view import View, middle, visible
-from iommuq.results import Status
-from iommuq.runs.model import Cell, Record, Test
+from iommuq.results.runs.model import Cell, Record, Test
+from iommuq.results.store import Status
 
 #: Characters of a message; the log has all.
 _MESSAGE = 20_000

@@ -16,8 +16,8 @@ from typing import Any
 import kcidb_io  # type: ignore[import-untyped]
 
 from iommuq.report.view import middle, visible
-from iommuq.results import Status
-from iommuq.runs.model import Cell, Record, State, Step, Test
+from iommuq.results.runs.model import Cell, Record, State, Step, Test
+from iommuq.results.store import Status
 
 #: Who says so: KernelCI gives a system that submits a name of its own.
 ORIGIN = "iommuq"

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from iommuq.known import Verdict
 from iommuq.report.view import visible
-from iommuq.results import Status
-from iommuq.runs.model import Record, State, Test
+from iommuq.results.known import Verdict
+from iommuq.results.runs.model import Record, State, Test
+from iommuq.results.store import Status
 
 #: Lines of a message that go along as diagnostics.
 _LINES = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iommuq.known import Verdict
+from iommuq.results.known import Verdict
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from iommuq.known import Verdict
-from iommuq.progress import one_line
+from iommuq.results.known import Verdict
+from iommuq.system.progress import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iommuq.runs.model import Known, Record, Test
+from iommuq.results.runs.model import Known, Record, Test
 
 #: Bars that are shown, the longest ones.
 BARS = 80

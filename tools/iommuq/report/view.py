@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from iommuq.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
-from iommuq.known import Verdict
-from iommuq.logtext import clean_line
 from iommuq.report.matrix import Column, Matrix, build
-from iommuq.results import Status
-from iommuq.runs.model import Cell, Record, State, Test
+from iommuq.results.known import Verdict
+from iommuq.results.runs.model import Cell, Record, State, Test
+from iommuq.results.store import Status
+from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
+from iommuq.system.logtext import clean_line
 
 # Names of tests in a sentence, and characters of them.
 _NAMES, _LENGTH = 3, 90

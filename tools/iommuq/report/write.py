@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from iommuq.dirs import log_dir
-from iommuq.errors import EXIT_OK, UserError
-from iommuq.runs.model import Record
-from iommuq.runs.pick import is_file, pick
+from iommuq.results.runs.model import Record
+from iommuq.results.runs.pick import is_file, pick
+from iommuq.system.errors import EXIT_OK, UserError
+from iommuq.system.files import log_dir
 
 STDOUT = "-"
 
@@ -57,7 +57,7 @@ def _text(form: str, record: Record, below: Path | None) -> str:
         return to_ktap(record)
 
     def as_json() -> str:
-        from iommuq.runs.document import to_json
+        from iommuq.results.runs.document import to_json
 
         return to_json(record)
 

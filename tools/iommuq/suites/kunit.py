@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq import ktap, logs, progress, splats, stacks
-from iommuq.build import Image
+from iommuq.build.image import Image
 from iommuq.defaults import KUNIT_LIMIT
-from iommuq.dirs import cache_dir
-from iommuq.errors import CommandTimeout, ToolMissing, UserError
-from iommuq.results import Complaint, Result, Run, Status, Store, new_id
-from iommuq.run import run, tail
+from iommuq.results.console import ktap, splats, stacks
+from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
+from iommuq.system import files, progress
+from iommuq.system.errors import CommandTimeout, ToolMissing, UserError
+from iommuq.system.files import cache_dir
+from iommuq.system.run import run, tail
 
 SUITE = "kunit"
 #: What kunit.py gets on top before it is ended from outside.
@@ -126,7 +127,7 @@ def _renamed(found: Run, subject: Subject) -> Run:
 def _boot(
     image: Image, current: Run, glob: str, limit: float, environment: Mapping[str, str]
 ) -> tuple[list[Result], list[Complaint]]:
-    log = logs.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
+    log = files.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
     with (
         progress.step(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
         tempfile.TemporaryDirectory(prefix="iommuq-kunit-", dir=_boots()) as folder,

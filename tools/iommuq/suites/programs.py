@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq import progress, tables, toolchain
-from iommuq.build import Addition
-from iommuq.dirs import cache_dir
-from iommuq.errors import CommandFailed, ToolMissing, UserError
-from iommuq.providers.job import Table, require
-from iommuq.run import run, tail
+from iommuq.bases.providers.job import Table, require
+from iommuq.build.image import Addition
+from iommuq.system import progress, tables, toolchain
+from iommuq.system.errors import CommandFailed, ToolMissing, UserError
+from iommuq.system.files import cache_dir
+from iommuq.system.run import run, tail
 
 #: Where the tree has them.
 KERNEL = "tools/testing/selftests/iommu"

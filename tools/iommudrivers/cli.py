@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommudrivers``, and ``iommuq drivers``, which is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+
+@click.command()
+@click.argument("bases", nargs=-1, metavar="[BASE]...")
+@click.option("--at", metavar="PATCH", help="With the queue up to this patch; else without.")
+@click.option(
+    "--into",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the page here, such as docs/drivers.md, and print nothing.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Write all that is known here; - is standard output.",
+)
+def drivers(
+    bases: tuple[str, ...], at: str | None, into: Path | None, json_file: Path | None
+) -> None:
+    """Say what each IOMMU driver of BASE can do, from its source; without BASE, of all.
+
+    Which domains it has for identity, blocking and release, whether attaching them can
+    fail and how, and which reserved regions it reports.
+    """
+    from iommudrivers.command import run_drivers
+
+    run_drivers(bases, at, into, json_file)
+
+
+def main() -> NoReturn:
+    """Run ``iommudrivers``."""
+    from iommuq.cli.main import run
+
+    run(drivers, "iommudrivers", "_IOMMUDRIVERS_COMPLETE")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What ``iommuq drivers`` does: read the sources of bases, judge the drivers, write it down."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from iommudrivers import notes, page, sources
+from iommudrivers.memo import judged
+from iommudrivers.page import Kernel
+from iommuq.bases import basefile
+from iommuq.bases import sources as bases
+from iommuq.queue.model import PLAIN, load_queue
+from iommuq.queue.steps import make_step
+from iommuq.system import progress
+from iommuq.system.errors import UserError, VerdictError
+from iommuq.system.git.objects import Store
+
+
+def run_drivers(
+    names: Sequence[str], at: str | None, into: Path | None, json_file: Path | None
+) -> None:
+    """Say what the drivers of kernels can do.
+
+    :param names: bases; none for all.
+    :param at: the step of their queues; the plain kernels if None.
+    :param into: where to write the page; None to print the tables.
+    :param json_file: where to write all that is known; ``-`` for standard output.
+    :raises UserError: there is no such base or step, or a file cannot be written.
+    :raises VerdictError: a tree has no IOMMU drivers.
+    """
+    chosen = list(dict.fromkeys(names)) or [spec.name for spec in basefile.list_specs()]
+    if at not in (None, PLAIN) and len(chosen) != 1:
+        raise UserError("--at is a step of one base's queue", hint="name the base")
+    for path in (into, json_file):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: there is no directory {path.parent}")
+    specs = [basefile.load_spec(name) for name in chosen]
+    kernels = [_judge(spec, at or PLAIN) for spec in specs]
+    if json_file is not None:
+        text = json.dumps(page.as_json(kernels), indent=1, ensure_ascii=False)
+        if str(json_file) == "-":
+            print(text)
+        else:
+            _write(json_file, f"{text}\n")
+    if into is not None:
+        _write(into, page.render(kernels))
+    elif json_file is None:
+        print(page.as_text(kernels))
+
+
+def _judge(spec: bases.BaseSpec, at: str) -> Kernel:
+    base = bases.open_base(spec)
+    step = make_step(base, load_queue(spec.folder, spec.name), None, to=at)
+    title = f"Linux {base.kernel}" + ("" if step.label == PLAIN else f", {step.label}")
+    with progress.step(f"reading the drivers of {title}"):
+        with tempfile.TemporaryDirectory(prefix="iommuq-drivers-") as folder:
+            files = sources.read_tree(Store(base.git_dir, Path(folder)), step.tree)
+        drivers = judged(files)
+    if not drivers:
+        raise VerdictError(
+            f"{title}: no driver found", hint="its drivers/iommu has no struct iommu_ops"
+        )
+    return Kernel(spec.name, title, tuple(drivers), notes.of(spec.name))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    progress.note(f"{path} written")

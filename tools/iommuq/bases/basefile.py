@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``patches/<base>/base.toml``: where a kernel comes from, and what was last seen there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iommuq.bases.providers import KINDS, Source
+from iommuq.bases.providers.job import Table, require
+from iommuq.system import files, tables
+from iommuq.system.errors import UserError
+
+FILE = "base.toml"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Seen(Table):
+    """What a source had in it when somebody last looked and found it good.
+
+    :ivar version: the provider's version: a package's, a commit id, a file's name.
+    :ivar sha256: of the package or archive; empty if there is no single file.
+    :ivar commit: the commit made of it, which depends on the files alone; may be empty.
+    """
+
+    version: str
+    sha256: str = ""
+    commit: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.version and self.version.isprintable(), "version is malformed")
+        require(re.fullmatch(r"([0-9a-f]{64})?", self.sha256), "sha256 is not 64 hex digits")
+        require(re.fullmatch(r"([0-9a-f]{40})?", self.commit), "commit is not 40 hex digits")
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """One kernel that patches are kept for.
+
+    :ivar name: the name of its folder, like ``6.12``.
+    :ivar title: what it is, for people.
+    :ivar folder: ``patches/<name>``.
+    :ivar source: where its sources come from.
+    :ivar seen: what was last found there; None before the first time.
+    """
+
+    name: str
+    title: str
+    folder: Path
+    source: Source
+    seen: Seen | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that says all this."""
+        return self.folder / FILE
+
+    @property
+    def key(self) -> str:
+        """A hash of where the sources come from, and of nothing else."""
+        fields = vars(self.source)
+        # A relative path means another place in another checkout; a package does not.
+        local = self.source.provider != "debian" and not any("://" in v for v in fields.values())
+        text = json.dumps([fields, str(self.folder) if local else ""], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Document(Table):
+    """The top level of the file."""
+
+    name: str
+    title: str
+    source: dict[str, Any]
+    seen: Seen | None = None
+
+
+def load_spec(name: str) -> BaseSpec:
+    """Read a base's file.
+
+    :param name: the base, like ``6.12``.
+    :raises UserError: there is no such base, or its file is malformed.
+    """
+    folder = _patches() / name
+    if not _NAME.fullmatch(name) or not (folder / FILE).exists():
+        there = ", ".join(_names())
+        raise UserError(
+            f"no base {name!r}; there {'are ' + there if there else 'is none'}",
+            hint="`iommuq base add` makes one",
+        )
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder / FILE}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{folder / FILE}: not UTF-8 at byte {error.start}") from error
+    return parse(text, folder)
+
+
+def list_specs() -> list[BaseSpec]:
+    """Read the files of all bases, the oldest kernel first.
+
+    :raises UserError: one of them is malformed.
+    """
+    return [load_spec(name) for name in _names()]
+
+
+def parse(text: str, folder: Path) -> BaseSpec:
+    """Make sense of the text of a ``base.toml``.
+
+    :param folder: the folder that it lies in, or will.
+    :raises UserError: it is malformed; file and key are named.
+    """
+    path = folder / FILE
+    try:
+        document = tables.validate(_Document, tomllib.loads(text), path)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: {error}") from error
+    if document.name != folder.name:
+        raise UserError(f"{path}: name is {document.name!r}, but its folder is {folder.name!r}")
+    provider = document.source.get("provider")
+    if not isinstance(provider, str) or provider not in KINDS:
+        raise UserError(
+            f"{path}: source.provider is {provider!r}" if provider else f"{path}: no provider",
+            hint=f"it may be {', '.join(KINDS)}",
+        )
+    source = tables.validate(KINDS[provider], document.source, path, "source.")
+    return BaseSpec(document.name, document.title, folder, source, document.seen)
+
+
+def render(name: str, source: Mapping[str, str], *, title: str = "") -> str:
+    """Return the text of a ``base.toml``; the arguments are those of `add`.
+
+    :raises UserError: it cannot be the name of a base.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot be the name of a base", hint="use one like 6.12")
+    lines = [f"name = {_quote(name)}", f"title = {_quote(title or f'Linux {name}')}", ""]
+    lines += ["[source]", *(f"{key} = {_quote(value)}" for key, value in source.items())]
+    return "\n".join(lines) + "\n"
+
+
+def add(name: str, source: Mapping[str, str], *, title: str = "") -> Path:
+    """Make the folder of a new base, with its file and an empty series.
+
+    :param name: the base, like ``7.3``.
+    :param source: keys and values of its ``[source]`` table.
+    :param title: what it is, for people.
+    :return: the file.
+    :raises UserError: there is such a base, or an argument makes no sense.
+    """
+    text = render(name, source, title=title)
+    folder = _patches() / name
+    if (folder / FILE).exists():
+        raise UserError(f"{folder / FILE} exists already", hint="edit it, or choose another name")
+    parse(text, folder)
+    folder.mkdir(exist_ok=True)
+    series = folder / "series"
+    if not series.exists():
+        series.write_text("# One patch a line, in the order to apply them.\n", encoding="utf-8")
+    _write(folder / FILE, text)
+    return folder / FILE
+
+
+def write_seen(spec: BaseSpec, seen: Seen) -> None:
+    """Rewrite the ``[seen]`` table of a base's file, and nothing else in it.
+
+    :raises UserError: the file's form does not allow it.
+    """
+    new = [f"{key} = {_quote(value)}" for key, value in vars(seen).items() if value]
+    lines: list[str] = []
+    inside = found = False
+    for line in spec.path.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("["):
+            inside = re.match(r"\s*\[\s*seen\s*\]", line) is not None
+            lines.append(line)
+            if inside:
+                found = True
+                lines += new
+        elif not (inside and re.match(r"\s*(version|sha256|commit)\s*=", line)):
+            lines.append(line)
+    if not found:
+        lines += ["", "[seen]", *new]
+    text = "\n".join(lines) + "\n"
+    try:
+        good = parse(text, spec.folder).seen == seen
+    except UserError:
+        good = False
+    if not good:
+        raise UserError(
+            f"{spec.path}: cannot rewrite `seen`", hint="write it as a [seen] table of its own"
+        )
+    _write(spec.path, text)
+
+
+def _patches() -> Path:
+    return files.project_root() / "patches"
+
+
+def _names() -> list[str]:
+    names = [path.parent.name for path in _patches().glob(f"*/{FILE}")]
+    return sorted(filter(_NAME.fullmatch, names), key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that puts 6.1 before 6.12 before 7.3."""
+    return [
+        (int(part or -1), "") if part.isdigit() else (-1, part)
+        for part in re.findall(r"\d+|\D+", name)
+    ]
+
+
+def _quote(text: str) -> str:
+    # A JSON string is a TOML string.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole or not at all."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Provider ``git``: a tag, branch or commit of a local or remote repository."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from iommuq.bases.providers.job import (
+    BASE_REF,
+    Job,
+    Provided,
+    Table,
+    base_commit,
+    kernel_version,
+    require,
+)
+from iommuq.system import progress
+from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.git.command import git
+from iommuq.system.run import run, tail
+
+_IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/]+:(?!/)")
+_UNKNOWN_REF = ("couldn't find remote ref", "not our ref", "invalid refspec")
+
+
+@dataclass(frozen=True)
+class GitSource(Table):
+    """A ``[source]`` table with ``provider = "git"``.
+
+    :ivar url: a repository; a path is relative to the folder of ``base.toml``.
+    :ivar ref: tag, branch or whole commit id.
+    """
+
+    url: str
+    ref: str
+    provider: Literal["git"] = "git"
+
+    def __post_init__(self) -> None:
+        require(self.url and not self.url.startswith("-"), "url must name a repository")
+        require(
+            re.fullmatch(r"[^-\s:~^?*\[\\+][^\s:~^?*\[\\]*", self.ref),
+            "ref must be a tag, a branch or a commit id",
+        )
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return self.ref
+
+
+def provide_git(source: GitSource, job: Job) -> Provided:
+    """Fetch one commit, as it is, without its history.
+
+    :raises UserError: there is no such local repository or ref, or it is no kernel.
+    :raises InfraError: the repository could not be reached.
+    """
+    url = source.url if _IS_URL.match(source.url) else str(job.place(source.url))
+    words = ("fetch", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
+    # Not iommuq.git: proxies, credentials and insteadOf are the user's to configure.
+    command = (
+        *("git", f"--git-dir={job.repo}", "-c", "fetch.unpackLimit=1", *words),
+        *("--", url, f"+{source.ref}:refs/iommuq/fetched"),
+    )
+    with progress.step(f"Fetching {source.ref} for {job.name} from {url}", log=job.log):
+        try:
+            run(
+                command,
+                cwd=job.work,
+                env={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", "LANGUAGE": ""},
+                log_path=job.log,
+                watched=True,
+            )
+        except CommandFailed as error:
+            raise _explain(error, source, url, job) from error
+    git("update-ref", BASE_REF, "refs/iommuq/fetched^{commit}", git_dir=job.repo, cwd=job.repo)
+    commit = base_commit(job.repo)
+    job.verify(commit, "")
+    shown = git("show", f"{BASE_REF}:Makefile", git_dir=job.repo, cwd=job.repo, check=False)
+    makefile = shown.output if shown.returncode == 0 else ""
+    kernel = kernel_version(makefile, f"{source.ref} of {url}")
+    return Provided(commit, "", commit, kernel)
+
+
+def _explain(error: CommandFailed, source: GitSource, url: str, job: Job) -> Exception:
+    if any(words in error.output for words in _UNKNOWN_REF):
+        return UserError(
+            f"{url} has no {source.ref!r}", hint=f"see `ref` in {job.folder / 'base.toml'}"
+        )
+    if "does not appear to be a git repository" in error.output and not _IS_URL.match(source.url):
+        return UserError(
+            f"{url} is not a git repository", hint=f"see `url` in {job.folder / 'base.toml'}"
+        )
+    return InfraError(
+        f"{url}: cannot be fetched: {tail(error.output, 1)}",
+        hint=f"is the network up? full log: {job.log}",
+    )

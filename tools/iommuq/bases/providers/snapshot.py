@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Turn a stream of files into one commit, through ``git fast-import``.
+
+This takes half the time of unpacking a kernel and ``git add``, needs no room for
+the unpacked tree, and takes files that the tree's own .gitignore would keep out:
+Debian's ignores everything at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from iommuq.bases.providers.job import BASE_REF, Job, base_commit, kernel_version
+from iommuq.system import progress
+from iommuq.system.errors import UserError
+from iommuq.system.run import pipeline
+
+#: Raised when the same files would get another commit id than before.
+FORMAT = 1
+
+# Nobody's name and the first second of the epoch: the id depends on the files alone.
+_WHO = b"iommuq <iommuq@localhost> 0 +0000"
+
+_FAST_IMPORT = (
+    "git",
+    # Measured on 6.12: level 0 is no quicker, as it writes 1.4 GB in place of 0.3.
+    *("-c", "core.compression=1", "-c", "pack.compression=1"),
+    # One pack, however few files: `bases` looks for it.
+    *("-c", "fastimport.unpackLimit=0"),
+    # Deltas are tried against the file before, which seldom fits: 32 s for nothing.
+    *("fast-import", "--quiet", "--done", "--depth=0"),
+)
+
+
+class Snapshot:
+    """The files of one tree, on their way into a repository.
+
+    Nothing refers to them before `finish`; a directory that everything lies in is left out.
+
+    :ivar commit: the id of the commit, once `importing` is over.
+    :ivar kernel: the version in the tree's Makefile, once `finish` was called.
+    """
+
+    def __init__(self, sink: IO[bytes], step: progress.Step, where: str) -> None:
+        self._sink = sink
+        self._step = step
+        self._where = where
+        # path -> (mode, mark); a path that comes twice is what it was the last time.
+        self._entries: dict[str, tuple[bytes, int]] = {}
+        self._makefiles: dict[str, bytes] = {}
+        self._links: dict[str, str] = {}
+        self._marks = 0
+        self.commit = ""
+        self.kernel = ""
+
+    def add_file(self, path: str, data: bytes, *, mode: int) -> None:
+        """Add a regular file.
+
+        :param mode: its permissions; only whether the owner may execute it is kept.
+        :raises UserError: the path climbs out of the tree or into a repository's own files.
+        """
+        path = self._check(path)
+        self._add(path, data, b"100755" if mode & stat.S_IXUSR else b"100644")
+        if path.count("/") <= 1 and path.endswith("Makefile"):
+            self._makefiles[path] = data
+
+    def add_symlink(self, path: str, target: str) -> None:
+        """Add a symbolic link.
+
+        :raises UserError: the path is as `add_file` refuses it.
+        """
+        path = self._check(path)
+        self._add(path, os.fsencode(target), b"120000")
+        self._links[path] = target
+
+    def add_hardlink(self, path: str, to: str) -> None:
+        """Add a second name of a file that was added before.
+
+        :raises UserError: there is no such file, or the path is refused.
+        """
+        path, to = self._check(path), self._check(to)
+        if to not in self._entries:
+            raise UserError(f"{self._where}: {path} is a link to {to}, which is not there")
+        self._entries[path] = self._entries[to]
+
+    def finish(self) -> None:
+        """Write the commit.
+
+        :raises UserError: this is not a kernel, or a symbolic link leads out of it.
+        """
+        prefix = self._common_prefix()
+        for path, target in self._links.items():
+            self._check_link(path.removeprefix(prefix), target)
+        makefile = self._makefiles.get(f"{prefix}Makefile", b"").decode("utf-8", "replace")
+        self.kernel = kernel_version(makefile, self._where)
+        message = f"Linux {self.kernel}\n".encode()
+        self._sink.write(
+            b"commit %s\nauthor %s\ncommitter %s\ndata %d\n%s\n"
+            % (BASE_REF.encode(), _WHO, _WHO, len(message), message)
+        )
+        for path, (mode, mark) in self._entries.items():
+            name = _quote(os.fsencode(path.removeprefix(prefix)))
+            self._sink.write(b"M %s :%d %s\n" % (mode, mark, name))
+        self._sink.write(b"done\n")
+
+    def _add(self, path: str, data: bytes, mode: bytes) -> None:
+        self._marks += 1
+        self._sink.write(b"blob\nmark :%d\ndata %d\n" % (self._marks, len(data)))
+        self._sink.write(data)
+        self._sink.write(b"\n")
+        self._entries[path] = (mode, self._marks)
+        self._links.pop(path, None)
+        self._step.update(done=self._marks, note=path)
+
+    def _check(self, path: str) -> str:
+        """Return *path* without needless dots and slashes, or refuse it."""
+        clean = PurePosixPath(path)
+        if clean.is_absolute() or ".." in clean.parts or not clean.parts:
+            raise UserError(f"{self._where}: {path!r} would lie outside the tree")
+        if any(part.lower() == ".git" for part in clean.parts):
+            raise UserError(f"{self._where}: {path!r} would lie among git's own files")
+        return str(clean)
+
+    def _check_link(self, path: str, target: str) -> None:
+        depth = path.count("/")
+        for part in target.split("/"):
+            if part == "..":
+                depth -= 1
+            elif part not in ("", "."):
+                depth += 1
+            if depth < 0 or target.startswith("/"):
+                raise UserError(f"{self._where}: {path} is a link to {target}, outside the tree")
+
+    def _common_prefix(self) -> str:
+        """Return ``dir/`` if everything lies in one directory, else nothing."""
+        tops = {path.partition("/")[0] for path in self._entries}
+        top = tops.pop() if len(tops) == 1 else ""
+        return f"{top}/" if top and top not in self._entries else ""
+
+
+def _quote(path: bytes) -> bytes:
+    for plain, escaped in ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\n", b"\\n")):
+        path = path.replace(plain, escaped)
+    return b'"%s"' % path
+
+
+@contextlib.contextmanager
+def importing(job: Job, title: str, where: Path | str) -> Iterator[Snapshot]:
+    """Make a commit in the job's repository of all that the block adds.
+
+    :param job: where it goes.
+    :param title: what is being done, for the progress line.
+    :param where: what the files are taken from, for messages.
+    :return: what the block has to fill.
+    :raises UserError: the files are not those of a kernel.
+    :raises DiskFull: there was no room.
+    """
+    command = ["git", f"--git-dir={job.repo}", *_FAST_IMPORT[1:]]
+    with (
+        progress.step(title, log=job.log) as step,
+        pipeline(command, cwd=job.work, feed=True, log_path=job.log) as sink,
+    ):
+        snapshot = Snapshot(sink, step, str(where))
+        yield snapshot
+        snapshot.finish()
+    snapshot.commit = base_commit(job.repo)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Provider ``tarball``: a source archive in a local file or on a web server."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from iommuq.bases.providers.archive import import_archive
+from iommuq.bases.providers.job import Job, Provided, Table, file_sha256, require
+from iommuq.system import progress
+from iommuq.system.errors import InfraError, UserError
+
+#: Seconds without a byte after which a server counts as lost.
+STALLED = 60.0
+
+_SUFFIX = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?)$")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class TarballSource(Table):
+    """A ``[source]`` table with ``provider = "tarball"``.
+
+    :ivar url: ``https://…``, ``http://…``, ``file:///…`` or a path, which is
+        relative to the folder of ``base.toml``.
+    """
+
+    url: str
+    provider: Literal["tarball"] = "tarball"
+
+    def __post_init__(self) -> None:
+        require(self.url and self.url.isprintable() and " " not in self.url, "url is malformed")
+        scheme = urlsplit(self.url).scheme
+        require(scheme in ("", "file", "http", "https"), f"url: {scheme} is not supported")
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return self.url
+
+
+def provide_tarball(source: TarballSource, job: Job) -> Provided:
+    """Get an archive and make a commit of it.
+
+    :raises UserError: there is no such file, or it is no kernel.
+    :raises InfraError: it could not be downloaded, or is damaged.
+    """
+    parts = urlsplit(source.url)
+    if parts.scheme in ("http", "https"):
+        path = job.work / (Path(unquote(parts.path)).name or "archive")
+        _download(source.url, path, job)
+    else:
+        path = job.place(unquote(parts.path) if parts.scheme else source.url)
+        if not path.is_file():
+            raise UserError(f"{path}: no such file", hint=f"see {job.folder / 'base.toml'}")
+    version = _SUFFIX.sub("", path.name)
+    sha256 = file_sha256(path)
+    job.verify(version, sha256)
+    return import_archive(job, path, version=version, sha256=sha256)
+
+
+def _download(url: str, path: Path, job: Job) -> None:
+    # Here and not above: it takes longer to import than all else in this package.
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
+    hint = "is the network up?"
+    with progress.step(f"Downloading {url}", log=job.log) as step, path.open("wb") as file:
+        try:
+            with urllib.request.urlopen(url, timeout=STALLED) as answer:
+                length = int(answer.headers.get("Content-Length") or 0)
+                while chunk := answer.read(_CHUNK):
+                    file.write(chunk)
+                    step.update(note=f"{file.tell() >> 20} of {length >> 20} MiB")
+        except urllib.error.HTTPError as error:
+            raise InfraError(f"{url}: the server says {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise InfraError(f"{url}: {error.reason}", hint=hint) from error
+        except (HTTPException, TimeoutError, ConnectionError) as error:
+            raise InfraError(f"{url}: the download was cut: {error}", hint=hint) from error
+        if length and file.tell() != length:
+            raise InfraError(f"{url}: cut after {file.tell()} of {length} bytes", hint=hint)

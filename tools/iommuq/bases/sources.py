@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Get the sources of a base once, and keep them in the cache as a git repository.
+
+``<cache>/bases/<name>`` holds ``repo.git``, a bare repository with one commit whose
+id depends on the files alone, and ``base.json``, which says what it was made of.
+Both appear at once, by a rename, so that a fetch that is killed leaves nothing but
+a directory that the next one removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iommuq.bases.basefile import BaseSpec, Seen, add, list_specs, load_spec, write_seen
+from iommuq.bases.providers import Job, Provided, provide
+from iommuq.bases.providers.directory import DirectorySource
+from iommuq.bases.providers.job import BASE_REF
+from iommuq.bases.providers.snapshot import FORMAT
+from iommuq.system import files, progress
+from iommuq.system.errors import DiskFull, InfraError
+from iommuq.system.git.command import git
+from iommuq.system.run import run
+
+__all__ = [
+    "Base",
+    "BaseSpec",
+    "Seen",
+    "add",
+    "fetch",
+    "list_specs",
+    "load_spec",
+    "open_base",
+    "record_seen",
+]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The sources of a base, ready for use.
+
+    :ivar version: the provider's version: a package's, a commit id, a file's name.
+    :ivar sha256: of the package or archive; empty if there is no single file.
+    :ivar kernel: the kernel's own version, like ``6.12.117``.
+    :ivar commit: the commit with its files.
+    :ivar git_dir: the bare repository that holds the commit.
+    """
+
+    spec: BaseSpec
+    version: str
+    sha256: str
+    kernel: str
+    commit: str
+    git_dir: Path
+
+
+def open_base(spec: BaseSpec) -> Base:
+    """Return a base from the cache, or fetch it if it is not there.
+
+    From the cache this reads two small files and runs nothing.
+
+    :raises UserError: the source does not exist or is no kernel.
+    :raises InfraError: it cannot be had, or it is not what it should be.
+    """
+    base = _cached(spec)
+    if base is not None:
+        _verify(spec, base.version, base.sha256, base.commit)
+        return base
+    base, notes = fetch(spec)
+    for line in notes:
+        progress.note(line)
+    return base
+
+
+def is_cached(spec: BaseSpec) -> bool:
+    """Tell whether the cache holds a base, without fetching anything."""
+    return _cached(spec) is not None
+
+
+def cached(spec: BaseSpec) -> Base | None:
+    """Return a base if the cache holds it, without fetching anything."""
+    return _cached(spec)
+
+
+def fetch(spec: BaseSpec, *, update: bool = False) -> tuple[Base, list[str]]:
+    """Make sure that the cache holds a base.
+
+    A directory is read anew each time; anything else only if the cache lacks it.
+
+    :param update: get it again even so, and the newest version there is.
+    :return: the base, and what the user should know about it, one line each.
+    :raises UserError: the source does not exist or is no kernel.
+    :raises InfraError: it cannot be had, or it is not what it should be; the cache
+        is as it was.
+    :raises DiskFull: there is no room for it.
+    """
+    notes: list[str] = []
+    with _disk_errors(), _locked(spec):
+        _sweep(spec)
+        base = None
+        if not update and not isinstance(spec.source, DirectorySource):
+            base = _cached(spec, thorough=True)
+        if base is None:
+            base = _fetch(spec, update, notes.append)
+        else:
+            _verify(spec, base.version, base.sha256, base.commit)
+    seen = spec.seen
+    if seen is not None and seen.version != base.version:
+        label = spec.source.label
+        notes.append(f"{label} is {base.version} here, {seen.version} was seen last")
+    return base, notes
+
+
+def record_seen(spec: BaseSpec, base: Base) -> None:
+    """Write what a base is now into the ``[seen]`` table of its file.
+
+    :raises UserError: the file's form does not allow it.
+    """
+    sha256 = base.sha256
+    if not sha256 and spec.seen is not None and spec.seen.version == base.version:
+        # The same sources, had another way: an installed package has no file to hash.
+        sha256 = spec.seen.sha256
+    write_seen(spec, Seen(base.version, sha256, base.commit))
+
+
+def _bases_dir() -> Path:
+    return files.cache_dir() / "bases"
+
+
+def _key(spec: BaseSpec) -> str:
+    return f"{FORMAT}-{spec.key}"
+
+
+def _cached(spec: BaseSpec, *, thorough: bool = False) -> Base | None:
+    """Return the base that the cache holds; None if it must be fetched.
+
+    :param thorough: ask git whether the objects are there; else look at the files.
+    """
+    home = _bases_dir() / spec.name
+    repo = home / "repo.git"
+    try:
+        record = json.loads((home / "base.json").read_text(encoding="utf-8"))
+        if record.pop("key") != _key(spec):
+            return None
+        base = Base(spec=spec, git_dir=repo, **record)
+        if thorough:
+            if _commit_in(repo) != base.commit:
+                return None
+        elif (repo / BASE_REF).read_text(encoding="ascii").strip() != base.commit or not any(
+            (repo / "objects" / "pack").glob("*.idx")
+        ):
+            return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InfraError):
+        return None
+    return base
+
+
+def _commit_in(repo: Path) -> str:
+    """Return the commit that a repository holds; nothing if it or its top directory is lost."""
+    if not repo.is_dir():
+        return ""
+    names = f"{BASE_REF}^{{commit}}\n{BASE_REF}^{{tree}}\n"
+    words = ("cat-file", "--batch-check=%(objectname) %(objecttype)")
+    done = git(*words, git_dir=repo, cwd=repo, stdin=names, check=False)
+    match = re.fullmatch(r"(\w+) commit\n\w+ tree\n", done.output)
+    return match[1] if match else ""
+
+
+def _verify(spec: BaseSpec, version: str, sha256: str, commit: str) -> None:
+    """Compare with what was seen last; another version may of course be different."""
+    seen = spec.seen
+    if seen is None or seen.version != version:
+        return
+    for what, here, there in (("sha256", sha256, seen.sha256), ("commit", commit, seen.commit)):
+        if here and there and here != there:
+            raise InfraError(
+                f"{spec.source.label} {version}: {what} is {here}, {spec.path} has {there}",
+                hint="it may be damaged or tampered with; if it is right, delete [seen] there",
+            )
+
+
+def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
+    """Make the base beside its place in the cache, then put it there."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{spec.name}.tmp-{os.getpid()}-", dir=_bases_dir()))
+    try:
+        repo, work = temporary / "repo.git", temporary / "work"
+        work.mkdir()
+        words = ("--quiet", "--bare", "--template=", "--object-format=sha1")
+        run(["git", "init", *words, "--initial-branch=base", repo], cwd=temporary)
+        job = Job(
+            name=spec.name,
+            folder=spec.folder,
+            repo=repo,
+            work=work,
+            log=files.log_dir() / f"fetch-{spec.name}.log",
+            update=update,
+            verify=lambda version, sha256: _verify(spec, version, sha256, ""),
+            notice=notice,
+        )
+        found = provide(spec.source, job)
+        _verify(spec, found.version, found.sha256, found.commit)
+        shutil.rmtree(work)
+        record = {"key": _key(spec), **asdict(found)}
+        (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        _put(spec, temporary, found)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Base(spec=spec, git_dir=_bases_dir() / spec.name / "repo.git", **asdict(found))
+
+
+def _put(spec: BaseSpec, temporary: Path, found: Provided) -> None:
+    """Move a base that is complete to its place in the cache."""
+    home = _bases_dir() / spec.name
+    repo = home / "repo.git"
+    if _commit_in(repo):
+        # Add to the repository that is there: others may be reading it, and the commits
+        # of patches applied to the old sources stay of use.
+        words = ("-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--depth=1", "--no-tags")
+        ref = f"+{BASE_REF}:{BASE_REF}"
+        source = temporary / "repo.git"
+        done = git(
+            *words,
+            "--update-head-ok",
+            "--no-auto-maintenance",
+            str(source),
+            ref,
+            git_dir=repo,
+            cwd=home,
+            check=False,
+            timeout=None,
+            watched=True,
+        )
+        if done.returncode == 0 and _commit_in(repo) == found.commit:
+            (temporary / "base.json").replace(home / "base.json")
+            return
+    if home.exists():
+        # A rename replaces only an empty directory; killed in between, there is no base.
+        home.rename(temporary / "old")
+    temporary.rename(home)
+    shutil.rmtree(home / "old", ignore_errors=True)
+
+
+def _sweep(spec: BaseSpec) -> None:
+    """Remove what fetches that were killed left behind; call it under the lock."""
+    for left in _bases_dir().glob(f".{spec.name}.tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _locked(spec: BaseSpec) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes from fetching the same base."""
+    _bases_dir().mkdir(parents=True, exist_ok=True)
+    return files.hold(_bases_dir() / f"{spec.name}.lock", f"another fetch of {spec.name}")
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn what the operating system says about files into errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or _bases_dir()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{where}: {error.strerror}", hint="a kernel takes about 700 MB of the cache"
+            ) from error
+        raise InfraError(f"{where}: {error.strerror or error}") from error

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Say why a symbol that a fragment asks for is not set in a ``.config``.
+
+The merging itself is kunit.py's; it names the symbols that did not make it but
+not what they wait for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iommuq.system.errors import CommandFailed, UserError, VerdictError
+from iommuq.system.run import run
+
+_ENTRY = re.compile(r'^CONFIG_(\w+)=(\S+|".*")$|^# CONFIG_(\w+) is not set$')
+_TOKEN = re.compile(r'"[^"]*"|\w+|&&|\|\||!=|[=!()<>]+')
+_VALUES = ("n", "m", "y")
+#: Files of Kconfig that source one another; deeper than any kernel goes.
+_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """A symbol that was asked for in vain.
+
+    :ivar name: without ``CONFIG_``.
+    :ivar where: file and line that define it, empty if nothing does.
+    :ivar depends: what it depends on and has not got, with the values found.
+    """
+
+    name: str
+    where: str
+    depends: tuple[str, ...]
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the symbols of a ``.config`` or fragment; ``n`` stands for *is not set*."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _ENTRY.match(line.strip())
+        if match:
+            found[match[1] or match[3]] = match[2] if match[1] else "n"
+    return found
+
+
+def malformed(text: str) -> int | None:
+    """Return the number of the first line of a fragment that says nothing; None if none is."""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.strip()
+        if words and not words.startswith("#") and not _ENTRY.match(words):
+            return number
+    return None
+
+
+def render(symbols: dict[str, str]) -> str:
+    """Return symbols as a fragment; the reverse of `parse`."""
+    return "".join(
+        f"# CONFIG_{name} is not set\n" if value == "n" else f"CONFIG_{name}={value}\n"
+        for name, value in symbols.items()
+    )
+
+
+def missing(wanted: dict[str, str], got: dict[str, str]) -> dict[str, str]:
+    """Return what *wanted* asks for and *got* has otherwise; no entry counts as ``n``."""
+    return {name: value for name, value in wanted.items() if got.get(name, "n") != value}
+
+
+def explain(tree: Path, names: Iterable[str], got: dict[str, str]) -> list[Unmet]:
+    """Find out what keeps symbols from being set.
+
+    :param tree: kernel source tree.
+    :param names: symbols, without ``CONFIG_``.
+    :param got: the ``.config`` as it came out.
+    :return: one entry a symbol.
+    """
+    return [_explain_one(tree, name, got) for name in names]
+
+
+def _explain_one(tree: Path, name: str, got: dict[str, str]) -> Unmet:
+    place = _grep(tree, rf"^[[:space:]]*(menu)?config[[:space:]]+{name}[[:space:]]*$")
+    if place is None:
+        return Unmet(name, "", ())
+    depends = []
+    for expression in dict.fromkeys(_conditions(tree, *place)):
+        if is_met(expression, got):
+            continue
+        symbols = dict.fromkeys(word for word in _TOKEN.findall(expression) if _is_symbol(word))
+        state = ", ".join(f"{symbol}={got.get(symbol, 'n')}" for symbol in symbols)
+        depends.append(f"{expression} ({state})")
+    return Unmet(name, f"{place[0]}:{place[1]}", tuple(depends))
+
+
+def _grep(tree: Path, pattern: str) -> tuple[str, int] | None:
+    """Return file and line number of the first match in a tree's Kconfig files."""
+    words = ["grep", "-rnE", "--include=Kconfig*", "--", pattern, "."]
+    try:
+        first = run(words, cwd=tree, timeout=120).output.splitlines()[0]
+    except (CommandFailed, IndexError):
+        return None
+    file, number, _ = first.removeprefix("./").split(":", 2)
+    return file, int(number)
+
+
+def _conditions(tree: Path, file: str, number: int, depth: int = 0) -> Iterator[str]:
+    """Yield what the entry at a line depends on: itself, then the blocks that it is in."""
+    text = (tree / file).read_text(errors="replace")
+    # A line that ends with a backslash goes on; line numbers stay as they are.
+    joined = re.sub(r"(?:[^\n]*\\\n)+[^\n]*", _joined, text)
+    lines = list(_without_help(joined))
+    yield from _depends(lines, number)
+    blocks: list[list[str]] = []
+    for index, line in enumerate(lines[: number - 1], 1):
+        word = line.partition(" ")[0]
+        if word == "if":
+            blocks.append([line.removeprefix("if ").strip()])
+        elif word in ("menu", "choice"):
+            blocks.append(list(_depends(lines, index)))
+        elif word in ("endif", "endmenu", "endchoice") and blocks:
+            blocks.pop()
+    for block in reversed(blocks):
+        yield from block
+    source = _grep(tree, rf'^[[:space:]]*source[[:space:]]+"{re.escape(file)}"')
+    if source is not None and depth < _DEPTH:
+        yield from _conditions(tree, *source, depth + 1)
+
+
+def _joined(match: re.Match[str]) -> str:
+    return re.sub(r"\\\n\s*", "", match[0]) + "\n" * match[0].count("\n")
+
+
+def _without_help(text: str) -> Iterator[str]:
+    """Yield the lines of a file, those of help texts empty: they have words like "if", too."""
+    # Help is what is indented as its first line is, or further.
+    wanted: int | None = None
+    inside = False
+    for line in text.expandtabs().splitlines():
+        word = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if inside and wanted is None and word:
+            wanted = indent
+        inside = inside and (not word or indent >= (wanted or 1))
+        yield "" if inside else word
+        if not inside:
+            inside, wanted = word == "help", None
+
+
+def _depends(lines: list[str], number: int) -> Iterator[str]:
+    """Yield the ``depends on`` of the entry whose head is at a line."""
+    ends = r"(?:menu)?config\b|menu\b|choice\b|if |end|source\b|comment\b|help$"
+    for line in lines[number:]:
+        if re.match(ends, line):
+            return
+        if line.startswith("depends on "):
+            yield line.removeprefix("depends on ").strip()
+
+
+def _is_symbol(word: str) -> bool:
+    return word.isidentifier() and word not in _VALUES
+
+
+def is_met(expression: str, got: dict[str, str]) -> bool:
+    """Tell whether an expression of Kconfig is anything but ``n``; if unsure, that it is not.
+
+    :param got: symbols and their values; what is not there is ``n``.
+    """
+    tokens = _TOKEN.findall(expression)
+
+    def value(word: str) -> str:
+        return got.get(word, "n") if _is_symbol(word) else word.strip('"')
+
+    def either() -> int:
+        left = both()
+        while tokens[:1] == ["||"]:
+            tokens.pop(0)
+            left = max(left, both())
+        return left
+
+    def both() -> int:
+        left = single()
+        while tokens[:1] == ["&&"]:
+            tokens.pop(0)
+            left = min(left, single())
+        return left
+
+    def single() -> int:
+        word = tokens.pop(0)
+        if word == "!":
+            return 2 - single()
+        if word == "(":
+            inner = either()
+            tokens.pop(0)
+            return inner
+        if tokens[:1] in (["="], ["!="]):
+            sign, other = tokens.pop(0), tokens.pop(0)
+            return 2 if (value(word) == value(other)) is (sign == "=") else 0
+        return _VALUES.index(value(word)) if value(word) in _VALUES else 0
+
+    try:
+        return either() > 0 and not tokens
+    except IndexError:
+        return False
+
+
+def check(tree: Path, wanted: dict[str, str], config: Path) -> None:
+    """Check that a ``.config`` has all that the fragments asked for.
+
+    :raises VerdictError: naming each symbol that it has not, and what that depends on.
+    """
+    got = parse(config.read_text())
+    lost = missing(wanted, got)
+    if not lost:
+        return
+    words = []
+    for unmet in explain(tree, lost, got):
+        asked = f"CONFIG_{unmet.name}={lost[unmet.name]}"
+        if not unmet.where:
+            words.append(f"{asked}: no such symbol in this tree")
+        elif unmet.depends and lost[unmet.name] != "n":
+            words.append(f"{asked} ({unmet.where}) needs {'; '.join(unmet.depends)}")
+        else:
+            is_now = got.get(unmet.name, "n")
+            words.append(f"{asked} ({unmet.where}): other symbols make it {is_now}")
+    raise VerdictError("not configured as asked: " + " | ".join(words))
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Kconfig fragments, read once: what is edited later does not change a run.
+
+    :ivar texts: contents, in the order they are merged.
+    :ivar variant: what sets them apart from the usual ones, in a word that can be
+        part of a file name; each variant has a build directory of its own.
+    :ivar tiny: they start from tinyconfig, not from Kconfig's defaults as kunit.py has it.
+    :ivar every: they start from allmodconfig; such a kernel is never built whole.
+    :ivar make_args: what else to tell make, such as ``W=1``.
+    """
+
+    texts: tuple[str, ...]
+    variant: str = ""
+    tiny: bool = False
+    make_args: tuple[str, ...] = ()
+    every: bool = False
+
+    @classmethod
+    def read(
+        cls, *paths: Path, variant: str = "", tiny: bool = False, every: bool = False
+    ) -> Fragments:
+        """Read fragments from files.
+
+        :param variant: as above.
+        :param tiny: as above.
+        :param every: as above.
+        :raises UserError: one of them is missing or malformed.
+        """
+        return cls(tuple(_read_fragment(path) for path in paths), variant, tiny, every=every)
+
+    @property
+    def key(self) -> str:
+        """A hash of what they ask for; comments do not count."""
+        words = [self.tiny, *(parse(text) for text in self.texts), *self.make_args]
+        if self.every:
+            words.append("allmodconfig")
+        text = json.dumps(words)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_warnings(self) -> Fragments:
+        """Return the same, built with the further warnings of ``W=1``."""
+        variant = "-".join(filter(None, (self.variant, "w1")))
+        return replace(self, variant=variant, make_args=(*self.make_args, "W=1"))
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """What they ask for, a later fragment over an earlier one."""
+        return {name: value for text in self.texts for name, value in parse(text).items()}
+
+
+def _read_fragment(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", hint="a kernel is configured by it") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    number = malformed(text)
+    if number is not None:
+        raise UserError(
+            f"{path}:{number}: not a line of a configuration",
+            hint="it is CONFIG_X=value, # CONFIG_X is not set, or a comment",
+        )
+    return text

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""All that belongs to one base, read once: a run keeps what it started with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from iommuq.bases.basefile import load_spec
+from iommuq.bases.sources import Base, open_base
+from iommuq.build.image import Addition, Image, build_image
+from iommuq.build.kconfig import Fragments
+from iommuq.guests.machine import Machine
+from iommuq.queue.model import Queue, load_queue
+from iommuq.queue.overlay import Overlay, load_overlay
+from iommuq.queue.steps import Step, forget_steps, make_step, make_steps
+from iommuq.results.known import KnownFailures
+from iommuq.results.known import load as load_known
+from iommuq.system import arches
+from iommuq.system.arches import Arch
+from iommuq.system.errors import UserError
+from iommuq.system.files import project_root
+from iommuq.system.git.objects import ObjectsLost
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A base with its queue, and what is laid over its tree.
+
+    :ivar root: the checkout of the project.
+    """
+
+    root: Path
+    base: Base
+    queue: Queue
+    overlay: Overlay
+    known: KnownFailures
+
+    @classmethod
+    def open(cls, name: str) -> Workspace:
+        """Read all of a base, fetching its source if it is not in the cache.
+
+        :raises UserError: there is no such base, or its files are malformed.
+        """
+        root = project_root()
+        spec = load_spec(name)
+        queue = load_queue(spec.folder, name)
+        overlay = load_overlay(root / "kunit")
+        known = load_known(root / "kunit" / "known-failures.toml")
+        return cls(root, open_base(spec), queue, overlay, known)
+
+    def steps(self, to: str | None = None) -> list[Step]:
+        """Return the steps of the queue with the overlay, up to *to* or all."""
+        if to is None:
+            return self._all_steps
+        return make_steps(self.base, self.queue, self.overlay, to=to)
+
+    @cached_property
+    def _all_steps(self) -> list[Step]:
+        return make_steps(self.base, self.queue, self.overlay)
+
+    def step(self, at: str | None) -> Step:
+        """Return one step: that which *at* names, or the last."""
+        return make_step(self.base, self.queue, self.overlay, to=at)
+
+    def image(
+        self, step: Step, arch: Arch, fragments: Fragments, addition: Addition | None = None
+    ) -> Image:
+        """Return the image for a step, as `build_image` does.
+
+        Should the repository have lost the step's tree, say because another process
+        fetched the base anew, it is made again: the same patches give the same ids.
+
+        :raises ObjectsLost: the sources of the base are gone, too.
+        """
+        try:
+            return build_image(self.base, step, arch, fragments, addition)
+        except ObjectsLost:
+            forget_steps(self.base)
+            make_step(self.base, self.queue, self.overlay, to=step.label)
+            return build_image(self.base, step, arch, fragments, addition)
+
+    def selftest_fragments(self, machine: Machine) -> Fragments:
+        """Return what the kernel for the userspace suites on *machine* is configured with."""
+        folder = self.root / "selftests/configs"
+        paths = [folder / name for name in machine.config]
+        return Fragments.read(*paths, variant="selftest", tiny=True)
+
+    def firmware_fragments(self, machine: Machine) -> Fragments:
+        """Return what the kernel for firmware scenarios on *machine* is configured with.
+
+        One kernel is for all of them, the checkers in it: a step of a queue is built once,
+        and what it breaks unseen is seen in every scenario. What a base can or must do
+        otherwise is in ``configs/firmware.config`` of its folder, and is merged last.
+        """
+        folder = self.root / "selftests/configs"
+        paths = [folder / name for name in machine.config]
+        paths += self._own_fragment("firmware")
+        return Fragments.read(*paths, variant="firmware", tiny=True)
+
+    def _own_fragment(self, name: str) -> list[Path]:
+        path = self.base.spec.folder / "configs" / f"{name}.config"
+        return [path] if path.exists() else []
+
+    def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
+        """Return what the KUnit kernel for *arch* is configured with.
+
+        What a base can or must do otherwise is in ``configs/<arch>.config`` of its own
+        folder, if it has one, and is merged last.
+
+        :param extra: names of further fragments in ``kunit/configs``, such as ``debug``.
+        :raises UserError: there is no fragment of that name, or one is malformed.
+        """
+        folder = self.root / "kunit/configs"
+        usual = set(arches.names())
+        choice = sorted(path.stem for path in folder.glob("*.config") if path.stem not in usual)
+        for name in extra:
+            if name not in choice:
+                raise UserError(
+                    f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
+                    hint=f"it would be {folder / name}.config",
+                )
+        return Fragments.read(
+            self.root / "kunit/drivers/iommu/tests/.kunitconfig",
+            *(folder / f"{name}.config" for name in (arch.name, *extra)),
+            *self._own_fragment(arch.name),
+            variant="-".join(sorted(extra)),
+        )

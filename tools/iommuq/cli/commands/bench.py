@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Measure iommuq against the kernel's own kunit.py: same tree, same machine, same hour.
+
+Seconds mean little on a machine that others use, too; the ratios are what to look
+at.  Each measurement goes into a history file and is compared with what is in it, so
+that a slow-down is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq.build.workspace import Workspace
+from iommuq.queue.checkout import checkout
+from iommuq.system import files, progress
+from iommuq.system.git.objects import Store
+from iommuq.system.run import failure, run
+
+HISTORY = "bench.jsonl"
+#: How often a short measurement is made; the best one counts.
+ROUNDS = 3
+#: Further patches that a queue is made longer by, one after the other.
+GROWTH = (1, 2, 4, 8, 16)
+#: Seconds that one measurement may take.
+_LIMIT = 3600.0
+#: A ratio that is so many times what it used to be is a slow-down.
+_SLOWER = 1.3
+_FILE = "drivers/iommu/iommu.c"
+#: What kunit.py says when it has read the results of the suites.
+_TESTED = "Testing complete."
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One comparison.
+
+    :ivar ours: seconds that iommuq took, the start of the process included.
+    :ivar theirs: seconds that it takes without: with ``kunit.py run``, or by hand.
+    :ivar goal: what the ratio should not be above, if there is a goal for it.
+    :ivar limit: seconds that iommuq should not take more than, if there is one for that.
+    """
+
+    name: str
+    ours: float
+    theirs: float
+    goal: float | None = None
+    limit: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Ours by theirs."""
+        return self.ours / self.theirs
+
+    @property
+    def wanted(self) -> str:
+        """The goal, in words."""
+        if self.goal is not None:
+            return f"{self.goal:.2f}"
+        return "" if self.limit is None else f"{self.limit:g} s"
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A cache of its own with a checked out tree, and a project whose files may be changed."""
+
+    base: str
+    tree: Path
+    work: Path
+    project: Path
+    environment: Mapping[str, str]
+    objects: Path
+    log: Path
+
+    def ours(self) -> float:
+        """Run ``iommuq kunit`` and return the seconds it took."""
+        argv = [sys.executable, "-m", "iommuq", "--quiet", "kunit", self.base]
+        return self._time(argv, "KUnit on ", cwd=self.project)
+
+    def matrix(self) -> float:
+        """Run ``iommuq run`` and return the seconds it took."""
+        argv = [sys.executable, "-m", "iommuq", "--quiet", "run", self.base]
+        return self._time(argv, "The queue is ", cwd=self.project)
+
+    def by_hand(self) -> float:
+        """Run make and the suites as a person would after a change, and return the seconds."""
+        jobs = len(os.sched_getaffinity(0)) + 1
+        make = ["make", "-s", "ARCH=um", f"O={self.objects}", f"-j{jobs}"]
+        tests = [sys.executable, "tools/testing/kunit/kunit.py", "exec"]
+        return self._time(make, "", cwd=self.tree) + self._time(
+            [*tests, "--build_dir", str(self.objects), "iommu_*"], _TESTED, cwd=self.tree
+        )
+
+    def theirs(self) -> float:
+        """Run ``kunit.py run`` with its default configuration and return the seconds."""
+        argv = [sys.executable, "tools/testing/kunit/kunit.py", "run"]
+        words = [*argv, "--build_dir", str(self.objects), "iommu_*"]
+        return self._time(words, _TESTED, cwd=self.tree)
+
+    def _time(self, argv: list[str], said: str, cwd: Path) -> float:
+        """Run a command and return the seconds it took.
+
+        :param said: what it prints only when it comes to its end.
+        :raises InfraError: it did not: nothing was measured.
+        """
+        begin = time.monotonic()
+        done = run(
+            argv,
+            cwd=cwd,
+            env=self.environment,
+            log_path=self.log,
+            timeout=_LIMIT,
+            # Known failures make kunit.py fail, and are not what is measured.
+            check=False,
+            watched=True,
+        )
+        seconds = time.monotonic() - begin
+        if done.returncode not in (0, 1) or said not in done.output:
+            raise failure(done, log_path=self.log)
+        return seconds
+
+    def touch_ours(self, number: int) -> None:
+        """Change a line of iommu.c, as a person would who works on a patch."""
+        path = self.project / "kunit/overlay.toml"
+        path.write_text(
+            path.read_text().replace("append = '''\n", f"append = '''\n/* {number} */\n", 1)
+        )
+
+    def touch_theirs(self) -> None:
+        """Make iommu.c look changed to make."""
+        os.utime(self.tree / _FILE)
+
+    def add_patches(self, text: str, first: int, last: int) -> None:
+        """Make the queue longer by some patches, each of which changes a line of iommu.c.
+
+        :param text: the file, as the queue leaves it.
+        :param first: the number of the first one, from 1.
+        """
+        folder = self.project / "patches" / self.base
+        (folder / "bench").mkdir(exist_ok=True)
+        series = folder / "series"
+        for number in range(first, last + 1):
+            name = f"bench/{number:04}-bench-line.patch"
+            (folder / name).write_text(synthetic_patch(text, number), encoding="utf-8")
+            series.write_text(f"{series.read_text(encoding='utf-8')}{name}\n", encoding="utf-8")
+
+
+@contextmanager
+def _site(workspace: Workspace) -> Iterator[_Site]:
+    """Set up the two sides: sources unpacked, nothing built."""
+    name = workspace.base.spec.name
+    cache = files.cache_dir()
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=cache) as folder:
+        home = Path(folder)
+        (home / "cache").mkdir()
+        (home / "cache/bases").symlink_to(cache / "bases")
+        project = home / "project"
+        for part in ("patches", "kunit"):
+            shutil.copytree(workspace.root / part, project / part)
+        trees = home / "cache/trees" / name
+        trees.mkdir(parents=True)
+        tree = workspace.step(None).tree
+        with progress.step("Unpacking the sources twice"):
+            checkout(workspace.base, tree, trees / "src")
+            checkout(workspace.base, tree, home / "tree")
+        environment = {
+            "IOMMUQ_CACHE_DIR": str(home / "cache"),
+            "IOMMUQ_STATE_DIR": str(home / "state"),
+            "IOMMUQ_ROOT": str(project),
+            "MAKEFLAGS": "",
+            # Both sides are Python, and may keep what they compiled.
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
+        log = files.new_log(f"bench-{name}")
+        yield _Site(name, home / "tree", trees / "src", project, environment, home / "kunit", log)
+
+
+def synthetic_patch(text: str, number: int) -> str:
+    """Return a patch that puts a comment below the first line of a file.
+
+    :param text: the file as it is before the first of them.
+    :param number: how many there are with this one; it goes on top of those before it.
+    """
+    first, second = text.split("\n")[:2]
+    below = second if number == 1 else f"/* Bench {number - 1} */"
+    return (
+        f"From {number:040} Mon Sep 17 00:00:00 2001\n"
+        "From: Bench <bench@example.org>\n"
+        "Date: Thu, 1 Jan 1970 00:00:00 +0000\n"
+        f"Subject: [PATCH] bench: Add line {number}\n\nFor a measurement.\n---\n\n"
+        f"diff --git a/{_FILE} b/{_FILE}\n--- a/{_FILE}\n+++ b/{_FILE}\n"
+        f"@@ -1,2 +1,3 @@\n {first}\n+/* Bench {number} */\n {below}\n-- \n2.39.0\n\n"
+    )
+
+
+def _best(measure: Callable[[int], float]) -> float:
+    return min(measure(number) for number in range(ROUNDS))
+
+
+def measure(workspace: Workspace) -> list[Measure]:
+    """Make all measurements; takes about fifteen minutes on two cores."""
+    found = []
+    with tempfile.TemporaryDirectory(prefix="iommuq-bench-") as folder:
+        objects = Store(workspace.base.git_dir, Path(folder))
+        text = (objects.read_file(workspace.step(None).commit, _FILE) or b"").decode()
+    with _site(workspace) as site:
+        # The first to run would pay for the other's reading from the disk, too.
+        for tree in (site.tree, site.work):
+            run(["grep", "-rqs", "no such text", "."], cwd=tree, timeout=_LIMIT, check=False)
+        with progress.step("Cold, iommuq", log=site.log):
+            ours = site.ours()
+        with progress.step("Cold, kunit.py", log=site.log):
+            theirs = site.theirs()
+        found.append(Measure("cold", ours, theirs, 0.7))
+
+        def ours_touched(number: int) -> float:
+            site.touch_ours(number)
+            return site.ours()
+
+        def theirs_touched(_number: int) -> float:
+            site.touch_theirs()
+            return site.theirs()
+
+        with progress.step("iommu.c changed", log=site.log):
+            found.append(
+                Measure("iommu.c changed", _best(ours_touched), _best(theirs_touched), 0.6)
+            )
+        with progress.step("Nothing changed", log=site.log):
+            found.append(
+                Measure(
+                    "nothing changed",
+                    _best(lambda _: site.ours()),
+                    _best(lambda _: site.theirs()),
+                    limit=1.0,
+                )
+            )
+        found += _queue(workspace, site, text, cold=found[0])
+    return found
+
+
+def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Iterator[Measure]:
+    """Measure the whole queue, and how its cost grows."""
+    steps = len(workspace.queue.steps)
+    with progress.step("The whole queue", log=site.log):
+        # What the last step took from nothing, and then the other steps.
+        ours = cold.ours + site.matrix()
+        # Measured once, and multiplied: from scratch each step takes as long as the last.
+        theirs = cold.theirs * steps
+        yield Measure(f"{steps} steps", ours, theirs, 0.25)
+        ours = _best(lambda _: site.matrix())
+        yield Measure(f"{steps} steps, again", ours, theirs, limit=2.0)
+    with progress.step("A further patch", log=site.log):
+
+        def by_hand(_number: int) -> float:
+            site.touch_theirs()
+            return site.by_hand()
+
+        hand = _best(by_hand)
+        known = 0
+        for count in GROWTH:
+            site.add_patches(text, known + 1, count)
+            seconds = site.matrix() / (count - known)
+            known = count
+            yield Measure(f"one more, of {count}", seconds, hand, 1.3)
+
+
+def run_bench(base: str) -> None:
+    """Measure, print the table, and add it to the history."""
+    workspace = Workspace.open(base)
+    history = files.state_dir() / HISTORY
+    earlier = earlier_ratios(history, base)
+    found = measure(workspace)
+    for line in table(found, earlier):
+        print(line)
+    record = {
+        "time": time.time(),
+        "base": base,
+        "version": workspace.base.version,
+        "measures": {item.name: [item.ours, item.theirs] for item in found},
+    }
+    history.parent.mkdir(parents=True, exist_ok=True)
+    with history.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    print(f"history: {history}")
+
+
+def table(found: Sequence[Measure], earlier: Mapping[str, float]) -> Iterator[str]:
+    """Yield the lines of the table.
+
+    :param earlier: what the ratios used to be, by name.
+    """
+    yield f"{'':<20}{'iommuq':>10}{'without':>10}{'ratio':>8}{'goal':>8}{'before':>8}"
+    for item in found:
+        before = earlier.get(item.name)
+        shown = "" if before is None else f"{before:.2f}"
+        line = f"{item.name:<20}{item.ours:>8.1f} s{item.theirs:>8.1f} s{item.ratio:>8.2f}"
+        line += f"{item.wanted:>8}{shown:>8}"
+        slower = before is not None and item.ratio > before * _SLOWER
+        yield (line + ("  slower than it was" if slower else "")).rstrip()
+
+
+def earlier_ratios(history: Path, base: str) -> dict[str, float]:
+    """Return what the ratios of a base used to be: the median of all that was measured.
+
+    A line that cannot be read, as one that was cut off, is left out.
+    """
+    ratios: dict[str, list[float]] = {}
+    try:
+        lines = history.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            if record["base"] != base:
+                continue
+            each = {
+                str(name): float(ours) / float(theirs)
+                for name, (ours, theirs) in record["measures"].items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
+            continue
+        for name, ratio in each.items():
+            ratios.setdefault(name, []).append(ratio)
+    return {name: statistics.median(values) for name, values in ratios.items()}

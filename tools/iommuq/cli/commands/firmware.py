@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What ``iommuq firmware`` does: run scenarios, and print what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from iommuq.bases.basefile import list_specs
+from iommuq.defaults import DEFAULT_BASE
+from iommuq.firmware import kernels, scenario
+from iommuq.firmware.tables import classes
+from iommuq.firmware.tables.explain import explain
+from iommuq.guests import machine as machines
+from iommuq.proof import recording as feed
+from iommuq.proof.prove import judge_run
+from iommuq.report import matrix
+from iommuq.report.live import events
+from iommuq.results.known import KnownFailures, Verdict
+from iommuq.results.runs.recorder import recording
+from iommuq.results.store import Result, Run
+from iommuq.suites.firmware.cases import Case, cases
+from iommuq.suites.firmware.subjects import Tested, foreign, queued
+from iommuq.system import progress
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
+
+#: Lines of a message that are printed; the log has all.
+_MESSAGE_LINES = 6
+_ARCH = "x86_64"
+
+
+def list_scenarios() -> None:
+    """Print each scenario in a line, and the machines that there are for them."""
+    found = scenario.choose([])
+    width = max((len(one.name) for one in found), default=0)
+    for one in found:
+        print(f"{one.name:<{width}}  {progress.one_line(one.title)}")
+    print()
+    names = sorted({name for one in found for name in one.machines})
+    width = max(map(len, names), default=0)
+    for name in names:
+        print(f"{name:<{width}}  {machines.load(name).title}")
+
+
+def run_firmware(
+    words: Sequence[str],
+    *,
+    at: str | None,
+    kernel: str | None,
+    on: Sequence[str],
+    again: bool,
+    all_fail: bool,
+    full: bool,
+) -> int:
+    """Run scenarios on one kernel and print the table of verdicts.
+
+    :param words: a base and scenarios, or with *kernel* scenarios alone; all if there are
+        none.
+    :param at: the step of the base's queue, or None for the whole queue.
+    :param kernel: an image file or a Debian package.
+    :param on: names of machines; none for all.
+    :param again: run even if nothing changed since the last run.
+    :param all_fail: take no failure for a known one.
+    :param full: print every check, not only those of scenarios that have something to tell.
+    :return: the exit code.
+    :raises UserError: nothing could be tested.
+    """
+    base, names = _split(words, kernel)
+    scenarios = scenario.choose(names)
+    for name in on:
+        machines.load(name)
+    chosen = cases(scenarios, on)
+    if not chosen:
+        raise UserError(f"no scenario of these is for {', '.join(on)}")
+    if kernel is not None:
+        if at is not None:
+            raise UserError("--at is a step of a base's queue, and --kernel is none")
+        tested = foreign(kernels.find(kernel))
+    else:
+        tested = queued(base, at, scenarios)
+    known = KnownFailures() if all_fail else tested.known
+    with recording(tested.subject.base) as recorder:
+        with events.shown(
+            tested.title,
+            f"firmware/{kernel or base}",
+            list(dict.fromkeys(case.scenario.name for case in chosen)),
+            sorted({case.machine.name for case in chosen}),
+            lambda run: judge_run(run, known, tested.steps, _ARCH),
+        ) as board:
+            board.keep((case.scenario.name, case.machine.name) for case in chosen)
+            runs = tested.run(chosen, again=again)
+        feed.firmware(recorder, tested, runs, known, _ARCH)
+        recorder.exit_code = _report(tested, chosen, runs, known, full)
+    events.emit("end", exit_code=recorder.exit_code, findings=[], errors=[])
+    return recorder.exit_code
+
+
+def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:
+    """Tell the base from the scenarios."""
+    bases = [spec.name for spec in list_specs()]
+    if kernel is None and words and words[0] in bases:
+        return words[0], words[1:]
+    there_are = scenario.names()
+    if kernel is None and words and words[0] not in there_are:
+        raise UserError(
+            f"{words[0]!r} is neither a base nor a scenario",
+            hint=f"bases: {', '.join(bases)}; `iommuq firmware list` shows the scenarios",
+        )
+    return DEFAULT_BASE, words
+
+
+def _report(
+    tested: Tested,
+    chosen: Sequence[Case],
+    runs: Sequence[Run],
+    known: KnownFailures,
+    full: bool,
+) -> int:
+    verdicts: dict[str, Verdict] = {}
+    for run in runs:
+        verdicts |= judge_run(run, known, tested.steps, _ARCH)
+    print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
+    columns = _columns(chosen, runs, verdicts)
+    table = matrix.build(columns if full else _shortened(columns))
+    # Machines stand side by side: one does not change what another did.
+    matrix.show(replace(table, changes=()))
+    _print_messages(runs, verdicts)
+    counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
+    print(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
+    if any(verdict.fails for verdict in verdicts.values()):
+        return EXIT_VERDICT
+    if counts[Verdict.ERROR]:
+        return EXIT_INFRA
+    if counts[Verdict.SKIPPED] == len(verdicts):
+        reasons = dict.fromkeys(result.message for run in runs for result in run.results)
+        raise UserError(f"nothing could be tested: {'; '.join(reasons)}")
+    return EXIT_OK
+
+
+def _accelerators(runs: Sequence[Run]) -> str:
+    return ", ".join(sorted({run.accelerator for run in runs} - {""})) or "not started"
+
+
+def _columns(
+    chosen: Sequence[Case], runs: Sequence[Run], verdicts: dict[str, Verdict]
+) -> list[matrix.Column]:
+    columns: dict[str, dict[str, Verdict]] = {}
+    for case, run in zip(chosen, runs, strict=True):
+        column = columns.setdefault(case.machine.name, {})
+        for result in run.results:
+            column[result.test.removeprefix(f"{case.machine.name}.")] = verdicts[result.test]
+    return [matrix.Column(name, verdicts=column) for name, column in sorted(columns.items())]
+
+
+def _shortened(columns: Sequence[matrix.Column]) -> list[matrix.Column]:
+    """Return the columns with one line for each scenario that is as it should be, or skipped.
+
+    A scenario of which any machine has more to tell keeps its checks, on all of them.
+    """
+    seen: dict[str, set[Verdict]] = {}
+    for column in columns:
+        for test, verdict in column.verdicts.items():
+            seen.setdefault(test.partition(".")[0], set()).add(verdict)
+    plain = {name for name, found in seen.items() if found <= {Verdict.OK, Verdict.SKIPPED}}
+    short = []
+    for column in columns:
+        verdicts: dict[str, Verdict] = {}
+        for test, verdict in column.verdicts.items():
+            name = test.partition(".")[0]
+            if name not in plain:
+                verdicts[test] = verdict
+            elif verdicts.get(name) is not Verdict.OK:
+                verdicts[name] = verdict
+        short.append(replace(column, verdicts=verdicts))
+    return short
+
+
+def _print_messages(runs: Sequence[Run], verdicts: dict[str, Verdict]) -> None:
+    """Print why checks failed, or have no verdict; each reason once a log."""
+    told: set[tuple[str, str]] = set()
+    for run in runs:
+        for result in run.results:
+            verdict = verdicts[result.test]
+            if verdict in (Verdict.OK, Verdict.SKIPPED, Verdict.KNOWN):
+                continue
+            print(f"{verdict.value:<15} {result.test}")
+            if (result.message, result.log) not in told:
+                told.add((result.message, result.log))
+                _print_message(result)
+
+
+def _print_message(result: Result) -> None:
+    lines = result.message.splitlines()
+    for line in lines[:_MESSAGE_LINES]:
+        print(f"    {progress.one_line(line)}")
+    if len(lines) > _MESSAGE_LINES:
+        print(f"    … {len(lines) - _MESSAGE_LINES} more lines")
+    if result.log:
+        print(f"    full log: {result.log}")
+
+
+def print_table(file: Path, devices: Path | None) -> None:
+    """Print the explanation of a table.
+
+    :param devices: where the classes of the machine's devices are; None if they are not known.
+    """
+    for line in explain(file, None if devices is None else classes.read(devices)):
+        print(line)

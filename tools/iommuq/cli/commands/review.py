@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What ``iommuq mail review`` does and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from iommuq.mail.review import draft
+from iommuq.mail.review.model import Reviewed, exit_code
+from iommuq.mail.review.review import Wish, review
+from iommuq.system import progress
+from iommuq.system.progress import duration, one_line
+
+
+def review_series(wish: Wish, output: Path | None) -> int:
+    """Review a series and write the drafts.
+
+    :param output: the directory for them; one in the current directory if None.
+    :return: the exit code.
+    """
+    if output is not None:
+        draft.check_target(output)
+    with review(wish) as found:
+        folder = output or _free(Path(draft.default_name(found.posted.title)))
+        drafts = draft.compose(found)
+        for line in _lines(found):
+            text = line.lstrip(" ")
+            print(" " * (len(line) - len(text)) + one_line(text))
+        for path, each in zip(draft.write(drafts, folder), drafts, strict=True):
+            print(f"{path}: reply to {one_line(each.subject)}")
+        sys.stdout.flush()
+        if found.logs is not None:
+            progress.note(f"logs: {found.logs}")
+    return exit_code(found)
+
+
+def _free(folder: Path) -> Path:
+    """Return a directory that is not there yet, so that no draft is ever written over."""
+    number = 1
+    candidate = folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _lines(found: Reviewed) -> list[str]:
+    posted = found.posted
+    total = len(posted.patches)
+    patches = "1 patch" if total == 1 else f"{total} patches"
+    lines = [f"{posted.title}: v{posted.revision}, {patches}, {posted.messages} mails"]
+    for message in (*([posted.cover] if posted.cover else []), *posted.patches):
+        lines.append(f"  {message.subject}: {message.signature}")
+        lines += [f"    {remark}" for remark in message.remarks]
+    lines += [f"b4: {note}" for note in posted.notes]
+    place = found.place
+    lines.append(f"applied to {place.title}")
+    if place.wanted and not place.met:
+        lines.append(f"its base-commit {place.wanted[:12]} is not to be had here")
+    if found.refusal is not None:
+        lines.append(f"{found.refusal[0]}/{total} does not apply: {found.refusal[1]}")
+        return lines
+    assert found.answer is not None
+    names = found.names
+    for ran in found.answer.outcomes:
+        if ran.failure is not None:
+            lines.append(f"{names.get(ran.label, ran.label)} does not build: {ran.failure}")
+        lines += [f"{names.get(ran.label, ran.label)} adds a warning: {w}" for w in ran.warnings]
+    for change in found.changes:
+        what = f"fixes {len(change.fixed)}, breaks {len(change.broke)} of {change.lane}"
+        lines.append(f"{names[change.label]} {what}")
+    remarks = sum(
+        1 for report in found.answer.reports for each in report.findings if each.status != "skip"
+    )
+    where = "without a sandbox" if found.trusted else "in the sandbox"
+    lines.append(f"{remarks} remarks of the checks; {duration(found.seconds)} {where}")
+    return lines

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What ``iommuq runs`` does: list the runs, show one, compare two."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from iommuq.report import matrix
+from iommuq.report.view import Tone, View, visible
+from iommuq.results.runs.archive import Archive, Summary
+from iommuq.results.runs.compare import Change, Comparison, compare
+from iommuq.results.runs.model import Record, State
+from iommuq.results.runs.pick import pick
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
+from iommuq.system.progress import duration
+
+#: Lines that each list of a comparison, and of failures, has.
+_LINES = 40
+_WORDS = {0: "ok", 1: "failed", 2: "mistake", 3: "no verdict", 130: "interrupted"}
+
+
+def list_runs(limit: int | None) -> None:
+    """Print the runs in a line each, the newest first.
+
+    :param limit: how many; None for all.
+    """
+    found = Archive().summaries(limit)
+    if not found:
+        print("There are no runs yet; `iommuq run` makes one.")
+    for one in found:
+        begun = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.started))
+        print(f"{one.id:<24}  {begun}  {_outcome(one):<12}{_took(one):>12}  {visible(one.command)}")
+
+
+def _outcome(one: Summary) -> str:
+    if one.state is not State.FINISHED:
+        return one.state.value
+    if one.exit_code is None:
+        # Of before there were records: its results say how it ended.
+        return "finished"
+    return _WORDS.get(one.exit_code, f"exit {one.exit_code}")
+
+
+def _took(one: Summary) -> str:
+    return "" if one.finished is None else duration(one.finished - one.started)
+
+
+def show_run(word: str) -> int:
+    """Print what a run found.
+
+    :return: the exit code that the run stands for: never 0 for one that did not end.
+    """
+    record = pick(word)
+    view = View(record)
+    for line in _about(record):
+        print(line)
+    print()
+    if view.matrix.columns:
+        matrix.show(matrix.fold(view.matrix))
+        print()
+    failures = [
+        f"{judged.status.value:<6} {visible(cell.step)}: {visible(record.name(cell, test))}"
+        + (f" ({visible(judged.note)})" if judged.note else "")
+        for cell, test, judged in view.failures()
+    ]
+    splats = [
+        f"splat  {visible(cell.step)}: {visible(splat.title)}"
+        for cell in record.cells
+        for splat in cell.splats
+        if not splat.expected
+    ]
+    for line in _cut([*failures, *splats]):
+        print(line)
+    print(view.sentence)
+    if view.tone is Tone.GOOD:
+        return EXIT_OK
+    return EXIT_VERDICT if view.tone is Tone.BAD else EXIT_INFRA
+
+
+def _about(record: Record) -> Iterator[str]:
+    yield f"Run {record.id}: iommuq {visible(record.command)}"
+    begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.started))
+    took = "" if record.seconds is None else f", took {duration(record.seconds)}"
+    yield f"{begun}{took}, {record.state.value}"
+    if record.head.title:
+        yield visible(record.head.title)
+    guests = Counter(f"{cell.guest} ({cell.accelerator})" for cell in record.cells if cell.guest)
+    if guests:
+        yield "ran on " + ", ".join(visible(guest) for guest in guests)
+
+
+def compare_runs(a: str, b: str) -> int:
+    """Print what changed from one run to another.
+
+    :return: 1 if the second one fails what the first did not, or warns where it did not.
+    """
+    old, new = pick(a), pick(b)
+    found = compare(old, new)
+    print(f"from {old.id}  iommuq {visible(old.command)}")
+    print(f"to   {new.id}  iommuq {visible(new.command)}")
+    for record in (old, new):
+        if record.state is not State.FINISHED:
+            print(f"{record.id} is {record.state.value}: what it has is not all")
+    for line in _report(found):
+        print(line)
+    return EXIT_VERDICT if found.is_worse else EXIT_OK
+
+
+def _report(found: Comparison) -> Iterator[str]:
+    slow = [
+        f"{visible(one.step)} {visible(one.what)}: {duration(one.seconds)}, usually"
+        f" {duration(one.usual)}".strip()
+        for one in found.slow
+    ]
+    lists: tuple[tuple[str, Sequence[str]], ...] = (
+        ("newly failing", list(_changes(found.failing))),
+        ("newly passing", list(_changes(found.passing))),
+        ("no verdict any more", list(_changes(found.lost))),
+        ("not there any more", list(_changes(found.gone))),
+        ("newly slow", slow),
+        ("warnings gained", [f"{visible(step)}: {visible(line)}" for step, line in found.gained]),
+        ("warnings lost", [f"{visible(step)}: {visible(line)}" for step, line in found.vanished]),
+    )
+    for title, lines in lists:
+        if lines:
+            yield f"{len(lines)} {title}:"
+            yield from (f"  {line}" for line in _cut(lines))
+    if not any(lines for _, lines in lists):
+        yield "Nothing changed."
+    if found.alone:
+        yield f"in one of the two only: {', '.join(visible(step) for step in found.alone)}"
+    if found.unjudged:
+        yield f"{found.unjudged} times not judged: too few earlier runs"
+
+
+def _changes(changes: Iterable[Change]) -> Iterator[str]:
+    for one in changes:
+        before = "not there" if one.before is None else one.before.value
+        after = "" if one.after is None else f", is {one.after.value}"
+        yield f"{visible(one.step)} {visible(one.test)}: was {before}{after}"
+
+
+def _cut(lines: Sequence[str]) -> list[str]:
+    if len(lines) <= _LINES:
+        return list(lines)
+    return [*lines[:_LINES], f"… {len(lines) - _LINES} more; `iommuq report` has all"]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Groups of commands that are imported when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+#: Columns that the summary of a command may have.
+_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command of a `LazyGroup`.
+
+    :ivar name: what the user types.
+    :ivar module: where the command is.
+    :ivar summary: one line for the group's help; equal to the command's own.
+    :ivar attribute: what the command is called there, if not like *name*.
+    """
+
+    name: str
+    module: str
+    summary: str
+    attribute: str = ""
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        found = getattr(import_module(self.module), self.attribute or self.name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+class LazyGroup(click.Group):
+    """A group with a table of commands; ``--help`` and Tab import none of them."""
+
+    def __init__(self, *words: Any, table: Sequence[Entry] = (), **options: Any) -> None:
+        super().__init__(*words, **options)
+        self._table = {entry.name: entry for entry in table}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *self._table])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, None if there is none of that name."""
+        entry = self._table.get(cmd_name)
+        return entry.load() if entry else super().get_command(ctx, cmd_name)
+
+    def _summaries(self) -> list[tuple[str, str]]:
+        own = {name: command.get_short_help_str(_WIDTH) for name, command in self.commands.items()}
+        table = {name: entry.summary for name, entry in self._table.items()}
+        return sorted((own | table).items())
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands with their summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl(self._summaries())
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin with a word."""
+        found = [
+            CompletionItem(name, help=summary)
+            for name, summary in self._summaries()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)

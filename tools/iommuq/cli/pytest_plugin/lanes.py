@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run what a session of pytest selected: each lane once, however many tests and workers.
+
+The workers of pytest-xdist share a directory.  The first that needs a lane runs it, and
+writes there what came of it; the others wait for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from iommuq.build.workspace import Workspace
+from iommuq.cli.pytest_plugin import inventory
+from iommuq.firmware import kernels, scenario
+from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
+from iommuq.proof.prove import judge_run, known_steps
+from iommuq.results.known import KnownFailures, Verdict
+from iommuq.results.known import Step as KnownStep
+from iommuq.results.store import Run
+from iommuq.suites.firmware.cases import cases
+from iommuq.suites.firmware.subjects import foreign, queued
+from iommuq.suites.kunit import LOG_CASE, SPLAT_CASE, NoSuchCase
+from iommuq.suites.programs import load_suites
+from iommuq.suites.selftest import BUILDS, ENDS
+from iommuq.system import arches, files
+from iommuq.system.errors import InfraError, IommuqError, UserError, VerdictError
+from iommuq.system.files import project_root
+
+#: All lanes; each is a mark of pytest, too.
+LANES = ("kunit", "selftest", "firmware")
+_BOOTS = "kernel.boots"
+_ARCH = "x86_64"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
+
+    :ivar at: the step of the queue; None for the last.
+    :ivar arch: what KUnit is built for.
+    :ivar on: ``um`` or ``qemu``: where the userspace suites run.
+    :ivar configs: names of further fragments for KUnit.
+    :ivar kernel: an image or a package for the scenarios, in place of the base.
+    :ivar again: run even if the store has the results.
+    """
+
+    base: str
+    at: str | None = None
+    arch: str = "um"
+    on: str = "qemu"
+    configs: tuple[str, ...] = ()
+    kernel: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """One test that the kernel ran.
+
+    :ivar verdict: value of a `Verdict`.
+    :ivar reason: why its failure is known; empty if it is not.
+    """
+
+    test: str
+    verdict: str
+    message: str = ""
+    log: str = ""
+    reason: str = ""
+    duration: float = 0.0
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is not as it should be."""
+        verdict = Verdict(self.verdict)
+        return verdict.fails or verdict is Verdict.ERROR
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a lane.
+
+    :ivar title: the kernel, and what it ran on.
+    :ivar kind: ``verdict``, ``user`` or ``infra`` if it could not run; else empty.
+    :ivar failure: why, for people.
+    :ivar extra: tests that ran, and are in no source that was looked at.
+    :ivar aside: those that are not as they should be, and that no selected test stands for.
+    """
+
+    title: str = ""
+    told: tuple[Told, ...] = ()
+    kind: str = ""
+    failure: str = ""
+    extra: tuple[str, ...] = ()
+    aside: tuple[Told, ...] = ()
+
+    def of(self, test: str) -> list[Told]:
+        """Return the results of a test: its own, or those of its parameters."""
+        return [one for one in self.told if _stands_for(test, one.test)]
+
+    def trouble(self, test: str) -> Told | None:
+        """Return the result that explains why a test has none, if there is one."""
+        suite = test.partition(".")[0]
+        builds = next((one for one in self.told if one.test == f"{suite}.{BUILDS}"), None)
+        if builds is not None and builds.verdict != Verdict.OK.value:
+            return builds
+        lost = [one for one in self.told if one.verdict == Verdict.ERROR.value]
+        # Best what is nearest; but a kernel that dies takes all later suites with it.
+        return next(
+            (one for one in lost if one.test.startswith(f"{suite}.")), next(iter(lost), None)
+        )
+
+
+def _stands_for(test: str, result: str) -> bool:
+    # A case with parameters has a result for each.
+    return result == test or result.startswith(f"{test}.")
+
+
+@dataclass
+class Lanes:
+    """The lanes of one session.
+
+    :ivar shared: the directory of all workers.
+    :ivar selected: by lane, the tests that are to be run.
+    """
+
+    options: Options
+    shared: Path
+    selected: Mapping[str, Collection[str]] = field(default_factory=dict)
+    _known: dict[str, Outcome] = field(default_factory=dict)
+
+    def ran(self, lane: str) -> bool:
+        """Tell whether this process knows what came of a lane."""
+        return lane in self._known
+
+    def outcome(self, lane: str) -> Outcome:
+        """Return what came of a lane, running it if nobody has."""
+        if lane not in self._known:
+            path = self.shared / f"{lane}.json"
+            with files.hold(self.shared / f"{lane}.lock", "another worker"):
+                if not path.exists():
+                    made = self._run(lane)
+                    temporary = path.with_suffix(".tmp")
+                    temporary.write_text(json.dumps(asdict(made)), encoding="utf-8")
+                    temporary.replace(path)
+            self._known[lane] = read(path)
+        return self._known[lane]
+
+    def _run(self, lane: str) -> Outcome:
+        selected = self.selected[lane]
+        try:
+            title, told = _RUNS[lane](self.options, selected)
+        except IommuqError as error:
+            kinds = {VerdictError: "verdict", UserError: "user", InfraError: "infra"}
+            kind = next(word for root, word in kinds.items() if isinstance(error, root))
+            return Outcome(kind=kind, failure=str(error))
+        there = inventory.everything(lane, project_root(), self.options.base, self.options.at)
+        sources = {found.test for found in there}
+        extra = [
+            one
+            for one in told
+            # What has no verdict may have no name, either.
+            if one.verdict != Verdict.ERROR.value
+            and not any(_stands_for(test, one.test) for test in _heads(one.test) if test in sources)
+        ]
+        whole = (SPLAT_CASE, LOG_CASE, _BOOTS)
+        aside = [
+            one
+            for one in told
+            if one.bad
+            and (one in extra or one.test in whole or one.test.endswith(f".{ENDS}"))
+            and not any(head in selected for head in _heads(one.test))
+        ]
+        names = tuple(one.test for one in extra if one.test not in whole)
+        return Outcome(title, tuple(told), extra=names, aside=tuple(aside))
+
+
+def _heads(test: str) -> list[str]:
+    """Return the names that may stand for a result: its own, and what is left of each dot."""
+    words = test.split(".")
+    return [".".join(words[:count]) for count in range(len(words), 0, -1)]
+
+
+def read(path: Path) -> Outcome:
+    """Read what `Lanes.outcome` wrote."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("told", "aside"):
+        data[key] = tuple(Told(**each) for each in data[key])
+    data["extra"] = tuple(data["extra"])
+    return Outcome(**data)
+
+
+def _kunit(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
+    workspace = Workspace.open(options.base)
+    lane = KunitLane(
+        workspace, arches.get(options.arch), options.configs, _filters(sorted(selected))
+    )
+    try:
+        return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
+    except NoSuchCase:
+        # That the kernel lacks what was selected is said of each test, with the reason.
+        lane = replace(lane, filters=())
+        return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
+
+
+def _filters(tests: Sequence[str]) -> tuple[str, ...]:
+    """Return one filter that takes in all the tests, or none: each would be a boot."""
+    cases = [test for test in tests if test != SPLAT_CASE]
+    if len(cases) < len(tests):
+        return ()
+    if len(cases) == 1:
+        return (cases[0],)
+    suites = {test.partition(".")[0] for test in cases}
+    return tuple(suites) if len(suites) == 1 else ()
+
+
+def _selftest(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
+    workspace = Workspace.open(options.base)
+    wanted = {test.partition(".")[0] for test in selected}
+    names = [suite.name for suite in load_suites(workspace.root) if suite.name in wanted]
+    lane = SelftestLane.open(workspace, options.on, names)
+    return _on_step(workspace, lane, lane.known, lane.machine.arch, options)
+
+
+def _on_step(
+    workspace: Workspace, lane: Lane, known: KnownFailures, arch: str, options: Options
+) -> tuple[str, list[Told]]:
+    step = workspace.step(options.at)
+    run = lane.run(lane.image(step), step, again=options.again)
+    base = workspace.base
+    title = f"Linux {base.kernel} ({base.version}) {step.label}: {lane.title}"
+    return title, _tell(run, known, known_steps(workspace.queue), arch)
+
+
+def _firmware(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
+    wanted = {(word[0], word[1]) for word in (test.split(".") for test in selected)}
+    names = sorted({name for _, name in wanted})
+    scenarios = [scenario.load(name) for name in names]
+    chosen = [
+        case for case in cases(scenarios) if (case.machine.name, case.scenario.name) in wanted
+    ]
+    if options.kernel is not None:
+        tested = foreign(kernels.find(options.kernel))
+    else:
+        tested = queued(options.base, options.at, scenarios)
+    told: list[Told] = []
+    for run in tested.run(chosen, again=options.again):
+        told += _tell(run, tested.known, tested.steps, _ARCH)
+    return f"{tested.title}: firmware scenarios under QEMU", told
+
+
+_RUNS = {"kunit": _kunit, "selftest": _selftest, "firmware": _firmware}
+
+
+def _tell(run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str) -> list[Told]:
+    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
+    verdicts = judge_run(run, known, steps, arch)
+    told = []
+    for result in run.results:
+        entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
+        reason = "" if entry is None else f"{' '.join(entry.reason.split())} ({entry.link})"
+        told.append(
+            Told(
+                result.test,
+                verdicts[result.test].value,
+                result.message,
+                result.log,
+                reason,
+                result.duration,
+            )
+        )
+    return told

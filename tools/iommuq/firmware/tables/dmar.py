@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""DMAR, the table of Intel VT-d: its structures, read and written byte for byte.
+
+Source: Intel Virtualization Technology for Directed I/O, chapter 8, BIOS Considerations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias
+
+from iommuq.firmware.tables import acpi
+from iommuq.firmware.tables.acpi import Header, Reader, pack
+from iommuq.firmware.tables.sanity import ADDRESS_BITS, Claim, Finding, check, check_revision
+
+SIGNATURE = b"DMAR"
+#: Where the first structure begins.
+FIRST = 48
+REVISIONS = range(1, 3)
+_HEADER = Header(SIGNATURE)
+
+ENDPOINT, BRIDGE, IOAPIC, HPET, NAMESPACE = 1, 2, 3, 4, 5
+_SCOPE_NAMES = {
+    ENDPOINT: "endpoint",
+    BRIDGE: "bridge",
+    IOAPIC: "I/O APIC",
+    HPET: "HPET",
+    NAMESPACE: "ACPI device",
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A device scope: a device, named by the way from its root bus to it (section 8.3.1).
+
+    :ivar kind: `ENDPOINT`, `BRIDGE`, `IOAPIC`, `HPET`, `NAMESPACE` or an unknown number.
+    :ivar bus: the number of the root bus.
+    :ivar path: device and function, from the root bus downwards.
+    :ivar number: the I/O APIC's, HPET's or ACPI device's number; 0 for other kinds.
+    :ivar flags: used in a SIDP only.
+    :ivar odd: half an entry of the path, if firmware has left one; a kernel ignores it.
+    """
+
+    kind: int
+    bus: int
+    path: tuple[tuple[int, int], ...]
+    number: int = 0
+    flags: int = 0
+    reserved: int = 0
+    odd: bytes = b""
+
+    @property
+    def kind_name(self) -> str:
+        """The kind in words."""
+        return _SCOPE_NAMES.get(self.kind, f"unknown kind {self.kind}")
+
+    @property
+    def is_pci(self) -> bool:
+        """Whether it names a PCI device, or all below one."""
+        return self.kind in (ENDPOINT, BRIDGE)
+
+    def place(self, segment: int) -> str:
+        """Return the whole way, such as ``0000:00:1c.0/00.0``."""
+        steps = "/".join(_steps(self.path)) or "-"
+        return f"{segment:04x}:{self.bus:02x}:{steps}"
+
+    def short(self) -> str:
+        """Return the way for people: ``00:05.0``, or ``00.0 behind bridge 00:1c.0``."""
+        steps = list(_steps(self.path))
+        if not steps:
+            return f"{self.bus:02x}: without a path"
+        if len(steps) == 1:
+            return f"{self.bus:02x}:{steps[0]}"
+        return f"{steps[-1]} behind bridge {self.bus:02x}:{'/'.join(steps[:-1])}"
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        way = b"".join(pack("path", "BB", *step) for step in self.path) + self.odd
+        fields = (self.kind, 6 + len(way), self.flags, self.reserved, self.number, self.bus)
+        return pack("device scope", "6B", *fields) + way
+
+
+def _steps(path: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    return (f"{device:02x}.{function:x}" for device, function in path)
+
+
+@dataclass(frozen=True)
+class Drhd:
+    """A remapping hardware unit (section 8.3).
+
+    :ivar base: the address of its registers.
+    :ivar flags: bit 0: it has all devices of the segment that no other unit has.
+    :ivar size: bits 3:0: the registers take 2^N pages.
+    """
+
+    NAME: ClassVar[str] = "DRHD"
+    base: int
+    scopes: tuple[Scope, ...] = ()
+    segment: int = 0
+    flags: int = 0
+    size: int = 0
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        fields = (self.flags, self.size, self.segment, self.base)
+        return _structure(0, pack(self.NAME, "BBHQ", *fields), self.scopes)
+
+
+@dataclass(frozen=True)
+class Rmrr:
+    """A region that devices must be able to reach at all times (section 8.4).
+
+    :ivar base: its first address.
+    :ivar limit: its last address.
+    """
+
+    NAME: ClassVar[str] = "RMRR"
+    base: int
+    limit: int
+    scopes: tuple[Scope, ...] = ()
+    segment: int = 0
+    reserved: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 or less if the limit lies before the base."""
+        return self.limit - self.base + 1
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        fields = (self.reserved, self.segment, self.base, self.limit)
+        return _structure(1, pack(self.NAME, "HHQQ", *fields), self.scopes)
+
+
+@dataclass(frozen=True)
+class Atsr:
+    """Root ports below which ATS may be used (section 8.5); flags bit 0: all of them."""
+
+    NAME: ClassVar[str] = "ATSR"
+    scopes: tuple[Scope, ...] = ()
+    segment: int = 0
+    flags: int = 0
+    reserved: int = 0
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        fields = (self.flags, self.reserved, self.segment)
+        return _structure(2, pack(self.NAME, "BBH", *fields), self.scopes)
+
+
+@dataclass(frozen=True)
+class Rhsa:
+    """The NUMA proximity domain of the unit with registers at *base* (section 8.6)."""
+
+    NAME: ClassVar[str] = "RHSA"
+    base: int
+    domain: int
+    reserved: int = 0
+    rest: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        fields = (self.reserved, self.base, self.domain)
+        return _structure(3, pack(self.NAME, "IQI", *fields) + self.rest)
+
+
+@dataclass(frozen=True)
+class Andd:
+    """The name of an ACPI device that scopes refer to by number (section 8.7).
+
+    :ivar number: what scopes call it.
+    :ivar name: with its NUL, and whatever comes after.
+    """
+
+    NAME: ClassVar[str] = "ANDD"
+    number: int
+    name: bytes
+    reserved: bytes = bytes(3)
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        return _structure(4, pack(self.NAME, "3sB", self.reserved, self.number) + self.name)
+
+
+@dataclass(frozen=True)
+class Satc:
+    """Integrated devices with an address translation cache (section 8.8)."""
+
+    NAME: ClassVar[str] = "SATC"
+    scopes: tuple[Scope, ...] = ()
+    segment: int = 0
+    flags: int = 0
+    reserved: int = 0
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        fields = (self.flags, self.reserved, self.segment)
+        return _structure(5, pack(self.NAME, "BBH", *fields), self.scopes)
+
+
+@dataclass(frozen=True)
+class Sidp:
+    """Properties of integrated devices, in the flags of their scopes (section 8.9)."""
+
+    NAME: ClassVar[str] = "SIDP"
+    scopes: tuple[Scope, ...] = ()
+    segment: int = 0
+    reserved: int = 0
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        return _structure(6, pack(self.NAME, "HH", self.reserved, self.segment), self.scopes)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A structure of a type that is not known here; a kernel skips it."""
+
+    NAME: ClassVar[str] = "structure of unknown type"
+    kind: int
+    body: bytes
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        return _structure(self.kind, self.body)
+
+
+Structure: TypeAlias = Drhd | Rmrr | Atsr | Rhsa | Andd | Satc | Sidp | Unknown
+
+
+@dataclass(frozen=True)
+class Dmar:
+    """A DMAR table (section 8.1).
+
+    :ivar width: bits of a host physical address, less one.
+    :ivar flags: bit 0: interrupt remapping; bit 1: no x2APIC, please; bit 2: DMA was
+        protected while the firmware ran.
+    """
+
+    structures: tuple[Structure, ...]
+    header: Header = _HEADER
+    width: int = 38
+    flags: int = 0
+    reserved: bytes = bytes(10)
+
+    def encode(self) -> bytes:
+        """Return the table's bytes, with the right length and checksum.
+
+        :raises UserError: a value does not fit its field.
+        """
+        head = pack("DMAR", "BB10s", self.width, self.flags, self.reserved)
+        return self.header.encode(head + b"".join(one.encode() for one in self.structures))
+
+    def places(self) -> Iterator[tuple[int, Structure]]:
+        """Yield each structure with the byte of the table where it begins."""
+        offset = FIRST
+        for structure in self.structures:
+            yield offset, structure
+            offset += len(structure.encode())
+
+    def with_rmrr(self, base: int, limit: int, scopes: Sequence[Scope], segment: int = 0) -> Dmar:
+        """Return the table with one more RMRR, at its end.
+
+        :param base: the first address.
+        :param limit: the last address.
+        """
+        region = Rmrr(base, limit, tuple(scopes), segment)
+        return replace(self, structures=(*self.structures, region))
+
+    def raised(self) -> Dmar:
+        """Return the table with the next OEM revision, so that Linux takes it."""
+        return replace(self, header=self.header.raised())
+
+
+def parse(data: bytes, *, name: str = "DMAR") -> Dmar:
+    """Read a DMAR table.
+
+    :param name: the file, or what else to call it in messages.
+    :raises TableError: it is malformed; the byte is named.
+    """
+    header, reader = acpi.split(data, SIGNATURE, name)
+    width, flags, reserved = reader.unpack("BB10s", "DMAR")
+    structures = []
+    while reader.left:
+        kind, length = reader.peek("HH", "a structure")
+        decode, what = _DECODERS.get(kind, (None, f"structure of unknown type {kind}"))
+        part = reader.part(length, 4, what)
+        part.unpack("HH", what)
+        structures.append(Unknown(kind, part.rest()) if decode is None else decode(part))
+    return Dmar(tuple(structures), header, width, flags, reserved)
+
+
+def findings(table: Dmar) -> list[Finding]:
+    """Return what is odd about the regions of a table, in its order."""
+    # A width of less than a page makes Linux refuse the whole table.
+    bits = min(table.width + 1, ADDRESS_BITS) if table.width >= 11 else ADDRESS_BITS
+    claims, found = [], check_revision(table.header.revision, REVISIONS)
+    if table.width < 11:
+        found.append(Finding(36, f"host addresses of {table.width + 1} bits: Linux refuses DMAR"))
+    for offset, one in table.places():
+        if not isinstance(one, Rmrr):
+            continue
+        claims.append(Claim(offset, one.base, one.size, (one.segment, one.scopes), one.NAME))
+        if not any(scope.is_pci for scope in one.scopes):
+            found.append(Finding(offset, f"{claims[-1].name} is for no PCI device"))
+        found += [
+            Finding(offset, f"{claims[-1].name}: {scope.place(one.segment)} cannot be a device")
+            for scope in one.scopes
+            if scope.odd or not scope.path or any(d > 31 or f > 7 for d, f in scope.path)
+        ]
+    return sorted(found + check(claims, bits=bits), key=lambda finding: finding.offset)
+
+
+def _structure(kind: int, body: bytes, scopes: Sequence[Scope] = ()) -> bytes:
+    body += b"".join(scope.encode() for scope in scopes)
+    return pack("structure", "HH", kind, 4 + len(body)) + body
+
+
+def _scopes(reader: Reader) -> tuple[Scope, ...]:
+    scopes = []
+    while reader.left:
+        _kind, length = reader.peek("BB", "a device scope")
+        part = reader.part(length, 6, "device scope")
+        kind, _length, flags, reserved, number, bus = part.unpack("6B", "device scope")
+        way = part.rest()
+        even = len(way) & ~1
+        path = tuple(zip(way[:even:2], way[1:even:2], strict=True))
+        scopes.append(Scope(kind, bus, path, number, flags, reserved, way[even:]))
+    return tuple(scopes)
+
+
+def _drhd(reader: Reader) -> Drhd:
+    flags, size, segment, base = reader.unpack("BBHQ", Drhd.NAME)
+    return Drhd(base, _scopes(reader), segment, flags, size)
+
+
+def _rmrr(reader: Reader) -> Rmrr:
+    reserved, segment, base, limit = reader.unpack("HHQQ", Rmrr.NAME)
+    return Rmrr(base, limit, _scopes(reader), segment, reserved)
+
+
+def _atsr(reader: Reader) -> Atsr:
+    flags, reserved, segment = reader.unpack("BBH", Atsr.NAME)
+    return Atsr(_scopes(reader), segment, flags, reserved)
+
+
+def _rhsa(reader: Reader) -> Rhsa:
+    reserved, base, domain = reader.unpack("IQI", Rhsa.NAME)
+    return Rhsa(base, domain, reserved, reader.rest())
+
+
+def _andd(reader: Reader) -> Andd:
+    reserved, number = reader.unpack("3sB", Andd.NAME)
+    return Andd(number, reader.rest(), reserved)
+
+
+def _satc(reader: Reader) -> Satc:
+    flags, reserved, segment = reader.unpack("BBH", Satc.NAME)
+    return Satc(_scopes(reader), segment, flags, reserved)
+
+
+def _sidp(reader: Reader) -> Sidp:
+    reserved, segment = reader.unpack("HH", Sidp.NAME)
+    return Sidp(_scopes(reader), segment, reserved)
+
+
+_DECODERS: dict[int, tuple[Callable[[Reader], Structure], str]] = {
+    0: (_drhd, Drhd.NAME),
+    1: (_rmrr, Rmrr.NAME),
+    2: (_atsr, Atsr.NAME),
+    3: (_rhsa, Rhsa.NAME),
+    4: (_andd, Andd.NAME),
+    5: (_satc, Satc.NAME),
+    6: (_sidp, Sidp.NAME),
+}

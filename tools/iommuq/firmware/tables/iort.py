@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""IORT, the table of Arm's SMMUs: its nodes, their ID mappings and the regions of RMR nodes.
+
+Source: Arm DEN 0049, IO Remapping Table, chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from iommuq.firmware.tables import acpi
+from iommuq.firmware.tables.acpi import HEADER_SIZE, Header, Reader, pack, text
+from iommuq.firmware.tables.sanity import Claim, Finding, check, check_revision
+
+SIGNATURE = b"IORT"
+
+ITS_GROUP, NAMED_COMPONENT, ROOT_COMPLEX, SMMU, SMMU_V3, PMCG, RMR, IWB = range(8)
+_NAMES = {
+    ITS_GROUP: "ITS group",
+    NAMED_COMPONENT: "named component",
+    ROOT_COMPLEX: "PCI root complex",
+    SMMU: "SMMU",
+    SMMU_V3: "SMMUv3",
+    PMCG: "performance counters",
+    RMR: "RMR",
+    IWB: "interrupt wire bridge",
+}
+
+#: Flags of an RMR node.
+REMAP_PERMITTED, PRIVILEGED = 1, 2
+#: What the base and size of a region must be a multiple of (section 3.1.1.9).
+GRANULE = 0x10000
+REVISIONS = range(8)
+#: Linux reads no RMR node of a table with a lower revision.
+RMR_REVISION = 5
+
+_NODE_SIZE, _MAPPING_SIZE, _DESCRIPTOR_SIZE = 16, 20, 20
+_FIRST = HEADER_SIZE + 12
+_HEADER = Header(SIGNATURE, RMR_REVISION)
+
+
+@dataclass(frozen=True)
+class IdMapping:
+    """IDs that come in, and what goes out to another node (section 3.1.2).
+
+    :ivar count: how many, less one.
+    :ivar target: the byte of the table where the other node begins.
+    :ivar flags: bit 0: a single ID comes out, whatever comes in.
+    """
+
+    source: int
+    count: int
+    output: int
+    target: int
+    flags: int = 0
+
+    @property
+    def is_single(self) -> bool:
+        """Whether only one ID comes out."""
+        return bool(self.flags & 1)
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        fields = (self.source, self.count, self.output, self.target, self.flags)
+        return pack("ID mapping", "5I", *fields)
+
+
+@dataclass(frozen=True)
+class MemoryRange:
+    """A memory range descriptor of an RMR node (section 3.1.1.9).
+
+    :ivar base: the first address.
+    :ivar size: in bytes.
+    """
+
+    base: int
+    size: int
+    reserved: int = 0
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        return pack("memory range descriptor", "QQI", self.base, self.size, self.reserved)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, kept as its bytes, because it refers to places within itself.
+
+    :ivar kind: `RMR`, `ROOT_COMPLEX` and so on.
+    :ivar mapping_count: the number of ID mappings, which start at *mapping_offset*.
+    :ivar body: all after the first sixteen bytes.
+    """
+
+    kind: int
+    revision: int
+    identifier: int
+    mapping_count: int
+    mapping_offset: int
+    body: bytes
+
+    @property
+    def kind_name(self) -> str:
+        """The kind in words."""
+        return _NAMES.get(self.kind, f"node of unknown type {self.kind}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole node."""
+        return _NODE_SIZE + len(self.body)
+
+    @cached_property
+    def mappings(self) -> tuple[IdMapping, ...]:
+        """Its ID mappings; none if they have no place, as in Linux."""
+        at = self.mapping_offset
+        count = self.mapping_count if at else 0
+        reader = self._window(at, _MAPPING_SIZE * count)
+        return tuple(IdMapping(*reader.unpack("5I", "ID mapping")) for _ in range(count))
+
+    @property
+    def rmr_flags(self) -> int:
+        """The flags of an RMR node."""
+        return self._field(0)
+
+    @cached_property
+    def ranges(self) -> tuple[MemoryRange, ...]:
+        """The memory ranges of an RMR node; none if they have no place, as in Linux."""
+        at = self.ranges_offset
+        count = self._field(4) if at else 0
+        reader = self._window(at, _DESCRIPTOR_SIZE * count)
+        return tuple(MemoryRange(*reader.unpack("QQI", "RMR")) for _ in range(count))
+
+    @property
+    def ranges_offset(self) -> int:
+        """Where in an RMR node the memory ranges begin."""
+        return self._field(8)
+
+    @property
+    def segment(self) -> int:
+        """The PCI segment of a root complex."""
+        return self._field(12)
+
+    @property
+    def base(self) -> int:
+        """The address of the registers of an SMMU."""
+        return int.from_bytes(self.body[:8], "little")
+
+    @property
+    def object_name(self) -> str:
+        """The ACPI path of a named component."""
+        return text(self.body[13:].split(b"\0", 1)[0])
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        head = pack("node", "BHBI", self.kind, self.size, self.revision, self.identifier)
+        return head + pack("node", "II", self.mapping_count, self.mapping_offset) + self.body
+
+    def _field(self, at: int) -> int:
+        return int.from_bytes(self.body[at : at + 4], "little")
+
+    def _window(self, at: int, size: int) -> Reader:
+        # That it lies within the node was checked when the table was read.
+        return Reader(bytes(_NODE_SIZE) + self.body, at, at + size, self.kind_name)
+
+
+def rmr_node(
+    ranges: Sequence[MemoryRange],
+    mappings: Sequence[IdMapping],
+    *,
+    flags: int = 0,
+    identifier: int = 0,
+    revision: int = 3,
+) -> Node:
+    """Make an RMR node, laid out as in the specification: ranges, then mappings.
+
+    :param flags: of `REMAP_PERMITTED` and `PRIVILEGED`; bits 9:2 are memory attributes.
+    """
+    at = _NODE_SIZE + 12
+    after = at + _DESCRIPTOR_SIZE * len(ranges)
+    body = pack("RMR", "III", flags, len(ranges), at)
+    body += b"".join(one.encode() for one in ranges)
+    body += b"".join(one.encode() for one in mappings)
+    return Node(RMR, revision, identifier, len(mappings), after if mappings else 0, body)
+
+
+@dataclass(frozen=True)
+class Iort:
+    """An IORT table (section 3.1).
+
+    :ivar before: bytes between the table's own fields and the first node.
+    :ivar after: bytes after the last node.
+    """
+
+    nodes: tuple[Node, ...]
+    header: Header = _HEADER
+    reserved: int = 0
+    before: bytes = b""
+    after: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return the table's bytes, with the right length and checksum.
+
+        :raises UserError: a value does not fit its field.
+        """
+        head = pack("IORT", "III", len(self.nodes), _FIRST + len(self.before), self.reserved)
+        nodes = b"".join(node.encode() for node in self.nodes)
+        return self.header.encode(head + self.before + nodes + self.after)
+
+    def places(self) -> dict[int, Node]:
+        """Return the nodes by the byte of the table where they begin, which mappings name."""
+        found = {}
+        offset = _FIRST + len(self.before)
+        for node in self.nodes:
+            found[offset] = node
+            offset += node.size
+        return found
+
+    def raised(self) -> Iort:
+        """Return the table with the next OEM revision, so that Linux takes it."""
+        return replace(self, header=self.header.raised())
+
+
+def parse(data: bytes, *, name: str = "IORT") -> Iort:
+    """Read an IORT table.
+
+    :param name: the file, or what else to call it in messages.
+    :raises TableError: it is malformed; the byte is named.
+    """
+    header, reader = acpi.split(data, SIGNATURE, name)
+    count, first, reserved = reader.unpack("III", "IORT")
+    if not _FIRST <= first <= reader.end:
+        raise acpi.TableError(
+            f"the first node is said to be at byte 0x{first:x}, outside of the table",
+            offset=HEADER_SIZE + 4,
+            name=name,
+        )
+    before = reader.part(first - reader.offset, 0, "padding").rest()
+    # The count may be a lie; a node has at least sixteen bytes, so this ends.
+    nodes = [_node(reader, name) for _ in range(count)]
+    return Iort(tuple(nodes), header, reserved, before, reader.rest())
+
+
+def _node(reader: Reader, name: str) -> Node:
+    kind, length = reader.peek("BH", "a node")
+    what = _NAMES.get(kind, f"node of unknown type {kind}")
+    start = reader.offset
+    least = _NODE_SIZE + (12 if kind == RMR else 0)
+    part = reader.part(length, least, what)
+    kind, length, revision, identifier, mappings, at = part.unpack("BHBIII", what)
+    node = Node(kind, revision, identifier, mappings, at, part.rest())
+    _inside(node, at, mappings * _MAPPING_SIZE, start, f"{what}: the ID mappings", name)
+    if kind == RMR:
+        size = int.from_bytes(node.body[4:8], "little") * _DESCRIPTOR_SIZE
+        _inside(node, node.ranges_offset, size, start, f"{what}: the memory ranges", name)
+    return node
+
+
+def _inside(node: Node, at: int, size: int, start: int, what: str, name: str) -> None:
+    """Check that an array lies within its node.
+
+    :raises TableError: it does not.
+    """
+    if size and at and (at < _NODE_SIZE or at + size > node.size):
+        text = f"{what} take the bytes 0x{at:x} to 0x{at + size:x} of a node of {node.size}"
+        raise acpi.TableError(text, offset=start, name=name)
+
+
+def findings(table: Iort) -> list[Finding]:
+    """Return what is odd about the regions and mappings of a table, in its order."""
+    nodes = table.places()
+    claims, found = [], check_revision(table.header.revision, REVISIONS)
+    for offset, node in nodes.items():
+        found += [Finding(offset, text) for text in _odd_mappings(node, nodes)]
+        if node.kind != RMR:
+            continue
+        if not node.mappings:
+            found.append(Finding(offset, "RMR node without a device"))
+        if not node.ranges:
+            found.append(Finding(offset, "RMR node without a region"))
+        who = tuple((one.target, one.output, one.count) for one in node.mappings)
+        for number, one in enumerate(node.ranges):
+            place = offset + node.ranges_offset + number * _DESCRIPTOR_SIZE
+            claims.append(Claim(place, one.base, one.size, who, "RMR"))
+    if claims and table.header.revision < RMR_REVISION:
+        text = f"table revision {table.header.revision} is less than {RMR_REVISION}"
+        found.append(Finding(8, f"{text}: Linux ignores the RMR nodes"))
+    return sorted(found + check(claims, granule=GRANULE), key=lambda finding: finding.offset)
+
+
+def _odd_mappings(node: Node, nodes: Mapping[int, Node]) -> Iterator[str]:
+    for number, mapping in enumerate(node.mappings):
+        target = nodes.get(mapping.target)
+        where = f"{node.kind_name}: ID mapping {number}"
+        if target is None:
+            yield f"{where} leads to byte 0x{mapping.target:x}, where no node begins"
+        elif node.kind == RMR and target.kind not in (SMMU, SMMU_V3):
+            yield f"{where} leads to no SMMU but to {target.kind_name} at 0x{mapping.target:x}"
+        if not mapping.is_single and max(mapping.source, mapping.output) + mapping.count >= 1 << 32:
+            yield f"{where} goes beyond the highest ID"
+
+
+def devices(table: Iort, rmr: Node) -> Iterator[tuple[Node, IdMapping, int, int]]:
+    """Yield what an RMR node is for.
+
+    :return: a node whose IDs come out as those that the RMR node names, the mapping that
+        does it, and the first and the last ID that goes in.
+    """
+    nodes = table.places()
+    wanted = [one for one in rmr.mappings if one.target in nodes]
+    for node in table.nodes:
+        if node.kind not in (NAMED_COMPONENT, ROOT_COMPLEX):
+            continue
+        for mapping in node.mappings:
+            for one in wanted:
+                if one.target != mapping.target:
+                    continue
+                last = 0 if mapping.is_single else mapping.count
+                low = max(one.output, mapping.output)
+                high = min(one.output + one.count, mapping.output + last)
+                if low <= high:
+                    shift = mapping.source - mapping.output
+                    yield node, mapping, low + shift, high + shift

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Get a series that somebody posted: from an archive by its Message-ID, or from a file.
+
+b4 finds the thread, the version and the order of the patches, and looks at the
+signatures; see `iommuq.mail.review.fetch_worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import iommuq
+from iommuq.system import tables
+from iommuq.system.errors import CommandTimeout, InfraError, UserError
+from iommuq.system.progress import one_line
+from iommuq.system.run import run, tail
+
+#: Seconds that an archive may take, with all look-ups for signatures.
+LIMIT = 180.0
+#: Bytes of a file with mails, and what a thread may have.
+MOST = 64 << 20
+_BEGIN = re.compile(rb"From .*\r?\n")
+_TO_A_SERVER = re.compile(r"https?://")
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """One signature of a mail, as b4 judges it.
+
+    :ivar status: ``signed``, ``badsig`` or ``nokey``.
+    :ivar identity: ``DKIM/example.com`` or ``ed25519/ada@example.com``.
+    :ivar mismatch: who sent the mail, if that is not who signed it.
+    """
+
+    status: str
+    identity: str
+    mismatch: str = ""
+
+    def __str__(self) -> str:
+        words = {"signed": "Signed", "badsig": "BADSIG", "nokey": "No key"}
+        text = f"{words.get(self.status, self.status)}: {self.identity}"
+        return f"{text} (From: {self.mismatch})" if self.mismatch else text
+
+
+@dataclass(frozen=True)
+class Message:
+    """A mail of the series.
+
+    :ivar reply: headers of a reply to it; its text is for us to write.
+    :ivar errors: what was wrong with its signatures.
+    :ivar remarks: what a mail program had done to it.
+    """
+
+    msgid: str
+    subject: str
+    sender: str
+    date: str
+    body: str
+    reply: dict[str, str]
+    attestation: tuple[Attestation, ...] = ()
+    errors: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def signature(self) -> str:
+        """What b4 says of its signatures, in one line."""
+        if not self.attestation:
+            return "not signed"
+        text = "; ".join(map(str, self.attestation))
+        return f"{text} ({'; '.join(self.errors)})" if self.errors else text
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A whole series.
+
+    :ivar revisions: the versions of it that the thread has.
+    :ivar base_commit: what it says it is made for; empty if it does not.
+    :ivar notes: what b4 warned of.
+    :ivar mails: the patches as files, in order, in the form of ``b4 am``.
+    """
+
+    revision: int
+    revisions: tuple[int, ...]
+    messages: int
+    base_commit: str
+    cover: Message | None
+    patches: tuple[Message, ...]
+    notes: tuple[str, ...] = ()
+    mails: tuple[Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What the series is called."""
+        head = self.cover or self.patches[0]
+        return one_line(re.sub(r"^(?:\s*\[[^]]*\])+\s*", "", head.subject)) or "no subject"
+
+
+def fetch(
+    what: str,
+    folder: Path,
+    *,
+    version: int | None = None,
+    config: Sequence[str] = (),
+    offline: bool = False,
+) -> Posted:
+    """Get a series.
+
+    :param what: a Message-ID, an address in an archive, or a file or directory with mails.
+    :param folder: an empty directory to put the patches into.
+    :param version: which version of it; the latest if None.
+    :param config: settings of b4, ``b4.midmask=…``, on top of those of git.
+    :param offline: ask no server, not even for the keys of signatures.
+    :raises UserError: there is no such series, or it is not whole.
+    :raises InfraError: the archive does not answer.
+    """
+    mbox: Path | None = None
+    wanted: str | None = what
+    if Path(what).exists():
+        mbox, wanted = _readable(Path(what), folder), None
+    elif "@" not in what:
+        raise UserError(f"{what}: no such file, and no Message-ID")
+    elif offline:
+        raise UserError("--offline gets nothing from an archive", hint="name an mbox")
+    elif not _TO_A_SERVER.match(what) and not _has_archive(config):
+        raise UserError(
+            "no archive is configured to look it up in",
+            hint="git config --global b4.midmask https://lore.kernel.org/all/%s",
+        )
+    request = {
+        "what": wanted,
+        "mbox": None if mbox is None else str(mbox),
+        "version": version,
+        "config": list(config),
+        "offline": offline,
+        "folder": str(folder),
+    }
+    package = Path(iommuq.__file__).resolve().parents[1]
+    try:
+        done = run(
+            [sys.executable, "-P", "-m", "iommuq.mail.review.fetch_worker"],
+            cwd=Path.cwd(),
+            env={"PYTHONPATH": str(package)},
+            stdin=json.dumps(request),
+            timeout=LIMIT,
+            check=False,
+            watched=True,
+            most=2 * MOST,
+        )
+    except CommandTimeout as error:
+        raise InfraError(
+            f"the archive did not answer within {LIMIT:g} s", hint="try again, or name an mbox"
+        ) from error
+    try:
+        answer = json.loads(done.output)
+    except ValueError as error:
+        said = one_line(tail(done.stderr, 1)) or f"exit {done.returncode}"
+        raise InfraError(f"b4 cannot read it: {said}", hint="`b4 am` has more to say") from error
+    return _posted(answer, folder)
+
+
+def _posted(answer: dict[str, Any], folder: Path) -> Posted:
+    if "error" in answer:
+        kind = UserError if answer["error"]["kind"] == "user" else InfraError
+        raise kind(one_line(answer["error"]["what"]), hint=one_line(answer["error"]["hint"]))
+    posted = tables.validate(Posted, answer, folder / "b4")
+    mails = tuple(folder / f"{number:04}.eml" for number in range(1, len(posted.patches) + 1))
+    return replace(posted, mails=mails)
+
+
+def _has_archive(config: Sequence[str]) -> bool:
+    """Tell whether somebody said where the archive is: b4's own default is the real one."""
+    if any(each.startswith("b4.midmask=") for each in config):
+        return True
+    done = run(["git", "config", "b4.midmask"], cwd=Path.cwd(), check=False)
+    return bool(done.output.strip())
+
+
+def _readable(path: Path, folder: Path) -> Path:
+    """Return what b4 can read: a file with a mail of its own is no mbox."""
+    if path.is_dir():
+        if not all((path / name).is_dir() for name in ("cur", "new", "tmp")):
+            raise UserError(f"{path}: not a maildir", hint="name an mbox, a maildir or a mail")
+        return path.resolve()
+    try:
+        # A device or a pipe has no size that could be asked for.
+        with path.open("rb") as file:
+            data = file.read(MOST + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if len(data) > MOST:
+        raise UserError(f"{path}: more than {MOST >> 20} MiB is no series")
+    if not data.strip():
+        raise UserError(f"{path}: the file is empty")
+    if b"\0" in data:
+        raise UserError(f"{path}: NUL byte: not a mail")
+    head = b"" if _BEGIN.match(data) else b"From mboxrd@z Thu Jan  1 00:00:00 1970\n"
+    copy = folder / "thread.mbox"
+    copy.write_bytes(head + data)
+    return copy

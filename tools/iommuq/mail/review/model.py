@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a review found: what came out of the sandbox, and what it means for the series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq.mail.review.fetch import Posted
+from iommuq.mail.review.place import Place
+from iommuq.queue.parse import Mail
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that a check has to say.
+
+    :ivar text: in one line; one that begins with a number and a colon is of that line
+        of the patch's mail.
+    """
+
+    status: str
+    text: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one check said of one patch."""
+
+    check: str
+    label: str
+    findings: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one suite did at one step.
+
+    :ivar failure: why there is no kernel; None if there is one.
+    :ivar messages: of tests that failed.
+    """
+
+    label: str
+    lane: str
+    failure: str | None
+    warnings: tuple[str, ...]
+    passed: tuple[str, ...]
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    flaky: tuple[str, ...]
+    unknown: tuple[str, ...]
+    messages: dict[str, str]
+    accelerator: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of the sandbox: a stranger's words.
+
+    :ivar lanes: what each suite ran on.
+    """
+
+    lanes: dict[str, str]
+    compiler: str
+    outcomes: tuple[Ran, ...]
+    reports: tuple[Checked, ...]
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A series, and all that is known of it now.
+
+    :ivar labels: of its steps, the one before it first, as `Ran` has them.
+    :ivar texts: the lines of each patch's mail, as what is said of line 43 counts them.
+    :ivar refusal: why it does not apply, with the number of the patch, from 1.
+    :ivar trusted: it ran without a sandbox.
+    """
+
+    posted: Posted
+    place: Place
+    mails: tuple[Mail, ...]
+    texts: tuple[tuple[str, ...], ...] = ()
+    labels: tuple[str, ...] = ()
+    answer: Answer | None = None
+    refusal: tuple[int, str] | None = None
+    trusted: bool = False
+    seconds: float = 0.0
+    logs: Path | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What people call each step: ``base``, ``1/2``, ``2/2``."""
+        total = len(self.labels) - 1
+        titles = ["base", *(f"{number}/{total}" for number in range(1, total + 1))]
+        return dict(zip(self.labels, titles, strict=True))
+
+    @property
+    def clean(self) -> bool:
+        """Whether it applies and builds, and no test fails that did not fail before."""
+        if self.answer is None or self.refusal is not None:
+            return False
+        good = all(
+            ran.failure is None and not ran.warnings and not ran.flaky
+            for ran in self.answer.outcomes
+            if ran.label != self.labels[0]
+        )
+        return good and not any(change.broke for change in self.changes)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What each patch did to the tests of each suite."""
+        if self.answer is None:
+            return []
+        found = []
+        for lane in self.answer.lanes:
+            ran = {each.label: each for each in self.answer.outcomes if each.lane == lane}
+            # A step that does not build says nothing: its neighbours are compared.
+            before: Ran | None = None
+            for label in self.labels:
+                now = ran.get(label)
+                if now is None or now.failure is not None:
+                    continue
+                if before is not None:
+                    failed, passed = set(before.failed), set(before.passed)
+                    fixed = [test for test in now.passed if test in failed]
+                    broke = [test for test in now.failed if test in passed]
+                    found.append(Change(label, lane, tuple(fixed), tuple(broke)))
+                before = now
+        return found
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one patch did to the tests of one suite."""
+
+    label: str
+    lane: str
+    fixed: tuple[str, ...]
+    broke: tuple[str, ...]
+
+
+def exit_code(found: Reviewed) -> int:
+    """Return the exit code that a review stands for."""
+    if found.refusal is not None or found.answer is None:
+        return EXIT_VERDICT
+    if not found.clean:
+        return EXIT_VERDICT
+    unknown = any(outcome.unknown for outcome in found.answer.outcomes)
+    return EXIT_INFRA if unknown else EXIT_OK

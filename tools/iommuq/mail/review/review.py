@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Review a series that somebody posted: fetch it, try it, and draft what to reply.
+
+Outside of the sandbox are b4, which reads the mails, and git, which applies the patches in
+an object database of the review's own; whatever runs a line of the series is inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from iommuq.bases import basefile, sources
+from iommuq.bases.sources import Base
+from iommuq.mail.review import screen, worker
+from iommuq.mail.review.fetch import Posted, fetch
+from iommuq.mail.review.model import Answer, Reviewed
+from iommuq.mail.review.place import Place, find_place
+from iommuq.mail.review.sandbox import Sandbox, default_limits, python_paths, remove
+from iommuq.queue.model import load_queue
+from iommuq.queue.parse import Mail, read_mails
+from iommuq.queue.steps import Step, make_steps
+from iommuq.system import files, progress, tables
+from iommuq.system.errors import (
+    EXIT_USER,
+    EXIT_VERDICT,
+    InfraError,
+    IommuqError,
+    UserError,
+    VerdictError,
+)
+from iommuq.system.git.objects import Store
+from iommuq.system.git.scratch import borrow
+from iommuq.system.progress import one_line
+from iommuq.system.run import run
+
+#: Seconds that what is left of a review is kept for: its logs.
+KEEP = 30 * 24 * 3600.0
+# Bytes of a log that are kept, and of all of them; an empty one takes a block, too.
+_MOST_LOG = 16 << 20
+_MOST_LOGS = 256 << 20
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for.
+
+    :ivar what: a Message-ID, an address, or a file.
+    :ivar base: the name of the base.
+    :ivar at: the step of its queue to apply to; None for what the series says, or the base.
+    :ivar version: of the series; None for the latest.
+    :ivar config: settings of b4.
+    :ivar seconds: for all that runs in the sandbox; None for the usual limit.
+    """
+
+    what: str
+    base: str
+    at: str | None = None
+    version: int | None = None
+    config: tuple[str, ...] = ()
+    offline: bool = False
+    suites: tuple[str, ...] = ("kunit",)
+    checks: str = "quick"
+    seconds: float | None = None
+    trust: bool = False
+
+
+@contextlib.contextmanager
+def review(wish: Wish) -> Iterator[Reviewed]:
+    """Fetch, screen, apply and try a series.
+
+    What was found is there for the block; after it the kernel's sources and objects are
+    removed, which takes a while.
+
+    :raises UserError: there is no such series, it is not whole, or it was refused.
+    :raises InfraError: there is no sandbox, or it met a limit.
+    """
+    limits = default_limits()
+    if wish.seconds is not None:
+        limits = replace(limits, seconds=wish.seconds)
+    with _folder() as folder:
+        work = folder / "work"
+        work.mkdir(mode=0o755)
+        sandbox = Sandbox(work, limits, trusted=wish.trust)
+        # First of all: there is no point in asking a server if nothing can be done then.
+        _probe(sandbox)
+        (folder / "mails").mkdir()
+        with progress.step(f"Fetching {wish.what}"):
+            posted = fetch(
+                wish.what,
+                folder / "mails",
+                version=wish.version,
+                config=wish.config,
+                offline=wish.offline,
+            )
+        yield _tried(wish, folder, sandbox, posted)
+
+
+def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Reviewed:
+    """Screen a series, apply it, and let the sandbox try it."""
+    work = sandbox.writable
+    mails = _screened(posted)
+    spec = basefile.load_spec(wish.base)
+    base = sources.open_base(spec)
+    place = find_place(base, load_queue(spec.folder, wish.base), wish.at, posted.base_commit)
+    _write_queue(work / "queue", place, posted)
+    own = replace(base, git_dir=_own_repository(work / "repo.git", base))
+    texts = tuple(
+        tuple(path.read_text(encoding="utf-8", errors="replace").split("\n"))
+        for path in posted.mails
+    )
+    found = Reviewed(posted, place, tuple(mails), texts, trusted=wish.trust)
+    try:
+        steps = _apply(own, work / "queue", wish.base, posted)
+    except _DoesNotApply as error:
+        return replace(found, refusal=(error.number, str(error)))
+    request = worker.Request(
+        base=wish.base,
+        version=base.version,
+        kernel=base.kernel,
+        commit=base.commit,
+        git_dir=own.git_dir,
+        queue=work / "queue",
+        suites=wish.suites,
+        checks=wish.checks,
+    )
+    began = time.monotonic()
+    try:
+        labels = [step.label for step in steps]
+        answer = _run(sandbox, request, base, f"Trying {posted.title}", labels)
+    finally:
+        _keep_logs(work / "state" / "logs", folder / "logs")
+    return replace(
+        found,
+        labels=tuple(labels),
+        answer=answer,
+        seconds=time.monotonic() - began,
+        logs=folder / "logs",
+    )
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Return a directory for one review, of which only the logs stay."""
+    home = files.cache_dir() / "reviews"
+    home.mkdir(parents=True, exist_ok=True)
+    for old in home.iterdir():
+        # Whose tool is dead, and logs that nobody will look at any more.
+        pid = old.name.rpartition("-")[2]
+        alive = pid.isdigit() and Path("/proc", pid).exists()
+        with contextlib.suppress(OSError):
+            if not alive:
+                remove(old / "work")
+                shutil.rmtree(old / "mails", ignore_errors=True)
+            if not alive and old.stat().st_mtime < time.time() - KEEP:
+                shutil.rmtree(old, ignore_errors=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(tempfile.mkdtemp(prefix=f"{stamp}-", suffix=f"-{os.getpid()}", dir=home))
+    # Whoever runs in the sandbox has to get to what is below it.
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        remove(folder / "work")
+        shutil.rmtree(folder / "mails", ignore_errors=True)
+        (folder / "work.seccomp").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _probe(sandbox: Sandbox) -> None:
+    sandbox.probe()
+    for path in sandbox.writable.iterdir():
+        path.unlink()
+    if sandbox.owner is not None:
+        os.chown(sandbox.writable, os.geteuid(), os.getegid())
+
+
+def _screened(posted: Posted) -> list[Mail]:
+    """Look at every patch, and decode them.
+
+    :raises UserError: one of them writes outside of the tree, or is no sound patch.
+    """
+    total = len(posted.mails)
+    for number, path in enumerate(posted.mails, 1):
+        screen.screen(path.read_bytes(), f"{number}/{total}")
+    try:
+        return read_mails(posted.mails)
+    except UserError as error:
+        what = error.what.replace(f"{posted.mails[0].parent}/", "")
+        flowed = any("format=flowed" in each for m in posted.patches for each in m.remarks)
+        hint = "sent as format=flowed, which loses lines; ask for it once more" if flowed else ""
+        raise UserError(what, hint=hint or error.hint) from error
+
+
+def _write_queue(folder: Path, place: Place, posted: Posted) -> None:
+    """Write a queue whose baseline is all that the series is applied to."""
+    names = [f"baseline/{number:04}.patch" for number in range(1, len(place.patches) + 1)]
+    names += [f"review/{number:04}.patch" for number in range(1, len(posted.mails) + 1)]
+    for name, source in zip(
+        names, [*(patch.path for patch in place.patches), *posted.mails], strict=True
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, path)
+    (folder / "series").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def _own_repository(where: Path, base: Base) -> Path:
+    """Make a repository that takes what it lacks from that of the base, and adds nothing there."""
+    words = ("--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=base")
+    run(["git", "init", *words, where], cwd=where.parent)
+    borrow(where, [base.git_dir])
+    return where
+
+
+class _DoesNotApply(Exception):
+    """A patch does not apply.
+
+    :ivar number: which, from 1.
+    """
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+def _apply(base: Base, folder: Path, name: str, posted: Posted) -> list[Step]:
+    """Apply the series patch by patch, and look at each tree that comes out.
+
+    :raises _DoesNotApply: one does not.
+    :raises UserError: a tree has what it should not have.
+    """
+    queue = load_queue(folder, name)
+    total = len(posted.mails)
+    steps = make_steps(base, queue, None, to="baseline")
+    with tempfile.TemporaryDirectory(prefix="iommuq-review-") as scratch:
+        store = Store(base.git_dir, Path(scratch))
+        for number, patch in enumerate(queue.sent, 1):
+            try:
+                step = make_steps(base, queue, None, to=patch.label)[-1]
+            except VerdictError as error:
+                text = error.what.replace(f"{patch.name} does not apply: ", "")
+                text = text.replace(f"{folder}/", "").partition(" [")[0]
+                hint = f" ({error.hint})" if error.hint else ""
+                raise _DoesNotApply(number, f"{text}{hint}") from error
+            screen.screen_tree(store, steps[-1].tree, step.tree, f"{number}/{total}")
+            steps.append(step)
+    return steps
+
+
+def _run(
+    sandbox: Sandbox,
+    request: worker.Request,
+    base: Base,
+    title: str,
+    labels: Sequence[str],
+) -> Answer:
+    """Let the worker do it in the sandbox, and read what it says.
+
+    :param labels: of the steps that it is to try.
+    """
+    work = sandbox.writable
+    root = files.project_root()
+    fields = {**asdict(request), "git_dir": str(request.git_dir), "queue": str(request.queue)}
+    (work / worker.REQUEST).write_text(json.dumps(fields), encoding="utf-8")
+    shown = [root / name for name in ("patches", "kunit", "selftests") if (root / name).is_dir()]
+    inside = replace(sandbox, readable=(*python_paths(), *shown, base.git_dir))
+    package = Path(worker.__file__).resolve().parents[2]
+    environment = {
+        "IOMMUQ_ROOT": str(root),
+        "IOMMUQ_CACHE_DIR": str(work / "cache"),
+        "IOMMUQ_STATE_DIR": str(work / "state"),
+        "PYTHONPATH": str(package),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    inside.hand_over()
+    pieces: list[str] = []
+    with progress.step(title) as step:
+
+        def on_line(line: str) -> None:
+            if line.startswith(worker.MARK):
+                pieces.append(line.removeprefix(worker.MARK))
+            elif line.strip():
+                step.update(note=line.strip()[:100])
+
+        words = ["python3", "-m", "iommuq.mail.review.worker", str(work)]
+        done = inside.run(words, environment=environment, on_line=on_line)
+    return _read(pieces, done.returncode, done.output + done.stderr, labels)
+
+
+def _read(pieces: Sequence[str], returncode: int, output: str, labels: Sequence[str]) -> Answer:
+    """Read what the worker said, or somebody in its place."""
+    try:
+        data = json.loads("".join(pieces))
+        if isinstance(data, dict) and "error" in data:
+            _raise(data["error"])
+        answer = tables.validate(Answer, data, Path("the sandbox's answer"))
+        places = [(ran.lane, ran.label) for ran in answer.outcomes]
+        if len(set(places)) < len(places) or not {label for _, label in places} <= set(labels):
+            raise ValueError("a step that is not of the series, or is there twice")
+        return answer
+    except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
+        if isinstance(error, IommuqError) and "the sandbox's answer" not in error.what:
+            raise
+        lines = [one_line(line) for line in output.splitlines() if line.strip()]
+        last = lines[-1][:200] if lines else f"exit status {returncode}"
+        raise InfraError(
+            "what ran in the sandbox ended without an answer", hint=f"its last line: {last}"
+        ) from error
+
+
+def _raise(error: dict[str, object]) -> None:
+    kinds = {EXIT_VERDICT: VerdictError, EXIT_USER: UserError}
+    kind = kinds.get(int(str(error["code"])), InfraError)
+    raise kind(one_line(str(error["what"])), hint=one_line(str(error["hint"])))
+
+
+def _keep_logs(source: Path, target: Path) -> None:
+    """Take the logs out of what is removed: plain files alone, and not without end."""
+    if source.is_symlink() or source.parent.is_symlink():
+        return
+    with contextlib.suppress(OSError):
+        target.mkdir()
+        left = _MOST_LOGS
+        for entry in os.scandir(source):
+            if left > 0 and entry.is_file(follow_symlinks=False):
+                handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                with os.fdopen(handle, "rb") as file:
+                    kept = (target / entry.name).write_bytes(file.read(_MOST_LOG))
+                left -= max(kept, _BLOCK)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Check, build and run a series, inside of the sandbox.
+
+Started by `iommuq.mail.review.review` with a directory that holds all it needs.  It says on
+standard output what it is at, and at the end what it found, in lines of JSON that begin
+with `MARK`.  Whoever reads them must take them for a stranger's words.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iommuq.bases.basefile import load_spec
+from iommuq.bases.sources import Base
+from iommuq.build.workspace import Workspace
+from iommuq.checks.model import Status as CheckStatus
+from iommuq.checks.runner import check_queue, choose
+from iommuq.proof import flakes, lanes
+from iommuq.proof.prove import Outcome, prove
+from iommuq.queue.model import load_queue
+from iommuq.queue.overlay import load_overlay
+from iommuq.results.known import KnownFailures, Verdict
+from iommuq.results.store import Status
+from iommuq.system import progress, tables
+from iommuq.system.errors import EXIT_OK, IommuqError
+from iommuq.system.files import project_root
+from iommuq.system.groups import pool
+from iommuq.system.run import run
+
+#: What begins a line for whoever started us.
+MARK = "@iommuq-review "
+#: The file that says what to do, in the directory that is given.
+REQUEST = "request.json"
+#: Checks of what is in our queue, where nobody has signed off yet.
+_OURS = ("signed-off",)
+#: Characters of a line, which must fit into what is read at once.
+_PIECE = 60_000
+_MESSAGE_LINES = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do.
+
+    :ivar base: the name of the base.
+    :ivar git_dir: the repository with the series applied.
+    :ivar queue: directory of the queue that the series makes.
+    :ivar suites: names of lanes.
+    :ivar checks: ``quick``, ``all`` or ``none``.
+    """
+
+    base: str
+    version: str
+    kernel: str
+    commit: str
+    git_dir: Path
+    queue: Path
+    suites: tuple[str, ...]
+    checks: str
+
+
+def work(request: Request) -> dict[str, Any]:
+    """Do it.
+
+    :return: the answer, as `iommuq.mail.review.review` reads it.
+    """
+    root = project_root()
+    spec = load_spec(request.base)
+    base = Base(spec, request.version, "", request.kernel, request.commit, request.git_dir)
+    workspace = Workspace(
+        root,
+        base,
+        load_queue(request.queue, request.base),
+        load_overlay(root / "kunit"),
+        # Those are of the patches of our queue; here a failure is a failure.
+        KnownFailures(),
+    )
+    reports = list(_checks(workspace, request.checks))
+    chosen = lanes.open_lanes(workspace, request.suites)
+    with pool() as executor:
+        outcomes = prove(workspace.steps(), chosen, executor)
+        outcomes = flakes.settle(outcomes, chosen, executor)
+    return {
+        "lanes": {lane.name: lane.title for lane in chosen},
+        "compiler": run(["gcc", "--version"], cwd=Path("/"), timeout=30).output.split("\n")[0],
+        "outcomes": [_outcome(each) for each in outcomes],
+        "reports": reports,
+    }
+
+
+def _checks(workspace: Workspace, which: str) -> Iterator[dict[str, Any]]:
+    if which == "none":
+        return
+    slow = which == "all"
+    names: Sequence[str] = [
+        check.name for check in choose((), slow=slow) if check.name not in _OURS
+    ]
+    for report in check_queue(workspace, None, names, slow=slow):
+        progress.note(f"{report.subject}: {report.check}: {report.status.value}")
+        yield {
+            "check": report.check,
+            "label": report.subject,
+            "findings": [
+                {"status": each.status.value, "text": each.text, "where": each.where}
+                for each in report.findings
+                if each.status is not CheckStatus.PASS
+            ],
+        }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    done = outcome.run
+    messages = {}
+    for result in done.results if done else ():
+        if result.status in (Status.FAIL, Status.ERROR):
+            messages[result.test] = "\n".join(result.message.splitlines()[:_MESSAGE_LINES])
+    return {
+        "label": outcome.step.label,
+        "lane": outcome.lane,
+        "failure": None if outcome.failure is None else outcome.failure.what,
+        "warnings": list(outcome.warnings),
+        "passed": _named(outcome, Verdict.OK),
+        "failed": _named(outcome, Verdict.FAILED),
+        "skipped": _named(outcome, Verdict.SKIPPED),
+        "flaky": _named(outcome, Verdict.FLAKY),
+        "unknown": _named(outcome, Verdict.ERROR),
+        "messages": messages,
+        "accelerator": done.accelerator if done else "",
+    }
+
+
+def _named(outcome: Outcome, wanted: Verdict) -> list[str]:
+    return [test for test, verdict in outcome.verdicts.items() if verdict is wanted]
+
+
+def _say(answer: dict[str, Any]) -> None:
+    text = json.dumps(answer)
+    for start in range(0, len(text), _PIECE):
+        print(f"{MARK}{text[start : start + _PIECE]}", flush=True)
+
+
+def main() -> int:
+    """Do what the directory that is given asks for.
+
+    :return: the exit code: 0 if there is an answer.
+    """
+    folder = Path(sys.argv[1])
+    # One stream: what is under way is told in its place.
+    sys.stderr = sys.stdout
+    progress.configure(plain=True)
+    try:
+        data = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+        _say(work(tables.validate(Request, data, folder / REQUEST)))
+    except IommuqError as error:
+        _say({"error": {"code": error.exit_code, "what": error.what, "hint": error.hint}})
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lanes of a proof: a suite, what it runs on, and how its results are judged.
+
+A lane makes the image that its suite needs of a step, and runs the suite on it.
+Both are answered from the cache where nothing changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol, Self
+
+from iommuq.build.image import Addition, Image, image_key
+from iommuq.build.kconfig import Fragments
+from iommuq.build.workspace import Workspace
+from iommuq.defaults import KUNIT_LIMIT
+from iommuq.firmware import kernels, scenario
+from iommuq.guests.machine import Machine
+from iommuq.guests.machine import load as load_machine
+from iommuq.proof.prove import excused, judge_run, known_steps
+from iommuq.queue.steps import Step
+from iommuq.results.known import Failure, KnownFailures, Verdict
+from iommuq.results.known import Step as KnownStep
+from iommuq.results.known import load as load_known
+from iommuq.results.store import Run, Store, new_id
+from iommuq.suites import kunit, selftest
+from iommuq.suites.firmware.cases import Case, cases, run_key
+from iommuq.suites.firmware.run import run_scenarios
+from iommuq.suites.firmware.subjects import known_failures
+from iommuq.suites.kunit import Subject, run_kunit
+from iommuq.suites.programs import Suite, addition, choose, load_suites
+from iommuq.suites.selftest import run_selftests
+from iommuq.system import arches
+from iommuq.system.arches import Arch
+from iommuq.system.errors import UserError
+
+#: Failures of the userspace suites that are known, below the checkout.
+SELFTEST_KNOWN = "selftests/known-failures.toml"
+#: The machine that is meant by the name of a guest.
+MACHINES = {"um": "um", "qemu": "q35"}
+
+
+class Lane(Protocol):
+    """One suite on one kind of guest."""
+
+    @property
+    def name(self) -> str:
+        """What the suite is called, ``kunit``; tests are named ``<lane>.<test>``."""
+
+    @property
+    def title(self) -> str:
+        """What it runs on, in words."""
+
+    def image(self, step: Step) -> Image:
+        """Return the image of a step, as `build.build_image` does."""
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """Run the suite on an image, or answer from the store.
+
+        :param again: run even if the store has the results.
+        """
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """Return the verdicts of a run, by test, with known failures taken into account."""
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """Return the entries of the list of known failures that are for a run, by test."""
+
+    def image_key(self, step: Step) -> str:
+        """Return the content key that the image of a step has, or will have."""
+
+    def run_key(self, image: Image) -> str:
+        """Return the content key of all that decides what the suite says of an image."""
+
+    def keeping(self, store: Store) -> Self:
+        """Return the same lane, with its results in another store."""
+
+    def narrowed(self, tests: Collection[str]) -> Lane | None:
+        """Return the lane with the guests alone in which some tests run; None if it is no less.
+
+        :param tests: as they are called in its runs.
+        """
+
+    def runs_file(self, test: str, path: str) -> bool:
+        """Tell whether the guest of a test runs what is in a file of the kernel's.
+
+        :param path: as the tree has it; it is in the kernel.
+        """
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What is made of the tree of a step."""
+
+    arch: Arch
+    fragments: Fragments
+    addition: Addition | None = None
+
+
+@dataclass(frozen=True)
+class _Common:
+    workspace: Workspace
+    store: Store | None = field(default=None, kw_only=True)
+
+    @property
+    def _recipe(self) -> _Recipe:
+        raise NotImplementedError
+
+    def image(self, step: Step) -> Image:
+        """See `Lane`."""
+        recipe = self._recipe
+        return self.workspace.image(step, recipe.arch, recipe.fragments, recipe.addition)
+
+    def image_key(self, step: Step) -> str:
+        """See `Lane`."""
+        recipe = self._recipe
+        return image_key(step, recipe.arch, recipe.fragments, recipe.addition)
+
+    def keeping(self, store: Store) -> Self:
+        """See `Lane`."""
+        return replace(self, store=store)
+
+    def narrowed(self, tests: Collection[str]) -> Lane | None:  # noqa: ARG002
+        """See `Lane`: all run in one guest."""
+        return None
+
+    def runs_file(self, test: str, path: str) -> bool:  # noqa: ARG002
+        """See `Lane`."""
+        return True
+
+    def _subject(self, step: Step) -> Subject:
+        return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
+
+    @property
+    def _steps(self) -> list[KnownStep]:
+        # Not from trees: a later patch that does not apply is of no interest here.
+        return known_steps(self.workspace.queue)
+
+
+@dataclass(frozen=True)
+class KunitLane(_Common):
+    """The KUnit suites, on the guest that kunit.py starts for *arch*.
+
+    :ivar configs: names of further Kconfig fragments.
+    :ivar filters: as `run_kunit` takes them.
+    :ivar limit: seconds that one boot may take.
+    """
+
+    arch: Arch
+    configs: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    limit: float = KUNIT_LIMIT
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "kunit"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        arch = self.arch
+        ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
+        return f"KUnit on {ran}"
+
+    @cached_property
+    def _recipe(self) -> _Recipe:
+        return _Recipe(self.arch, self.workspace.fragments(self.arch, self.configs))
+
+    def run_key(self, image: Image) -> str:
+        """See `Lane`."""
+        return kunit.run_key(image, self.filters)
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        return run_kunit(
+            image,
+            self._subject(step),
+            filters=self.filters,
+            limit=self.limit,
+            store=self.store,
+            again=again,
+        )
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.workspace.known, self._steps, self.arch.name)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.workspace.known, self._steps, self.arch.name)
+
+
+@dataclass(frozen=True)
+class SelftestLane(_Common):
+    """The userspace suites on one machine.
+
+    :ivar suites: those to run.
+    :ivar known: their known failures.
+    """
+
+    machine: Machine
+    suites: tuple[Suite, ...]
+    known: KnownFailures
+
+    @classmethod
+    def open(
+        cls, workspace: Workspace, on: str, names: Sequence[str] = (), *, all_fail: bool = False
+    ) -> SelftestLane:
+        """Read what the lane needs.
+
+        :param on: ``um`` or ``qemu``.
+        :param names: the suites; none for all.
+        :param all_fail: take no failure for a known one.
+        :raises UserError: one of the files is malformed, or there is no such suite.
+        """
+        known = KnownFailures() if all_fail else load_known(workspace.root / SELFTEST_KNOWN)
+        suites = choose(load_suites(workspace.root), names)
+        return cls(workspace, load_machine(MACHINES[on]), suites, known)
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "selftest"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        return f"selftests on {self.machine.title}"
+
+    @cached_property
+    def _recipe(self) -> _Recipe:
+        workspace, machine = self.workspace, self.machine
+        fragments = workspace.selftest_fragments(machine)
+        return _Recipe(arches.get(machine.arch), fragments, addition(workspace.root))
+
+    def run_key(self, image: Image) -> str:
+        """See `Lane`."""
+        return selftest.run_key(image, self.machine, self.suites)
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        subject = self._subject(step)
+        return run_selftests(
+            image, self.machine, self.suites, subject, store=self.store, again=again
+        )
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.known, self._steps, self.machine.arch)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._steps, self.machine.arch)
+
+
+@dataclass(frozen=True)
+class FirmwareLane(_Common):
+    """The firmware scenarios, each on its machines, all of them on one kernel.
+
+    :ivar cases: those to run.
+    :ivar known: their known failures.
+    """
+
+    cases: tuple[Case, ...]
+    known: KnownFailures
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> FirmwareLane:
+        """Read what the lane needs.
+
+        :raises UserError: a scenario or a machine is malformed.
+        """
+        scenarios = scenario.choose([])
+        return cls(workspace, tuple(cases(scenarios)), known_failures(scenarios))
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        return "firmware"
+
+    @property
+    def title(self) -> str:
+        """See `Lane`."""
+        return "firmware scenarios under QEMU"
+
+    @cached_property
+    def _recipe(self) -> _Recipe:
+        machine = self.cases[0].machine
+        return _Recipe(arches.get(machine.arch), self.workspace.firmware_fragments(machine))
+
+    def narrowed(self, tests: Collection[str]) -> FirmwareLane | None:
+        """See `Lane`."""
+        wanted = {test.rpartition(".")[0] for test in tests}
+        found = tuple(case for case in self.cases if case.name in wanted)
+        return replace(self, cases=found) if 0 < len(found) < len(self.cases) else None
+
+    def hurried(self, limit: float) -> FirmwareLane:
+        """Return the lane with guests that are given up if they need longer to their first suite.
+
+        :param limit: seconds.
+        """
+
+        def hurry(machine: Machine) -> Machine:
+            return replace(machine, boot_limit=min(limit, machine.boot_limit))
+
+        cases = tuple(replace(case, machine=hurry(case.machine)) for case in self.cases)
+        return replace(self, cases=cases)
+
+    def runs_file(self, test: str, path: str) -> bool:
+        """See `Lane`: another IOMMU's driver is there, and finds nothing to drive."""
+        drivers = {case.machine.name: case.machine.driver for case in self.cases}
+        whose = {name for name, driver in drivers.items() if driver and path.startswith(driver)}
+        return not whose or test.partition(".")[0] in whose
+
+    def run_key(self, image: Image) -> str:
+        """See `Lane`."""
+        kernel = kernels.from_image(image, "", self.workspace.base.kernel)
+        keys = [run_key(kernel, case) for case in self.cases]
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        base = self.workspace.base
+        kernel = kernels.from_image(image, f"{base.spec.name} {step.label}", base.kernel)
+        subject = self._subject(step)
+        store = self.store or Store()
+        key = self.run_key(image)
+        runs = run_scenarios(kernel, self.cases, subject, store=store, again=again)
+        results = tuple(result for run in runs for result in run.results)
+        # A proof has one run a cell, with a history of its own. The scenarios have theirs.
+        found = None if again else store.find(key)
+        statuses = [(result.test, result.status) for result in results]
+        if found is not None and [(each.test, each.status) for each in found.results] == statuses:
+            return replace(found, base=subject.base, patch=subject.patch, results=results)
+        started = min(run.started for run in runs)
+        finished = max(run.finished or run.started for run in runs)
+        whole = replace(runs[0], id=new_id(started), key=key, started=started)
+        splats = [splat for run in runs for splat in run.splats]
+        store.begin(whole)
+        return store.finish(whole, results, finished, splats)
+
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.known, self._steps, self.cases[0].machine.arch)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._steps, self.cases[0].machine.arch)
+
+
+# What `iommuq prove --suite` takes, each with what it runs on there.
+_LANES: dict[str, Callable[[Workspace], Lane]] = {
+    "kunit": lambda workspace: KunitLane(workspace, arches.get("um")),
+    "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
+    "firmware": FirmwareLane.open,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all lanes."""
+    return tuple(_LANES)
+
+
+def open_lanes(workspace: Workspace, wanted: Sequence[str] = ()) -> list[Lane]:
+    """Return the lanes of these names, or all if there are none.
+
+    :raises UserError: there is no lane of one of the names.
+    """
+    for name in wanted:
+        if name not in _LANES:
+            raise UserError(f"no suite {name!r} to prove with; there are {', '.join(_LANES)}")
+    return [make(workspace) for name, make in _LANES.items() if not wanted or name in wanted]

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Walk a queue from the baseline to its last patch: what does each patch do?
+
+Every step is built and runs every suite; a step that fails to build does not keep
+the later ones from being tried.  The outcome is a table of verdicts, and whether
+the queue is as it should be and does what it promises.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from iommuq.proof import promises as prooffile
+from iommuq.queue.model import BASELINE, Queue
+from iommuq.queue.steps import Step
+from iommuq.report.matrix import Column, Matrix, build, names
+from iommuq.results.known import Failure, KnownFailures, Verdict, judge
+from iommuq.results.known import Step as KnownStep
+from iommuq.results.store import Run
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
+
+if TYPE_CHECKING:
+    from iommuq.build.image import Image
+    from iommuq.proof.lanes import Lane
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step in one lane.
+
+    :ivar lane: the lane's name.
+    :ivar run: the results, None if there is no kernel to run.
+    :ivar failure: why there is none.
+    :ivar verdicts: by test, with known failures taken into account.
+    :ivar warnings: compiler warnings that the step before did not have.
+    :ivar all_warnings: all of the kernel's; None if there is none.
+    :ivar settled_by: the key of the runs that a doubtful test had to agree in; empty if
+        there was none.
+    """
+
+    step: Step
+    lane: str = ""
+    run: Run | None = None
+    failure: VerdictError | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    all_warnings: frozenset[str] | None = None
+    settled_by: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All steps of a queue.
+
+    :ivar unproven: promises of patches that they do not keep, one line each.
+    :ivar accepted: steps and tests that they may break.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    matrix: Matrix
+    unproven: tuple[str, ...] = ()
+    accepted: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def findings(self) -> list[str]:
+        """What is not as it should be, one line each; empty if all is well."""
+        found: dict[str, None] = {}
+        for outcome in self.outcomes:
+            label = outcome.step.label
+            if outcome.failure is not None:
+                found[f"{label}: {outcome.failure}"] = None
+            for text in outcome.warnings:
+                found[f"{label} adds a warning: {text}"] = None
+        for column in self.matrix.columns:
+            for test, verdict in column.verdicts.items():
+                if verdict in (Verdict.UNEXPECTED_PASS, Verdict.EXPIRED, Verdict.FLAKY):
+                    found[f"{column.label}: {test}: {verdict.value}"] = None
+        for change in self.matrix.changes:
+            label = change.column.label
+            against = f", compared with {change.since}" if change.since else ""
+            for test in change.broke:
+                if (label, test) not in self.accepted:
+                    found[f"{label} breaks {test}{against}"] = None
+            gone = [test for test in change.gone if (label, test) not in self.accepted]
+            # With a guest that was lost its tests are gone, too, and that is said as such.
+            if gone and Verdict.ERROR not in change.column.verdicts.values():
+                found[f"{label}: what passed does not run any more: {names(gone)}{against}"] = None
+        # A test that a patch breaks is named with that patch, and not once more.
+        blamed = {test for change in self.matrix.changes for test in change.broke}
+        last = self.matrix.columns[-1].verdicts
+        for test, verdict in last.items():
+            if verdict is Verdict.FAILED and test not in blamed:
+                found[f"{test} fails with the whole queue applied"] = None
+        return [*found, *self.unproven]
+
+    @property
+    def errors(self) -> list[str]:
+        """What the infrastructure failed to tell, one line each."""
+        return [
+            f"{column.label}: {test}: no verdict"
+            for column in self.matrix.columns
+            for test, verdict in column.verdicts.items()
+            if verdict is Verdict.ERROR
+        ]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that the proof stands for."""
+        if self.findings:
+            return EXIT_VERDICT
+        return EXIT_INFRA if self.errors else EXIT_OK
+
+
+def judge_run(
+    run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str
+) -> dict[str, Verdict]:
+    """Judge the results of a run against the list of known failures.
+
+    :param steps: all steps of the base's queue, in order.
+    """
+    entries = excused(run, known, steps, arch)
+    today = datetime.date.today()
+    return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
+
+
+def excused(
+    run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str
+) -> dict[str, Failure]:
+    """Return the entries of the list that are for the tests of a run, by test.
+
+    :param steps: all steps of the base's queue, in order.
+    """
+    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
+    entries = {}
+    for result in run.results:
+        entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
+        if entry is not None:
+            entries[result.test] = entry
+    return entries
+
+
+def known_steps(queue: Queue) -> list[KnownStep]:
+    """Return the steps of a queue as the list of known failures names them."""
+    return [KnownStep(BASELINE), *(KnownStep(patch.label, patch.name) for patch in queue.sent)]
+
+
+@dataclass
+class _Cell:
+    """One step in one lane, while it is worked on."""
+
+    outcome: Outcome
+    image: Image | None = None
+    future: Future[Run] | None = None
+
+
+def prove(
+    steps: Sequence[Step],
+    lanes: Sequence[Lane],
+    executor: Executor,
+    *,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Build every step for every lane, and run it.
+
+    Builds share one work tree and follow each other here; a suite runs while the next
+    step is built.
+
+    :param executor: runs the suites; any of `concurrent.futures`.
+    :param on_outcome: called as each outcome is known, in order.
+    :return: the outcomes of the first step, those of the second, and so on.
+    """
+    cells: list[_Cell] = []
+    told = 0
+
+    def tell(*, wait: bool) -> None:
+        nonlocal told
+        while told < len(cells) and (wait or _is_done(cells[told])):
+            cell = cells[told]
+            if cell.future is not None:
+                lane = lanes[told % len(lanes)]
+                run = cell.future.result()
+                cell.outcome = replace(cell.outcome, run=run, verdicts=lane.judge(run))
+            told += 1
+            if on_outcome is not None:
+                on_outcome(cell.outcome)
+
+    before: dict[str, frozenset[str]] = {}
+    for step in steps:
+        for lane in lanes:
+            cells.append(_begin(step, lane, executor, before))
+            tell(wait=False)
+    tell(wait=True)
+    return [cell.outcome for cell in cells]
+
+
+def _is_done(cell: _Cell) -> bool:
+    return cell.future is None or cell.future.done()
+
+
+def _begin(step: Step, lane: Lane, executor: Executor, before: dict[str, frozenset[str]]) -> _Cell:
+    """Build one step for one lane, and let it be run."""
+    try:
+        image = lane.image(step)
+    except VerdictError as error:
+        return _Cell(Outcome(step, lane.name, failure=error))
+    old = before.get(lane.name)
+    new = () if old is None else tuple(sorted(image.warnings - old))
+    before[lane.name] = image.warnings
+    outcome = Outcome(step, lane.name, warnings=new, all_warnings=image.warnings)
+    return _Cell(outcome, image, executor.submit(lane.run, image, step))
+
+
+def conclude(
+    outcomes: Sequence[Outcome], lanes: Sequence[Lane], queue: Queue, *, strict: bool
+) -> Proof:
+    """Make the table of all outcomes, and hold it against the promises of the patches.
+
+    :param lanes: with one of them tests have their own names in the table, else the
+        name of the lane is put before.
+    :param strict: a queue without a file of promises is unproven, too.
+    :raises UserError: the file is malformed.
+    """
+    promises = prooffile.load(queue)
+    full = build(_columns(outcomes, qualified=True))
+    unproven: list[str] = []
+    if strict or promises.exists:
+        names = [lane.name for lane in lanes]
+        unproven = prooffile.broken_promises(promises, full, queue, names)
+    several = len(lanes) > 1
+    matrix = full if several else build(_columns(outcomes, qualified=False))
+    accepted = frozenset(
+        (label, test if several else test.partition(".")[2])
+        for label in promises.promises
+        for test in promises.may_break(label)
+    )
+    return Proof(tuple(outcomes), matrix, tuple(unproven), accepted)
+
+
+def _columns(outcomes: Sequence[Outcome], *, qualified: bool) -> list[Column]:
+    columns: dict[str, Column] = {}
+    for outcome in outcomes:
+        step = outcome.step
+        verdicts = {
+            f"{outcome.lane}.{test}" if qualified else test: verdict
+            for test, verdict in outcome.verdicts.items()
+        }
+        old = columns.get(step.label, Column(step.label, step.patch.subject if step.patch else ""))
+        columns[step.label] = replace(
+            old,
+            verdicts={**old.verdicts, **verdicts},
+            note=old.note if outcome.failure is None else "does not build",
+        )
+    return list(columns.values())

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hand what the suites found to the recorder: the same few lines for every command."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from iommuq.proof import promises as prooffile
+from iommuq.proof.prove import excused, judge_run
+from iommuq.results.known import KnownFailures
+from iommuq.results.runs.model import Step
+from iommuq.results.runs.recorder import Recorder, steps_of
+from iommuq.results.store import Run
+from iommuq.system.errors import UserError
+
+if TYPE_CHECKING:
+    from iommuq.build.workspace import Workspace
+    from iommuq.proof.lanes import Lane
+    from iommuq.proof.mutants.report import Outcome as Mutation
+    from iommuq.proof.prove import Outcome
+    from iommuq.queue.steps import Step as TreeStep
+    from iommuq.suites.firmware.subjects import Tested
+
+
+def workspace(
+    recorder: Recorder, of: Workspace, steps: Sequence[TreeStep], lanes: Sequence[Lane]
+) -> None:
+    """Hand in what a run is about.
+
+    :param steps: those that are tested.
+    :param lanes: with more than one of them tests are named ``<lane>.<test>``.
+    """
+    base = of.base
+    promises: dict[str, prooffile.Promise] = {}
+    # That it is malformed is for those to tell who hold the queue against it.
+    with contextlib.suppress(UserError):
+        promises = prooffile.load(of.queue).promises
+    found: list[Step] = []
+    for step in steps_of([(step.label, step.patch) for step in steps]):
+        promise = promises.get(step.label)
+        if promise is not None:
+            names = promise.breaks
+            if len(lanes) == 1:
+                names = tuple(name.partition(".")[2] for name in names)
+            step = replace(step, proof=promise.reason.strip(), accepted=names)
+        found.append(step)
+    title = f"Linux {base.kernel} ({base.version})"
+    recorder.describe(
+        title=f"{title}, {'; '.join(lane.title for lane in lanes)}" if lanes else title,
+        kernel=base.kernel,
+        version=base.version,
+        steps=tuple(found),
+    )
+
+
+def outcome(recorder: Recorder, found: Outcome, lanes: Sequence[Lane]) -> None:
+    """Hand in a cell of a proof; a later one of the same step and lane replaces it."""
+    lane = next(lane for lane in lanes if lane.name == found.lane)
+    known = lane.excuses(found.run) if found.run is not None else {}
+    recorder.cell(
+        found.step.label,
+        found.lane,
+        found.run,
+        failure="" if found.failure is None else str(found.failure),
+        verdicts=found.verdicts,
+        known=known,
+        warnings=None if found.all_warnings is None else sorted(found.all_warnings),
+        added=found.warnings,
+    )
+
+
+def run(recorder: Recorder, lane: Lane, found: Run, warnings: Collection[str] | None) -> None:
+    """Hand in a run of one lane.
+
+    :param warnings: all compiler warnings of its kernel; None if unknown.
+    """
+    recorder.cell(
+        found.patch,
+        lane.name,
+        found,
+        verdicts=lane.judge(found),
+        known=lane.excuses(found),
+        warnings=None if warnings is None else sorted(warnings),
+    )
+
+
+def firmware(
+    recorder: Recorder, tested: Tested, runs: Iterable[Run], known: KnownFailures, arch: str
+) -> None:
+    """Hand in the runs of firmware scenarios."""
+    recorder.describe(title=f"{tested.title}, firmware scenarios", kernel=tested.subject.kernel)
+    for found in runs:
+        recorder.cell(
+            tested.subject.patch,
+            "firmware",
+            found,
+            verdicts=judge_run(found, known, tested.steps, arch),
+            known=excused(found, known, tested.steps, arch),
+        )
+
+
+def survivors(found: Mutation) -> Iterator[str]:
+    """Yield a line for each mutant that no test noticed."""
+    for trial in found.survivors:
+        mutant = trial.mutant
+        yield f"{mutant.path}:{mutant.line} {mutant.function}: mutant {mutant.operator} survived"

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Write trees to disk: for building, and for people.
+
+A directory for building belongs to iommuq and goes from one tree to the next
+by rewriting the files that differ and no others, since make goes by their times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iommuq.queue.model import Queue
+from iommuq.queue.overlay import Overlay
+from iommuq.queue.steps import Step, forget_steps, make_steps
+from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.git.command import git
+from iommuq.system.git.objects import ObjectsLost, lost_or
+from iommuq.system.run import Completed
+
+if TYPE_CHECKING:
+    from iommuq.bases.sources import Base
+
+#: Seconds; a whole kernel takes 15 on an idle disk.
+_LIMIT = 1800.0
+
+
+def checkout(base: Base, tree: str, where: Path) -> None:
+    """Make the directory *where* hold exactly the files of *tree*.
+
+    Files that are right already keep their times, files changed by hand are put
+    back, files that git does not know are left alone.  After a call that was
+    killed, or with a damaged index, everything is compared by content once, and
+    what should not be there is removed.
+
+    Next to *where*, ``<where>.index`` and ``<where>.busy`` are ours, too.  The
+    caller sees to it that nobody else uses them.
+
+    :param tree: the id of a tree, or of a commit.
+    :raises ObjectsLost: the repository lost the tree; its steps must be made again.
+    :raises DiskFull: there was no room; the next call starts over.
+    """
+    place = _Place(base.git_dir, where)
+    place.prepare()
+    if place.is_sound():
+        try:
+            place.switch(tree)
+            return
+        except CommandFailed:
+            # A damaged index, most likely.  If not, this fails the same way.
+            pass
+    place.recover(tree)
+
+
+def checkout_step(
+    base: Base, queue: Queue, overlay: Overlay | None, label: str, where: Path
+) -> Step:
+    """Make a step and check it out; make it anew should the repository have lost it.
+
+    :param label: the step, as `iommuq.queue.model.find_step` understands it.
+    :return: the step.
+    """
+    step = make_steps(base, queue, overlay, to=label)[-1]
+    try:
+        checkout(base, step.tree, where)
+    except ObjectsLost:
+        forget_steps(base)
+        step = make_steps(base, queue, overlay, to=label)[-1]
+        checkout(base, step.tree, where)
+    return step
+
+
+class _Place:
+    """A directory for building, with its index and its mark."""
+
+    def __init__(self, git_dir: Path, where: Path) -> None:
+        self._git_dir = git_dir
+        self._where = where
+        self._index = where.with_name(f"{where.name}.index")
+        self._busy = where.with_name(f"{where.name}.busy")
+
+    def prepare(self) -> None:
+        """See that the directory is there, and is ours."""
+        try:
+            if not (self._index.exists() or self._busy.exists()):
+                self._where.mkdir(parents=True, exist_ok=True)
+                if any(self._where.iterdir()):
+                    raise UserError(f"{self._where}: not empty, and not made by iommuq")
+            self._where.mkdir(exist_ok=True)
+            # The caller keeps everybody else out, so whoever made this is dead.
+            self._index.with_name(f"{self._index.name}.lock").unlink(missing_ok=True)
+        except OSError as error:
+            raise InfraError(f"{self._where}: {error.strerror}") from error
+
+    def is_sound(self) -> bool:
+        """Tell whether the index can be trusted: the last call was not cut off."""
+        return not self._busy.exists()
+
+    def switch(self, tree: str) -> None:
+        """Go from the tree that the index holds to another."""
+        self._busy.touch()
+        # --reset compares what is on disk, too, and puts it back.
+        self._git("read-tree", "--reset", "-u", tree)
+        self._busy.unlink()
+
+    def recover(self, tree: str) -> None:
+        """Go to a tree from an unknown state, by content."""
+        self._busy.touch()
+        self._index.unlink(missing_ok=True)
+        self._git("read-tree", tree)
+        # Fails if files differ, which is what the next command is for.
+        self._git("update-index", "-q", "--refresh", check=False)
+        self.switch(tree)
+        self._git("clean", "-ffdxq")
+
+    def _git(self, *words: str, check: bool = True) -> Completed:
+        try:
+            return git(
+                *words,
+                git_dir=self._git_dir,
+                cwd=self._where,
+                index=self._index,
+                work_tree=self._where,
+                check=check,
+                timeout=_LIMIT,
+                watched=True,
+            )
+        except CommandFailed as error:
+            raise lost_or(error, self._git_dir) from error
+
+
+def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None) -> list[Step]:
+    """Make a git repository of the user's own with the queue applied, one commit a patch.
+
+    It does not need the cache any more.  The branch is ``iommuq/<base>``, and the tag
+    ``iommuq-base`` is where it starts.  On any error there is no trace of it.
+
+    :param into: where; must not exist, or be empty.
+    :param to: the step to stop after, as `find_step` understands it; all if None.
+    :return: the steps, without overlay.
+    :raises UserError: *into* is not empty, or there is no step *to*.
+    :raises VerdictError: a patch does not apply.
+    """
+    into = into.absolute()
+    there = into.exists()
+    if there and (not into.is_dir() or any(into.iterdir())):
+        raise UserError(f"{into}: not an empty directory", hint="give one with --into")
+    steps = make_steps(base, queue, None, to=to)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        _clone(base, steps[-1].commit, into)
+    except BaseException as error:
+        shutil.rmtree(into, ignore_errors=True)
+        if there:
+            into.mkdir()
+        if isinstance(error, OSError):
+            raise InfraError(f"{into}: {error.strerror}") from error
+        raise
+    return steps
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    # What is there has the same name, so the same content, and may be somebody else's file.
+    if not Path(target).exists():
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+
+def _clone(base: Base, commit: str, into: Path) -> None:
+    join_repo(into, f"iommuq/{base.spec.name}", base, [], commit)
+    _inside(into, "reset", "--quiet", "--hard")
+
+
+def join_repo(
+    into: Path, branch: str, base: Base, others: Sequence[Base], commit: str | None = None
+) -> None:
+    """Make a repository with the objects of bases, and no files yet.
+
+    :param branch: what to call the branch; the tag ``iommuq-base`` is where it starts.
+    :param base: where it starts.
+    :param others: further bases whose objects are wanted.
+    :param commit: where the branch is; at the base if None.
+    :raises InfraError: there is no room for it.
+    """
+    git_dir = into / ".git"
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        _inside(into, "init", "--quiet", into)
+        shallow: set[str] = set()
+        for each in dict.fromkeys(one.git_dir for one in (base, *others)):
+            # As `git clone --local` does it; objects never change, and a fetch would
+            # pack them anew.
+            shutil.copytree(
+                each / "objects",
+                git_dir / "objects",
+                copy_function=_link_or_copy,
+                dirs_exist_ok=True,
+            )
+            with contextlib.suppress(FileNotFoundError):
+                # The base may be a commit that was fetched without its history.
+                shallow |= set((each / "shallow").read_text(encoding="ascii").splitlines(True))
+        if shallow:
+            (git_dir / "shallow").write_text("".join(sorted(shallow)), encoding="ascii")
+    except OSError as error:
+        raise InfraError(f"{into}: {error.strerror or error}") from error
+    start = commit or base.commit
+    refs = f"create refs/heads/{branch} {start}\ncreate refs/tags/iommuq-base {base.commit}\n"
+    _inside(into, "update-ref", "--stdin", stdin=refs)
+    _inside(into, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+
+def _inside(into: Path, *words: str | Path, stdin: str | None = None) -> Completed:
+    git_dir = into / ".git"
+    return git(
+        *words,
+        git_dir=git_dir,
+        cwd=into,
+        index=git_dir / "index",
+        stdin=stdin,
+        timeout=_LIMIT,
+        watched=True,
+    )

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Write the commits of a work tree back as the patches of a queue.
+
+A patch whose commit still says what its file says keeps that file to the byte,
+even if git would write it a little differently today.  Which commit is which
+patch is told by its id, then by its subject, then by what ``git range-diff`` finds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from iommuq.queue import write as naming
+from iommuq.queue.edit.tree import EditTree, Note
+from iommuq.queue.format import Commit, Proof, format_mails, list_commits, same_words
+from iommuq.queue.model import BASELINE, Patch, Queue, load_queue
+from iommuq.queue.write import SERIES, check, rewrite, sums, write
+from iommuq.system import files as locks
+from iommuq.system.errors import UserError
+from iommuq.system.files import state_dir
+from iommuq.system.git.objects import Store
+from iommuq.system.git.scratch import scratch
+
+_PAIR = re.compile(r"\s*(\d+):\s+\S+\s+[=!]\s+(\d+):\s")
+# What `git commit --fixup` and `--squash` leave for a rebase to take away.
+_FIXUP = re.compile(r"(?:fixup|squash|amend)! ")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A patch after a refresh.
+
+    :ivar name: as in the series file.
+    :ivar old: what it was called before; None if it is new.
+    :ivar commit: what it was made of.
+    :ivar kept: whether its file is as it was, to the byte.
+    """
+
+    name: str
+    old: str | None
+    commit: Commit
+    kept: bool
+
+    @property
+    def action(self) -> str:
+        """What happened to it, in a word."""
+        if self.old is None:
+            return "new"
+        if not self.kept:
+            return "changed"
+        return "unchanged" if self.name == self.old else "renamed"
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did.
+
+    :ivar entries: the patches that there are now, in order.
+    :ivar dropped: names of those that are gone.
+    """
+
+    entries: tuple[Entry, ...]
+    dropped: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any file was written or removed."""
+        return bool(self.dropped) or any(entry.action != "unchanged" for entry in self.entries)
+
+
+def refresh(
+    tree: EditTree,
+    folder: Path,
+    *,
+    section: str | None = None,
+    afresh: bool = False,
+    force: bool = False,
+    tip: str | None = None,
+) -> tuple[Refreshed, EditTree]:
+    """Make the patches in a folder say what the commits of a work tree do.
+
+    :param folder: ``patches/<base>``.
+    :param section: where new patches go; None for where their commits stand.
+    :param afresh: write every patch anew, as git does it today.
+    :param force: write even if the patches changed since the tree was made.
+    :param tip: the last of the commits; None for what is checked out.
+    :return: what was done, and the tree with a new note.
+    :raises UserError: the tree is not fit for it; nothing was written.
+    """
+    lock = state_dir() / "edit" / f"{tree.note.base}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with locks.hold(lock, f"another refresh of {tree.note.base}"), scratch([tree.common]) as store:
+        queue = load_queue(folder, tree.note.base)
+        if not force:
+            _refuse_if_changed(tree, sums(queue))
+        commits = _line(store, tree, tip or tree.head())
+        if tip is None and queue.patches and not commits:
+            # Nobody means that by it; a rebase that found all of them there already does.
+            raise UserError(
+                f"{tree.folder}: no commit is left after iommuq-base",
+                hint="check out the branch with the queue; to be rid of all patches remove them",
+            )
+        found = _Refresh(store, queue, tree.note, commits).run(section, afresh)
+    patches = {entry.name: entry.commit.id for entry in found.entries}
+    now = sums(load_queue(folder, tree.note.base))
+    return found, tree.write(replace(tree.note, patches=patches, sums=now))
+
+
+def _refuse_if_changed(tree: EditTree, now: Mapping[str, str]) -> None:
+    """Say what somebody else did to the patches since the tree was made."""
+    then = tree.note.sums
+    words = [
+        *(f"{name} is gone" for name in then if name not in now),
+        *(f"{name} is new" for name in now if name not in then),
+        *(f"{name} changed" for name in now if name in then and then[name] != now[name]),
+    ]
+    if words:
+        raise UserError(
+            f"the patches of {tree.note.base} are not those that {tree.folder} was made of:"
+            f" {', '.join(words)}",
+            hint="make another tree and move your commits there, or --force to write over them",
+        )
+
+
+def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
+    """Return the commits since the base, seen to be a line of patches.
+
+    :raises UserError: they are not.
+    """
+    base = tree.note.commit
+    if store.git("merge-base", "--is-ancestor", base, tip, check=False).returncode != 0:
+        raise UserError(
+            f"{tree.folder}: what is checked out does not descend from iommuq-base ({base[:12]})",
+            hint="check out the branch with the queue",
+        )
+    commits = list_commits(store, base, tip)
+    before = store.tree_of(base)
+    for commit in commits:
+        where = f"{tree.folder}: commit {commit.title}"
+        if len(commit.parents) != 1:
+            raise UserError(f"{where} is a merge", hint="rebase: a queue is a line of commits")
+        if _FIXUP.match(commit.subject):
+            raise UserError(
+                f"{where} is not squashed yet", hint="git rebase -i --autosquash iommuq-base"
+            )
+        if commit.tree == before:
+            raise UserError(f"{where} changes no file", hint="drop it with git rebase -i")
+        before = commit.tree
+    return commits
+
+
+class _Refresh:
+    """One refresh: finds out what to write, sees that it is good, and writes it."""
+
+    def __init__(self, store: Store, queue: Queue, note: Note, commits: Sequence[Commit]) -> None:
+        self._store = store
+        self._queue = queue
+        self._note = note
+        self._commits = commits
+        self._proof = Proof(store)
+
+    def run(self, section: str | None, afresh: bool) -> Refreshed:
+        """Do it."""
+        olds = self._match()
+        mails = self._mails(olds, afresh)
+        slots = [
+            naming.Slot(old.name if old else None, old.subject if old else "", name, commit.subject)
+            for commit, old, (name, _) in zip(self._commits, olds, mails, strict=True)
+        ]
+        names = naming.assign(slots, section)
+        self._check_order(names)
+        files = {name: data for name, (_, data) in zip(names, mails, strict=True)}
+        text = (self._queue.folder / SERIES).read_text(encoding="utf-8")
+        called = {name: old.name for name, old in zip(names, olds, strict=True) if old}
+        if list(called.items()) != [(patch.name, patch.name) for patch in self._queue.patches] or (
+            len(names) != len(called)
+        ):
+            text = rewrite(text, names, called)
+        before = {patch.name: patch.path.read_bytes() for patch in self._queue.patches}
+        entries = tuple(
+            Entry(name, old.name if old else None, commit, bool(old and before[old.name] == data))
+            for name, old, commit, (_, data) in zip(names, olds, self._commits, mails, strict=True)
+        )
+        check(
+            self._proof,
+            self._queue.base,
+            {entry.name: entry.commit for entry in entries},
+            {entry.name for entry in entries if entry.kept},
+            files,
+            text,
+        )
+        kept = {old.name for old in olds if old}
+        gone = tuple(patch.name for patch in self._queue.patches if patch.name not in kept)
+        write(self._queue.folder, files, text, [name for name in before if name not in files])
+        return Refreshed(entries, gone)
+
+    def _match(self) -> list[Patch | None]:
+        """Return for each commit the patch that it was, None for new ones."""
+        patches = {patch.name: patch for patch in self._queue.patches}
+        found: dict[str, Patch] = {}
+
+        def pair(ident: str, name: str) -> None:
+            if ident not in found and name in patches:
+                found[ident] = patches.pop(name)
+
+        by_id = {ident: name for name, ident in self._note.patches.items()}
+        for commit in self._commits:
+            if commit.id in by_id:
+                pair(commit.id, by_id[commit.id])
+        left = [commit for commit in self._commits if commit.id not in found]
+        for commit in left:
+            alike = [name for name, patch in patches.items() if patch.subject == commit.subject]
+            twins = [each for each in left if each.subject == commit.subject]
+            if len(alike) == len(twins) == 1:
+                pair(commit.id, alike[0])
+        if patches and len(found) < len(self._commits):
+            old = list(self._note.patches)
+            tip = self._commits[-1].id
+            ranges = [f"{self._note.commit}..{end}" for end in (self._note.tip, tip)]
+            listing = self._store.git("range-diff", "--no-color", "--no-patch", *ranges).output
+            for match in filter(None, map(_PAIR.match, listing.splitlines())):
+                pair(self._commits[int(match[2]) - 1].id, old[int(match[1]) - 1])
+        return [found.get(commit.id) for commit in self._commits]
+
+    def _mails(self, olds: Sequence[Patch | None], afresh: bool) -> list[tuple[str, bytes]]:
+        """Return for each commit what git calls its patch, and the content of the file.
+
+        The content is that of the old file if it still says what the commit does.
+        """
+        keeps = [
+            not afresh and old is not None and self._still_says(old, commit)
+            for commit, old in zip(self._commits, olds, strict=True)
+        ]
+        if all(keeps):
+            return [(PurePosixPath(old.name).name, old.path.read_bytes()) for old in olds if old]
+        mails = format_mails(self._store, self._note.commit, self._commits[-1].id)
+        return [
+            (name, old.path.read_bytes() if keep and old else data)
+            for (name, data), old, keep in zip(mails, olds, keeps, strict=True)
+        ]
+
+    def _still_says(self, old: Patch, commit: Commit) -> bool:
+        if self._note.patches.get(old.name) == commit.id and (
+            self._note.sums.get(old.name) == old.sha256
+        ):
+            return True
+        return same_words(old, commit) and self._proof.same_change(old.diff, commit)
+
+    def _check_order(self, names: Sequence[str]) -> None:
+        sent = ""
+        for name, commit in zip(names, self._commits, strict=True):
+            if not name.startswith(f"{BASELINE}/"):
+                sent = name
+            elif sent:
+                raise UserError(
+                    f"commit {commit.title} is of {BASELINE}/ and comes after {sent}",
+                    hint=f"the patches of {BASELINE}/ come first",
+                )

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Work trees whose commits are a queue: what is noted in them, and what state they are in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from iommuq.bases.sources import Base
+from iommuq.queue.checkout import apply_to_repo
+from iommuq.queue.model import Queue
+from iommuq.queue.write import sums
+from iommuq.system import files
+from iommuq.system.errors import InfraError, UserError
+from iommuq.system.git.command import git
+from iommuq.system.run import Completed
+
+#: The note in the repository of a work tree.
+_FILE = "iommuq-queue.json"
+# Files of git that are there as long as something is half done, and what that is.
+_UNDER_WAY = {
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase, or `git am`,",
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "BISECT_LOG": "a bisection",
+}
+_SOURCES = (".c", ".h", ".S", ".rs", ".rst", ".dts", ".dtsi", ".yaml", ".sh", ".py")
+
+
+class NoTree(UserError):
+    """There is no work tree where one was looked for."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a work tree was made of.
+
+    :ivar base: the name of the base.
+    :ivar commit: the commit of its sources.
+    :ivar version: of the sources, as the provider has it.
+    :ivar patches: for each patch the id of its commit, in order.
+    :ivar sums: the sha256 of each file of the queue then, the series file included.
+    """
+
+    base: str
+    commit: str
+    version: str
+    patches: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tip(self) -> str:
+        """The last of the commits."""
+        return list(self.patches.values())[-1] if self.patches else self.commit
+
+
+@dataclass(frozen=True)
+class EditTree:
+    """A work tree.
+
+    :ivar folder: its top directory.
+    :ivar git_dir: the repository of this work tree.
+    :ivar common: the repository that it shares with linked work trees, if there are any.
+    :ivar note: what it was made of.
+    """
+
+    folder: Path
+    git_dir: Path
+    common: Path
+    note: Note
+
+    def git(self, *words: str | Path) -> Completed:
+        """Run git in it."""
+        return git(
+            *words,
+            git_dir=self.git_dir,
+            cwd=self.folder,
+            # Looking must not get in the way of a person who is working there.
+            env={"GIT_OPTIONAL_LOCKS": "0"},
+        )
+
+    def head(self) -> str:
+        """Return the commit that is checked out.
+
+        :raises UserError: it is not fit to be read: something is half done, or not committed.
+        """
+        for name, what in _UNDER_WAY.items():
+            if (self.git_dir / name).exists():
+                raise UserError(f"{self.folder}: {what} is under way there", hint="finish it first")
+        words = ("status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames")
+        changed = [entry[3:] for entry in self.git(*words).output.split("\0") if entry]
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise UserError(
+                f"{self.folder}: {changed[0]}{more} changed and not committed",
+                hint="commit it to the patch that it belongs to, or put it back",
+            )
+        self._refuse_a_look_back()
+        return self.git("rev-parse", "--verify", "HEAD^{commit}").output.strip()
+
+    def _refuse_a_look_back(self) -> None:
+        """See that nobody has just gone to an earlier commit: the later ones would be lost."""
+        here = self.git("rev-parse", "HEAD").output.strip()
+        words = ("for-each-ref", "--contains=HEAD", "--format=%(objectname) %(refname:short)")
+        found = self.git(*words, "refs/heads").output.splitlines()
+        later = [name for at, name in (line.split(" ", 1) for line in found) if at != here]
+        if found and len(later) == len(found):
+            raise UserError(
+                f"{self.folder}: a commit before the last of {later[0]} is checked out",
+                hint=f"`git switch {later[0]}`",
+            )
+
+    def strays(self) -> list[str]:
+        """Return sources that are in no commit; Debian's .gitignore hides them from git."""
+        if (self.folder / ".config").exists():
+            return []  # Built in place, which makes sources, too.
+        names = self.git("ls-files", "-z", "--others").output.split("\0")
+        return [
+            name
+            for name in names
+            if name.endswith(_SOURCES)
+            or name.rpartition("/")[2].startswith(("Kconfig", "Makefile"))
+        ]
+
+    def write(self, note: Note) -> EditTree:
+        """Write another note into it."""
+        _write_json(self.common / _FILE, asdict(note))
+        return EditTree(self.folder, self.git_dir, self.common, note)
+
+
+def mark(folder: Path, note: Note) -> EditTree:
+    """Make a repository with a queue's commits an edit tree, the latest of its base."""
+    git_dir = folder.absolute() / ".git"
+    tree = EditTree(folder.absolute(), git_dir, git_dir, note).write(note)
+    try:
+        _latest(note.base).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InfraError(f"{_latest(note.base).parent}: {error.strerror}") from error
+    _write_json(_latest(note.base), {"folder": str(folder.absolute())})
+    return tree
+
+
+def default_place(base: str) -> Path:
+    """Return where the edit tree of a base is made if nobody says where."""
+    return files.state_dir() / "edit" / base
+
+
+def find(base: str | None, start: Path | None) -> EditTree:
+    """Return an edit tree.
+
+    :param base: of this base; None for any.
+    :param start: a directory in it; None for the current one, or else the latest of *base*.
+    :raises NoTree: there is none.
+    """
+    here = start or Path.cwd()
+    tree = _open(here)
+    if start is None and base is not None and (tree is None or tree.note.base != base):
+        try:
+            here = Path(json.loads(_latest(base).read_text(encoding="utf-8"))["folder"])
+            tree = _open(here)
+        except (OSError, ValueError, KeyError, TypeError):
+            tree = None
+    if tree is None:
+        raise NoTree(
+            f"{here}: not a work tree of a queue"
+            if start or base is None
+            else f"there is no work tree of the queue of {base}",
+            hint=f"`iommuq queue edit {base or 'BASE'}` makes one",
+        )
+    if base is not None and tree.note.base != base:
+        raise UserError(f"{tree.folder} is the queue of {tree.note.base}, not of {base}")
+    return tree
+
+
+def _latest(base: str) -> Path:
+    return files.state_dir() / "edit" / f"{base}.json"
+
+
+def _open(start: Path) -> EditTree | None:
+    """Return the edit tree that a directory is in."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        git_dir = folder / ".git"
+        if not git_dir.exists():
+            continue
+        common = git_dir
+        try:
+            if git_dir.is_file():  # a linked work tree
+                text = git_dir.read_text(encoding="utf-8")
+                git_dir = (folder / text.removeprefix("gitdir:").strip()).resolve()
+                common = (git_dir / (git_dir / "commondir").read_text().strip()).resolve()
+            data = json.loads((common / _FILE).read_text(encoding="utf-8"))
+            note = Note(**data)
+            if not all(isinstance(each, dict) for each in (note.patches, note.sums)):
+                raise TypeError
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InfraError(f"{common / _FILE}: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{common / _FILE}: damaged", hint="`git format-patch` still gets your commits out"
+            ) from error
+        return EditTree(folder, git_dir, common, note)
+    return None
+
+
+def _write_json(path: Path, data: object) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InfraError(f"{path}: {error.strerror}") from error
+
+
+def edit(base: Base, queue: Queue, into: Path | None = None) -> EditTree:
+    """Make a work tree whose commits are the patches of a queue.
+
+    :param into: where; the usual place if None.
+    :raises UserError: there is something in that place.
+    :raises VerdictError: a patch does not apply.
+    """
+    where = into or default_place(queue.base)
+    if into is None and where.exists() and any(where.iterdir()):
+        raise UserError(
+            f"{where}: there is a work tree of {queue.base} already",
+            hint="go on there, remove it, or give another place with --into",
+        )
+    apply_to_repo(base, queue, where)
+    return attach(base, queue, where)
+
+
+def attach(base: Base, queue: Queue, where: Path) -> EditTree:
+    """Note in a repository with a queue's commits, one a patch, what they are.
+
+    :param where: its work tree.
+    """
+    git_dir = where / ".git"
+    words = ("rev-list", "--reverse", f"{base.commit}..HEAD")
+    commits = git(*words, git_dir=git_dir, cwd=where).output.split()
+    names = [patch.name for patch in queue.patches]
+    patches = dict(zip(names, commits, strict=True))
+    note = Note(queue.base, base.commit, base.version, patches, sums(queue))
+    return mark(where, note)

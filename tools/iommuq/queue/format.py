@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Write commits as patch mails, in one form whatever git's version and configuration say."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq.queue.model import Patch
+from iommuq.queue.parse import clean
+from iommuq.system.git.objects import Store
+
+# Zeros for the commit and no version of git at the end: neither says anything about
+# the change.  Blob ids in full, as their short form grows with the repository.
+_FORM = (
+    "--zero-commit",
+    "--no-signature",
+    "--full-index",
+    "--no-numbered",
+    "--no-renames",
+    "--no-attach",
+    "--no-thread",
+    "--no-cover-letter",
+    "--no-base",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-notes",
+    "--encode-email-headers",
+    "--filename-max-length=64",
+    "--diff-algorithm=myers",
+    "--indent-heuristic",
+    "--unified=3",
+    "--inter-hunk-context=0",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+    "--submodule=short",
+)
+_FIELDS = ("%H", "%T", "%P", "%an <%ae>", "%ad", "%s", "%B")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit, as far as a patch says it.
+
+    :ivar parents: their ids.
+    :ivar author: ``Name <address>``.
+    :ivar date: of the author, in git's raw form.
+    :ivar message: the whole of it.
+    """
+
+    id: str
+    tree: str
+    parents: tuple[str, ...]
+    author: str
+    date: str
+    subject: str
+    message: str
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message."""
+        return f"{self.id[:12]} ({self.subject})"
+
+
+def list_commits(store: Store, base: str, tip: str) -> list[Commit]:
+    """Return the commits that are in *tip* and not in *base*, the oldest first."""
+    words = ("log", "--reverse", "--topo-order", "--date=raw", "--encoding=UTF-8")
+    form = "--format=" + "%x00".join(_FIELDS) + "%x00"
+    fields = store.git(*words, form, f"{base}..{tip}").output.split("\0")
+    commits = []
+    for at in range(0, len(fields) - 1, len(_FIELDS)):
+        ident, tree, parents, author, date, subject, message = fields[at : at + len(_FIELDS)]
+        commits.append(
+            Commit(ident.strip(), tree, tuple(parents.split()), author, date, subject, message)
+        )
+    return commits
+
+
+def format_mails(store: Store, base: str, tip: str) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of a patch mail for each commit of a line, the oldest first.
+
+    The name is the one git gives: ``0001-`` and what is left of the subject.
+
+    :param base: the commit that the line starts from.
+    :param tip: its last commit.
+    """
+    folder = store.folder / "mails"
+    folder.mkdir()
+    store.git("format-patch", "--quiet", *_FORM, f"-o{folder}", f"{base}..{tip}")
+    for path in sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[0])):
+        yield path.name, path.read_bytes()
+        path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+class Proof:
+    """Applies diffs where commits were made, to see that they do what the commits do."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._loaded = ""  # the tree that the private index holds
+
+    @property
+    def folder(self) -> Path:
+        """A directory for temporary files."""
+        return self._store.folder
+
+    def same_change(self, diff: bytes, commit: Commit) -> bool:
+        """Tell whether a diff makes of a commit's parent what the commit made of it."""
+        # Commits come in their order most of the time, and then the index is right already.
+        parent = self._store.tree_of(commit.parents[0])
+        if self._loaded != parent:
+            self._store.read_tree(parent)
+            self._loaded = parent
+        if self._store.apply(diff).returncode != 0:
+            return False
+        self._loaded = self._store.write_tree()
+        return self._loaded == commit.tree
+
+
+def same_words(patch: Patch, commit: Commit) -> bool:
+    """Tell whether patch and commit have the same author, date and message."""
+    subject, blank, body = clean(commit.message).partition("\n\n")
+    # A subject that was typed over two lines is one line in a mail.
+    message = clean(" ".join(subject.split("\n")) + blank + body)
+    return (patch.author, patch.date, patch.message) == (commit.author, commit.date, message)

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Read patches in mail form, as ``git format-patch`` writes and mail programs mangle them.
+
+``git mailsplit`` and ``git mailinfo`` take the mails apart, so encodings,
+charsets and line ends mean here what they mean to ``git am``.  A mail is read
+whole and checked before anything is done with it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import email.utils
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from iommuq.system.errors import UserError
+from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
+from iommuq.system.run import Completed
+
+_RAW_DATE = re.compile(r"@?(\d{1,11}) ([+-]\d{4})")
+_DIFFSTAT = re.compile(
+    rb"^ (\d+) files? changed(?:, (\d+) insertions?\(\+\))?(?:, (\d+) deletions?\(-\))?$", re.M
+)
+_SIGNATURE = re.compile(rb"^-- $", re.M)
+_SECTION = re.compile(rb"^diff --git ", re.M)
+_HUNK = re.compile(rb"^@@ -", re.M)
+_BINARY = re.compile(rb"^(?:GIT binary patch$|(?:Binary files|Files) .* differ$)", re.M)
+_INDEX = re.compile(rb"^index ", re.M)
+# What a section without a hunk may be: an empty file (blob e69de29) made or
+# removed, or, without an "index" line, a change of mode or a plain rename.
+_EMPTY_FILE = re.compile(rb"^index .*e69de29", re.M)
+_NO_CONTENT = re.compile(
+    rb"^(?:old mode |new file mode |deleted file mode |similarity index 100%)", re.M
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a patch does to one file.
+
+    :ivar path: the file.
+    :ivar added: lines.
+    :ivar deleted: lines.
+    """
+
+    path: str
+    added: int
+    deleted: int
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A patch mail, decoded.
+
+    :ivar author: ``Name <address>``.
+    :ivar date: in git's raw form, ``<seconds since 1970> <+hhmm>``.
+    :ivar subject: without ``[PATCH …]``.
+    :ivar message: the whole commit message, subject included.
+    :ivar diff: all that follows the message, from ``---`` on.
+    :ivar diff_line: line of the file that *diff* starts on, from 1; 0 if the mail
+        is encoded, so that its lines are not those of the file.
+    :ivar changes: what the diff does, in its order.
+    :ivar sha256: of the file.
+    """
+
+    author: str
+    date: str
+    subject: str
+    message: str
+    diff: bytes
+    diff_line: int
+    changes: tuple[Change, ...]
+    sha256: str
+
+
+def read_mails(paths: Sequence[Path]) -> list[Mail]:
+    """Read and check patch mails, one in a file.
+
+    :raises UserError: one of them cannot be read, is no mail or holds no sound diff.
+    """
+    if not paths:
+        return []
+    contents = [_read(path) for path in paths]
+    with tempfile.TemporaryDirectory(prefix="iommuq-mail-") as name:
+        folder = Path(name)
+        # What is parsed is what was hashed, even if somebody writes to the files.
+        copies = [folder / f"{number:04}.eml" for number in range(len(paths))]
+        for copy, data in zip(copies, contents, strict=True):
+            copy.write_bytes(data)
+        mails = _split(paths, copies, folder)
+        # Nearly all the time goes into waiting for git.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(_read_mail, paths, contents, mails))
+
+
+def is_letter(data: bytes) -> bool:
+    """Tell whether a mail is one without a patch, such as a cover letter."""
+    return not _SECTION.search(data) and not _HUNK.search(data)
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file that may be a mail."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if not data.strip():
+        raise UserError(f"{path}: the file is empty")
+    if data.startswith(codecs.BOM_UTF8):
+        raise UserError(f"{path}:1: byte order mark", hint="save it as UTF-8 without one")
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise UserError(
+            f"{path}:{_line_at(data, nul)}: NUL byte: not a mail",
+            hint="save it as plain text in UTF-8",
+        )
+    return data
+
+
+def _line_at(data: bytes, offset: int) -> int:
+    """Return the line, from 1, that the byte at *offset* is on."""
+    return data.count(b"\n", 0, max(offset, 0)) + 1
+
+
+def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path) -> list[Path]:
+    """Cut files into mails, and see that each holds one.
+
+    :param paths: what to call the files.
+    :param copies: the files.
+    :param folder: where to put the mails.
+    :return: the mails, in the order of the files.
+    """
+    out = folder / f"mails-{copies[0].stem}-{len(copies)}"
+    out.mkdir()
+    # -b: a mail without the "From <id> <date>" line is a mail, too.
+    words = ("mailsplit", "-b", "-d6", f"-o{out}", "--")
+    done = git(*words, *copies, git_dir=NO_REPOSITORY, cwd=folder, check=False)
+    mails = sorted(out.iterdir())
+    if done.returncode == 0 and len(mails) == len(copies):
+        return mails
+    if len(copies) == 1:
+        found = "not a mail" if done.returncode else f"holds {len(mails)} mails, not one"
+        raise UserError(f"{paths[0]}: {found}", hint="one patch a file")
+    return [
+        mail
+        for path, copy in zip(paths, copies, strict=True)
+        for mail in _split([path], [copy], folder)
+    ]
+
+
+def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
+    """Decode one mail.
+
+    :param path: what to call it.
+    :param data: the bytes of its file.
+    :param mail: what mailsplit made of them.
+    """
+    folder = mail.with_name(f"{mail.name}.parts")
+    folder.mkdir()
+    # Encoded bodies come with CRLF; mailsplit has taken it off all others.
+    words = ("mailinfo", "--quoted-cr=strip", "message", "diff")
+    done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, stdin=mail.read_bytes(), check=False)
+    if done.returncode != 0:
+        raise UserError(f"{path}: {_complaint(done)}")
+    # Bytes that are no UTF-8 come as escapes out of what runs processes.
+    escape = re.compile(r"\\x([89a-f][0-9a-f])")
+    head = escape.sub(lambda found: chr(int(found[1], 16)), done.output)
+    info = dict(line.split(": ", 1) for line in head.split("\n") if ": " in line)
+    subject = info.get("Subject", "").strip()
+    name, address = info.get("Author", "").strip(), info.get("Email", "").strip()
+    if not address or not any(char.isalnum() for char in name):
+        raise UserError(
+            f"{path}: no author", hint="a patch needs a line `From: Name <address>` at its head"
+        )
+    if not subject:
+        raise UserError(f"{path}: no subject", hint="a patch needs a line `Subject: [PATCH] …`")
+    date = _raw_date(info.get("Date", ""))
+    if date is None:
+        wrong = f"Date: {info['Date']!r} is no date" if info.get("Date") else "no date"
+        raise UserError(
+            f"{path}: {wrong}", hint="a patch needs a line `Date: Wed, 7 Jun 2023 12:00:00 +0200`"
+        )
+    diff = (folder / "diff").read_bytes()
+    body = _as_git_am_has_it((folder / "message").read_bytes())
+    diff_line = _line_of(diff, mail.read_bytes())
+    return Mail(
+        author=f"{name} <{address}>",
+        date=date,
+        subject=subject,
+        message=clean(f"{subject}\n\n{body}"),
+        diff=diff,
+        diff_line=diff_line,
+        changes=_check_diff(path, folder, diff, diff_line),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _as_git_am_has_it(data: bytes) -> str:
+    """Decode text of no declared charset: UTF-8, and Latin-1 for the bytes that are not."""
+    text = data.decode("utf-8", "surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda found: chr(ord(found[0]) - 0xDC00), text)
+
+
+def _complaint(done: Completed) -> str:
+    """Return the first thing git complained of, without its prefix."""
+    first = (done.stderr.strip() or done.output.strip() or "git failed").splitlines()[0]
+    return re.sub(r"^(?:error|fatal): ", "", first)
+
+
+def clean(message: str) -> str:
+    """Strip a message the way ``git am`` does: no trailing blanks, single empty lines."""
+    lines = "\n".join(line.rstrip() for line in message.split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"
+
+
+def _raw_date(text: str) -> str | None:
+    """Turn a mail's date, a git raw date or an ISO 8601 date into git's raw form."""
+    text = text.strip()
+    raw = _RAW_DATE.fullmatch(text)
+    if raw:
+        return f"{raw[1]} {raw[2]}"
+    date: datetime | None = None
+    for parse in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            date = parse(text)
+            break
+        except (ValueError, TypeError, IndexError, OverflowError):
+            continue
+    if date is None:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    seconds = int(date.timestamp())
+    return f"{seconds} {date.strftime('%z')[:5]}" if seconds >= 0 else None
+
+
+def _line_of(diff: bytes, mail: bytes) -> int:
+    """Return the line of *mail* that *diff* starts on, from 1, or 0."""
+    at = mail.find(diff) if diff else -1
+    return _line_at(mail, at) if at >= 0 else 0
+
+
+def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[Change, ...]:
+    """Let git parse the diff, and refuse what a source tree must not be given."""
+
+    def where(line: int) -> str:
+        """Name a line of the diff: in the file if the file has it."""
+        return f"{path}:{diff_line + line - 1}" if diff_line else f"{path}: line {line} of the diff"
+
+    section = _SECTION.search(diff)
+    binary = _BINARY.search(diff, section.start() if section else 0)
+    if binary:
+        raise UserError(
+            f"{where(_line_at(diff, binary.start()))}: a binary patch",
+            hint="nobody can review it; send the source of the file",
+        )
+    words = ("apply", "--numstat", "-z", "-p1", "diff")
+    done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, check=False)
+    if done.returncode != 0:
+        complaint = _complaint(done)
+        if "No valid patches" in complaint:
+            raise UserError(f"{path}: no diff in it", hint="a cover letter is not in the series")
+        line = re.search(r" (?:at )?\(?line (\d+)\)?", complaint)
+        place = where(int(line[1])) if line else str(path)
+        raise UserError(
+            f"{place}: {complaint.replace(line[0], '') if line else complaint}",
+            hint="cut off, or edited by hand so that the counts in its @@ lines are wrong",
+        )
+    changes: list[Change] = []
+    for entry in done.output.split("\0")[:-1]:
+        added, deleted, name = entry.split("\t", 2)
+        if not is_safe_path(name):
+            place = where(_line_at(diff, diff.find(name.encode())))
+            raise UserError(f"{place}: {name!r} is outside the tree")
+        changes.append(Change(name, int(added), int(deleted)))
+    if _is_cut(diff, changes):
+        raise UserError(
+            f"{where(_line_at(diff, len(diff) - 1))}: the diff ends too early",
+            hint="the file is cut off; get it again",
+        )
+    return tuple(changes)
+
+
+def _is_cut(diff: bytes, changes: Sequence[Change]) -> bool:
+    """Tell whether a diff that git can parse was cut between two of its parts."""
+    for section in _SECTION.split(diff)[1:]:
+        whole = _EMPTY_FILE if _INDEX.search(section) else _NO_CONTENT
+        if not _HUNK.search(section) and not whole.search(section):
+            return True
+    # format-patch ends a mail with a signature.  Without it, and with less than
+    # the diffstat promises, hunks are missing; a diffstat alone proves nothing,
+    # as people edit patches and leave it as it was.
+    promised = _DIFFSTAT.search(diff)
+    if promised is None or _SIGNATURE.search(diff):
+        return False
+    files, added, deleted = (int(count or 0) for count in promised.groups())
+    return (
+        len(changes) < files
+        or sum(change.added for change in changes) < added
+        or sum(change.deleted for change in changes) < deleted
+    )

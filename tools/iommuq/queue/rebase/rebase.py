@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Carry a queue over to another kernel, patch by patch, with a three-way merge.
+
+All of it happens in one repository, which is the work tree of the new queue in the
+end.  Files are only written there when a patch conflicts and a person has to look;
+what was decided so far is noted next to them, so that it can be found again.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from iommuq.bases.sources import Base
+from iommuq.queue import write as naming
+from iommuq.queue.checkout import join_repo
+from iommuq.queue.format import Proof, format_mails, list_commits
+from iommuq.queue.hunks import hunks
+from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
+from iommuq.queue.rebase import state as rebasestate
+from iommuq.queue.rebase.state import Carried, State
+from iommuq.queue.steps import make_steps
+from iommuq.queue.upstream.compare.judge import Grade
+from iommuq.queue.upstream.patches import judge_patch
+from iommuq.queue.upstream.targets import TreeTarget
+from iommuq.queue.write import SERIES, check, rewrite, sums, write
+from iommuq.system.errors import InfraError, UserError, VerdictError
+from iommuq.system.git.command import git
+from iommuq.system.git.objects import Store
+from iommuq.system.git.scratch import scratch
+from iommuq.system.run import Completed
+
+_LIMIT = 1800.0
+_PICKED = "CHERRY_PICK_HEAD"
+_WHO = {"GIT_COMMITTER_NAME": "iommuq", "GIT_COMMITTER_EMAIL": "iommuq@localhost"}
+
+
+class Stopped(VerdictError):
+    """A patch conflicts, and a person has to look."""
+
+
+class Rebase:
+    """A rebase that is under way, or begins.
+
+    :param where: the work tree.
+    """
+
+    def __init__(self, base: Base, queue: Queue, onto: Base, where: Path, state: State) -> None:
+        self._base = base
+        self._queue = queue
+        self._onto = onto
+        self._where = where
+        self.state = state
+        self._patches = {patch.name: patch for patch in queue.patches}
+
+    @classmethod
+    def begin(
+        cls, base: Base, queue: Queue, onto: Base, where: Path, patches: Sequence[Patch]
+    ) -> Rebase:
+        """Make the repository.
+
+        :raises UserError: there is something in that place.
+        """
+        found = rebasestate.read(where)
+        if found is not None:
+            if not found.stopped:
+                raise UserError(
+                    f"a rebase of {found.base} onto {found.onto} was interrupted"
+                    f" before {found.at}, in {where}",
+                    hint="--continue, or --abort",
+                )
+            raise UserError(
+                f"a rebase of {found.base} onto {found.onto} stopped at {found.at}"
+                f" on {found.stopped}, in {where}",
+                hint="--continue, --skip or --abort",
+            )
+        if where.exists() and any(where.iterdir()):
+            raise UserError(f"{where}: not an empty directory", hint="give one with --into")
+        names = [patch.name for patch in patches]
+        # Their objects must be there before they are copied.
+        make_steps(base, queue, None)
+        join_repo(where, f"iommuq/{onto.spec.name}", onto, [base])
+        state = State(base.spec.name, onto.spec.name, onto.commit, sums(queue), names)
+        rebasestate.write(where, state)
+        return cls(base, queue, onto, where, state)
+
+    @classmethod
+    def resume(cls, base: Base, queue: Queue, onto: Base, where: Path) -> Rebase:
+        """Find a rebase that stopped.
+
+        :raises UserError: there is none, or the patches changed meanwhile.
+        """
+        state = rebasestate.read(where)
+        if state is None:
+            raise UserError(f"no rebase of {queue.base} onto {onto.spec.name} is under way")
+        if state.sums != sums(queue) or state.start != onto.commit:
+            what = "patches" if state.start == onto.commit else "sources"
+            raise UserError(
+                f"the {what} changed since the rebase in {where} began", hint="--abort, and again"
+            )
+        return cls(base, queue, onto, where, state)
+
+    def run(self) -> list[Carried]:
+        """Carry over what is left.
+
+        :return: what became of each patch.
+        :raises Stopped: one conflicts; the rebase can be resumed.
+        """
+        steps = make_steps(self._base, self._queue, None)
+        with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
+            store = Store(self._where / ".git", Path(folder))
+            commits = commits_of(store, self._base.commit, steps[-1].commit, self._queue)
+            for name in self.state.names[len(self.state.done) :]:
+                self._carry(store, self._patches[name], *commits[name])
+        self._git("update-ref", f"refs/heads/iommuq/{self.state.onto}", self.state.tip)
+        return self.state.done
+
+    def write(self, folder: Path) -> list[str]:
+        """Write what was carried over as the queue of the new base.
+
+        The patches keep their names, as far as they have subjects of the same name.
+
+        :param folder: ``patches/<onto>``.
+        :return: the names of the patches.
+        :raises UserError: there are other patches.
+        """
+        again = folder == self._queue.folder
+        there = self._queue if again else load_queue(folder, self.state.onto)
+        if there.patches and not again:
+            raise UserError(f"{folder} has {len(there.patches)} patches already")
+        kept = [each for each in self.state.done if each.commit]
+        with scratch([self._where / ".git"]) as store:
+            commits = list_commits(store, self.state.start, self.state.tip)
+            mails = list(format_mails(store, self.state.start, self.state.tip)) if kept else []
+            olds = [self._patches[each.name] for each in kept]
+            slots = [
+                naming.Slot(old.name, old.subject, made, commit.subject)
+                for old, (made, _), commit in zip(olds, mails, commits, strict=True)
+            ]
+            names = naming.assign(slots)
+            files = {name: data for name, (_, data) in zip(names, mails, strict=True)}
+            text = (self._queue.folder / SERIES).read_text(encoding="utf-8")
+            called = {name: old.name for name, old in zip(names, olds, strict=True)}
+            text = rewrite(text, names, called) if names or again else ""
+            check(
+                Proof(store),
+                self.state.onto,
+                dict(zip(names, commits, strict=True)),
+                (),
+                files,
+                text,
+            )
+        if text:
+            gone = [patch.name for patch in there.patches if patch.name not in files]
+            write(folder, files, text, gone)
+        for section in {name.rpartition("/")[0] for name in names}:
+            cover = self._queue.folder / section / COVER
+            if cover.is_file() and not (folder / section / COVER).exists():
+                shutil.copyfile(cover, folder / section / COVER)
+        return names
+
+    def finish(self, *, keep: bool) -> bool:
+        """Forget that it was a rebase.
+
+        :param keep: check out what came of it, even if nobody has looked there yet.
+        :return: whether there is a work tree.
+        """
+        if not keep and not any(each.how == "mended" for each in self.state.done):
+            shutil.rmtree(self._where)
+            return False
+        self._git("reset", "--quiet", "--hard")
+        (self._where / ".git" / rebasestate.FILE).unlink(missing_ok=True)
+        return True
+
+    def difference(self) -> str:
+        """Return a range-diff of the patches that are not what they were."""
+        texts = []
+        for each in self.state.done:
+            if each.how in ("merged", "mended") and each.old:
+                ranges = [f"{commit}^..{commit}" for commit in (each.old, each.commit)]
+                words = ("range-diff", "--no-color", "--creation-factor=100")
+                texts.append(self._git(*words, *ranges).output)
+        return "".join(texts)
+
+    def _carry(self, store: Store, patch: Patch, parent: str, commit: str) -> None:
+        """Carry over one patch."""
+        tip = self.state.tip
+        trees = [TreeTarget(store, each) for each in (parent, commit, tip)]
+        verdict = judge_patch(patch, *trees)
+        if verdict.grade >= Grade.DRIFT:
+            notes = [f"{each.path}:{each.lines[0]}" for each in verdict.hunks if each.lines[0]]
+            self._note(Carried(patch.name, "already there", "", commit, tuple(notes)))
+            return
+        merged, conflicts = merge(store, parent, commit, tip)
+        if conflicts:
+            self._stop(patch, commit, conflicts)
+        if merged == store.tree_of(tip):
+            self._note(Carried(patch.name, "already there", "", commit))
+            return
+        made = store.commit(
+            merged, tip, author=patch.author, date=patch.date, message=patch.message
+        )
+        self._note(Carried(patch.name, compare(store, commit, made), made, commit))
+
+    def _note(self, carried: Carried) -> None:
+        self.state = replace(self.state, done=[*self.state.done, carried], stopped="")
+        rebasestate.write(self._where, self.state)
+
+    def _stop(self, patch: Patch, commit: str, conflicts: Sequence[str]) -> None:
+        """Lay the conflict out for a person."""
+        branch = f"refs/heads/iommuq/{self.state.onto}"
+        self._git("update-ref", branch, self.state.tip)
+        self._git("reset", "--quiet", "--hard")
+        words = ("-c", "merge.conflictStyle=diff3", "cherry-pick", "--allow-empty", commit)
+        self._git(*words, check=False)
+        stopped = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        self.state = replace(self.state, stopped=stopped)
+        rebasestate.write(self._where, self.state)
+        raise Stopped(
+            f"{patch.name} conflicts in {', '.join(conflicts[:3])}"
+            + (f" and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""),
+            hint=f"mend it in {self._where}, `git add -f` it, then --continue;"
+            " or --skip, or --abort",
+        )
+
+    def take(self) -> None:
+        """Take what a person made of the patch that conflicted.
+
+        If none did, the rebase was interrupted, or could not be written at its end.
+
+        :raises UserError: it is not mended, or something else was done there.
+        """
+        if not self.state.stopped:
+            return
+        name = self.state.names[len(self.state.done)]
+        patch = self._patches[name]
+        if (self._where / ".git" / _PICKED).exists():
+            old = self._git("rev-parse", _PICKED).output.strip()
+            unmerged = self._git("diff", "--name-only", "--diff-filter=U").output.split("\n")
+            unstaged = self._git("diff", "--name-only").output.split("\n")
+            for path in filter(None, unmerged + unstaged):
+                raise UserError(
+                    f"{self._where}: {path} is not resolved, or changed and not added",
+                    hint=f"mend it, `git add -f {path}`, then --continue",
+                )
+            tree = self._git("write-tree").output.strip()
+        else:
+            # Committed by hand, or with `git cherry-pick --continue`.
+            head = self._git("rev-parse", "HEAD").output.strip()
+            parents = self._git("rev-list", "--parents", "-1", head).output.split()[1:]
+            changed = self._git("status", "--porcelain", "--untracked-files=no").output.strip()
+            if changed or (head != self.state.tip and parents != [self.state.tip]):
+                raise UserError(
+                    f"{self._where}: not one commit on top of {self.state.tip[:12]}",
+                    hint="make it one, and commit or drop what is not committed",
+                )
+            old, tree = "", self._git("rev-parse", "HEAD^{tree}").output.strip()
+        with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
+            store = Store(self._where / ".git", Path(folder))
+            marker = marked(store, self.state.tip, tree)
+            if marker:
+                raise UserError(f"{self._where}: {marker} still has conflict markers")
+            if tree == store.tree_of(self.state.tip):
+                carried = Carried(name, "skipped", "", old, ("nothing of it was left",))
+            else:
+                message = self._message() or patch.message
+                made = store.commit(
+                    tree, self.state.tip, author=patch.author, date=patch.date, message=message
+                )
+                carried = Carried(name, "mended", made, old)
+        self._quit_pick()
+        self._note(carried)
+
+    def skip(self) -> None:
+        """Leave out the patch that conflicted.
+
+        :raises UserError: none did.
+        """
+        if not self.state.stopped:
+            raise UserError(f"no patch conflicts in {self._where}", hint="--continue, or --abort")
+        self._quit_pick()
+        self._note(Carried(self.state.names[len(self.state.done)], "skipped", "", ""))
+
+    def _quit_pick(self) -> None:
+        self._git("cherry-pick", "--quit", check=False)
+
+    def _message(self) -> str:
+        """Return the message of the commit that a person made; nothing if there is none."""
+        if (self._where / ".git" / _PICKED).exists():
+            return ""
+        return self._git("log", "-1", "--format=%B").output.strip() + "\n"
+
+    def _git(self, *words: str | Path, check: bool = True) -> Completed:
+        return git(
+            *words,
+            git_dir=self._where / ".git",
+            cwd=self._where,
+            check=check,
+            # A cherry-pick makes a commit of its own if there is no conflict after all.
+            env=_WHO,
+            timeout=_LIMIT,
+            watched=True,
+        )
+
+
+def abort(where: Path) -> State:
+    """Forget a rebase and all that was made for it.
+
+    :raises UserError: there is none.
+    """
+    state = rebasestate.read(where)
+    if state is None:
+        raise UserError(f"{where}: no rebase is under way there")
+    shutil.rmtree(where)
+    return state
+
+
+def wanted(queue: Queue, section: str | None, *, baseline: bool) -> list[Patch]:
+    """Return the patches to carry over.
+
+    :param section: of this section alone; None for all.
+    :param baseline: those that go back in time, too.
+    :raises UserError: there is no such section.
+    """
+    sections = sorted({patch.section for patch in queue.patches})
+    if section is not None and section not in sections:
+        raise UserError(f"no section {section!r} in {queue.base}; there are {', '.join(sections)}")
+    return [
+        patch
+        for patch in queue.patches
+        if (section in (None, patch.section))
+        and (baseline or section == BASELINE or patch.section != BASELINE)
+    ]
+
+
+def commits_of(store: Store, base: str, tip: str, queue: Queue) -> dict[str, tuple[str, str]]:
+    """Return for each patch of a queue its parent and its commit."""
+    line = store.git("rev-list", "--reverse", f"{base}..{tip}").output.split()
+    names = (patch.name for patch in queue.patches)
+    return dict(zip(names, zip([base, *line], line, strict=False), strict=True))
+
+
+def merge(store: Store, parent: str, commit: str, tip: str) -> tuple[str, list[str]]:
+    """Merge what a commit did to its parent into a tree.
+
+    :return: the tree, and the files that conflict.
+    """
+    # git looks for a common ancestor itself, so it is given one: the parent.
+    who = {"author": "iommuq <iommuq@localhost>", "date": "0 +0000", "message": "x\n"}
+    root = store.commit(store.tree_of(parent), parent, **who)
+    sides = [store.commit(store.tree_of(each), root, **who) for each in (tip, commit)]
+    words = ("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z")
+    done = store.git(*words, *sides, check=False)
+    if done.returncode not in (0, 1):
+        raise InfraError(f"git merge-tree: {done.stderr.strip().splitlines()[-1:]}")
+    tree, *conflicts = [part for part in done.output.split("\0") if part]
+    return tree, sorted(set(conflicts)) if done.returncode else []
+
+
+def compare(store: Store, old: str, new: str) -> str:
+    """Say how a patch differs from what it was."""
+    texts = []
+    for commit in (old, new):
+        diff = store.git("diff-tree", "-p", "--no-renames", f"{commit}^", commit).output
+        texts.append(diff.encode("utf-8", "backslashreplace"))
+    if _plain(texts[0], keep=True) == _plain(texts[1], keep=True):
+        return "unchanged"
+    same = [[(h.path, h.before, h.after) for h in hunks(text)] for text in texts]
+    return "offset" if same[0] == same[1] else "merged"
+
+
+def _plain(diff: bytes, *, keep: bool) -> list[bytes]:
+    lines = [line for line in diff.split(b"\n") if not line.startswith(b"index ")]
+    # The function named after the second @@ is only there for people.
+    return [re.sub(rb"^(@@ .*? @@).*", rb"\1", line) for line in lines] if keep else lines
+
+
+def marked(store: Store, tip: str, tree: str) -> str:
+    """Return a file with conflict markers among those that differ; nothing if there is none."""
+    names = store.git("diff-tree", "-r", "-z", "--name-only", tip, tree).output.split("\0")
+    for name in filter(None, names):
+        text = store.read_file(tree, name) or b""
+        if re.search(rb"^<{7} ", text, re.MULTILINE) and re.search(rb"^>{7} ", text, re.MULTILINE):
+            return name
+    return ""

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Make the trees of a queue: one commit a patch, and each with the overlay laid over it.
+
+Everything is made in the object database of the base's bare repository with an
+index of our own, so a patch that does not apply touches nothing.  The commit
+ids depend on the base and the patches alone.
+
+What was made is remembered next to the objects, under a key that is the hash of
+all that went into it; a second call runs no git.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iommuq.queue.model import BASELINE, PLAIN, Patch, Queue, find_step
+from iommuq.queue.overlay import Layer, Overlay
+from iommuq.queue.rejects import explain
+from iommuq.system.git.objects import ObjectsLost, Store
+
+if TYPE_CHECKING:
+    from iommuq.bases.sources import Base
+
+#: Part of every key; to be raised when the same input would give other trees.
+_GENERATION = "1"
+_IDS = re.compile(r"[0-9a-f]{40,64}(?: [0-9a-f]{40,64})?")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state of the tree that can be built and tested.
+
+    :ivar label: ``baseline``, or the label of the last patch in it.
+    :ivar patch: that patch; None for the baseline and the plain base.
+    :ivar commit: the last of a chain with one commit a patch, without the overlay.
+    :ivar tree: the id of the tree, with the overlay laid over it if there is one.
+    """
+
+    label: str
+    patch: Patch | None
+    commit: str
+    tree: str
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A link of the chain of commits: the base, then one a patch.
+
+    :ivar key: hash of all that leads to it.
+    """
+
+    patch: Patch | None
+    key: str
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is part of the baseline, as the base itself is."""
+        return self.patch is None or self.patch.section == BASELINE
+
+
+class _Memo:
+    """Keys, and the ids that were made for them.
+
+    It lies inside the repository, so it goes when the objects go.  A file a key,
+    renamed into place: any number of processes may write at once.
+    """
+
+    def __init__(self, git_dir: Path) -> None:
+        self._folder = git_dir / "iommuq-steps"
+
+    def get(self, key: str) -> tuple[str, ...] | None:
+        """Return the ids remembered for *key*."""
+        try:
+            text = (self._folder / key).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return tuple(text.split()) if _IDS.fullmatch(text) else None
+
+    def put(self, key: str, *ids: str) -> None:
+        """Remember *ids*; no room for it is no error, as they can be made again."""
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(exist_ok=True)
+            temporary = self._folder / f".{key}.{os.getpid()}"
+            temporary.write_text(" ".join(ids), encoding="ascii")
+            temporary.replace(self._folder / key)
+
+    def forget(self) -> None:
+        """Forget everything."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def make_steps(
+    base: Base, queue: Queue, overlay: Overlay | None, *, to: str | None = None
+) -> list[Step]:
+    """Make the steps of a queue: the baseline, then one a patch.
+
+    :param overlay: what to lay over each tree; None for nothing.
+    :param to: the step to stop after, as `find_step` understands it; all if None.
+        For ``base`` there is that one step, without any patch.
+    :raises UserError: there is no step *to*.
+    :raises VerdictError: a patch does not apply, or the overlay does not fit.
+    """
+    return _make_again_if_lost(base, queue, overlay, to, alone=False)
+
+
+def make_step(base: Base, queue: Queue, overlay: Overlay | None, *, to: str | None = None) -> Step:
+    """Make the last of the steps that `make_steps` would, and lay the overlay over it alone."""
+    return _make_again_if_lost(base, queue, overlay, to, alone=True)[-1]
+
+
+def _make_again_if_lost(
+    base: Base, queue: Queue, overlay: Overlay | None, to: str | None, *, alone: bool
+) -> list[Step]:
+    last = None if to is None else find_step(queue, to)
+    try:
+        return _make(base, queue, overlay, last, alone)
+    except ObjectsLost:
+        forget_steps(base)
+        return _make(base, queue, overlay, last, alone)
+
+
+def forget_steps(base: Base) -> None:
+    """Forget all steps of *base*, so that they are made again when they are next asked for."""
+    _Memo(base.git_dir).forget()
+    # Loose objects are not synced, as a sync an object would be half the time a
+    # step takes.  A power cut leaves empty ones, and git takes those for written.
+    for path in (base.git_dir / "objects").glob("[0-9a-f][0-9a-f]/*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _make(
+    base: Base, queue: Queue, overlay: Overlay | None, last: str | None, alone: bool
+) -> list[Step]:
+    links = [_Link(None, _hash(_GENERATION, base.commit))]
+    for wanted in _wanted(queue, last):
+        links.append(_Link(wanted, _hash(links[-1].key, wanted.sha256)))
+    with tempfile.TemporaryDirectory(prefix="iommuq-steps-") as folder:
+        maker = _Maker(base, overlay, Store(base.git_dir, Path(folder)))
+        made = maker.commits(links)
+        steps: list[Step] = []
+        for number, (link, (commit, tree)) in enumerate(zip(links, made, strict=True)):
+            if link.is_baseline and links[number + 1 :] and links[number + 1].is_baseline:
+                continue
+            if alone and links[number + 1 :]:
+                continue
+            patch = None if link.is_baseline else link.patch
+            label = patch.label if patch else PLAIN if last == PLAIN else BASELINE
+            steps.append(Step(label, patch, commit, maker.lay(link, tree, label)))
+    return steps
+
+
+def _wanted(queue: Queue, last: str | None) -> Iterator[Patch]:
+    """Yield the patches up to the step *last*; all if None."""
+    if last == PLAIN:
+        return
+    yield from queue.baseline
+    if last == BASELINE:
+        return
+    for patch in queue.sent:
+        yield patch
+        if patch.label == last:
+            return
+
+
+class _Maker:
+    """Makes what is not remembered, and remembers it."""
+
+    def __init__(self, base: Base, overlay: Overlay | None, store: Store) -> None:
+        self._base = base
+        self._overlay = overlay
+        self._store = store
+        self._memo = _Memo(base.git_dir)
+        self._layer: Layer | None = None
+
+    def commits(self, links: Sequence[_Link]) -> list[tuple[str, str]]:
+        """Return commit and tree of each link.
+
+        :raises VerdictError: a patch does not apply.
+        """
+        made: list[tuple[str, str]] = []
+        loaded = ""  # the tree that the private index holds
+        for link in links:
+            known = self._memo.get(link.key)
+            if known is None or len(known) != 2:
+                if link.patch is None:
+                    known = self._base.commit, self._store.tree_of(self._base.commit)
+                else:
+                    if loaded != made[-1][1]:
+                        self._store.read_tree(made[-1][1])
+                    known = self._commit(link.patch, *made[-1])
+                    loaded = known[1]
+                self._memo.put(link.key, *known)
+            made.append((known[0], known[1]))
+        return made
+
+    def _commit(self, patch: Patch, parent: str, tree: str) -> tuple[str, str]:
+        """Apply a patch to the private index, which holds *tree*, and commit it."""
+        done = self._store.apply(patch.diff)
+        if done.returncode != 0:
+            raise explain(patch, done.stderr, lambda path: self._store.read_file(tree, path))
+        result = self._store.write_tree()
+        commit = self._store.commit(
+            result, parent, author=patch.author, date=patch.date, message=patch.message
+        )
+        return commit, result
+
+    def lay(self, link: _Link, tree: str, label: str) -> str:
+        """Return *tree*, which *link* led to, with the overlay laid over it.
+
+        :raises VerdictError: the overlay does not fit.
+        """
+        if self._overlay is None:
+            return tree
+        key = _hash(link.key, self._overlay.key)
+        known = self._memo.get(key)
+        if known is None:
+            self._layer = self._layer or Layer(self._overlay, self._store)
+            known = (self._layer.over(tree, f"{self._base.spec.name} {label}"),)
+            self._memo.put(key, *known)
+        return known[0]

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Find in another tree's file what stands for the statements that a patch adds.
+
+Evidence is only what the other tree has and the tree before the patch has not, and
+the other way round: lines that were always there, such as the error checks that
+every function has, cannot speak for a patch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from iommuq.queue.hunks import Hunk
+from iommuq.queue.upstream.compare.likeness import Likeness, Names, compare
+from iommuq.queue.upstream.compare.statements import Statement
+from iommuq.queue.upstream.compare.view import Scale, View, is_word, words, write_out
+
+#: Alike enough for one statement to stand for another.
+_LIKE = 0.5
+# A statement that could stand anywhere counts if it is so near to one that could not.
+_NEAR = 8
+# How much a match counts that is in a function which both trees have, but another one.
+_ELSEWHERE = 0.4
+# So many statements that moved together did not come there by chance.
+_BLOCK = 3
+
+
+@dataclass
+class Work:
+    """A hunk, and what was found of it.
+
+    :ivar added: the statements that it adds, without those that it only moves.
+    :ivar removed: those that it removes, likewise.
+    :ivar context: those around them.
+    :ivar after_at: the line of the file after the patch that it starts at, from 1.
+    :ivar insert_at: between which lines of the file before it adds.
+    :ivar matches: what it adds, what stands for that, how like it is, how much that counts.
+    :ivar contrary: the target says the opposite of something that it adds.
+    """
+
+    hunk: Hunk
+    added: list[Statement]
+    removed: list[Statement]
+    context: list[Statement]
+    after_at: int
+    insert_at: float
+    matches: list[tuple[Statement, Statement, Likeness, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    contrary: bool = False
+
+
+class FileMatch:
+    """Finds the hunks of one file.
+
+    :param before: the file before the patch; empty if the patch makes it.
+    :param after: the file after it.
+    :param target: the file to look in.
+    :param origin: that file in the tree before the patch, if it is another one than *before*.
+    """
+
+    def __init__(self, before: View, after: View, target: View, origin: View | None = None) -> None:
+        self.scale = Scale(before)
+        self.lines = (before, after, target)
+        self._after, self.inlined = write_out(after, before.scopes | target.tokens.keys())
+        self.target, _ = write_out(target, before.scopes | after.tokens.keys())
+        self.before = before
+        self._old = before.counts + origin.counts if origin else before.counts
+        self._old_scopes = before.scopes | (origin.scopes if origin else frozenset())
+        self._names = Names(self.scale, self._may_rename)
+        self._used: set[int] = set()
+        self._novel = self._find_novel()
+        # By word and by text, so that not all need be compared with all.
+        self._by_word: dict[str, list[int]] = {}
+        self._by_text: dict[tuple[str, ...], list[int]] = {}
+        self._by_names: dict[tuple[str, ...], list[int]] = {}
+        for number in self._novel:
+            tokens = self.target.statements[number].tokens
+            self._by_text.setdefault(tokens, []).append(number)
+            self._by_names.setdefault(_names(tokens), []).append(number)
+            for word in words(tokens):
+                self._by_word.setdefault(word, []).append(number)
+        self._became: dict[str, frozenset[str]] = {}
+        self._ours_free = self._old_scopes | self.target.scopes
+        self._theirs_free = self._old_scopes | self._after.scopes
+
+    def _find_novel(self) -> list[int]:
+        """Return the numbers of the statements that the target has and the tree before has not."""
+        left = Counter(self._old)
+        novel = []
+        for number, each in enumerate(self.target.statements):
+            if left[each.scope, each.tokens] > 0:
+                left[each.scope, each.tokens] -= 1
+            else:
+                novel.append(number)
+        return novel
+
+    def find(self, hunks: Sequence[Hunk]) -> list[Work]:
+        """Look for all hunks of the file together: a statement there can stand for only one."""
+        works = [self._prepare(hunk) for hunk in hunks]
+        self._cancel(works)
+        everything = [(work, each) for work in works for each in work.added]
+        everything.sort(key=lambda pair: -self.scale.statement(pair[1].tokens))
+        # What is learnt of names helps with what was met before it was known.
+        for telling in (True, True, False):
+            for work, each in everything:
+                known = any(ours is each for ours, _, _, _ in work.matches)
+                if not known and self.scale.is_telling(each.tokens) == telling:
+                    self._match(work, each, telling)
+        for work in works:
+            self._credit_moved(work)
+        return works
+
+    def _credit_moved(self, work: Work) -> None:
+        """Let a block that stands elsewhere in its function count; one line might be another."""
+        moved = [
+            number
+            for number, (ours, theirs, _, _) in enumerate(work.matches)
+            if ours.scope == theirs.scope
+            and self.scale.is_telling(ours.tokens)
+            and not self._is_in_order(work, theirs)
+        ]
+        for number in moved if len(moved) >= _BLOCK else ():
+            ours, theirs, likeness, credit = work.matches[number]
+            work.matches[number] = (ours, theirs, likeness, max(credit, 0.9 * likeness.share))
+
+    def _prepare(self, hunk: Hunk) -> Work:
+        before, after, _ = self.lines
+        before_at = place(before, hunk.before, hunk.start)
+        after_at = place(after, hunk.after, hunk.start)
+        gone = {before_at + number for number in hunk.removed}
+        come = {after_at + number for number in hunk.added}
+        span = range(before_at, before_at + len(hunk.before))
+        return Work(
+            hunk,
+            added=[each for each in self._after.statements if touches(each, come)],
+            removed=[each for each in self.before.statements if touches(each, gone)],
+            context=[
+                each
+                for each in self.before.statements
+                if each.first in span and each.last in span and not touches(each, gone)
+            ],
+            after_at=after_at,
+            # What only adds does so before the line that its first addition pushes down.
+            insert_at=before_at + min(hunk.added, default=0) - 0.5,
+        )
+
+    @staticmethod
+    def _cancel(works: Sequence[Work]) -> None:
+        """Leave out what is both removed and added in one function: it only moved."""
+        for work in works:
+            for each in list(work.removed):
+                for other in works:
+                    twin = next(
+                        (
+                            s
+                            for s in other.added
+                            if (s.scope, s.tokens) == (each.scope, each.tokens)
+                        ),
+                        None,
+                    )
+                    if twin is not None:
+                        other.added.remove(twin)
+                        work.removed.remove(each)
+                        break
+
+    def _match(self, work: Work, ours: Statement, telling: bool) -> None:
+        """Find what stands in the target for a statement that the patch adds."""
+        best: tuple[float, int, Likeness, str] | None = None
+        contrary: Statement | None = None
+        for number in self._candidates(ours.tokens):
+            theirs = self.target.statements[number]
+            factor = self._factor(work, ours, theirs, telling)
+            if factor == 0:
+                continue
+            likeness = compare(ours.tokens, theirs.tokens, self.scale, self._names)
+            if likeness.how == "contrary" and factor == 1.0:
+                contrary = theirs
+            if factor == 1.0 and not self._is_in_order(work, theirs):
+                factor = 0.85 if likeness.how == "alike" else 0.55
+            credit = likeness.share * factor
+            if credit > (best[0] if best else 0.0):
+                best = credit, number, likeness, theirs.scope
+        if contrary is not None and not (best and best[0] > 0.9 and best[3] == ours.scope):
+            work.contrary = True
+            work.notes.append(f"line {contrary.first} says something else")
+        if best is None:
+            return
+        credit, number, likeness, _ = best
+        if credit < (_LIKE if likeness.how == "alike" else _ELSEWHERE * 0.9):
+            return
+        self._used.add(number)
+        self._names.learn(likeness.names)
+        theirs = self.target.statements[number]
+        if telling and likeness.how in ("same", "renamed") and self._is_new(ours, theirs):
+            self._names.learn([(ours.scope, theirs.scope)])
+        work.matches.append((ours, self.target.statements[number], likeness, credit))
+
+    def _is_in_order(self, work: Work, theirs: Statement) -> bool:
+        """Tell whether a statement stands between what the hunk has around its changes.
+
+        Only what is in the function once can tell; if there is nothing of that, it is.
+        """
+        changed: list[float] = [at for each in work.removed for at in (each.first, each.last)]
+        if not changed:
+            changed = [work.insert_at]
+        for each in work.context:
+            key = (each.scope, each.tokens)
+            if each.scope != theirs.scope or self.before.counts[key] != 1:
+                continue
+            if self.target.counts[key] != 1:
+                continue
+            there = next(s for s in self.target.in_scope(each.scope) if s.tokens == each.tokens)
+            if each.last < min(changed) and there.first > theirs.first:
+                return False
+            if each.first > max(changed) and there.first < theirs.first:
+                return False
+        return True
+
+    def _candidates(self, tokens: tuple[str, ...]) -> list[int]:
+        """Return the numbers of the statements that are worth a comparison."""
+        called = tuple(map(self._names.get, tokens))
+        found = {*self._by_text.get(tokens, ()), *self._by_text.get(called, ())}
+        # `if (ret)` has no word that tells, and still `if (!ret)` is its contrary.
+        found.update(self._by_names.get(_names(tokens), ()))
+        for word in words(tokens) | words(called):
+            found.update(self._by_word.get(word, ()))
+        return sorted(found - self._used)
+
+    def _is_new(self, ours: Statement, theirs: Statement) -> bool:
+        """Tell whether a function of the patch may be another new one of the target."""
+        return ours.scope not in self._ours_free and theirs.scope not in self._theirs_free
+
+    def _factor(self, work: Work, ours: Statement, theirs: Statement, telling: bool) -> float:
+        """Return how much a match counts, by where it is."""
+        if self._names.get(ours.scope) == theirs.scope:
+            return 1.0
+        near = any(
+            other.scope == theirs.scope and abs(other.first - theirs.first) <= _NEAR
+            for _, other, _, _ in work.matches
+        )
+        if not telling and not near:
+            return 0.0
+        if ours.scope in self.before.scopes and ours.scope not in self.target.scopes:
+            return 0.95 if theirs.scope in self._successors(ours.scope) else _ELSEWHERE
+        if theirs.scope in self._old_scopes:
+            # That function was there before, and the patch did not mean it, unless it
+            # brings a function and calls it from there.
+            brought = ours.scope not in self.before.scopes
+            called = (theirs.scope, ours.scope) in self._after.calls
+            return 0.95 if brought and called and theirs.scope else _ELSEWHERE
+        if self._is_new(ours, theirs) or (ours.scope, theirs.scope) in self.target.calls:
+            return 0.95
+        return _ELSEWHERE
+
+    def _successors(self, scope: str) -> frozenset[str]:
+        """Return what a function that is gone became: new ones with much of its text."""
+        if scope not in self._became:
+            text = Counter(each.tokens for each in self.before.in_scope(scope))
+            found: dict[str, float] = {}
+            for number in self._novel:
+                each = self.target.statements[number]
+                if text[each.tokens] and each.scope and each.scope not in self._old_scopes:
+                    weight = self.scale.statement(each.tokens)
+                    found[each.scope] = found.get(each.scope, 0.0) + weight
+            enough = 0.3 * sum(self.scale.statement(t) * n for t, n in text.items())
+            best = sorted((name for name in found if found[name] >= enough), key=found.__getitem__)
+            self._became[scope] = frozenset(best[-2:])
+        return self._became[scope]
+
+    def _may_rename(self, ours: str, theirs: str) -> bool:
+        """Tell whether a name of the patch may be another in the target."""
+        # A name that both know means the same to both.
+        return self.target.tokens[ours] == 0 and self.lines[1].tokens[theirs] == 0
+
+    def gone(self, each: Statement) -> float:
+        """Return how surely a statement that the patch removes is not in the target."""
+        after, target = self.lines[1], self.lines[2]
+        scopes = frozenset({each.scope})
+        if each.scope not in target.scopes:
+            scopes = self._successors(each.scope)
+        if scopes:
+            others = [other for scope in sorted(scopes) for other in self.target.in_scope(scope)]
+            there = sum(target.counts[scope, each.tokens] for scope in scopes)
+            if there > after.counts[each.scope, each.tokens]:
+                return 0.0
+        else:
+            others = list(self.target.statements)
+            if target.totals[each.tokens] > after.totals[each.tokens]:
+                return 0.0 if self.scale.is_telling(each.tokens) else 0.5
+        if not self.scale.is_telling(each.tokens) and each.scope in target.scopes:
+            return 1.0
+        kept = after.totals
+        for other in others:
+            if kept[other.tokens] or self._stands_for_added(other):
+                continue
+            if not words(each.tokens).isdisjoint(words(other.tokens)):
+                likeness = compare(each.tokens, other.tokens, self.scale, self._names)
+                if likeness.share >= 0.75:
+                    return 0.2
+        return 1.0
+
+    def _stands_for_added(self, theirs: Statement) -> bool:
+        return any(self.target.statements[number] is theirs for number in self._used)
+
+
+def place(view: View, block: Sequence[bytes], near: int) -> int:
+    """Return the line, from 1, that a block is at, the place nearest to *near*."""
+    return min(view.find(block), key=lambda at: abs(at - near), default=near)
+
+
+def touches(each: Statement, lines: set[int]) -> bool:
+    return any(line in lines for line in range(each.first, each.last + 1))
+
+
+def _names(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(filter(is_word, tokens)))

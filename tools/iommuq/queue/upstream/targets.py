@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Trees to look patches up in: a commit, or a directory with unpacked sources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from iommuq.system.errors import UserError
+from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
+from iommuq.system.git.objects import Store
+
+#: Files that are looked into when a change is not where it should be.
+_MOST = 4
+#: Names that are searched for.
+_MOST_NAMES = 12
+
+
+class Target(Protocol):
+    """A tree that files can be read from."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, None if there is no such file."""
+
+    def candidates(self, path: str, names: Collection[str], *, missing: bool) -> list[str]:
+        """Return files that may hold what another file was expected to.
+
+        :param path: that other file.
+        :param names: what it would bring.
+        :param missing: it is not there, so it may have moved.
+        """
+
+
+class TreeTarget:
+    """A tree in a repository.
+
+    :param tree: the id of a tree or a commit.
+    """
+
+    def __init__(self, store: Store, tree: str) -> None:
+        self._store = store
+        self._tree = tree
+        self._files: dict[str, bytes | None] = {}
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        words = ("ls-tree", "-r", "--name-only", "--full-tree", self._tree)
+        return self._store.git(*words).output.splitlines()
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, None if there is no such file."""
+        if path not in self._files:
+            self._files[path] = self._store.read_file(self._tree, path)
+        return self._files[path]
+
+    def candidates(self, path: str, names: Collection[str], *, missing: bool) -> list[str]:
+        """Return files that may hold what another file was expected to."""
+        words = ("grep", "-lw", "-F", *_patterns(names), self._tree, "--", _around(path))
+        listing = self._store.git(*words, check=False).output if _patterns(names) else ""
+        prefix = f"{self._tree}:"
+        hits = [line.removeprefix(prefix) for line in listing.splitlines()]
+        return _rank(path, hits, _namesakes(path, self._paths) if missing else [])
+
+
+class FolderTarget:
+    """A directory with unpacked sources.
+
+    :raises UserError: it is none, or no kernel.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        if not any((folder / name).exists() for name in ("Makefile", "drivers", "include")):
+            raise UserError(
+                f"{folder}: not a kernel tree", hint="it has no Makefile and no drivers"
+            )
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, None if there is no such file."""
+        if not is_safe_path(path):
+            return None
+        try:
+            return (self._folder / path).read_bytes()
+        except OSError:
+            return None
+
+    def candidates(self, path: str, names: Collection[str], *, missing: bool) -> list[str]:
+        """Return files that may hold what another file was expected to."""
+        near = (
+            [
+                str(each.relative_to(self._folder))
+                for each in (self._folder / _around(path)).rglob(PurePosixPath(path).name)
+            ]
+            if missing
+            else []
+        )
+        hits = []
+        if _patterns(names):
+            done = git(
+                *("grep", "--no-index", "-lw", "-F", *_patterns(names), "--", _around(path)),
+                git_dir=NO_REPOSITORY,
+                cwd=self._folder,
+                check=False,
+            )
+            hits = done.output.splitlines()
+        return _rank(path, hits, near)
+
+
+def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
+    """Return the git directory of a repository, and the id of a commit in it.
+
+    :param repository: its work tree, or itself if it is bare.
+    :raises UserError: it is no repository, or has no such commit.
+    """
+    if not repository.is_dir():
+        raise UserError(f"{repository}: no such directory")
+    # git runs in other directories than we do.
+    root = repository.absolute()
+    git_dir = root / ".git" if (root / ".git").exists() else root
+    if git_dir.is_file():  # a linked work tree
+        pointer = git_dir.read_text(encoding="utf-8", errors="replace")
+        git_dir = root / pointer.removeprefix("gitdir:").strip()
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    done = git(*words, git_dir=git_dir, cwd=root, check=False)
+    if done.returncode != 0:
+        what = f"has no {ref!r}" if (git_dir / "HEAD").exists() else "is no git repository"
+        raise UserError(f"{repository} {what}")
+    return git_dir, done.output.strip()
+
+
+def _patterns(names: Collection[str]) -> list[str]:
+    # Long names are rarely chosen by chance.
+    chosen = sorted((name for name in names if re.fullmatch(r"\w{5,}", name)), key=len)
+    return [word for name in chosen[-_MOST_NAMES:] for word in ("-e", name)]
+
+
+def _around(path: str) -> str:
+    """Return the directory to search when a file does not have what it should."""
+    parent = PurePosixPath(path).parent
+    return str(parent.parent) if len(parent.parts) > 2 else str(parent)
+
+
+def _is_source(name: str) -> bool:
+    return name.endswith((".c", ".h", ".S", ".rs")) or name.startswith(("Kconfig", "Makefile"))
+
+
+def _namesakes(path: str, paths: Collection[str]) -> list[str]:
+    name = PurePosixPath(path).name
+    return [other for other in paths if other.endswith(f"/{name}") and other != path]
+
+
+def _rank(path: str, hits: Collection[str], namesakes: Collection[str]) -> list[str]:
+    """Return the likeliest files: sources near to where the change was expected."""
+    ours = PurePosixPath(path).parts
+
+    def distance(other: str) -> tuple[bool, int, str]:
+        parts = PurePosixPath(other).parts
+        common = sum(1 for left, right in zip(ours, parts, strict=False) if left == right)
+        return (
+            PurePosixPath(other).suffix != PurePosixPath(path).suffix,
+            len(ours) + len(parts) - 2 * common,
+            other,
+        )
+
+    found = {other for other in (*hits, *namesakes) if other != path and _is_source(other)}
+    return sorted(found, key=distance)[:_MOST]

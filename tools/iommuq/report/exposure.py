@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``docs/exposure.md``: which kernels honour what firmware claims, scenario by scenario.
+
+Every cell comes from a run in the store; what was never run is left open.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq.bases.basefile import load_spec
+from iommuq.bases.providers.job import Table, require
+from iommuq.bases.sources import is_cached
+from iommuq.firmware import kernels, scenario
+from iommuq.guests import machine as machines
+from iommuq.guests import qemu
+from iommuq.results.store import Result, Run, Status, Store
+from iommuq.suites.firmware.cases import Case, cases
+from iommuq.suites.firmware.subjects import Tested, foreign, queued
+from iommuq.system import files, tables
+from iommuq.system.progress import note, one_line
+
+FILE = "docs/exposure.md"
+_OPEN = "not run"
+# Which processor and process a report is about differs from run to run.
+_WHO = re.compile(r"CPU: \d+ PID: \d+ at |, CPU#\d+: \S+")
+
+
+@dataclass(frozen=True)
+class Column(Table):
+    """One kernel of the table: a package, or a base and a step of its queue."""
+
+    title: str
+    package: str = ""
+    base: str = ""
+    at: str | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.package) != bool(self.base), "either package or base is needed")
+        require(self.base or self.at is None, "at is a step of a base")
+
+
+@dataclass(frozen=True)
+class _Document(Table):
+    column: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A column with what is in it.
+
+    :ivar version: what the kernel is, exactly; empty if nobody has it here.
+    :ivar runs: one for each case, None where there was none.
+    """
+
+    title: str
+    version: str
+    runs: tuple[Run | None, ...]
+
+
+def load_columns() -> tuple[Column, ...]:
+    """Read ``selftests/exposure.toml``.
+
+    :raises UserError: it is missing or malformed.
+    """
+    return tables.load(_Document, files.project_root() / "selftests/exposure.toml").column
+
+
+def write_exposure(into: Path | None, *, stored_only: bool) -> None:
+    """Run all scenarios on all kernels, and write the page.
+
+    :param into: by default ``docs/exposure.md``.
+    :param stored_only: take what the store has, and build and run nothing.
+    """
+    scenarios = scenario.choose([])
+    chosen = cases(scenarios)
+    columns = [_fill(column, scenarios, chosen, stored_only) for column in load_columns()]
+    path = into or files.project_root() / FILE
+    path.write_text(render(chosen, columns, qemu.full_version()), encoding="utf-8")
+    note(f"{path} written")
+
+
+def _fill(
+    column: Column,
+    scenarios: Sequence[scenario.Scenario],
+    chosen: Sequence[Case],
+    stored_only: bool,
+) -> Filled:
+    nothing = Filled(column.title, "", (None,) * len(chosen))
+    if column.base:
+        if stored_only and not is_cached(load_spec(column.base)):
+            return nothing
+        tested: Tested = queued(column.base, column.at, scenarios)
+    else:
+        tested = foreign(kernels.find(column.package))
+    if stored_only:
+        runs: Sequence[Run | None] = tested.stored(chosen, Store())
+    else:
+        runs = tested.run(chosen)
+    return Filled(column.title, tested.title, tuple(runs))
+
+
+def render(chosen: Sequence[Case], columns: Sequence[Filled], version: str) -> str:
+    """Return the page.
+
+    :param version: of QEMU.
+    """
+    lines = [
+        "# Exposure",
+        "",
+        "What each kernel did in each scenario of `iommuq firmware`, on machines whose firmware",
+        "claims memory for a device. `iommuq firmware exposure` writes this page; every cell is a",
+        "run. *holds*: every check passed. **FAILS**: the checks named below the table did not. A",
+        f"cell without a verdict says *{_OPEN}*, or why.",
+        "",
+    ]
+    for column in columns:
+        days = sorted({_day(run) for run in column.runs if run})
+        ran = f", {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "") if days else ""
+        lines.append(f"- {column.title}: {column.version or 'not run yet'}{ran}")
+    seen = {run.accelerator for column in columns for run in column.runs if run} - {""}
+    lines += [f"- QEMU {version.removeprefix('version ')}, {', '.join(sorted(seen)) or _OPEN}", ""]
+    for name in dict.fromkeys(case.machine.name for case in chosen):
+        lines += _section(name, chosen, columns)
+    lines += ["## The scenarios", ""]
+    for one in {case.scenario.name: case.scenario for case in chosen}.values():
+        lines += [f"### {one.name}", "", f"{one.title}.", "", one.holds.strip(), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(name: str, chosen: Sequence[Case], columns: Sequence[Filled]) -> list[str]:
+    lines = [f"## {machines.load(name).title} (`{name}`)", ""]
+    lines.append("| scenario | " + " | ".join(column.title for column in columns) + " |")
+    lines.append("|---" * (len(columns) + 1) + "|")
+    failures: list[str] = []
+    for number, case in enumerate(chosen):
+        if case.machine.name != name:
+            continue
+        cells = [_cell(column.runs[number]) for column in columns]
+        lines.append(f"| {case.scenario.name} | " + " | ".join(cells) + " |")
+        for column in columns:
+            failures += _failures(case, column, column.runs[number])
+    return [*lines, "", *failures, *([""] if failures else [])]
+
+
+def _day(run: Run) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(run.started))
+
+
+def _cell(run: Run | None) -> str:
+    if run is None:
+        return _OPEN
+    statuses = {result.status for result in run.results}
+    if Status.FAIL in statuses:
+        return "**FAILS**"
+    if Status.ERROR in statuses:
+        return "no verdict"
+    if statuses == {Status.SKIP}:
+        reason = next((result.message for result in run.results), "")
+        # Which kernel it is stands above.
+        return f"skipped: {_safe(reason.removeprefix(f'{run.kernel} is '))}"
+    return "holds"
+
+
+def _failures(case: Case, column: Filled, run: Run | None) -> list[str]:
+    failed = [result for result in run.results if result.status is Status.FAIL] if run else []
+    if not failed:
+        return []
+    lines = [f"- {case.scenario.name}, {column.title}:"]
+    for result in failed:
+        check = result.test.removeprefix(f"{case.name}.")
+        lines.append(f"  - {check}: {_reason(result)}")
+    return lines
+
+
+def _reason(result: Result) -> str:
+    """Return a message in a line; of a kernel's report, which may be long, the title."""
+    lines = result.message.splitlines()
+    titles = [line for line in lines if line.startswith(("WARNING: ", "BUG: ", "Oops", "general"))]
+    titles = [_WHO.sub("", title) for title in titles]
+    return _safe("; ".join(dict.fromkeys(titles)) or (lines[0] if lines else ""))
+
+
+def _safe(text: str) -> str:
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")

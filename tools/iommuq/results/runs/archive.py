@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The records of runs in the store.
+
+A record is begun, filled cell by cell, and finished; one whose process is gone before
+that is incomplete.  Results are not kept twice: a cell names the run of the suite, which
+may be an older one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from iommuq.results.database import Database, storable
+from iommuq.results.known import Verdict
+from iommuq.results.runs.model import Cell, Head, Known, Record, Splat, State, Step, Test, Timing
+from iommuq.results.store import Run, Status, read_run
+from iommuq.system.errors import InfraError
+
+_PLAIN = {
+    Status.PASS: Verdict.OK,
+    Status.FAIL: Verdict.FAILED,
+    Status.SKIP: Verdict.SKIPPED,
+    Status.ERROR: Verdict.ERROR,
+}
+
+
+def plain_verdict(status: Status) -> Verdict:
+    """Return what a status means where no failure is known."""
+    return _PLAIN[status]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A cell, as a command hands it in.
+
+    :ivar verdicts: by test, where the status does not say all.
+    :ivar known: the entry for those that are known.
+    :ivar warnings: all of the kernel's; None if unknown.
+    :ivar added: those that the step before did not have.
+    """
+
+    step: str
+    lane: str
+    run: Run | None = None
+    failure: str = ""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    known: Mapping[str, Known] = field(default_factory=dict)
+    warnings: Sequence[str] | None = None
+    added: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A line of the list of runs."""
+
+    id: str
+    command: str
+    base: str
+    state: State
+    started: float
+    finished: float | None
+    exit_code: int | None
+
+
+def this_process() -> str:
+    """Return what tells this process from any other of this machine, the dead included."""
+    return f"{os.getpid()} {_birth(os.getpid())}"
+
+
+def _birth(pid: int) -> str:
+    """Return the boot and the tick that a process started at; empty if there is none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # After the name, which may hold anything: 22 is starttime, proc(5).
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+    return f"{boot} {ticks}"
+
+
+def _is_alive(process: str) -> bool:
+    pid, _, birth = process.partition(" ")
+    return bool(birth) and pid.isdigit() and _birth(int(pid)) == birth
+
+
+class Archive(Database):
+    """The records, in the same file as `iommuq.results.store.Store`."""
+
+    def begin(self, record: Record, process: str | None = None) -> None:
+        """Keep that a run has begun.
+
+        :param process: whose end makes it incomplete; by default this one.
+        """
+        with self.open() as database:
+            database.execute(
+                "INSERT INTO records (id, command, base, process, started, head)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record.id,
+                    storable(record.command),
+                    storable(record.base),
+                    this_process() if process is None else process,
+                    record.started,
+                    _head_json(record.head),
+                ),
+            )
+
+    def describe(self, record_id: str, head: Head) -> None:
+        """Keep what is known of a run as a whole by now."""
+        with self.open() as database:
+            database.execute(
+                "UPDATE records SET head = ? WHERE id = ?", (_head_json(head), record_id)
+            )
+
+    def put(self, record_id: str, position: int, cell: Filled, started: float) -> None:
+        """Keep a cell, in place of what was at that position.
+
+        :param started: when the record began; a run before that was reused.
+        """
+        run = cell.run
+        data = {
+            "failure": cell.failure,
+            "verdicts": {
+                result.test: cell.verdicts[result.test].value
+                for result in (run.results if run else ())
+                if result.test in cell.verdicts
+                and cell.verdicts[result.test] is not _PLAIN[result.status]
+            },
+            "known": {test: asdict(known) for test, known in cell.known.items()},
+            "warnings": None if cell.warnings is None else sorted(cell.warnings),
+            "added": list(cell.added),
+            "reused": run is not None and run.started < started,
+        }
+        with self.open() as database:
+            there = run is not None and (
+                database.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone()
+            )
+            database.execute(
+                "INSERT OR REPLACE INTO cells (record, position, step, lane, run, data)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record_id,
+                    position,
+                    storable(cell.step),
+                    storable(cell.lane),
+                    run.id if run is not None and there else None,
+                    storable(json.dumps(data, ensure_ascii=False)),
+                ),
+            )
+
+    def finish(
+        self,
+        record_id: str,
+        head: Head,
+        timings: Sequence[Timing],
+        finished: float,
+        exit_code: int,
+    ) -> None:
+        """Keep that a run has come to its end."""
+        with self.open() as database:
+            database.execute("DELETE FROM timings WHERE record = ?", (record_id,))
+            database.executemany(
+                "INSERT INTO timings (record, position, title, depth, started, seconds,"
+                " outcome, log) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        record_id, position, storable(one.title), one.depth, one.started,
+                        one.seconds, one.outcome, storable(one.log),
+                    )
+                    for position, one in enumerate(timings)
+                ),
+            )  # fmt: skip
+            database.execute(
+                "UPDATE records SET head = ?, finished = ?, exit_code = ? WHERE id = ?",
+                (_head_json(head), finished, exit_code, record_id),
+            )
+
+    def summaries(self, limit: int | None = None) -> list[Summary]:
+        """Return the runs, the newest first.
+
+        Runs of suites from before there were records are runs of their own.
+        """
+        with self.open("DEFERRED") as database:
+            rows = database.execute(
+                "SELECT id, command, base, process, started, finished, exit_code FROM records"
+                " UNION ALL"
+                " SELECT id, suite || ' ' || base || ' --at ' || patch, base, '', started,"
+                " finished, NULL FROM runs WHERE record = ''"
+                " ORDER BY started DESC, id DESC LIMIT ?",
+                (-1 if limit is None else limit,),
+            ).fetchall()
+        return [
+            Summary(
+                row["id"],
+                row["command"],
+                row["base"],
+                _state(row["finished"], row["process"]),
+                row["started"],
+                row["finished"],
+                row["exit_code"],
+            )
+            for row in rows
+        ]
+
+    def load(self, record_id: str) -> Record | None:
+        """Return a run, whole, by its id."""
+        with self.open("DEFERRED") as database:
+            row = database.execute("SELECT * FROM records WHERE id = ?", (record_id,)).fetchone()
+            if row is None:
+                run = database.execute("SELECT * FROM runs WHERE id = ?", (record_id,)).fetchone()
+                return None if run is None else of_run(read_run(database, run))
+            cells = database.execute(
+                "SELECT * FROM cells WHERE record = ? ORDER BY position", (record_id,)
+            ).fetchall()
+            cut = database.execute(
+                "SELECT * FROM runs WHERE record = ? AND finished IS NULL AND id NOT IN"
+                " (SELECT run FROM cells WHERE record = ? AND run IS NOT NULL) ORDER BY started",
+                (record_id, record_id),
+            ).fetchall()
+            timings = database.execute(
+                "SELECT title, depth, started, seconds, outcome, log FROM timings"
+                " WHERE record = ? ORDER BY position",
+                (record_id,),
+            ).fetchall()
+            try:
+                return Record(
+                    row["id"],
+                    row["command"],
+                    row["base"],
+                    _state(row["finished"], row["process"]),
+                    row["started"],
+                    row["finished"],
+                    row["exit_code"],
+                    _head(row["head"]),
+                    (
+                        *(_cell(database, cell) for cell in cells),
+                        # What was under way when the process was killed.
+                        *(_of(read_run(database, run)) for run in cut),
+                    ),
+                    tuple(Timing(**dict(timing)) for timing in timings),
+                )
+            except (ValueError, TypeError, KeyError) as error:
+                raise InfraError(
+                    f"{self.path}: run {record_id} is damaged: {error}",
+                    hint="other runs can be read; this one can be made again",
+                ) from error
+
+    def durations(self, cell: Cell, base: str, limit: int) -> dict[str, list[float]]:
+        """Return how long the tests of a cell took in earlier runs, by test.
+
+        An empty name stands for the run as a whole.  Only complete runs of the same base,
+        suite, guest and accelerator count.
+
+        :param limit: runs to look at, the newest ones before the cell's.
+        """
+        found: dict[str, list[float]] = {}
+        with self.open("DEFERRED") as database:
+            runs = database.execute(
+                "SELECT id, finished - started AS seconds FROM runs WHERE base = ? AND suite = ?"
+                " AND guest = ? AND accelerator = ? AND started < ? AND id != ?"
+                " AND finished IS NOT NULL ORDER BY started DESC LIMIT ?",
+                (base, cell.lane, cell.guest, cell.accelerator, cell.started, cell.run, limit),
+            ).fetchall()
+            for run in runs:
+                found.setdefault("", []).append(run["seconds"])
+                for result in database.execute(
+                    "SELECT test, duration FROM results WHERE run = ?", (run["id"],)
+                ):
+                    found.setdefault(result["test"], []).append(result["duration"])
+        return found
+
+    def step_durations(self, before: float, limit: int) -> dict[str, list[float]]:
+        """Return how long the steps of earlier runs took, by title.
+
+        :param before: when the run began that is not to count.
+        :param limit: times of each, the newest ones.
+        """
+        found: dict[str, list[float]] = {}
+        with self.open("DEFERRED") as database:
+            rows = database.execute(
+                "SELECT title, seconds FROM timings JOIN records ON records.id = timings.record"
+                " WHERE records.started < ? AND outcome = '' ORDER BY records.started DESC",
+                (before,),
+            )
+            for row in rows:
+                times = found.setdefault(row["title"], [])
+                if len(times) < limit:
+                    times.append(row["seconds"])
+        return found
+
+
+def of_run(run: Run) -> Record:
+    """Return the record of a run of a suite that stands alone."""
+    cell = _of(run)
+    bad = any(test.verdict.fails for test in cell.tests)
+    lost = any(test.verdict is Verdict.ERROR for test in cell.tests)
+    return Record(
+        run.id,
+        f"{run.suite} {run.base} --at {run.patch}",
+        run.base,
+        State.FINISHED if run.complete else State.INCOMPLETE,
+        run.started,
+        run.finished,
+        (1 if bad else 3 if lost else 0) if run.complete else None,
+        Head(title=f"Linux {run.kernel}, {run.suite}", kernel=run.kernel),
+        (cell,),
+    )
+
+
+def _state(finished: float | None, process: str) -> State:
+    if finished is not None:
+        return State.FINISHED
+    return State.RUNNING if _is_alive(process) else State.INCOMPLETE
+
+
+def _of(run: Run, data: Mapping[str, Any] | None = None) -> Cell:
+    data = data or {}
+    verdicts = data.get("verdicts", {})
+    known = {test: Known(**entry) for test, entry in data.get("known", {}).items()}
+    tests = (
+        Test(
+            result.test,
+            result.status,
+            Verdict(verdicts[result.test]) if result.test in verdicts else _PLAIN[result.status],
+            result.duration,
+            result.message,
+            result.log,
+            result.answer,
+            known.get(result.test),
+        )
+        for result in run.results
+    )
+    return Cell(
+        run.patch,
+        run.suite,
+        run.id,
+        bool(data.get("reused", False)),
+        run.kernel,
+        run.guest,
+        run.accelerator,
+        run.started,
+        run.finished,
+        tests=tuple(tests),
+        splats=tuple(Splat(**asdict(splat)) for splat in run.splats),
+    )
+
+
+def _cell(database: sqlite3.Connection, row: sqlite3.Row) -> Cell:
+    data = json.loads(row["data"])
+    run = database.execute("SELECT * FROM runs WHERE id = ?", (row["run"],)).fetchone()
+    cell = Cell("", "") if run is None else _of(read_run(database, run), data)
+    return replace(
+        cell,
+        step=row["step"],
+        lane=row["lane"],
+        failure=data["failure"],
+        warnings=None if data["warnings"] is None else tuple(data["warnings"]),
+        added=tuple(data["added"]),
+    )
+
+
+def _head_json(head: Head) -> str:
+    return storable(json.dumps(asdict(head), ensure_ascii=False))
+
+
+def _head(text: str) -> Head:
+    fields = json.loads(text)
+    fields["steps"] = tuple(
+        Step(**{**step, "accepted": tuple(step["accepted"])}) for step in fields["steps"]
+    )
+    for key in ("findings", "errors"):
+        fields[key] = tuple(fields[key])
+    fields["versions"] = tuple((name, value) for name, value in fields["versions"])
+    return Head(**fields)

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run firmware scenarios on a kernel: what firmware claims, and whether it is honoured.
+
+Scenarios that need the same machine, table and kernel arguments share a boot; several
+guests run side by side.  A run in the store is one scenario on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from iommuq.firmware import override, program, topology
+from iommuq.firmware.kernels import Kernel
+from iommuq.firmware.scenario import script
+from iommuq.guests import qemu
+from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
+from iommuq.guests.channel import Transcript
+from iommuq.guests.initramfs import Suite, build
+from iommuq.guests.machine import Machine
+from iommuq.report.live import events
+from iommuq.results.console import splats
+from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
+from iommuq.suites.firmware import preflight, verdicts
+from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
+from iommuq.suites.firmware.verdicts import Finding
+from iommuq.suites.kunit import Subject
+from iommuq.system import files as logs
+from iommuq.system import groups, progress
+from iommuq.system.errors import InfraError
+
+SUITE = "firmware"
+#: Seconds that one step may take before the guest's program gives it up.
+STEP_LIMIT = 20
+#: Seconds that a guest whose step has hung has to say more of it.
+HANG_GRACE = 6.0
+#: Seconds after which a guest in a scenario that says nothing has no processor left.
+SILENCE = STEP_LIMIT + 20.0
+#: Seconds for one scenario.
+LIMIT = 90.0
+# Held by every guest. `iommuq prove` runs the scenarios of two steps at once, and four
+# guests on two cores take longer than two after two.
+_turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+# By what is asked of a guest. Two steps whose kernels are the same ask the same: the second
+# waits for the first, and has its answer.
+_asked: dict[frozenset[str], threading.Lock] = {}
+#: MiB that QEMU takes on top of its guest's memory.
+_OVERHEAD = 300
+#: The guest's first program: which table has the kernel, and what has it not?
+_CHECK = "table"
+
+
+def run_scenarios(
+    kernel: Kernel,
+    wanted: Sequence[Case],
+    subject: Subject,
+    *,
+    store: Store | None = None,
+    again: bool = False,
+) -> list[Run]:
+    """Run scenarios, or take their results from the store if nothing changed.
+
+    :param again: run even if the store has the results.
+    :return: complete runs, one a case and in that order; what could not be found out is
+        an error in them.
+    :raises UserError: the kernel lacks what every scenario needs.
+    """
+    store = store or Store()
+    for one in {case.machine.name: case.machine for case in wanted}.values():
+        kernel.check(one)
+    done: dict[Case, Run] = {}
+    left: list[Case] = []
+    for case in wanted:
+        found = None if again else stored(kernel, case, subject, store)
+        if found is None:
+            left.append(case)
+        else:
+            done[case] = found
+            events.done(case.scenario.name, case.machine.name, found)
+    if left:
+        runner = _Runner(kernel, subject, store, left, again=again)
+        done |= runner.run(left)
+    return [done[case] for case in wanted]
+
+
+def side_by_side(memory: int, largest: int) -> int:
+    """Return how many guests may run at once.
+
+    :param memory: MiB that are free.
+    :param largest: MiB of the largest guest.
+    """
+    return max(1, min(len(os.sched_getaffinity(0)), memory // (largest + _OVERHEAD)))
+
+
+def _free_memory() -> int:
+    """Return the MiB of memory that can be had."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(ln.split()[1]) for ln in lines if ln.startswith("MemAvailable:")) >> 10
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
+
+
+def _seconds(batch: Sequence[Case]) -> int:
+    """Return about how long the scenarios of one boot take."""
+    return sum(case.scenario.seconds for case in batch)
+
+
+class _Hung:
+    """Ends a guest in which a step has hung, or that cannot even say so any more.
+
+    :param stop: set when nobody waits for guests any longer.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._state = (0, 0)
+        self._since = time.monotonic()
+
+    def __call__(self, transcript: Transcript) -> str:
+        """Return why there is no use in waiting, or nothing."""
+        if self._stop.is_set():
+            return "was stopped"
+        last = transcript.suites[-1] if transcript.suites else None
+        if last is None or last.over:
+            return ""
+        state = (len(transcript.suites), len(last.output))
+        now = time.monotonic()
+        if state != self._state:
+            self._state, self._since = state, now
+        if verdicts.has_hung(last.output):
+            return "hangs" if now > self._since + HANG_GRACE else ""
+        return "hangs, and says nothing" if now > self._since + SILENCE else ""
+
+
+class _Runner:
+    """Runs what the store has not."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        subject: Subject,
+        store: Store,
+        wanted: Sequence[Case],
+        *,
+        again: bool,
+    ) -> None:
+        self.kernel = kernel
+        self.subject = subject
+        self.store = store
+        # Of what it is built from now, whatever is edited while guests run.
+        self.keys = {case: run_key(kernel, case) for case in wanted}
+        self.steps = program.build()
+        self.again = again
+        self.runs: dict[Case, Run] = {}
+        self._stop = threading.Event()
+
+    def run(self, wanted: Sequence[Case]) -> dict[Case, Run]:
+        """Run cases, side by side as far as there is memory."""
+        for case in list(wanted):
+            reason = self._skipped(case)
+            if reason:
+                skipped = [
+                    Finding(check, Status.SKIP, reason)
+                    for check in case.scenario.checks(case.machine.name)
+                ]
+                self._record(case, skipped, Path(), time.time(), "")
+        batches = plan([case for case in wanted if case not in self.runs])
+        if not batches:
+            return self.runs
+        largest = max(case.machine.memory for case in wanted)
+        guests = side_by_side(_free_memory(), largest)
+        own = {batch[0].machine.name: batch[0].machine for batch in batches if _table(batch)}
+        with ThreadPoolExecutor(guests, thread_name_prefix="guest") as pool:
+            try:
+                list(pool.map(self._read_table, own.values()))
+                # The longest first, so that no guest runs alone at the end.
+                list(pool.map(self._run_batch, sorted(batches, key=_seconds, reverse=True)))
+            except BaseException:
+                # Ctrl-C, too, reaches this thread alone: the others are to be told.
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return self.runs
+
+    def _skipped(self, case: Case) -> str:
+        reasons = (self.kernel.missing(need) for need in case.scenario.needs)
+        return next(filter(None, reasons), "")
+
+    def _read_table(self, machine: Machine) -> None:
+        """Have a guest read the machine's own table, unless that was done before."""
+        if override.find(machine) is not None:
+            return
+        log = logs.new_log(f"firmware-{machine.name}-table")
+        with (
+            progress.step(f"Reading the table of {machine.name}", log=log),
+            tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
+        ):
+            path = Path(work) / "script"
+            path.write_text(f"table\t{topology.table_of(machine)}\n")
+            report = self._boot(machine, {_CHECK: path}, (), b"", log)
+            said = verdicts.read(report.suites[0].output)
+            data = said.data.get(0)
+            if data is None:
+                raise InfraError(
+                    f"{machine.name}: no {topology.table_of(machine)} in the guest: "
+                    f"{said.steps.get(0, 'no answer')}",
+                    hint=f"full log: {log}",
+                )
+            override.keep(machine, data)
+
+    def _boot(
+        self,
+        machine: Machine,
+        scripts: dict[str, Path],
+        arguments: Sequence[str],
+        before: bytes,
+        log: Path,
+    ) -> GuestReport:
+        files = {program.GUEST_PATH: self.steps}
+        files |= {f"/suites/{name}.steps": path for name, path in scripts.items()}
+        modules = {f"/lib/modules/{path.name}": path for path in self.kernel.modules}
+        suites = [
+            Suite(name, (program.GUEST_PATH, f"/suites/{name}.steps", str(STEP_LIMIT)), limit=LIMIT)
+            for name in scripts
+        ]
+        archive = build(suites, files | modules, modules=tuple(modules), before=before)
+        machine = replace(machine, arguments=(*machine.arguments, *arguments))
+        image = self.kernel.image
+        try:
+            return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
+        except GuestLost as error:
+            self._check_interrupt()
+            # Emulated, a kernel may stumble while it boots; what QEMU refuses stays so.
+            refused = f"{qemu.PROGRAM}: " in error.what
+            if error.report.suites or refused or self._stop.is_set():
+                raise
+            progress.note(f"{error.what}: trying once more")
+        return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
+
+    def _check_interrupt(self) -> None:
+        """Give up if all that runs was ended: in a proof another thread is interrupted."""
+        if groups.ending():
+            raise KeyboardInterrupt
+
+    def _run_batch(self, batch: list[Case]) -> None:
+        """Run cases that share a boot; one that breaks the kernel ends it for the others."""
+        asked = _asked.setdefault(frozenset(self.keys[case] for case in batch), threading.Lock())
+        with asked:
+            batch = batch if self.again else self._unanswered(batch)
+            while batch:
+                with _turns:
+                    if self._stop.is_set():
+                        return
+                    self._check_interrupt()
+                    batch = self._boot_batch(batch)
+
+    def _unanswered(self, batch: list[Case]) -> list[Case]:
+        """Return the cases that another run has not answered since."""
+        left = []
+        for case in batch:
+            found = answer(self.keys[case], self.subject, self.store)
+            if found is None:
+                left.append(case)
+            else:
+                self.runs[case] = found
+                events.done(case.scenario.name, case.machine.name, found)
+        return left
+
+    def _boot_batch(self, batch: list[Case]) -> list[Case]:
+        """Boot once, and return the cases that are to be run in another boot."""
+        machine, scenario = batch[0].machine, batch[0].scenario
+        started = time.time()
+        log = logs.new_log(f"firmware-{self.subject.base}-{machine.name}-{scenario.name}")
+        table = self._extended(batch[0])
+        names = ", ".join(case.scenario.name for case in batch)
+        for case in batch:
+            events.busy(case.scenario.name, case.machine.name, "running")
+        with (
+            progress.step(f"Booting {self.kernel.release} on {machine.name}: {names}", log=log),
+            tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
+        ):
+            scripts = {_CHECK: Path(work) / "table.steps"}
+            scripts[_CHECK].write_text(preflight.script(machine))
+            for case in batch:
+                path = Path(work) / f"{case.scenario.name}.steps"
+                path.write_text(script(case.scenario, machine)[0])
+                scripts[case.scenario.name] = path
+            before = override.archive(machine, table) if table else b""
+            lost: GuestLost | None = None
+            try:
+                report = self._boot(machine, scripts, scenario.kernel_arguments, before, log)
+            except GuestLost as error:
+                self._check_interrupt()
+                if self._stop.is_set():
+                    return []
+                report, lost = error.report, error
+        return self._read(batch, report, lost, table, log, started)
+
+    def _extended(self, case: Case) -> bytes:
+        if not _table([case]) or not case.scenario.region:
+            return b""
+        own = override.find(case.machine)
+        if own is None:
+            raise InfraError(f"the table of {case.machine.name} is gone", hint="run it again")
+        return override.extended(own, case.machine, case.scenario.region)
+
+    def _read(
+        self,
+        batch: list[Case],
+        report: GuestReport,
+        lost: GuestLost | None,
+        table: bytes,
+        log: Path,
+        started: float,
+    ) -> list[Case]:
+        """Record what the guest told, and return the cases that it told nothing about."""
+        ran = {suite.name: suite for suite in report.suites}
+        about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
+        said = verdicts.read(ran[_CHECK].output if _CHECK in ran else ())
+        unfit = preflight.unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
+        for number, case in enumerate(batch):
+            suite = ran.get(case.scenario.name)
+            broke: list[splats.Splat] = []
+            if suite is None and not unfit and number > 0:
+                # The guest was lost in one before it: those after it have another try.
+                return batch[number:]
+            reason = unfit or preflight.lacking(said, case.scenario.needs, self.kernel.release)
+            if suite is None or reason:
+                status = Status.ERROR if unfit or suite is None else Status.SKIP
+                message = reason or about_lost or "the guest did not come to it"
+                checks = case.scenario.checks(case.machine.name)
+                found = [Finding(check, status, message) for check in checks]
+            else:
+                broke = splats.find(report.interleaved(suite))
+                found = self._judge(case, suite, broke, about_lost)
+            self._record(case, found, log, started, report.accelerator, broke)
+            broken = any(one.check == "no_splat" and one.status is not Status.PASS for one in found)
+            if broken and not unfit and not reason and number + 1 < len(batch):
+                return batch[number + 1 :]
+        return []
+
+    def _judge(
+        self, case: Case, suite: SuiteReport, broke: Sequence[splats.Splat], about_lost: str
+    ) -> list[Finding]:
+        said = verdicts.read(suite.output)
+        first = script(case.scenario, case.machine)[1]
+        trouble = suite.trouble
+        if about_lost and not said.whole:
+            trouble = about_lost
+        return verdicts.judge(
+            case.scenario,
+            case.machine.name,
+            said,
+            first,
+            trouble=trouble,
+            splats=[one.text for one in broke],
+        )
+
+    def _record(
+        self,
+        case: Case,
+        found: Sequence[Finding],
+        log: Path,
+        started: float,
+        accelerator: str,
+        broke: Sequence[splats.Splat] = (),
+    ) -> None:
+        subject = self.subject
+        current = Run(
+            new_id(started), subject.base, subject.patch, SUITE, self.keys[case],
+            subject.kernel, "qemu", accelerator, started,
+        )  # fmt: skip
+        results = [
+            Result(
+                subject.base, subject.patch, SUITE,
+                case.scenario.test(case.machine.name, one.check),
+                one.status, 0.0, one.message, str(log) if log != Path() else "", one.answer,
+            )
+            for one in found
+        ]  # fmt: skip
+        test = case.scenario.test(case.machine.name, "no_splat")
+        kept = [Complaint(test, s.kind, s.title, s.text, str(log), s.start_line) for s in broke]
+        self.store.begin(current)
+        self.runs[case] = self.store.finish(current, results, splats=kept)
+        events.done(case.scenario.name, case.machine.name, self.runs[case])
+
+
+def _table(batch: Sequence[Case]) -> bool:
+    return bool(topology.table_of(batch[0].machine))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What scenarios are run on: a step of a queue, or a kernel that somebody else built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from iommuq.build.image import find_image, image_key
+from iommuq.build.workspace import Workspace
+from iommuq.firmware import kernels
+from iommuq.firmware.kernels import Kernel
+from iommuq.firmware.scenario import Scenario, folder
+from iommuq.proof.prove import known_steps
+from iommuq.results.known import KnownFailures, Step
+from iommuq.results.store import Run, Store
+from iommuq.suites.firmware.cases import Case, stored
+from iommuq.suites.firmware.run import run_scenarios
+from iommuq.suites.kunit import Subject
+from iommuq.system import arches
+
+#: What the results of a kernel that is not ours have for a step.
+AS_IT_IS = "as-is"
+_ARCH = "x86_64"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A kernel, or the kernels that are built from one tree, with what is known of them.
+
+    :ivar title: for people, with the version.
+    :ivar kernel: gives the kernel for a case; None if it is not built, and the second
+        argument says not to build it.
+    :ivar known: failures that are no surprise.
+    :ivar steps: the steps of its queue; none if it is not ours.
+    """
+
+    title: str
+    subject: Subject
+    kernel: Callable[[Case, bool], Kernel | None]
+    known: KnownFailures = field(default_factory=KnownFailures)
+    steps: tuple[Step, ...] = ()
+
+    def run(self, cases: Sequence[Case], *, again: bool = False) -> list[Run]:
+        """Run cases, building what they need; see `run_scenarios`."""
+        groups: dict[str, tuple[Kernel, list[Case]]] = {}
+        for case in cases:
+            kernel = self.kernel(case, True)
+            assert kernel is not None
+            groups.setdefault(kernel.key, (kernel, []))[1].append(case)
+        done: dict[Case, Run] = {}
+        for kernel, some in groups.values():
+            runs = run_scenarios(kernel, some, self.subject, again=again)
+            done.update(zip(some, runs, strict=True))
+        return [done[case] for case in cases]
+
+    def stored(self, cases: Sequence[Case], store: Store) -> list[Run | None]:
+        """Return what the store has of cases, without building or running anything."""
+        found: list[Run | None] = []
+        for case in cases:
+            kernel = self.kernel(case, False)
+            found.append(None if kernel is None else stored(kernel, case, self.subject, store))
+        return found
+
+
+def foreign(kernel: Kernel) -> Tested:
+    """Return a kernel from an image or a package as something to be tested."""
+    title = f"Linux {kernel.release}" + (f" ({kernel.version})" if kernel.version else "")
+    subject = Subject(kernel.name, AS_IT_IS, kernel.release)
+    return Tested(title, subject, lambda _case, _build: kernel)
+
+
+def queued(base: str, at: str | None, scenarios: Sequence[Scenario]) -> Tested:
+    """Return a step of a queue as something to be tested.
+
+    :param at: the step, or None for the whole queue.
+    :raises UserError: there is no such base or step.
+    """
+    workspace = Workspace.open(base)
+    step = workspace.step(at)
+    own, arch = workspace.base, arches.get(_ARCH)
+    title = f"Linux {own.kernel} ({own.version}), {step.label}"
+    made: dict[str, Kernel | None] = {}
+
+    def kernel(case: Case, build: bool) -> Kernel | None:
+        fragments = workspace.firmware_fragments(case.machine)
+        if fragments.key not in made:
+            key = image_key(step, arch, fragments)
+            image = workspace.image(step, arch, fragments) if build else find_image(key, arch)
+            made[fragments.key] = (
+                None if image is None else kernels.from_image(image, title, own.kernel)
+            )
+        return made[fragments.key]
+
+    return Tested(
+        title,
+        Subject(base, step.label, own.kernel),
+        kernel,
+        known_failures(scenarios),
+        tuple(known_steps(workspace.queue)),
+    )
+
+
+def known_failures(scenarios: Sequence[Scenario]) -> KnownFailures:
+    """Return the marks of scenarios as one list."""
+    failures = [
+        failure
+        for scenario in scenarios
+        for failure in scenario.failures(folder() / f"{scenario.name}.toml")
+    ]
+    return KnownFailures(tuple(failures))

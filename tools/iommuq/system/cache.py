@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Keep the cache within bounds: what was used longest ago goes first.
+
+Images, programs and initramfs archives are bounded all the time.  Build directories and sources
+are few, and go only when somebody asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq.system import files
+from iommuq.system.errors import UserError
+from iommuq.system.files import cache_dir
+
+#: Bytes in a GiB.
+GIB = 1 << 30
+#: GiB of images and archives that are kept, unless ``IOMMUQ_CACHE_GIB`` says otherwise.
+LIMIT = 4.0
+#: Seconds since its last use for which nothing goes: a run may be about to boot it.
+RECENT = 3600.0
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One thing that can go by itself.
+
+    :ivar used: when it was used last, in seconds since the epoch.
+    """
+
+    path: Path
+    size: int
+    used: float
+
+
+def limit() -> int:
+    """Return how many bytes of images and archives are kept.
+
+    :raises UserError: ``IOMMUQ_CACHE_GIB`` is no size.
+    """
+    text = os.environ.get("IOMMUQ_CACHE_GIB", str(LIMIT))
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < 1e9:
+        raise UserError(f"IOMMUQ_CACHE_GIB={text}: not a number of GiB")
+    return int(size * GIB)
+
+
+def shrink(to: int | None = None, *, recent: float = RECENT) -> int:
+    """Remove what was used longest ago until the rest fits.
+
+    :param to: bytes that may stay; by default `limit`.
+    :param recent: seconds since the last use for which nothing goes.
+    :return: bytes that were freed.
+    :raises UserError: as for `limit`.
+    """
+    bound = limit() if to is None else to
+    entries = sorted(_entries(), key=lambda entry: entry.used)
+    total = sum(entry.size for entry in entries)
+    freed = 0
+    for entry in entries:
+        if total - freed <= bound or time.time() - entry.used < recent:
+            break
+        _remove(entry.path)
+        freed += entry.size
+    return freed
+
+
+def _entries() -> Iterator[_Entry]:
+    for folder in (cache_dir() / "images").glob("[!.]*"):
+        # Its record is touched at each use.
+        record = folder / "image.json"
+        with contextlib.suppress(OSError):
+            used = (record if record.exists() else folder).stat().st_mtime
+            yield _Entry(folder, _size(folder), used)
+    for kind in ("initramfs", "programs"):
+        for path in (cache_dir() / kind).glob("[!.]*"):
+            with contextlib.suppress(OSError):
+                yield _Entry(path, _size(path), path.stat().st_mtime)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes that a file, or all files of a folder, take on the disk."""
+    total = 0
+    with contextlib.suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_blocks * 512
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(folder, name).lstat().st_blocks * 512
+    return total
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; under its own name there is all of it, or nothing."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    doomed = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def clean(*, trees: bool = False, bases: bool = False) -> int:
+    """Remove all images and archives, and what else is asked for.
+
+    Results stay: they are in the state directory.
+
+    :param trees: work trees and build directories, too.
+    :param bases: the sources of the kernels, too.
+    :return: bytes that were freed.
+    """
+    freed = shrink(0, recent=0.0)
+    for left in (cache_dir() / "images").glob(".*"):
+        freed += _size(left)
+        shutil.rmtree(left, ignore_errors=True)
+    if trees:
+        for home in sorted((cache_dir() / "trees").glob("[!.]*")):
+            # Who is building there is waited for; the lock itself stays.
+            with files.hold(home / "lock", f"a build of {home.name}"):
+                for path in home.iterdir():
+                    if path.name != "lock":
+                        freed += _size(path)
+                        _remove(path)
+    if bases:
+        for home in sorted((cache_dir() / "bases").glob("[!.]*")):
+            if home.is_dir():
+                with files.hold(home.with_name(f"{home.name}.lock"), f"a fetch of {home.name}"):
+                    freed += _size(home)
+                    _remove(home)
+    return freed

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run git the same way everywhere, whatever the user's configuration says.
+
+The user's and the system's configuration are not read, and the variables that
+would send git to another repository (iommuq may itself be run by a hook or by
+``git rebase --exec``) are always set: the same patches give the same ids on
+every machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from iommuq.system.run import Completed, run
+
+#: Given as the repository for commands that need none.
+NO_REPOSITORY = Path(os.devnull)
+#: Seconds for commands that never touch more than an index or a few objects.
+QUICK = 120.0
+
+_CONFIG: Mapping[str, str] = {
+    # A tree whose inodes or ctimes changed (a cache that was copied or restored)
+    # is the same tree: writing its files again would make make build them again.
+    "core.checkStat": "minimal",
+    "core.trustctime": "false",
+    # Listings are parsed as text: every other byte is an escape.
+    "core.quotePath": "true",
+    # A step's objects belong to no branch until somebody asks for one.
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+}
+
+_ENVIRONMENT: Mapping[str, str] = {
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": str(len(_CONFIG)),
+    **{f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(_CONFIG)},
+    **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_CONFIG.values())},
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_PARAMETERS": "",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    # Messages are searched for words.
+    "LANGUAGE": "",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+def git(
+    *words: str | Path,
+    git_dir: Path,
+    cwd: Path,
+    index: Path | None = None,
+    work_tree: Path | None = None,
+    stdin: str | bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    timeout: float | None = QUICK,
+    watched: bool = False,
+) -> Completed:
+    """Run one git command.
+
+    :param words: the command and its arguments, without ``git``.
+    :param git_dir: the repository; `NO_REPOSITORY` for none.
+    :param cwd: directory to run in.
+    :param index: index file; the repository's own if None.
+    :param work_tree: work tree; *cwd* if None.
+    :param stdin: what to feed it.
+    :param env: further variables.
+    :param check: raise if the exit status is not 0.
+    :param timeout: seconds.
+    :param watched: end it even if we are killed with SIGKILL.
+    :return: the finished process.
+    :raises CommandFailed: it failed, and *check* is set.
+    """
+    pinned = {
+        **_ENVIRONMENT,
+        "GIT_DIR": str(git_dir),
+        "GIT_INDEX_FILE": str(index or git_dir / "index"),
+        "GIT_WORK_TREE": str(work_tree or cwd),
+    }
+    return run(
+        ["git", *words],
+        cwd=cwd,
+        env={**pinned, **(env or {})},
+        stdin=stdin,
+        check=check,
+        timeout=timeout,
+        watched=watched,
+    )
+
+
+def is_safe_path(path: str) -> bool:
+    """Tell whether *path* stays inside a tree and out of its ``.git``."""
+    parts = path.split("/")
+    bad: Iterable[str] = ("", ".", "..")
+    return not any(part in bad or part.lower() == ".git" for part in parts)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A repository for a moment: it reads the objects of others and keeps its own to itself.
+
+Nothing of what is done in it is seen by those it borrows from: not their
+configuration, hooks and attributes, which belong to a person, and not what is
+left half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from iommuq.system.errors import InfraError
+from iommuq.system.git.objects import Store
+from iommuq.system.run import run
+
+#: How diffs name the function that a hunk is in.  The kernel's own file says the
+#: same, but git reads that only where there is a work tree.
+_ATTRIBUTES = """\
+*.[ch] diff=cpp
+*.dts diff=dts
+*.dts[io] diff=dts
+*.rs diff=rust
+"""
+
+
+@contextlib.contextmanager
+def scratch(git_dirs: Sequence[Path]) -> Iterator[Store]:
+    """Make a repository that has the objects of others, for as long as the block runs.
+
+    :param git_dirs: the repositories to read from; of a linked work tree, the common one.
+    :raises InfraError: one of them has no objects.
+    """
+    with tempfile.TemporaryDirectory(prefix="iommuq-scratch-") as name:
+        folder = Path(name)
+        repo = folder / "repo.git"
+        words = ("--quiet", "--bare", "--template=", "--object-format=sha1")
+        run(["git", "init", *words, repo], cwd=folder)
+        borrow(repo, git_dirs)
+        (repo / "info").mkdir(exist_ok=True)
+        (repo / "info/attributes").write_text(_ATTRIBUTES, encoding="ascii")
+        yield Store(repo, folder)
+
+
+def borrow(repo: Path, git_dirs: Sequence[Path]) -> None:
+    """Let a repository read the objects of others.
+
+    :raises InfraError: one of them has no objects.
+    """
+    lines: list[str] = []
+    shallow: set[str] = set()
+    for git_dir in git_dirs:
+        objects = git_dir.absolute() / "objects"
+        if not objects.is_dir():
+            raise InfraError(f"{git_dir}: not a git repository, or a damaged one")
+        lines.append(f"{objects}\n")
+        # Of a commit that was fetched alone the parents are not to be looked for.
+        with contextlib.suppress(FileNotFoundError):
+            shallow |= set((git_dir / "shallow").read_text(encoding="ascii").splitlines(True))
+    (repo / "objects/info").mkdir(exist_ok=True)
+    (repo / "objects/info/alternates").write_text("".join(lines), encoding="utf-8")
+    if shallow:
+        (repo / "shallow").write_text("".join(sorted(shallow)), encoding="ascii")

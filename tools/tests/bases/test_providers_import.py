@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of the providers that need no package manager, through `bases.fetch`."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import sources
+import toy
+from iommuq.bases import sources as bases
+from iommuq.system.errors import InfraError, IommuqError, UserError
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IOMMUQ_ROOT", str(tmp_path))
+    (tmp_path / "patches").mkdir()
+    return tmp_path
+
+
+def fetch(root: Path, source: str, seen: str = "") -> bases.Base:
+    sources.write_base(root, source, seen=seen)
+    return bases.fetch(bases.load_spec("6.12"))[0]
+
+
+def fetch_tarball(root: Path, path: Path) -> bases.Base:
+    return fetch(root, f'provider = "tarball"\nurl = "{path}"')
+
+
+def special(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+def test_every_form_gives_the_same_commit(root: Path, toy_tree: Path) -> None:
+    base = fetch(root, f'provider = "directory"\npath = "{toy_tree}"')
+    assert base.kernel == base.version == "6.12.117"
+    assert base.sha256 == ""
+    forms = {
+        "a.tar": sources.make_tarball(root / "a.tar", toy_tree, mode="w"),
+        "a.tar.xz": sources.make_tarball(root / "a.tar.xz", toy_tree, mode="w:xz"),
+        "a.tar.gz": sources.make_tarball(root / "a.tar.gz", toy_tree, mode="w:gz"),
+        "a.tbz2": sources.make_tarball(root / "a.tbz2", toy_tree, mode="w:bz2"),
+        "flat.tar": sources.make_tarball(root / "flat.tar", toy_tree, mode="w", top="."),
+    }
+    for name, path in forms.items():
+        assert fetch_tarball(root, path).commit == base.commit, name
+
+
+def test_commit_holds_the_tree_and_nothing_else(root: Path, toy_tree: Path) -> None:
+    (toy_tree / "scripts" / "link.sh").symlink_to("hello.sh")
+    (toy_tree / 'odd "name\\ \t\n ü').write_text("odd", encoding="utf-8")
+    (toy_tree / ".git").mkdir()
+    (toy_tree / ".git" / "config").touch()
+    base = fetch(root, f'provider = "directory"\npath = "{toy_tree}"')
+    # Ignored files are there although the tree's .gitignore has them all.
+    files = sources.files_of(base.git_dir, base.commit)
+    expected = {name: "100755" if name.endswith(".sh") else "100644" for name in toy.FILES}
+    odd = [name for name in files if "odd" in name]
+    assert len(odd) == 1
+    assert files.pop(odd[0]) == "100644"
+    assert files == {**expected, "scripts/link.sh": "120000"}
+    head = toy.git("cat-file", "commit", base.commit, cwd=base.git_dir).splitlines()
+    assert head[1:] == [
+        "author iommuq <iommuq@localhost> 0 +0000",
+        "committer iommuq <iommuq@localhost> 0 +0000",
+        "",
+        "Linux 6.12.117",
+    ]
+    toy.git("fsck", "--strict", cwd=base.git_dir)
+
+
+def test_directory_is_read_anew_each_time(root: Path, toy_tree: Path) -> None:
+    before = fetch(root, f'provider = "directory"\npath = "{toy_tree}"')
+    (toy_tree / "README").write_text("changed", encoding="utf-8")
+    spec = bases.load_spec("6.12")
+    assert bases.open_base(spec) == before
+    after, _ = bases.fetch(spec)
+    assert after.commit != before.commit
+    assert bases.open_base(spec) == after
+    # Who still works with the old one is not hurt.
+    toy.git("cat-file", "-e", f"{before.commit}:README", cwd=after.git_dir)
+
+
+def test_a_directory_that_was_built_in_is_noted(root: Path, toy_tree: Path) -> None:
+    (toy_tree / ".config").touch()
+    sources.write_base(root, f'provider = "directory"\npath = "{toy_tree}"')
+    _, notes = bases.fetch(bases.load_spec("6.12"))
+    assert ["mrproper" in note for note in notes] == [True]
+
+
+def test_hard_links_become_files(root: Path, toy_tree: Path) -> None:
+    member = special("linux-source-6.12/COPY", tarfile.LNKTYPE, "linux-source-6.12/README")
+    path = sources.make_tarball(root / "a.tar", toy_tree, mode="w", extra=(member,))
+    base = fetch_tarball(root, path)
+    assert toy.git("show", f"{base.commit}:COPY", cwd=base.git_dir) == "A toy."
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (special("/etc/passwd"), "outside the tree"),
+        (special("linux-source-6.12/../../x"), "outside the tree"),
+        (special("linux-source-6.12/.git/hooks/x"), "git's own"),
+        (special("linux-source-6.12/drivers/.GIT/x"), "git's own"),
+        (special("linux-source-6.12/null", tarfile.CHRTYPE), "device"),
+        (special("linux-source-6.12/fifo", tarfile.FIFOTYPE), "device"),
+        (special("linux-source-6.12/l", tarfile.SYMTYPE, "/etc"), "link to /etc"),
+        (special("linux-source-6.12/a/l", tarfile.SYMTYPE, "../b/../../.."), "outside"),
+        (special("linux-source-6.12/l", tarfile.LNKTYPE, "linux-source-6.12/no"), "not there"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
+)
+def test_hostile_members_are_refused(
+    root: Path, toy_tree: Path, member: tarfile.TarInfo, message: str
+) -> None:
+    path = sources.make_tarball(root / "a.tar", toy_tree, mode="w", extra=(member,))
+    with pytest.raises(UserError, match=message):
+        fetch_tarball(root, path)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.xz", "a.tar.gz", "a.tar.bz2"])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_cut_archives_are_refused_and_the_cache_is_kept(
+    root: Path, toy_tree: Path, name: str, part: float
+) -> None:
+    suffix = Path(name).suffix[1:]
+    mode = {"tar": "w", "xz": "w:xz", "gz": "w:gz", "bz2": "w:bz2"}[suffix]
+    good = sources.make_tarball(root / "good.tar", toy_tree, mode="w")
+    before = fetch_tarball(root, good)
+    path = sources.make_tarball(root / name, toy_tree, mode=mode)  # type: ignore[arg-type]
+    data = path.read_bytes()
+    # Without its empty last blocks even a tar with all members is cut short.
+    end = len(data) * part if part < 0.5 or suffix != "tar" else len(data.rstrip(b"\0"))
+    path.write_bytes(data[: -(-int(end) // 512) * 512 if suffix == "tar" else int(end)])
+    with pytest.raises(InfraError, match=name):
+        fetch_tarball(root, path)
+    sources.write_base(root, f'provider = "tarball"\nurl = "{good}"')
+    path.unlink()
+    assert bases.open_base(bases.load_spec("6.12")) == before
+
+
+def test_damaged_check_sum_is_noticed(root: Path, toy_tree: Path) -> None:
+    path = sources.make_tarball(root / "a.tar.gz", toy_tree, mode="w:gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InfraError, match="crc error"):
+        fetch_tarball(root, path)
+
+
+def test_other_content_under_the_same_name_is_refused(root: Path, toy_tree: Path) -> None:
+    path = sources.make_tarball(root / "linux-6.12.tar", toy_tree, mode="w")
+    source = f'provider = "tarball"\nurl = "file://{path}"'
+    with pytest.raises(InfraError, match=r"linux-6\.12: sha256 is .*, .*base\.toml has 0000"):
+        fetch(root, source, f'version = "linux-6.12"\nsha256 = "{"0" * 64}"')
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ('provider = "tarball"\nurl = "no.tar"', r"no\.tar: no such file \(see .*base\.toml"),
+        ('provider = "directory"\npath = "no"', "no: no such directory"),
+        ('provider = "directory"\npath = "../.."', "not a Linux source tree"),
+        ('provider = "git"\nurl = "no"\nref = "v1"', "not a git repository"),
+    ],
+)
+def test_sources_that_do_not_exist(root: Path, source: str, message: str) -> None:
+    (root / "README").touch()
+    with pytest.raises(UserError, match=message):
+        fetch(root, source)
+
+
+def test_a_server_that_is_not_there(root: Path) -> None:
+    # Port 9 of this machine: refused at once, and no name to look up.
+    with pytest.raises(InfraError, match="network"):
+        fetch(root, 'provider = "tarball"\nurl = "http://127.0.0.1:9/linux.tar.xz"')
+
+
+def test_git_keeps_the_commit_and_leaves_the_history(root: Path, toy_work: Path) -> None:
+    old = toy.git("rev-parse", "HEAD", cwd=toy_work)
+    toy.git("tag", "-a", "-m", "toy", "v6.12", cwd=toy_work)
+    new = toy.commit_all(toy_work, "later")
+    # Relative to the folder of base.toml.
+    base = fetch(root, 'provider = "git"\nurl = "../../toy-work"\nref = "v6.12"')
+    assert (base.commit, base.version, base.kernel) == (old, old, "6.12.117")
+    sources.write_base(
+        root, f'provider = "git"\nurl = "{toy_work}"\nref = "base"', seen=f'version = "{old}"'
+    )
+    spec = bases.load_spec("6.12")
+    base, notes = bases.fetch(spec)
+    assert base.commit == new
+    assert notes == [f"base is {new} here, {old} was seen last"]
+    assert toy.git("rev-list", "--count", new, cwd=base.git_dir) == "1"
+    assert bases.open_base(spec) == base
+    by_id = fetch(root, f'provider = "git"\nurl = "{toy_work}"\nref = "{new}"')
+    assert by_id.commit == new
+    with pytest.raises(UserError, match="has no 'v9'"):
+        fetch(root, f'provider = "git"\nurl = "{toy_work}"\nref = "v9"')
+
+
+def test_git_repository_without_a_kernel(root: Path, toy_work: Path) -> None:
+    (toy_work / "Makefile").unlink()
+    toy.commit_all(toy_work, "no more")
+    with pytest.raises(IommuqError, match="not a Linux source tree"):
+        fetch(root, f'provider = "git"\nurl = "{toy_work}"\nref = "base"')

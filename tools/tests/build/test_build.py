@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of `iommuq.build.image` that need no build: keys, images, what a failure is put down to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iommuq.bases.sources import Base
+from iommuq.build import directory
+from iommuq.build import image as build
+from iommuq.build.kconfig import Fragments
+from iommuq.queue.steps import Step
+from iommuq.system import arches, toolchain
+from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError, VerdictError
+from iommuq.system.files import cache_dir
+from iommuq.system.run import Completed, run
+
+UM = arches.get("um")
+STEP = Step("baseline", None, "c" * 40, "a" * 40)
+
+
+@pytest.fixture
+def shop(toy_base: Base, tmp_path: Path) -> directory.Workshop:
+    """Return a build directory with what a build leaves behind."""
+    source, objects = tmp_path / "src", tmp_path / "obj"
+    for path, text in {
+        source / "tools/testing/kunit/kunit.py": "pass\n",
+        source / "tools/testing/kunit/test_data/big.log": "big\n",
+        objects / "linux": "ELF",
+        objects / ".config": "CONFIG_KUNIT=y\n",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return directory.Workshop(toy_base, STEP, UM, source, objects)
+
+
+def test_fragments_are_read_once(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.config", tmp_path / "2.config"
+    first.write_text("CONFIG_A=y\nCONFIG_B=y\n")
+    second.write_text("# CONFIG_B is not set\n")
+    fragments = Fragments.read(first, second)
+    assert fragments.wanted == {"A": "y", "B": "n"}
+    key = fragments.key
+    first.write_text("# A comment\n\nCONFIG_A=y\nCONFIG_B=y\n")
+    assert Fragments.read(first, second).key == key
+    first.write_text("CONFIG_A=m\n")
+    assert Fragments.read(first, second).key != key
+    assert fragments.key == key
+    with pytest.raises(UserError, match=r"none\.config: No such file"):
+        Fragments.read(tmp_path / "none.config")
+
+
+def test_image_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    fragments = Fragments(("CONFIG_A=y\n",))
+    keys = {
+        build.image_key(STEP, UM, fragments),
+        build.image_key(replace(STEP, tree="b" * 40), UM, fragments),
+        build.image_key(STEP, arches.get("x86_64"), fragments),
+        build.image_key(STEP, UM, Fragments(("CONFIG_A=m\n",))),
+    }
+    assert len(keys) == 4
+    # What the step is called is of no importance, and the same image serves both.
+    assert build.image_key(replace(STEP, label="0001", commit="d" * 40), UM, fragments) in keys
+    monkeypatch.setattr(toolchain, "identity", lambda: "another compiler")
+    assert build.image_key(STEP, UM, fragments) not in keys
+
+
+def test_what_a_machine_has_besides_does_not_get_into_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kconfig puts the versions of these programs into the image; the key knows nothing of them."""
+    monkeypatch.setenv("KCFLAGS", "-O0")
+    monkeypatch.setenv("MAKEFLAGS", "-s RUSTC=other")
+    again = '\t@test -n "$(AGAIN)" || $(MAKE) --no-print-directory AGAIN=1\n'
+    (tmp_path / "Makefile").write_text(
+        'RUSTC = rustc\nPAHOLE = pahole\nall:\n\t@echo "[$(RUSTC) $(PAHOLE) $(KCFLAGS)]"\n' + again
+    )
+    # As the kernel's Makefile is called, and as it calls itself.
+    done = run(["make", "-j2", "O=x"], cwd=tmp_path, env=directory.ENVIRONMENT)
+    said = done.output.splitlines()
+    assert said == ["[no-rustc no-pahole ]"] * 2
+    assert not any(shutil.which(name) for name in said[0].strip("[]").split())
+
+
+def test_another_environment_configures_anew(
+    shop: directory.Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it keeps out of a build, it keeps out of a build directory that is there."""
+    ran: list[Path] = []
+
+    def made(_argv: object, **words: Any) -> Completed:
+        ran.append(words["log_path"])
+        config.write_text("CONFIG_KUNIT=y\n")
+        return Completed((), 0, "", "", 0.1)
+
+    config = shop.objects / ".config"
+    shop.notes.mkdir()
+    monkeypatch.setattr(directory, "run", made)
+    fragments = Fragments(("CONFIG_KUNIT=y\n",))
+    for _ in range(2):
+        directory.configure(shop, fragments, tmp_path / "log")
+    once = len(ran)
+    assert once > 0
+    monkeypatch.setitem(directory.ENVIRONMENT, "KCFLAGS", "-O0")
+    directory.configure(shop, fragments, tmp_path / "log")
+    assert len(ran) == 2 * once
+
+
+def test_publish_and_find(shop: directory.Workshop, tmp_path: Path) -> None:
+    left = cache_dir() / "images" / f".{shop.base.spec.name}.tmp-dead"
+    left.mkdir(parents=True)
+    image = build._publish(shop, "key", frozenset({"a.c: w"}), tmp_path / "log")
+    found = build.find_image("key", UM)
+    assert found == replace(image, built=False)
+    assert found is not None
+    assert found.warnings == {"a.c: w"}
+    assert (found.folder / "linux").read_text() == "ELF"
+    assert (found.folder / "tools/testing/kunit/kunit.py").exists()
+    assert not (found.folder / "tools/testing/kunit/test_data").exists()
+    assert sorted(path.name for path in (cache_dir() / "images").iterdir()) == ["key"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"log": "x"}', '{"warnings": 3, "log": ""}'])
+def test_damaged_record(shop: directory.Workshop, tmp_path: Path, damage: str) -> None:
+    image = build._publish(shop, "key", frozenset(), tmp_path / "log")
+    (image.folder / "image.json").write_text(damage)
+    assert build.find_image("key", UM) is None
+    # It can be put in the same place again.
+    build._publish(shop, "key", frozenset(), tmp_path / "log")
+    assert build.find_image("key", UM) is not None
+
+
+def test_damaged_image(shop: directory.Workshop, tmp_path: Path) -> None:
+    image = build._publish(shop, "key", frozenset(), tmp_path / "log")
+    (image.folder / "linux").write_text("")
+    assert build.find_image("key", UM) is None
+
+
+def test_publish_without_room(
+    shop: directory.Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path, **_words: object) -> None:
+        # As shutil gathers what went wrong in a whole directory.
+        raise shutil.Error([(str(source), str(target), f"[Errno 28] {os.strerror(28)}")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(DiskFull, match="No space left on device"):
+        build._publish(shop, "key", frozenset(), tmp_path / "log")
+    assert list((cache_dir() / "images").iterdir()) == []
+    (shop.objects / "linux").unlink()
+    with pytest.raises(InfraError, match="images: No such file or directory"):
+        build._publish(shop, "key", frozenset(), tmp_path / "log")
+
+
+def test_what_a_killed_build_made_is_made_again(shop: directory.Workshop) -> None:
+    marker = shop.notes / "building"
+    old, new, note = (
+        shop.objects / "old.o",
+        shop.objects / "sub/new.o",
+        shop.notes / "warnings.json",
+    )
+    for path in (old, new, note):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    os.utime(old, (1000, 1000))
+    marker.touch()
+    os.utime(marker, (2000, 2000))
+    os.utime(new, (2000, 2000))
+    with pytest.raises(KeyboardInterrupt), directory.interruptible(shop.objects, marker):
+        raise KeyboardInterrupt
+    assert old.exists()
+    assert not new.exists()
+    # Written whole, and the warnings of old.o are known from nowhere else.
+    assert note.exists()
+    assert marker.stat().st_mtime > 2000
+    with directory.interruptible(shop.objects, marker):
+        pass
+    assert not marker.exists()
+    new.touch()
+    with directory.interruptible(shop.objects, marker):
+        assert new.exists()
+
+
+def test_what_a_failed_build_made_is_kept(
+    shop: directory.Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a patch that does not compile costs the next one all that was compiled with it."""
+    new, source = shop.objects / "drivers/new.o", shop.source / "drivers/new.c"
+    for folder in (source.parent, shop.notes):
+        folder.mkdir(parents=True)
+    source.touch()
+    asked: list[bool] = []
+
+    def made(*_: object) -> Completed:
+        asked.append(new.exists())
+        new.parent.mkdir(exist_ok=True)
+        new.touch()
+        said = f"  CC      drivers/new.o\n{source}:1:2: warning: unused variable ‘x’\n"
+        if len(asked) == 1:
+            bad = (
+                f"  CC      drivers/bad.o\n{shop.source}/drivers/bad.c:3:2: error: ‘y’ undeclared\n"
+            )
+            return Completed((), 2, said + bad, "", 1.0)
+        return Completed((), 0, "", "", 1.0)
+
+    monkeypatch.setattr(build, "configure", lambda *_: None)
+    monkeypatch.setattr(build, "make_image", made)
+    with pytest.raises(VerdictError, match="‘y’ undeclared"):
+        build._build(shop, Fragments(("",)), None, "a" * 64)
+    image = build._build(shop, Fragments(("",)), None, "b" * 64)
+    assert asked == [False, True]
+    assert [warning.partition(": ")[2] for warning in image.warnings] == ["unused variable ‘x’"]
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "kind", "words"),
+    [
+        (
+            "/bin/sh: 1: flex: not found\nmake[3]: *** [x] Error 127\n",
+            2,
+            ToolMissing,
+            "flex is not",
+        ),
+        ("/bin/sh: line 1: bc: command not found\n", 2, ToolMissing, "bc is not installed"),
+        (
+            "make: bison: No such file or directory\nmake: *** Error 127\n",
+            2,
+            ToolMissing,
+            "bison is",
+        ),
+        ("make[1]: gcc-12: Command not found\n", 2, ToolMissing, "gcc-12 is not installed"),
+        (
+            "ERROR:root:Could not call make command: [Errno 2] No such file or directory: 'make'\n",
+            1,
+            ToolMissing,
+            "make is not installed",
+        ),
+        ("/usr/bin/env: ‘perl’: No such file or directory\n", 2, ToolMissing, "perl is not"),
+        (
+            "tools/objtool/elf.h:10:10: fatal error: gelf.h: No such file or directory\n",
+            2,
+            ToolMissing,
+            "gelf.h is not installed",
+        ),
+        (
+            "/tmp/ccXy.s: Assembler messages:\n/tmp/ccXy.s: Fatal error: can't write 1 bytes to"
+            " section .text of drivers/a.o: 'No space left on device'\n",
+            2,
+            DiskFull,
+            "no space left on device",
+        ),
+        ("  CC      drivers/a.o\n", -9, InfraError, "killed by SIGKILL"),
+        (
+            "  CC      a.o\n{source}/drivers/a.c:3:2: error: ‘x’ undeclared\nmake: *** [a.o]"
+            " Error 1\n",
+            2,
+            VerdictError,
+            r"^the baseline tree does not build for um: drivers/a\.c:3:2: error: ‘x’ undeclared",
+        ),
+        (
+            "ld: drivers/a.o: in function `f':\na.c:(.text+0x5): undefined reference to `g'\n",
+            2,
+            VerdictError,
+            "undefined reference|in function",
+        ),
+        (
+            "make: *** No rule to make target 'a.c', needed by 'a.o'.  Stop.\n",
+            2,
+            VerdictError,
+            "No rule to make target 'a.c'",
+        ),
+        ("something else\n", 2, VerdictError, "something else"),
+    ],
+)
+def test_whose_fault_it_is(
+    shop: directory.Workshop, output: str, code: int, kind: type[Exception], words: str
+) -> None:
+    text = output.replace("{source}", str(shop.source))
+    done = Completed(("make",), code, text, "", 1.0)
+    error = directory.explain(shop, done, Path("/logs/x"))
+    assert type(error) is kind or kind is InfraError
+    with pytest.raises(kind, match=words) as caught:
+        raise error
+    assert isinstance(caught.value, VerdictError) is (kind is VerdictError)
+
+
+def test_arches_are_data() -> None:
+    assert set(arches.names()) >= {"um", "x86_64"}
+    with pytest.raises(UserError, match="no architecture 'vax'; there are um, "):
+        arches.get("vax")
+
+
+def test_toolchain_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    toolchain.identity.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match="gcc is not installed"):
+        toolchain.identity()
+    for name in ("gcc", "ld"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} 1\n")
+        (tmp_path / name).chmod(0o755)
+    one = toolchain.identity()
+    (tmp_path / "ld").write_text("#!/bin/sh\necho ld 2\n")
+    assert toolchain.identity() == one
+    toolchain.identity.cache_clear()
+    assert toolchain.identity() != one
+    toolchain.identity.cache_clear()
+
+
+def test_record_is_json_for_people(shop: directory.Workshop, tmp_path: Path) -> None:
+    image = build._publish(shop, "key", frozenset(), tmp_path / "log")
+    record = json.loads((image.folder / "image.json").read_text())
+    assert record["title"] == "6.12 baseline for um"

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of `iommuq.proof.prove`: what a table of verdicts amounts to."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from iommuq.proof.prove import Outcome, Proof, judge_run, known_steps
+from iommuq.queue.model import Queue
+from iommuq.queue.steps import Step
+from iommuq.report.matrix import Column, build
+from iommuq.results.known import Failure, KnownFailures, Verdict
+from iommuq.results.known import Step as KnownStep
+from iommuq.results.store import Result, Run, Status
+from iommuq.system.errors import VerdictError
+
+OK, FAILED, KNOWN, ERROR = Verdict.OK, Verdict.FAILED, Verdict.KNOWN, Verdict.ERROR
+
+
+def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, ...] = ()) -> Proof:
+    """Make a proof of a baseline and patches; an error is a step that does not build."""
+    outcomes, made = [], []
+    for number, column in enumerate(columns):
+        step = Step(f"{number:04}" if number else "baseline", None, "c", "t")
+        failure = column if isinstance(column, VerdictError) else None
+        verdicts = {} if isinstance(column, VerdictError) else dict(column)
+        added = warnings if number == len(columns) - 1 else ()
+        outcomes.append(Outcome(step, "kunit", None, failure, verdicts, added))
+        made.append(Column(step.label, "", verdicts, "does not build" if failure else ""))
+    return Proof(tuple(outcomes), build(made))
+
+
+@pytest.mark.parametrize(
+    ("made", "findings", "code"),
+    [
+        (proof({"a": OK}, {"a": OK}), [], 0),
+        # What the queue mends may fail before.
+        (proof({"a": FAILED}, {"a": OK}), [], 0),
+        (proof({"a": KNOWN}, {"a": KNOWN}), [], 0),
+        (proof({"a": Verdict.SKIPPED}, {"a": OK}), [], 0),
+        (proof({"a": FAILED}, {"a": FAILED}), ["a fails with the whole queue applied"], 1),
+        (proof({"a": OK}, {"a": FAILED}), ["0001 breaks a"], 1),
+        # Even if a later patch mends it: each step must be sound.
+        (proof({"a": OK}, {"a": FAILED}, {"a": OK}), ["0001 breaks a"], 1),
+        (proof({"a": OK}, {"a": KNOWN}), ["0001 breaks a"], 1),
+        (proof({"a": OK}, VerdictError("no"), {"a": OK}), ["0001: no"], 1),
+        (
+            proof({"a": OK}, VerdictError("no"), {"a": FAILED}),
+            ["0001: no", "0002 breaks a, compared with baseline"],
+            1,
+        ),
+        (proof({"a": OK}, VerdictError("no"), VerdictError("no")), ["0001: no", "0002: no"], 1),
+        # A test that is gone, or renamed, or skipped from here on, is no proof any more.
+        (proof({"a": OK}, {"b": OK}), ["0001: what passed does not run any more: 1 (a)"], 1),
+        (
+            proof({"a": OK, "b": OK}, {"a": Verdict.SKIPPED}),
+            ["0001: what passed does not run any more: 2 (a, b)"],
+            1,
+        ),
+        (
+            proof({"a": OK}, VerdictError("no"), {"b": OK}),
+            ["0001: no", "0002: what passed does not run any more: 1 (a), compared with baseline"],
+            1,
+        ),
+        (proof({"a": FAILED}, {"b": OK}), [], 0),
+        # With a guest that was lost nobody can tell.
+        (proof({"a": OK}, {"b": ERROR}), [], 3),
+        (
+            proof({"a": Verdict.UNEXPECTED_PASS}, {"a": OK}),
+            ["baseline: a: unexpected pass"],
+            1,
+        ),
+        (proof({"a": KNOWN}, {"a": Verdict.EXPIRED}), ["0001: a: expired"], 1),
+        (proof({"a": OK}, {"a": OK}, warnings=("x.c: w",)), ["0001 adds a warning: x.c: w"], 1),
+        # An error is no verdict: it neither breaks nor mends.
+        (proof({"a": OK}, {"a": ERROR}, {"a": OK}), [], 3),
+        (proof({"a": FAILED}, {"a": ERROR}), [], 3),
+        (proof({"a": OK, "b": ERROR}, {"a": FAILED, "b": OK}), ["0001 breaks a"], 1),
+    ],
+)
+def test_findings(made: Proof, findings: list[str], code: int) -> None:
+    assert made.findings == findings
+    assert made.exit_code == code
+
+
+def test_errors_are_named() -> None:
+    assert proof({"a": ERROR}, {"a": OK}).errors == ["baseline: a: no verdict"]
+
+
+STEPS = [KnownStep("baseline"), KnownStep("0001", "resv/0001-x.patch"), KnownStep("0002")]
+
+
+def judged(patch: str, status: Status, **entry: str) -> Verdict:
+    expires = datetime.date.fromisoformat(entry.pop("expires", "2999-01-01"))
+    known = KnownFailures((Failure("s.c", "why", "link", expires, **entry),))  # type: ignore[arg-type]
+    result = Result("6.12", patch, "kunit", "s.c", status)
+    run = Run("id", "6.12", patch, "kunit", "k", "6.12", "um", "native", 0.0, 1.0, (result,))
+    return judge_run(run, known, STEPS, "um")["s.c"]
+
+
+def test_judge_run() -> None:
+    assert judged("baseline", Status.FAIL) is KNOWN
+    assert judged("baseline", Status.FAIL, until="resv/0001") is KNOWN
+    assert judged("0001", Status.FAIL, until="resv/0001") is FAILED
+    assert judged("0001", Status.PASS, until="resv/0001") is OK
+    assert judged("baseline", Status.FAIL, start="0001") is FAILED
+    assert judged("0002", Status.PASS, start="0001") is Verdict.UNEXPECTED_PASS
+    assert judged("0002", Status.FAIL, expires="2020-01-01") is Verdict.EXPIRED
+    assert judged("0002", Status.ERROR, expires="2020-01-01") is ERROR
+    # The plain base is no step of the queue, so no entry is for it.
+    assert judged("base", Status.FAIL) is FAILED
+
+
+def test_known_steps(tmp_path: Path) -> None:
+    assert known_steps(Queue("6.12", tmp_path, ())) == [KnownStep("baseline")]

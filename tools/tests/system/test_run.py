@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of `iommuq.system.run`: whatever was started is ended, however it comes to that."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iommuq.system import groups
+from iommuq.system import run as runner
+from iommuq.system.errors import (
+    CommandFailed,
+    CommandTimeout,
+    DiskFull,
+    InfraError,
+    ToolMissing,
+    TooMuchOutput,
+)
+
+# A leader with a child, which both hold the output open.
+STAY = "trap '{trap}' TERM; sleep 600 & echo $$ > pid; wait; while :; do sleep 1; done"
+
+CHILD = """
+import sys
+from pathlib import Path
+from typing import Any
+from iommuq.system.run import run
+run(["sh", "-c", sys.argv[1]], cwd=Path.cwd(), watched=False)
+"""
+
+
+def is_gone(group: int) -> bool:
+    """Tell whether no process of a group is left, but for those nobody has waited for yet."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the name, which may hold anything: state, parent, group.
+            state, _, pgrp, *_ = path.read_text().rpartition(")")[2].split()
+            if int(pgrp) == group and state not in "ZX":
+                return False
+    return True
+
+
+def wait_gone(group: int) -> None:
+    deadline = time.monotonic() + 10
+    while not is_gone(group):
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("trap", ["exit", ""])
+def test_interrupted(tmp_path: Path, trap: str) -> None:
+    words = [sys.executable, "-c", CHILD, STAY.format(trap=trap)]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE) as child:
+        pid = tmp_path / "pid"
+        while not (pid.exists() and pid.read_text().endswith("\n")):
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        if not trap:
+            # It does not listen, and whoever asks twice does not want to wait.  (Python
+            # itself waits for 0.25 s after the first time.)
+            time.sleep(0.6)
+            child.send_signal(signal.SIGINT)
+        child.communicate()
+    wait_gone(int(pid.read_text()))
+
+
+def test_the_watchdog_ends_what_an_error_left() -> None:
+    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+    def fail() -> None:
+        with groups.watchdog() as guard:
+            guard.tell(process.pid)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert process.wait(10) == -signal.SIGKILL
+
+
+#: Is killed with a process started that it has told nobody of.
+KILLED_EARLY = """
+import os, signal, time
+from pathlib import Path
+from iommuq import groups, run
+
+def killed(_):
+    while not Path("pid").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+guard = groups.Guard
+groups.Guard = lambda tell, mark: guard(killed, mark)
+run.run(["sh", "-c", "echo $$ > new; mv new pid; sleep 600 & wait"], cwd=Path(), watched=True)
+"""
+
+
+def test_a_process_started_in_the_instant_of_sigkill_goes(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_EARLY], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    wait_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_signals_wait_for_the_end_of_the_block() -> None:
+    steps = []
+
+    def work() -> None:
+        with groups.signals_held():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("after")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["after"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_timeout(tmp_path: Path) -> None:
+    with pytest.raises(CommandTimeout, match=r"did not end within 0\.3 s") as caught:
+        runner.run(["sh", "-c", f"echo up; {STAY.format(trap='exit')}"], cwd=tmp_path, timeout=0.3)
+    assert caught.value.hint == "last line: 'up'"
+    wait_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_what_the_leader_leaves_behind_goes(tmp_path: Path) -> None:
+    script = "echo $$ > pid; sleep 600 & echo done"
+    done = runner.run(["sh", "-c", script], cwd=tmp_path, watched=True)
+    assert done.output == "done\n"
+    wait_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_log(tmp_path: Path) -> None:
+    log = tmp_path / "logs/log"
+    seen: list[str] = []
+    script = "echo out; echo 'it is' >&2; exit 4"
+    with pytest.raises(CommandFailed, match="exit status 4") as caught:
+        runner.run(["sh", "-c", script], cwd=tmp_path, log_path=log, on_line=seen.append)
+    assert caught.value.returncode == 4
+    assert caught.value.hint == f"full log: {log}"
+    line, *rest = log.read_text().splitlines()
+    assert rest == seen == ["out", "it is"]
+    # The first line can be pasted.
+    assert line.startswith("$ ")
+    again = subprocess.run(["sh", "-c", line[2:]], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout, again.stderr) == (4, "out\n", "it is\n")
+
+
+def test_log_without_room(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="/dev/full: No space left on device"):
+        runner.run(["true"], cwd=tmp_path, log_path=Path("/dev/full"))
+
+
+def test_environment_and_input(tmp_path: Path) -> None:
+    done = runner.run(["sh", "-c", 'cat; echo "$TOY"'], cwd=tmp_path, env={"TOY": "é"}, stdin="ü ")
+    assert done.output == "ü é\n"
+    assert done.returncode == 0
+
+
+def test_bad_calls(tmp_path: Path) -> None:
+    with pytest.raises(ToolMissing, match="no-such-tool is not installed"):
+        runner.run(["no-such-tool"], cwd=tmp_path)
+    with pytest.raises(InfraError, match="gone: no such directory"):
+        runner.run(["true"], cwd=tmp_path / "gone")
+    with pytest.raises(CommandFailed, match="killed by SIGSEGV"):
+        runner.run(["sh", "-c", "kill -SEGV $$"], cwd=tmp_path)
+    assert runner.describe_status(-34).startswith("killed by ")
+
+
+def test_interrupted_as_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def popen(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(real(*words, **options))
+        # Ctrl-C, before anybody has the process.
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(["sleep", "600"], cwd=tmp_path)
+    assert started[0].poll() is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["yes"], ["sh", "-c", "yes >&2"], ["head", "-c", "99M", "/dev/zero"]],
+)
+def test_output_without_end(tmp_path: Path, words: list[str]) -> None:
+    """It is ended, and neither memory nor a log is filled, by lines or by one without an end."""
+    log = tmp_path / "log"
+    with pytest.raises(TooMuchOutput, match="wrote more than 3000000 bytes"):
+        runner.run(words, cwd=tmp_path, most=3_000_000, timeout=60, log_path=log)
+    assert log.stat().st_size < 4_000_000
+    with pytest.raises(TooMuchOutput):
+        runner.run(words, cwd=tmp_path, most=3_000_000, timeout=60)
+
+
+def test_output_up_to_the_limit(tmp_path: Path) -> None:
+    assert runner.run(["printf", "12345"], cwd=tmp_path, most=5).output == "12345"
+
+
+def test_start_is_told(tmp_path: Path) -> None:
+    pids: list[int] = []
+    done = runner.run(["sh", "-c", "echo $$"], cwd=tmp_path, on_start=pids.append)
+    assert pids == [int(done.output)]
