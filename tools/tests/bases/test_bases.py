@@ -19,7 +19,9 @@ from iommuq.bases import providers
 from iommuq.bases import sources as bases
 from iommuq.system.errors import DiskFull, InfraError, UserError
 
-FETCH = "from iommuq.bases import sources; print(sources.fetch(sources.load_spec('6.12'))[0].commit)"
+FETCH = (
+    "from iommuq.bases.sources import fetch, load_spec; print(fetch(load_spec('6.12'))[0].commit)"
+)
 DEBIAN = 'provider = "debian"\npackage = "linux-source-6.12"'
 
 

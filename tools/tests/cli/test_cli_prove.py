@@ -12,17 +12,8 @@ import pytest
 
 import toykernel
 from toykernel import BASE, IOMMU_C, Done, Project, wait_for
+from toyproof import GOOD, PROOF
 
-PROOF = f"patches/{BASE}/proof.toml"
-GOOD = """
-[[patch]]
-name = "resv/0001"
-fixes = ["kunit.toy_domain.block_refused"]
-
-[[patch]]
-name = "resv/0002"
-reason = "a clean-up"
-"""
 #: How often a run is killed, each time somewhere else.
 KILLS = 8
 

@@ -9,34 +9,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from firmwareguests import made_run
 from iommuq.cli.commands import firmware
 from iommuq.cli.main import cli
 from iommuq.firmware import kernels, scenario
 from iommuq.firmware.kernels import Kernel
 from iommuq.report import exposure
 from iommuq.report.exposure import Column, Filled, load_columns, render
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.store import Run, Status
 from iommuq.suites.firmware import subjects
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.kunit import Subject
 from iommuq.system.errors import UserError
 
 KERNEL = Kernel("k", "6.1.0-toy", "6.1-1", Path("/x"), (), None, "key")
-
-
-def made_run(
-    case: Case, subject: Subject, special: dict[str, tuple[Status, str]] | None = None
-) -> Run:
-    """Return a run in which all is well but for some checks."""
-    results = []
-    for check in case.scenario.checks(case.machine.name):
-        status, message = (special or {}).get(check, (Status.PASS, ""))
-        test = case.scenario.test(case.machine.name, check)
-        results.append(Result(subject.base, subject.patch, "firmware", test, status, 0.0, message))
-    return Run(
-        case.name, subject.base, subject.patch, "firmware", "key", subject.kernel, "qemu", "tcg",
-        1e9, 1e9 + 5, tuple(results),
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def cold(
 
 def test_it_is_there_for_every_pytest_of_the_environment() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    # One name for both: so `-p iommuq.plugin` is no second plugin where it is installed.
+    # One name for both: so `-p iommuq.cli.pytest_plugin` is no second plugin where it is installed.
     assert data["project"]["entry-points"]["pytest11"] == {
         "iommuq.cli.pytest_plugin": "iommuq.cli.pytest_plugin"
     }
@@ -325,9 +325,9 @@ def test_without_a_base_nothing_is_collected(
 
 def test_the_project_s_own_tests_do_not_load_the_tool() -> None:
     """Who starts pytest for something else pays nothing."""
-    code = "import sys, iommuq.plugin; print([n for n in sys.modules if n.startswith('iommuq.')])"
+    code = f"import sys, {PLUGIN}; print([n for n in sys.modules if n.startswith('iommuq.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "['iommuq.cli.pytest_plugin']\n"
+    assert done.stdout == "['iommuq.cli', 'iommuq.cli.pytest_plugin']\n"
 
 
 def _told(test: str, verdict: Verdict, message: str = "") -> Told:

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from test_firmware_commands import made_run
 
+from firmwareguests import made_run
 from iommuq.build.image import Image
 from iommuq.build.workspace import Workspace
 from iommuq.cli.commands import mutate

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toy
+from cpieces import PIECES
 from iommuq.bases.sources import Base
 from iommuq.queue.csource import descend, parse
 from iommuq.queue.model import load_queue
@@ -81,13 +82,6 @@ def test_lines_of_an_edit() -> None:
     assert source.text[slice(*source.lines(start, start + 1))] == b"\treturn 1;"
     # The last line need not end.
     assert source.lines(len(source.text) - 1, len(source.text)) == (25, 26)
-
-
-PIECES = [
-    *("int f(void)\n", "{", "}", "(", ")", ";", "if (x)", "for_each_y(a, b)", "return -EINVAL;"),
-    *("goto out;", "out:", "a && b", "||", "\n", "/*", "*/", '"', "'", "\\", "#if 0\n", "#endif\n"),
-    *("for (i = 0; i < 3; i++)", "while", "\0", "\xff", "é"),
-]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30))

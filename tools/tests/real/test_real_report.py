@@ -14,7 +14,6 @@ from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from test_report_forms import breaches
 
 from iommuq.report.junit import to_junit
 from iommuq.report.kcidb import SCHEMA, to_kcidb
@@ -26,6 +25,7 @@ from iommuq.results.runs.model import Record, State
 from iommuq.results.store import Status
 from iommuq.system import files
 from iommuq.system.git.command import git
+from junitrules import breaches
 from realrun import iommuq
 
 pytestmark = pytest.mark.real

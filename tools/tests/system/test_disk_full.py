@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli_prove import GOOD, PROOF
 
 import toykernel
 from toykernel import BASE, PATIENCE, Done, Project
+from toyproof import GOOD, PROOF
 
 #: As the user who asks, but with a root of its own kind, who may mount.
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")

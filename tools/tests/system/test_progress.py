@@ -266,5 +266,5 @@ def test_ascii_terminal_gets_no_braille(
 
 def test_rich_is_not_loaded_for_nothing() -> None:
     """Importing rich costs more than most commands."""
-    code = "import sys, iommuq.progress; sys.exit('rich' in sys.modules)"
+    code = "import sys, iommuq.system.progress; sys.exit('rich' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0

@@ -89,7 +89,7 @@ def test_the_watchdog_ends_what_an_error_left() -> None:
 KILLED_EARLY = """
 import os, signal, time
 from pathlib import Path
-from iommuq import groups, run
+from iommuq.system import groups, run
 
 def killed(_):
     while not Path("pid").exists():

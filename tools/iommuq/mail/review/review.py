@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import iommuq
 from iommuq.bases import basefile, sources
 from iommuq.bases.sources import Base
 from iommuq.mail.review import screen, worker
@@ -274,7 +275,7 @@ def _run(
     (work / worker.REQUEST).write_text(json.dumps(fields), encoding="utf-8")
     shown = [root / name for name in ("patches", "kunit", "selftests") if (root / name).is_dir()]
     inside = replace(sandbox, readable=(*python_paths(), *shown, base.git_dir))
-    package = Path(worker.__file__).resolve().parents[2]
+    package = Path(iommuq.__file__).resolve().parents[1]
     environment = {
         "IOMMUQ_ROOT": str(root),
         "IOMMUQ_CACHE_DIR": str(work / "cache"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests of iommuq.mail.fetch: b4 in its own process, and archives that answer or do not."""
+"""Tests of iommuq.mail.review.fetch: b4 in its own process, and archives that answer or do not."""
 
 from __future__ import annotations
 

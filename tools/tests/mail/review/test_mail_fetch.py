@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests of iommuq.mail.fetch: the mails of a series as they come, or do not."""
+"""Tests of iommuq.mail.review.fetch: the mails of a series as they come, or do not."""
 
 from __future__ import annotations
 

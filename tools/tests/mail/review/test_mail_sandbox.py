@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import iommuq
 from iommuq.mail.review import sandbox as sandboxes
 from iommuq.mail.review import sandbox_filter
 from iommuq.mail.review.sandbox import Limits, Sandbox, default_limits, remove
@@ -255,7 +256,7 @@ _TOOL = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from iommuq.mail.sandbox import Sandbox, default_limits
+from iommuq.mail.review.sandbox import Sandbox, default_limits
 box = Sandbox(Path(sys.argv[1]), default_limits())
 box.hand_over()
 words = ["sh", "-c", "setsid sleep 600 & touch started; sleep 600"]
@@ -267,7 +268,7 @@ box.run(words, environment={sys.argv[2]: sys.argv[1]})
 def test_nothing_outlives_the_tool(sandbox: Sandbox, number: signal.Signals) -> None:
     """Ctrl-C, and SIGKILL, which nobody can do anything about."""
     argv = [sys.executable, "-c", _TOOL, str(sandbox.writable), MARKER]
-    package = str(Path(sandboxes.__file__).parents[2])
+    package = str(Path(iommuq.__file__).parents[1])
     with subprocess.Popen(
         argv, env={**os.environ, "PYTHONPATH": package}, stderr=subprocess.DEVNULL
     ) as tool:

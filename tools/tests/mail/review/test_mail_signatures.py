@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests of iommuq.mail.fetch: what is made of the signatures of mails."""
+"""Tests of iommuq.mail.review.fetch: what is made of the signatures of mails."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_csource import PIECES
 
+from cpieces import PIECES
 from iommuq.proof.mutants import explained
 from iommuq.proof.mutants.explained import Explanation
 from iommuq.proof.mutants.faults import OPERATORS, Found, Mutant, mutants_of

@@ -132,8 +132,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from iommuq.results.store import Result, Run, Status, Store
-from iommuq.runs.archive import Archive
-from iommuq.runs.recorder import recording
+from iommuq.results.runs.archive import Archive
+from iommuq.results.runs.recorder import recording
 path = Path(sys.argv[1])
 with recording("6.12", "run 6.12", Archive(path)) as recorder:
     run = Run("done", "6.12", "0001", "kunit", "k", "6.12", "um", "native", 1.0)
