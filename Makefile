@@ -3,11 +3,12 @@
 # Arguments go in ARGS: make test ARGS='-k series'.  Where the exit code matters
 # call the script: make turns any failure into a 2 of its own.
 
-.PHONY: help run test check-all bench doctor docs clean
+.PHONY: help run check test check-all bench doctor docs clean
 
 help:
 	@echo 'make run        the verdict on the queue, patch by patch'
-	@echo 'make test       the tests of the project, one real lane of each suite'
+	@echo 'make check      ruff, mypy, import-linter and the tests that need no kernel'
+	@echo 'make test       the same, and one real lane of each suite'
 	@echo 'make check-all  every base, guest and scenario'
 	@echo 'make bench      how fast it is, as ratios'
 	@echo 'make doctor     what this machine has and lacks'
@@ -17,6 +18,9 @@ help:
 
 run:
 	@tools/bootstrap run $(ARGS)
+
+check:
+	@tools/bootstrap check $(ARGS)
 
 test:
 	@tools/bootstrap test $(ARGS)

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tree_sitter import Node
 
 from iommudrivers import macros, operators
 from iommudrivers import values as v
-from iommudrivers.program import Macro, NotUnderstood, Unit, is_constant, part, parts
+from iommudrivers.program import Macro, NotUnderstood, Program, Unit, is_constant, part, parts
 from iommudrivers.values import Kind, Place, Value, Values
-
-if TYPE_CHECKING:
-    from iommudrivers.engine import Engine
 
 #: What is known of variables; those that are not in it may be anything.
 Env = dict[str, Values]
@@ -45,10 +42,41 @@ def join(one: State, other: State) -> State:
     return {name: v.merge((one[name], other[name])) for name in one.keys() & other.keys()}
 
 
+class Calls(Protocol):
+    """What answers the calls that stand in an expression; `iommudrivers.engine.Engine` does.
+
+    :ivar program: the sources.
+    """
+
+    program: Program
+
+    def object_of(self, unit: Unit, name: str, member: str) -> Value | None:
+        """Return the domain whose address ``&name`` or ``&name.member`` is, if it is one."""
+
+    def domain_type(self, value: Value) -> int | None:
+        """Return the type of a domain."""
+
+    def special(
+        self, frame: Expressions, name: str, arguments: Sequence[Node], env: Env
+    ) -> Values | None:
+        """Return what a call is worth that is known to every C file; None if it is no such."""
+
+    def call(
+        self, frame: Expressions, name: str, given: Sequence[Values], node: Node, env: Env
+    ) -> Values:
+        """Return what a call is worth."""
+
+    def sets_arguments(self, unit: Unit, name: str) -> bool:
+        """Tell whether a call is of a macro that may set the variables that it is given."""
+
+    def returns_itself(self, unit: Unit, name: str) -> bool:
+        """Tell whether a call is of a macro that has a ``return`` in it."""
+
+
 class Expressions:
     """The expressions of one function."""
 
-    def __init__(self, engine: Engine, unit: Unit) -> None:
+    def __init__(self, engine: Calls, unit: Unit) -> None:
         self.engine = engine
         self.unit = unit
         #: Variables that are not followed: somebody else may have their address.

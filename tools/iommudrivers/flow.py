@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tree_sitter import Node
 
 from iommudrivers import values as v
-from iommudrivers.expressions import Env, Expressions, State, join
+from iommudrivers.expressions import Calls, Env, Expressions, State, join
 from iommudrivers.program import NotUnderstood, Unit, part, parts
 from iommudrivers.values import Value, Values
 from iommuq.queue.csource import Function, descend
@@ -41,8 +41,8 @@ class Frame(Expressions):
     :param engine: what answers the calls that it makes.
     """
 
-    def __init__(self, engine: object, unit: Unit, function: Function) -> None:
-        super().__init__(engine, unit)  # type: ignore[arg-type]
+    def __init__(self, engine: Calls, unit: Unit, function: Function) -> None:
+        super().__init__(engine, unit)
         self._function = function
         inner = function.node.child_by_field_name("declarator")
         self.shared = frozenset(self._shared())

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from iommuq.bases import dotconfig
 from iommuq.bases.sources import Base
 from iommuq.build import kconfig, warnings
 from iommuq.build.kconfig import Fragments
@@ -154,7 +155,7 @@ def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
         path.unlink(missing_ok=True)
     # In one file: of two that contradict each other kunit.py takes neither.
     merged = shop.notes / "merged.config"
-    merged.write_text(kconfig.render(fragments.wanted))
+    merged.write_text(dotconfig.render(fragments.wanted))
     with progress.step(f"Configuring {shop.title}", log=log):
         for argv in _config_commands(shop, fragments, merged):
             done = run(

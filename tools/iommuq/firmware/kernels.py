@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kernels that scenarios are run on: built ones, image files, Debian's packages."""
+"""A kernel that scenarios run on, and what it must have."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from iommuq.build import kconfig
-from iommuq.build.image import Image
+from iommuq.bases import dotconfig
 from iommuq.firmware import topology
+from iommuq.firmware.modules import unpack
 from iommuq.guests.machine import Machine
-from iommuq.system.errors import InfraError, UserError
+from iommuq.system.errors import UserError
 
 # The header of an x86 image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 _BOOT_FLAG = 0x1FE
@@ -127,24 +127,6 @@ def release_of(path: Path) -> str:
     return match[0].decode()
 
 
-def from_image(image: Image, name: str, release: str) -> Kernel:
-    """Return a kernel that was built here.
-
-    Its key is that of its bytes, not of the tree that it was made from: builds can be
-    reproduced, and a patch to what is not compiled in gives the kernel of the step before.
-
-    :raises InfraError: its configuration is not with it, or the image is gone.
-    """
-    config, path = image.folder / ".config", image.folder / image.arch.image
-    try:
-        text = config.read_text("utf-8")
-        words = (_hash(path), hashlib.sha256(text.encode()).hexdigest())
-    except OSError as error:
-        raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
-    key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
-    return Kernel(name, release, "", path, (), kconfig.parse(text), key)
-
-
 def from_file(path: Path) -> Kernel:
     """Return the kernel in a file, with the modules and the configuration beside it.
 
@@ -153,13 +135,11 @@ def from_file(path: Path) -> Kernel:
 
     :raises UserError: it is no kernel that can be booted here.
     """
-    from iommuq.firmware.modules import unpack
-
     path = path.resolve()
     release = release_of(path)
     config = next(
         (
-            kconfig.parse(place.read_text("utf-8", "replace"))
+            dotconfig.parse(place.read_text("utf-8", "replace"))
             for place in (path.parent / f"config-{release}", path.parent / "config")
             if place.is_file()
         ),
@@ -168,30 +148,12 @@ def from_file(path: Path) -> Kernel:
     places = [path.parents[1] / "lib/modules" / release] if len(path.parents) > 1 else []
     folder = next((p for p in (*places, path.parent) if (p / "kernel").is_dir()), None)
     modules = unpack(folder, needs().modules) if folder else ()
-    words = [_hash(file) for file in (path, *modules)]
+    words = [hash_of(file) for file in (path, *modules)]
     key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
     return Kernel(path.name, release, "", path, modules, config, key)
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find(text: str) -> Kernel:
-    """Return the kernel that the user means: a file, or the name of a Debian package.
-
-    :raises UserError: there is no such thing, or it cannot be booted here.
-    :raises InfraError: the package could not be downloaded.
-    """
-    from iommuq.firmware.packages import from_package, from_package_file
-
-    path = Path(text).expanduser()
-    if path.is_file():
-        return from_package_file(path) if path.suffix == ".deb" else from_file(path)
-    if path.is_dir():
-        raise UserError(f"{text}: is a directory", hint="give the kernel image in it")
-    if "/" in text or text.endswith(".deb") or not text.startswith("linux-image-"):
-        hint = "give an image, a .deb, or a package such as linux-image-amd64"
-        raise UserError(f"{text}: no such file, and no package of a kernel", hint=hint)
-    return from_package(text)

@@ -14,12 +14,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from iommuq.bases import dotconfig
 from iommuq.bases.basefile import list_specs
 from iommuq.bases.providers.apt import Apt, suite_source
 from iommuq.bases.providers.debian import DebianSource
 from iommuq.bases.providers.job import file_sha256
-from iommuq.build import kconfig
-from iommuq.firmware.kernels import Kernel, needs, release_of
+from iommuq.firmware.kernels import Kernel, from_file, needs, release_of
 from iommuq.firmware.modules import unpack
 from iommuq.system import files, progress
 from iommuq.system.errors import CommandFailed, InfraError, UserError
@@ -34,6 +34,23 @@ _FOREIGN = re.compile(
 _ARCH = "amd64"
 _LIMIT = 300.0
 _RECORD = "kernel.json"
+
+
+def find(text: str) -> Kernel:
+    """Return the kernel that the user means: a file, or the name of a Debian package.
+
+    :raises UserError: there is no such thing, or it cannot be booted here.
+    :raises InfraError: the package could not be downloaded.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return from_package_file(path) if path.suffix == ".deb" else from_file(path)
+    if path.is_dir():
+        raise UserError(f"{text}: is a directory", hint="give the kernel image in it")
+    if "/" in text or text.endswith(".deb") or not text.startswith("linux-image-"):
+        hint = "give an image, a .deb, or a package such as linux-image-amd64"
+        raise UserError(f"{text}: no such file, and no package of a kernel", hint=hint)
+    return from_package(text)
 
 
 def from_package(name: str) -> Kernel:
@@ -88,7 +105,7 @@ def _load(place: Path) -> Kernel | None:
     try:
         data = json.loads((place / _RECORD).read_text("utf-8"))
         modules = tuple(files.cache_dir() / module for module in data["modules"])
-        config = kconfig.parse((place / "config").read_text("utf-8"))
+        config = dotconfig.parse((place / "config").read_text("utf-8"))
         if not all(path.stat().st_size for path in (*modules, place / "vmlinuz")):
             return None
     except (OSError, ValueError, KeyError, TypeError):

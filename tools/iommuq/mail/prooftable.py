@@ -6,8 +6,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from iommuq.proof.matrix import Row
 from iommuq.proof.records import Record
-from iommuq.report.matrix import Row
 from iommuq.results.known import Verdict
 from iommuq.system.progress import one_line
 

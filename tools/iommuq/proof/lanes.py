@@ -17,7 +17,7 @@ from iommuq.build.image import Addition, Image, image_key
 from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace
 from iommuq.defaults import KUNIT_LIMIT
-from iommuq.firmware import kernels, scenario
+from iommuq.firmware import scenario
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
 from iommuq.proof.prove import excused, judge_run, known_steps
@@ -29,7 +29,7 @@ from iommuq.results.store import Run, Store, new_id
 from iommuq.suites import kunit, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.firmware.run import run_scenarios
-from iommuq.suites.firmware.subjects import known_failures
+from iommuq.suites.firmware.subjects import from_image, known_failures
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.suites.programs import Suite, addition, choose, load_suites
 from iommuq.suites.selftest import run_selftests
@@ -318,14 +318,14 @@ class FirmwareLane(_Common):
 
     def run_key(self, image: Image) -> str:
         """See `Lane`."""
-        kernel = kernels.from_image(image, "", self.workspace.base.kernel)
+        kernel = from_image(image, "", self.workspace.base.kernel)
         keys = [run_key(kernel, case) for case in self.cases]
         return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
         """See `Lane`."""
         base = self.workspace.base
-        kernel = kernels.from_image(image, f"{base.spec.name} {step.label}", base.kernel)
+        kernel = from_image(image, f"{base.spec.name} {step.label}", base.kernel)
         subject = self._subject(step)
         store = self.store or Store()
         key = self.run_key(image)

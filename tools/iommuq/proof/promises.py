@@ -40,8 +40,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.bases.providers.job import Table, require
+from iommuq.proof.matrix import Change, Column, Matrix
 from iommuq.queue.model import Patch, Queue
-from iommuq.report.matrix import Change, Column, Matrix
 from iommuq.results.known import Step as KnownStep
 from iommuq.results.known import Verdict
 from iommuq.system import tables

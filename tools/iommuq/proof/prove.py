@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from iommuq.proof import promises as prooffile
+from iommuq.proof.matrix import Column, Matrix, build, names
 from iommuq.queue.model import BASELINE, Queue
 from iommuq.queue.steps import Step
-from iommuq.report.matrix import Column, Matrix, build, names
 from iommuq.results.known import Failure, KnownFailures, Verdict, judge
 from iommuq.results.known import Step as KnownStep
 from iommuq.results.store import Run

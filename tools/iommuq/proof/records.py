@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iommuq.proof import promises
-from iommuq.report.matrix import Column, Matrix, build
+from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.results.known import Verdict
 from iommuq.system.errors import EXIT_OK, InfraError
 from iommuq.system.files import state_dir

@@ -15,7 +15,7 @@ from pathlib import Path
 from iommuq.bases.basefile import load_spec
 from iommuq.bases.providers.job import Table, require
 from iommuq.bases.sources import is_cached
-from iommuq.firmware import kernels, scenario
+from iommuq.firmware import packages, scenario
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.results.store import Result, Run, Status, Store
@@ -96,7 +96,7 @@ def _fill(
             return nothing
         tested: Tested = queued(column.base, column.at, scenarios)
     else:
-        tested = foreign(kernels.find(column.package))
+        tested = foreign(packages.find(column.package))
     if stored_only:
         runs: Sequence[Run | None] = tested.stored(chosen, Store())
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from iommuq.report.matrix import Column, Matrix, build
+from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.results.known import Verdict
 from iommuq.results.runs.model import Cell, Record, State, Test
 from iommuq.results.store import Status

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import toy
+from iommuq.bases import dotconfig
 from iommuq.build import kconfig
 from iommuq.system.errors import VerdictError
 
@@ -73,8 +74,8 @@ def explain(tree: Path, name: str, **got: str) -> kconfig.Unmet:
 def test_parse_and_render() -> None:
     text = 'CONFIG_A=y\n# CONFIG_B is not set\n# a comment\nCONFIG_C="a b"\n  CONFIG_D=0x10\n'
     symbols = {"A": "y", "B": "n", "C": '"a b"', "D": "0x10"}
-    assert kconfig.parse(text) == symbols
-    assert kconfig.parse(kconfig.render(symbols)) == symbols
+    assert dotconfig.parse(text) == symbols
+    assert dotconfig.parse(dotconfig.render(symbols)) == symbols
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,12 @@ def test_parse_and_render() -> None:
     ],
 )
 def test_malformed(text: str, number: int | None) -> None:
-    assert kconfig.malformed(text) == number
+    assert dotconfig.malformed(text) == number
 
 
 def test_missing() -> None:
     wanted = {"A": "y", "B": "n", "C": "n", "D": "y"}
-    assert kconfig.missing(wanted, {"A": "y", "B": "y"}) == {"B": "n", "D": "y"}
+    assert dotconfig.missing(wanted, {"A": "y", "B": "y"}) == {"B": "n", "D": "y"}
 
 
 def test_own_dependency(tree: Path) -> None:

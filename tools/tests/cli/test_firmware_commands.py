@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from firmwareguests import made_run
 from iommuq.cli.commands import firmware
 from iommuq.cli.main import cli
-from iommuq.firmware import kernels, scenario
+from iommuq.firmware import packages, scenario
 from iommuq.firmware.kernels import Kernel
 from iommuq.report import exposure
 from iommuq.report.exposure import Column, Filled, load_columns, render
@@ -38,7 +38,7 @@ def special(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Status, str]]:
         return [made_run(case, subject, found) for case in wanted]
 
     monkeypatch.setattr(subjects, "run_scenarios", run)
-    monkeypatch.setattr(kernels, "find", lambda _text: KERNEL)
+    monkeypatch.setattr(packages, "find", lambda _text: KERNEL)
     return found
 
 

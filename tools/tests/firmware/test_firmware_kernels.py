@@ -17,6 +17,7 @@ from iommuq.build.image import Image
 from iommuq.firmware import kernels, modules, packages
 from iommuq.firmware.kernels import Kernel
 from iommuq.guests import machine
+from iommuq.suites.firmware import subjects
 from iommuq.system import arches, files
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.run import run
@@ -77,7 +78,7 @@ needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpk
 
 
 def test_an_image_file(tmp_path: Path) -> None:
-    kernel = kernels.find(str(tree(tmp_path)))
+    kernel = packages.find(str(tree(tmp_path)))
     assert kernel.release == RELEASE
     # Each after what it needs; what is not wanted is not there.
     assert [path.name for path in kernel.modules] == [
@@ -90,7 +91,7 @@ def test_an_image_file(tmp_path: Path) -> None:
 
 def test_an_image_with_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "bzImage").write_bytes(bzimage("7.3.0"))
-    kernel = kernels.find(str(tmp_path / "bzImage"))
+    kernel = packages.find(str(tmp_path / "bzImage"))
     assert (kernel.release, kernel.modules, kernel.config) == ("7.3.0", (), None)
     # Nothing is known to be missing: the guest will show.
     kernel.check(machine.load("q35-amd"))
@@ -99,13 +100,13 @@ def test_an_image_with_nothing_beside_it(tmp_path: Path) -> None:
 
 def test_the_key_is_that_of_the_content(tmp_path: Path) -> None:
     image = tree(tmp_path)
-    before = kernels.find(str(image)).key
-    assert kernels.find(str(image)).key == before
+    before = packages.find(str(image)).key
+    assert packages.find(str(image)).key == before
     (tmp_path / "lib/modules" / RELEASE / "kernel/drivers/vfio.ko").write_bytes(module() + b"2")
-    changed = kernels.find(str(image)).key
+    changed = packages.find(str(image)).key
     assert changed != before
     image.write_bytes(bzimage() + b"2")
-    assert kernels.find(str(image)).key not in (before, changed)
+    assert packages.find(str(image)).key not in (before, changed)
 
 
 def built(folder: Path, key: str, content: bytes, config: str = "CONFIG_IOMMUFD=y\n") -> Image:
@@ -118,11 +119,11 @@ def built(folder: Path, key: str, content: bytes, config: str = "CONFIG_IOMMUFD=
 
 
 def test_two_steps_with_the_same_kernel_have_one_key(tmp_path: Path) -> None:
-    first = kernels.from_image(built(tmp_path, "a", bzimage()), "a", RELEASE)
-    same = kernels.from_image(built(tmp_path, "b", bzimage()), "b", RELEASE)
-    other = kernels.from_image(built(tmp_path, "c", bzimage() + b"2"), "c", RELEASE)
+    first = subjects.from_image(built(tmp_path, "a", bzimage()), "a", RELEASE)
+    same = subjects.from_image(built(tmp_path, "b", bzimage()), "b", RELEASE)
+    other = subjects.from_image(built(tmp_path, "c", bzimage() + b"2"), "c", RELEASE)
     config = "# CONFIG_IOMMUFD is not set\n"
-    asked = kernels.from_image(built(tmp_path, "d", bzimage(), config), "d", RELEASE)
+    asked = subjects.from_image(built(tmp_path, "d", bzimage(), config), "d", RELEASE)
     assert first.key == same.key
     assert len({first.key, other.key, asked.key}) == 3
 
@@ -131,7 +132,7 @@ def test_a_built_image_that_is_gone_is_named(tmp_path: Path) -> None:
     image = built(tmp_path, "a", b"")
     (image.folder / image.arch.image).unlink()
     with pytest.raises(InfraError, match="a/arch/x86/boot/bzImage: No such file"):
-        kernels.from_image(image, "a", RELEASE)
+        subjects.from_image(image, "a", RELEASE)
 
 
 @pytest.mark.parametrize(
@@ -151,19 +152,19 @@ def test_what_is_no_kernel_is_refused(tmp_path: Path, content: bytes, said: str)
     path = tmp_path / "bzImage"
     path.write_bytes(content)
     with pytest.raises(UserError, match=said) as caught:
-        kernels.find(str(path))
+        packages.find(str(path))
     assert str(path) in str(caught.value)
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a directory"):
-        kernels.find(str(tmp_path))
+        packages.find(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["nosuch", "./linux-image-6.1", "x.deb", "linux-source-6.1"])
 def test_what_is_neither_file_nor_package_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no such file, and no package of a kernel"):
-        kernels.find(text)
+        packages.find(text)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_what_is_neither_file_nor_package_is_refused(text: str) -> None:
 def test_an_option_that_is_missing_is_named(
     tmp_path: Path, missing: str, on: str, said: str
 ) -> None:
-    kernel = kernels.find(str(tree(tmp_path)))
+    kernel = packages.find(str(tree(tmp_path)))
     assert kernel.config is not None
     less = replace(kernel, config={k: v for k, v in kernel.config.items() if k != missing})
     if not said:
@@ -192,7 +193,7 @@ def test_an_option_that_is_missing_is_named(
 
 
 def test_a_scenario_s_need_is_named(tmp_path: Path) -> None:
-    kernel = kernels.find(str(tree(tmp_path)))
+    kernel = packages.find(str(tree(tmp_path)))
     assert kernel.missing("cdev") == f"{RELEASE} is built without VFIO_DEVICE_CDEV"
     assert kernel.missing("group") == ""
     assert kernel.missing("faults").startswith(f"{RELEASE} is built without FA")
@@ -229,26 +230,26 @@ def test_modules_that_are_built_in_are_left_out(tmp_path: Path) -> None:
 
 @needs_dpkg
 def test_a_package_file(tmp_path: Path) -> None:
-    kernel = kernels.find(str(deb(tmp_path)))
+    kernel = packages.find(str(deb(tmp_path)))
     assert (kernel.name, kernel.release) == (f"linux-image-{RELEASE}", RELEASE)
     assert kernel.version == "6.1-1"
     assert len(kernel.modules) == 4
     assert kernel.image.read_bytes() == bzimage()
     # Once more, from the cache.
-    assert kernels.find(str(tmp_path / f"linux-image-{RELEASE}_6.1-1_amd64.deb")) == kernel
+    assert packages.find(str(tmp_path / f"linux-image-{RELEASE}_6.1-1_amd64.deb")) == kernel
 
 
 @needs_dpkg
 def test_a_package_for_another_architecture(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is for arm64, and the machines are amd64"):
-        kernels.find(str(deb(tmp_path, "arm64")))
+        packages.find(str(deb(tmp_path, "arm64")))
 
 
 @needs_dpkg
 def test_a_file_that_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("no")
     with pytest.raises(UserError, match=r"x\.deb: not a Debian package"):
-        kernels.find(str(tmp_path / "x.deb"))
+        packages.find(str(tmp_path / "x.deb"))
 
 
 @needs_dpkg
@@ -257,7 +258,7 @@ def test_a_package_without_a_kernel(tmp_path: Path) -> None:
     (tmp_path / "root/boot" / f"vmlinuz-{RELEASE}").unlink()
     run(["dpkg-deb", "--root-owner-group", "-b", tmp_path / "root", path], cwd=tmp_path)
     with pytest.raises(UserError, match="has no kernel image"):
-        kernels.find(str(path))
+        packages.find(str(path))
 
 
 class ToyApt:
@@ -299,11 +300,11 @@ def toy_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @needs_dpkg
 def test_a_package_by_name(toy_apt: Path) -> None:
     path = deb(toy_apt)
-    kernel = kernels.find(f"linux-image-{RELEASE}")
+    kernel = packages.find(f"linux-image-{RELEASE}")
     assert kernel.release == RELEASE
     # Named for a release, it is not asked for again.
     path.unlink()
-    assert kernels.find(f"linux-image-{RELEASE}") == kernel
+    assert packages.find(f"linux-image-{RELEASE}") == kernel
 
 
 @needs_dpkg
@@ -318,25 +319,25 @@ def test_what_another_package_depends_on_is_fetched_too(toy_apt: Path) -> None:
     )
     target = toy_apt / "linux-image-amd64_6.1-1_amd64.deb"
     run(["dpkg-deb", "--root-owner-group", "-b", meta, target], cwd=toy_apt)
-    assert kernels.find("linux-image-amd64").release == RELEASE
+    assert packages.find("linux-image-amd64").release == RELEASE
 
 
 def test_a_package_that_nobody_knows(toy_apt: Path) -> None:
     del toy_apt
     with pytest.raises(UserError, match=r"apt knows no package linux-image-9\.9-amd64"):
-        kernels.find("linux-image-9.9-amd64")
+        packages.find("linux-image-9.9-amd64")
 
 
 def test_a_package_for_another_architecture_by_name(toy_apt: Path) -> None:
     del toy_apt
     with pytest.raises(UserError, match="is for arm64, and the machines are amd64"):
-        kernels.find("linux-image-6.1.0-53-arm64")
+        packages.find("linux-image-6.1.0-53-arm64")
 
 
 def test_a_name_that_is_none(toy_apt: Path) -> None:
     del toy_apt
     with pytest.raises(UserError, match="is not the name of a kernel package"):
-        kernels.find("linux-image-$(reboot)")
+        packages.find("linux-image-$(reboot)")
 
 
 def test_a_cache_that_was_cut_short_is_none(toy_apt: Path) -> None:

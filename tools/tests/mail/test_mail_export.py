@@ -17,9 +17,9 @@ from iommuq.mail import cover as covers
 from iommuq.mail import export, prooftable
 from iommuq.mail.cover import Cover
 from iommuq.mail.prep import prerequisites
+from iommuq.proof.matrix import Column
 from iommuq.proof.records import Ran, Record
 from iommuq.queue.model import Queue, load_queue
-from iommuq.report.matrix import Column
 from iommuq.results.known import Verdict
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Store

@@ -58,10 +58,12 @@ FAKES = {
             [ ! -f "$M/slow" ] || sleep "$(cat "$M/slow")"
             [ ! -f "$M/killed" ] || kill -KILL 0
             [ ! -f "$M/no-pip" ] || { echo "ERROR: cannot pip"; exit 1; }
-            for name in iommuq ruff mypy; do
+            for name in iommuq ruff mypy lint-imports; do
                 cat "$M/bin/tool" >"${0%/*}/$name" && "$M/x" "${0%/*}/$name"
             done ;;
-        -mpytest) echo "pytest $*" >>"$M/calls" ;;
+        -mpytest)
+            echo "pytest $*" >>"$M/calls"
+            [ ! -f "$M/pytest-$4$5" ] || exit "$(cat "$M/pytest-$4$5")" ;;
         esac
         """,
     "tool": """
@@ -339,15 +341,33 @@ def test_run_hands_over(machine: Machine) -> None:
     assert machine.bootstrap("run").returncode == 1
 
 
+CHECKS = ["ruff check", "ruff format --check", "mypy ", "lint-imports --no-logo"]
+PLAIN = "pytest -m pytest -n auto -m not real"
+
+
 def test_checks_come_before_the_tests(machine: Machine) -> None:
     assert machine.bootstrap("test", "-k", "x").returncode == 0
-    checks = ["ruff check", "ruff format --check", "mypy "]
-    assert machine.calls()[2:] == [*checks, "pytest -m pytest -m not full -k x"]
+    real = "pytest -m pytest -m real and not full -k x"
+    assert machine.calls()[2:] == [*CHECKS, f"{PLAIN} -k x", real]
     assert machine.bootstrap("check-all").returncode == 0
-    assert machine.calls() == [*checks, "pytest -m pytest"]
-    machine.set("no-mypy")
-    assert machine.bootstrap("test").returncode == 1
-    assert machine.calls() == checks
+    assert machine.calls() == [*CHECKS, PLAIN, "pytest -m pytest -m real"]
+    assert machine.bootstrap("check").returncode == 0
+    assert machine.calls() == [*CHECKS, PLAIN]
+    for name in ("mypy", "lint-imports"):
+        machine.set(f"no-{name}")
+        assert machine.bootstrap("test").returncode == 1
+        assert not any("pytest" in call for call in machine.calls())
+
+
+@pytest.mark.parametrize(
+    ("plain", "real", "code"),
+    [(0, 0, 0), (1, 0, 1), (0, 1, 1), (5, 0, 0), (0, 5, 0), (5, 5, 5), (2, 0, 2), (5, 1, 1)],
+)
+def test_both_halves_of_the_tests_count(machine: Machine, plain: int, real: int, code: int) -> None:
+    """5 is pytest's for arguments that choose no test: one half may have none."""
+    machine.set("pytest-auto-m", str(plain))
+    machine.set("pytest-real and not full", str(real))
+    assert machine.bootstrap("test").returncode == code
 
 
 def test_make_keeps_its_flags_to_itself(machine: Machine) -> None:

@@ -16,7 +16,7 @@ from firmwareguests import made_run
 from iommuq.build.image import Image
 from iommuq.build.workspace import Workspace
 from iommuq.cli.commands import mutate
-from iommuq.firmware import kernels, scenario
+from iommuq.firmware import scenario
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Known
 from iommuq.proof import lanes
@@ -65,7 +65,7 @@ def test_all_cases_are_one_run_judged_by_the_marks(
         return [made_run(case, subject, special) for case in wanted]
 
     monkeypatch.setattr(lanes, "run_scenarios", run)
-    monkeypatch.setattr(kernels, "from_image", lambda *_words: KERNEL)
+    monkeypatch.setattr(lanes, "from_image", lambda *_words: KERNEL)
     monkeypatch.setattr(lanes, "run_key", lambda _kernel, case: case.name)
     _baseline, first, _second = steps(lane.workspace.queue)
     for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from iommuq.proof import promises
+from iommuq.proof.matrix import fold
 from iommuq.proof.prove import conclude, prove
 from iommuq.queue.model import Queue
-from iommuq.report.matrix import fold
 from iommuq.results.store import Store
 from iommuq.system.errors import UserError
 from iommuq.system.groups import pool

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from iommuq.firmware import kernels, override, scenario
+from iommuq.firmware import override, packages, scenario
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.tables import dmar
 from iommuq.results.store import Status
@@ -29,7 +29,7 @@ OLD, NEW = "linux-image-amd64", "linux-image-6.12-amd64"
 def package(name: str) -> Kernel:
     """Return the kernel of a package, wherever this system can get it from."""
     try:
-        return kernels.find(name)
+        return packages.find(name)
     except UserError as error:
         pytest.skip(str(error))
 

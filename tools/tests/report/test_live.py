@@ -24,8 +24,9 @@ from rich.console import Console
 import toykernel
 from iommuq.report.live import durations
 from iommuq.report.live import events as live
-from iommuq.report.live.events import Board
+from iommuq.report.live.board import Board
 from iommuq.report.live.table import Table
+from iommuq.results import events as told
 from iommuq.results.known import Verdict
 from iommuq.results.store import Result, Run, Status
 from iommuq.system import files, progress
@@ -256,12 +257,12 @@ def test_a_step_that_does_not_build(warm: Project) -> None:
 def test_what_is_told_before_and_after_is_nobody_s_business(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    live.busy("a", "b", "running")
-    live.done("a", "b", run_of(Status.PASS))
+    told.busy("a", "b", "running")
+    told.done("a", "b", run_of(Status.PASS))
     assert capsys.readouterr().out == ""
     with live.json_lines(True):
         print("not for programs")
-        live.done("a", "b", run_of(Status.PASS, Status.ERROR))
+        told.done("a", "b", run_of(Status.PASS, Status.ERROR))
     print("for people")
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == "for people"
@@ -273,9 +274,9 @@ def test_what_is_part_of_a_larger_cell_is_not_told_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with live.json_lines(True), live.shown("t", "k", ["0001", "0002"], ["firmware"]) as what:
-        live.busy("a-scenario", "a-machine", "running")
-        live.done("a-scenario", "a-machine", run_of(Status.PASS))
-        live.done("0001", "firmware", run_of(Status.PASS))
+        told.busy("a-scenario", "a-machine", "running")
+        told.done("a-scenario", "a-machine", run_of(Status.PASS))
+        told.done("0001", "firmware", run_of(Status.PASS))
     assert what.progress == (1, 2)
     kinds = [event["event"] for event in events(capsys.readouterr().out)]
     assert kinds == ["begin", "result", "done"]
@@ -286,7 +287,7 @@ def test_a_list_that_is_malformed_breaks_no_table() -> None:
         raise UserError("the list")
 
     with live.shown("t", "k", ["a", "c"], ["b"], judge) as what:
-        live.done("a", "b", run_of(Status.PASS, Status.FAIL))
+        told.done("a", "b", run_of(Status.PASS, Status.FAIL))
         assert what.cells["a", "b"].words == "1 ok, 1 failed"
 
 
@@ -295,8 +296,8 @@ def test_plain_lines_for_cells_that_took_their_time(
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_START", 0.0)
     with live.shown("t", "k", ["mock/0001", "0002"], ["kunit"]):
-        live.busy("mock/0001", "kunit", "running")
-        live.done("mock/0001", "kunit", run_of(Status.PASS, Status.SKIP))
+        told.busy("mock/0001", "kunit", "running")
+        told.done("mock/0001", "kunit", run_of(Status.PASS, Status.SKIP))
     assert capsys.readouterr().err == "mock/0001 kunit: 1 ok, 1 skipped (1 of 2)\n"
 
 

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from iommuq.report.matrix import Column, Matrix, build, describe, show, to_text
+from iommuq.proof.matrix import Column, Matrix, build
+from iommuq.report.matrix import describe, show, to_text
 from iommuq.results.known import Verdict
 
 OK, FAILED, SKIPPED, KNOWN, ERROR, SURPRISE, EXPIRED = (
@@ -233,7 +234,8 @@ def test_ascii_output_gets_no_other_character() -> None:
 
 def test_plain_table_does_not_load_rich() -> None:
     code = (
-        "import io, sys; from iommuq.report.matrix import build, show;"
+        "import io, sys; from iommuq.proof.matrix import build;"
+        "from iommuq.report.matrix import show;"
         "show(build([]), io.StringIO()); sys.exit('rich' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

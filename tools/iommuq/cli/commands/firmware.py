@@ -9,11 +9,12 @@ from pathlib import Path
 
 from iommuq.bases.basefile import list_specs
 from iommuq.defaults import DEFAULT_BASE
-from iommuq.firmware import kernels, scenario
+from iommuq.firmware import packages, scenario
 from iommuq.firmware.tables import classes
 from iommuq.firmware.tables.explain import explain
 from iommuq.guests import machine as machines
 from iommuq.proof import recording as feed
+from iommuq.proof.matrix import Column, build
 from iommuq.proof.prove import judge_run
 from iommuq.report import matrix
 from iommuq.report.live import events
@@ -76,7 +77,7 @@ def run_firmware(
     if kernel is not None:
         if at is not None:
             raise UserError("--at is a step of a base's queue, and --kernel is none")
-        tested = foreign(kernels.find(kernel))
+        tested = foreign(packages.find(kernel))
     else:
         tested = queued(base, at, scenarios)
     known = KnownFailures() if all_fail else tested.known
@@ -122,7 +123,7 @@ def _report(
         verdicts |= judge_run(run, known, tested.steps, _ARCH)
     print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
     columns = _columns(chosen, runs, verdicts)
-    table = matrix.build(columns if full else _shortened(columns))
+    table = build(columns if full else _shortened(columns))
     # Machines stand side by side: one does not change what another did.
     matrix.show(replace(table, changes=()))
     _print_messages(runs, verdicts)
@@ -144,16 +145,16 @@ def _accelerators(runs: Sequence[Run]) -> str:
 
 def _columns(
     chosen: Sequence[Case], runs: Sequence[Run], verdicts: dict[str, Verdict]
-) -> list[matrix.Column]:
+) -> list[Column]:
     columns: dict[str, dict[str, Verdict]] = {}
     for case, run in zip(chosen, runs, strict=True):
         column = columns.setdefault(case.machine.name, {})
         for result in run.results:
             column[result.test.removeprefix(f"{case.machine.name}.")] = verdicts[result.test]
-    return [matrix.Column(name, verdicts=column) for name, column in sorted(columns.items())]
+    return [Column(name, verdicts=column) for name, column in sorted(columns.items())]
 
 
-def _shortened(columns: Sequence[matrix.Column]) -> list[matrix.Column]:
+def _shortened(columns: Sequence[Column]) -> list[Column]:
     """Return the columns with one line for each scenario that is as it should be, or skipped.
 
     A scenario of which any machine has more to tell keeps its checks, on all of them.

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from iommuq.proof.matrix import fold
 from iommuq.report import matrix
 from iommuq.report.view import Tone, View, visible
 from iommuq.results.runs.archive import Archive, Summary
@@ -58,7 +59,7 @@ def show_run(word: str) -> int:
         print(line)
     print()
     if view.matrix.columns:
-        matrix.show(matrix.fold(view.matrix))
+        matrix.show(fold(view.matrix))
         print()
     failures = [
         f"{judged.status.value:<6} {visible(cell.step)}: {visible(record.name(cell, test))}"

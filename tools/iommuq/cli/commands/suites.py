@@ -15,11 +15,14 @@ from iommuq.proof import bisection, coverage, flakes, lanes, promises, records
 from iommuq.proof import recording as feed
 from iommuq.proof.coverage_table import report_lines, to_json
 from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
+from iommuq.proof.matrix import fold
 from iommuq.proof.prove import Outcome, Proof, conclude, prove
+from iommuq.proof.watched import watched
 from iommuq.queue.steps import Step
 from iommuq.queue.touched import is_kernel_source, touched_functions
 from iommuq.report import matrix
 from iommuq.report.live import events
+from iommuq.results import events as told
 from iommuq.results.known import Verdict
 from iommuq.results.runs.recorder import Recorder, recording
 from iommuq.results.store import Result, Run
@@ -95,7 +98,7 @@ def _prove(
     # What is mailed must have a proof of all of it.
     whole = strict and first is None and last is None
     key = records.key_of(workspace, [lane.name for lane in chosen]) if whole else ""
-    watched = events.watched(chosen)
+    lanes_told = watched(chosen)
     board = events.shown(
         _kernel(workspace),
         _kind(workspace, chosen),
@@ -103,8 +106,8 @@ def _prove(
         [lane.name for lane in chosen],
     )
     with board, pool() as executor:
-        outcomes = prove(steps, watched, executor, on_outcome=on_outcome)
-        outcomes = flakes.settle(outcomes, watched, executor)
+        outcomes = prove(steps, lanes_told, executor, on_outcome=on_outcome)
+        outcomes = flakes.settle(outcomes, lanes_told, executor)
     for outcome in outcomes:
         feed.outcome(recorder, outcome, chosen)
     proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
@@ -113,7 +116,7 @@ def _prove(
     recorder.describe(findings=tuple(proof.findings), errors=tuple(proof.errors))
     recorder.exit_code = proof.exit_code
     print(f"{_kernel(workspace)}, {'; '.join(lane.title for lane in chosen)}")
-    matrix.show(matrix.fold(proof.matrix) if folded else proof.matrix)
+    matrix.show(fold(proof.matrix) if folded else proof.matrix)
     print()
     for line in [*proof.findings, *proof.errors, *_flaky_logs(proof)]:
         print(line)
@@ -157,8 +160,7 @@ def _steps(workspace: Workspace, first: str | None, last: str | None) -> list[St
 def _bisect(workspace: Workspace, steps: Sequence[Step], chosen: Sequence[Lane], test: str) -> int:
     lane, name = bisection.lane_of(chosen, test)
     events.begin(_kernel(workspace), [step.label for step in steps], [lane.name])
-    (watched,) = events.watched([lane])
-    culprit = bisection.first_failing(steps, watched, name)
+    culprit = bisection.first_failing(steps, watched([lane])[0], name)
     if culprit is None:
         end = steps[-1].label
         whole = end == workspace.step(None).label
@@ -263,13 +265,13 @@ def _cover(
         cell = step.label, lane.name
         kind = _kind(workspace, [lane])
         with events.shown(_kernel(workspace), kind, [step.label], [lane.name]):
-            events.busy(*cell, "building")
+            told.busy(*cell, "building")
             image = counting.image(step, arch, workspace.fragments(arch, configs), extra)
-            events.busy(*cell, "running")
+            told.busy(*cell, "running")
             run = run_kunit(
                 image, subject, filters=filters, limit=limit, again=True, environment=environment
             )
-            events.done(*cell, run, lane.judge)
+            told.done(*cell, run, lane.judge)
         feed.workspace(recorder, workspace, [plain], [lane])
         feed.run(recorder, lane, run, None)
         code = _report(workspace, lane, run)
@@ -318,12 +320,12 @@ def run_selftests(
 def _run_lane(workspace: Workspace, lane: Lane, at: str | None, again: bool) -> int:
     """Run one lane on one step and print what failed."""
     step = workspace.step(at)
-    (watched,) = events.watched([lane])
+    (told_lane,) = watched([lane])
     with recording(workspace.base.spec.name) as recorder:
         feed.workspace(recorder, workspace, [step], [lane])
         with events.shown(_kernel(workspace), _kind(workspace, [lane]), [step.label], [lane.name]):
-            image = watched.image(step)
-            run = watched.run(image, step, again=again)
+            image = told_lane.image(step)
+            run = told_lane.run(image, step, again=again)
         recorder.exit_code = _report(workspace, lane, run)
         feed.run(recorder, lane, run, image.warnings)
         return recorder.exit_code

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from iommuq.build.workspace import Workspace
 from iommuq.cli.pytest_plugin import inventory
-from iommuq.firmware import kernels, scenario
+from iommuq.firmware import packages, scenario
 from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
 from iommuq.proof.prove import judge_run, known_steps
 from iommuq.results.known import KnownFailures, Verdict
@@ -242,7 +242,7 @@ def _firmware(options: Options, selected: Collection[str]) -> tuple[str, list[To
         case for case in cases(scenarios) if (case.machine.name, case.scenario.name) in wanted
     ]
     if options.kernel is not None:
-        tested = foreign(kernels.find(options.kernel))
+        tested = foreign(packages.find(options.kernel))
     else:
         tested = queued(options.base, options.at, scenarios)
     told: list[Told] = []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from iommuq.report.live.events import Board, Cell
+    from iommuq.report.live.board import Board, Cell
 
 #: Lines that are kept free for what is being done.
 _BELOW = 6

@@ -24,7 +24,7 @@ from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.channel import Transcript
 from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
-from iommuq.report.live import events
+from iommuq.results import events
 from iommuq.results.console import splats
 from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
 from iommuq.suites.firmware import preflight, verdicts

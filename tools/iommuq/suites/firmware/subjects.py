@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from iommuq.build.image import find_image, image_key
+from iommuq.bases import dotconfig
+from iommuq.build.image import Image, find_image, image_key
 from iommuq.build.workspace import Workspace
-from iommuq.firmware import kernels
-from iommuq.firmware.kernels import Kernel
+from iommuq.firmware.kernels import Kernel, hash_of
 from iommuq.firmware.scenario import Scenario, folder
 from iommuq.proof.prove import known_steps
 from iommuq.results.known import KnownFailures, Step
@@ -18,6 +19,7 @@ from iommuq.suites.firmware.cases import Case, stored
 from iommuq.suites.firmware.run import run_scenarios
 from iommuq.suites.kunit import Subject
 from iommuq.system import arches
+from iommuq.system.errors import InfraError
 
 #: What the results of a kernel that is not ours have for a step.
 AS_IT_IS = "as-is"
@@ -63,6 +65,24 @@ class Tested:
         return found
 
 
+def from_image(image: Image, name: str, release: str) -> Kernel:
+    """Return a kernel that was built here.
+
+    Its key is that of its bytes, not of the tree that it was made from: builds can be
+    reproduced, and a patch to what is not compiled in gives the kernel of the step before.
+
+    :raises InfraError: its configuration is not with it, or the image is gone.
+    """
+    config, path = image.folder / ".config", image.folder / image.arch.image
+    try:
+        text = config.read_text("utf-8")
+        words = (hash_of(path), hashlib.sha256(text.encode()).hexdigest())
+    except OSError as error:
+        raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
+    key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
+    return Kernel(name, release, "", path, (), dotconfig.parse(text), key)
+
+
 def foreign(kernel: Kernel) -> Tested:
     """Return a kernel from an image or a package as something to be tested."""
     title = f"Linux {kernel.release}" + (f" ({kernel.version})" if kernel.version else "")
@@ -87,9 +107,7 @@ def queued(base: str, at: str | None, scenarios: Sequence[Scenario]) -> Tested:
         if fragments.key not in made:
             key = image_key(step, arch, fragments)
             image = workspace.image(step, arch, fragments) if build else find_image(key, arch)
-            made[fragments.key] = (
-                None if image is None else kernels.from_image(image, title, own.kernel)
-            )
+            made[fragments.key] = None if image is None else from_image(image, title, own.kernel)
         return made[fragments.key]
 
     return Tested(

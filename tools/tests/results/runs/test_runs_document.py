@@ -25,7 +25,7 @@ def test_there_and_back(run: Record) -> None:
 
 
 def test_the_published_schema_is_that_of_the_model() -> None:
-    """If not: ``python -c 'from iommuq.results.runs.document import *; print(schema_text(), end="")'``."""
+    """If not: write what `document.schema_text()` returns."""
     assert (project_root() / document.SCHEMA).read_text() == document.schema_text()
 
 

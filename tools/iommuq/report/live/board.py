@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The cells of a table that fills in: what is done for each, what came of it, how long it takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from iommuq.report.live import durations
+from iommuq.results.events import Judge
+from iommuq.results.known import Verdict
+
+#: Seconds from which on a cell was worked on, and not answered from the store.
+WORKED = 1.0
+
+
+@dataclass
+class Cell:
+    """One row in one column.
+
+    :ivar doing: ``building``, ``running``; empty before and after.
+    :ivar counts: how many tests came out how, once that is known.
+    :ivar failure: why there are no tests.
+    :ivar begin: when it was begun, by the monotonic clock.
+    :ivar seconds: how long it took, once it is done.
+    """
+
+    doing: str = ""
+    counts: Mapping[Verdict, int] = field(default_factory=dict)
+    failure: str = ""
+    begin: float | None = None
+    seconds: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it is known what came of it."""
+        return self.seconds is not None
+
+    @property
+    def words(self) -> str:
+        """What came of it, for people."""
+        if self.failure:
+            return self.failure
+        return ", ".join(f"{number} {verdict.value}" for verdict, number in self.counts.items())
+
+
+class Board:
+    """All cells.
+
+    :ivar title: what is done, for people.
+    :ivar kind: what the names of the durations begin with.
+    :ivar rows: their names, in order.
+    :ivar columns: the same.
+    """
+
+    def __init__(
+        self, title: str, kind: str, rows: Sequence[str], columns: Sequence[str], judge: Judge
+    ) -> None:
+        self.title = title
+        self.kind = kind
+        self.rows = list(rows)
+        self.columns = list(columns)
+        self.judge = judge
+        self.cells = {(row, column): Cell() for row in rows for column in columns}
+        self._past = durations.load()
+        self._lock = threading.Lock()
+
+    def busy(self, row: str, column: str, doing: str) -> None:
+        """Say what is done for a cell."""
+        with self._lock:
+            cell = self.cells.get((row, column))
+            if cell is not None:
+                cell.doing = doing
+                cell.begin = cell.begin or time.monotonic()
+
+    def done(
+        self, row: str, column: str, counts: Mapping[Verdict, int], failure: str = ""
+    ) -> Cell | None:
+        """Say what came of a cell, and return it."""
+        with self._lock:
+            cell = self.cells.get((row, column))
+            if cell is not None:
+                cell.doing, cell.counts, cell.failure = "", counts, failure
+                cell.seconds = time.monotonic() - (cell.begin or time.monotonic())
+            return cell
+
+    def keep(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """Wait for no other cells than these."""
+        there_are = set(wanted)
+        with self._lock:
+            self.cells = {place: cell for place, cell in self.cells.items() if place in there_are}
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many cells are done, and how many there are."""
+        cells = list(self.cells.values())
+        return sum(cell.done for cell in cells), len(cells)
+
+    def left(self) -> float | None:
+        """Estimate the seconds that are left; None if there is nothing to go by.
+
+        As long as all is answered from the store there is no telling, so nothing is said.
+        """
+        now = time.monotonic()
+        total, worked = 0.0, False
+        with self._lock:
+            cells = list(self.cells.items())
+        for (row, column), cell in cells:
+            spent = cell.seconds if cell.seconds is not None else now - (cell.begin or now)
+            worked = worked or spent >= WORKED
+            if cell.done:
+                continue
+            expected = durations.expect(self._past, self._name(row, column))
+            if expected is None:
+                return None
+            total += max(0.0, expected - spent)
+        return total if worked else None
+
+    def _name(self, row: str, column: str) -> str:
+        return f"{self.kind}/{column}/{row.replace('/', ':')}"
+
+    def remember(self) -> None:
+        """Keep how long the cells took that were worked on."""
+        took = {
+            self._name(row, column): cell.seconds
+            for (row, column), cell in self.cells.items()
+            if cell.seconds is not None and cell.seconds >= WORKED
+        }
+        durations.save(took)
