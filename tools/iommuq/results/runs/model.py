@@ -3,7 +3,7 @@
 
 To the user this is a run: ``iommuq prove 6.12`` is one, whatever it took from the store.
 It is a table of cells, steps of the queue by lanes, each with the results of one suite on
-one image.  ``docs/results.schema.json`` is made from these classes.
+one image.  ``docs/generated/results.schema.json`` is made from these classes.
 """
 
 from __future__ import annotations
