@@ -112,10 +112,10 @@ def render(chosen: Sequence[Case], columns: Sequence[Filled], version: str) -> s
     lines = [
         "# Exposure",
         "",
-        "What each kernel did in each scenario of `iommuq firmware`, on machines whose firmware",
-        "claims memory for a device. `iommuq firmware exposure` writes this page; every cell is a",
-        "run. *holds*: every check passed. **FAILS**: the checks named below the table did not. A",
-        f"cell without a verdict says *{_OPEN}*, or why.",
+        "`iommuq firmware exposure` writes this page: the result of each scenario on each kernel,",
+        "on machines whose firmware claims memory for a device. Each cell is a run. *holds*: every",
+        "check passed. **FAILS**: the kernel is exposed; the failed checks are below the table.",
+        f"*{_OPEN}*, *no verdict* and *skipped* say nothing about the kernel.",
         "",
     ]
     for column in columns:
