@@ -16,7 +16,7 @@ import click
     "--into",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the page here, such as docs/drivers.md, and print nothing.",
+    help="Write the page here, such as docs/generated/drivers.md, and print nothing.",
 )
 @click.option(
     "--json",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``docs/drivers.md``: the table of the drivers, and behind it the ways to every error."""
+"""``docs/generated/drivers.md``: the table of the drivers, and the ways to every error."""
 
 from __future__ import annotations
 

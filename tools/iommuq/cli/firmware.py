@@ -79,10 +79,10 @@ def list_() -> None:
 @click.option(
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write here, and not docs/exposure.md.",
+    help="Write here, and not docs/generated/exposure.md.",
 )
 def exposure(stored: bool, into: Path | None) -> None:
-    """Write docs/exposure.md: every scenario on the kernels of selftests/exposure.toml."""
+    """Write docs/generated/exposure.md: each scenario on each kernel of selftests/exposure.toml."""
     from iommuq.report.exposure import write_exposure
 
     write_exposure(into, stored_only=stored)

@@ -13,7 +13,7 @@ _FORMS = ("html", "junit", "ktap", "json", "kcidb")
 @click.option("--html", metavar="FILE", help="A page that needs nothing else, logs included.")
 @click.option("--junit", metavar="FILE", help="JUnit XML, as Jenkins reads it.")
 @click.option("--ktap", metavar="FILE", help="KTAP, as the kernel's kunit.py parse reads it.")
-@click.option("--json", metavar="FILE", help="All of it; docs/results.schema.json is its schema.")
+@click.option("--json", metavar="FILE", help="All of it, by docs/generated/results.schema.json.")
 @click.option("--kcidb", metavar="FILE", help="What can be submitted to KernelCI.")
 def report(run: str, **files: str | None) -> int:
     """Write what a run found into files, '-' being standard output.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``docs/exposure.md``: which kernels honour what firmware claims, scenario by scenario.
+"""``docs/generated/exposure.md``: which kernels honour what firmware claims, scenario by scenario.
 
 Every cell comes from a run in the store; what was never run is left open.
 """
@@ -24,7 +24,7 @@ from iommuq.suites.firmware.subjects import Tested, foreign, queued
 from iommuq.system import files, tables
 from iommuq.system.progress import note, one_line
 
-FILE = "docs/exposure.md"
+FILE = "docs/generated/exposure.md"
 _OPEN = "not run"
 # Which processor and process a report is about differs from run to run.
 _WHO = re.compile(r"CPU: \d+ PID: \d+ at |, CPU#\d+: \S+")
@@ -73,7 +73,7 @@ def load_columns() -> tuple[Column, ...]:
 def write_exposure(into: Path | None, *, stored_only: bool) -> None:
     """Run all scenarios on all kernels, and write the page.
 
-    :param into: by default ``docs/exposure.md``.
+    :param into: by default ``docs/generated/exposure.md``.
     :param stored_only: take what the store has, and build and run nothing.
     """
     scenarios = scenario.choose([])
@@ -112,10 +112,10 @@ def render(chosen: Sequence[Case], columns: Sequence[Filled], version: str) -> s
     lines = [
         "# Exposure",
         "",
-        "What each kernel did in each scenario of `iommuq firmware`, on machines whose firmware",
-        "claims memory for a device. `iommuq firmware exposure` writes this page; every cell is a",
-        "run. *holds*: every check passed. **FAILS**: the checks named below the table did not. A",
-        f"cell without a verdict says *{_OPEN}*, or why.",
+        "`iommuq firmware exposure` writes this page: the result of each scenario on each kernel,",
+        "on machines whose firmware claims memory for a device. Each cell is a run. *holds*: every",
+        "check passed. **FAILS**: the kernel is exposed; the failed checks are below the table.",
+        f"*{_OPEN}*, *no verdict* and *skipped* say nothing about the kernel.",
         "",
     ]
     for column in columns:

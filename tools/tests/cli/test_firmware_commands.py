@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ``iommuq firmware`` prints, exits with, and writes to docs/exposure.md."""
+"""What ``iommuq firmware`` prints, exits with, and writes to docs/generated/exposure.md."""
 
 from __future__ import annotations
 

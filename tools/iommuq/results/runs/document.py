@@ -11,7 +11,7 @@ from iommuq.results.runs.model import FORMAT, Record
 from iommuq.system.errors import UserError
 
 #: Where the schema is published, below the checkout.
-SCHEMA = "docs/results.schema.json"
+SCHEMA = "docs/generated/results.schema.json"
 #: The year 10000, which no calendar of Python's reaches, in seconds since the epoch.
 _END = 253402300800.0
 

@@ -3,7 +3,7 @@
 
 To the user this is a run: ``iommuq prove 6.12`` is one, whatever it took from the store.
 It is a table of cells, steps of the queue by lanes, each with the results of one suite on
-one image.  ``docs/results.schema.json`` is made from these classes.
+one image.  ``docs/generated/results.schema.json`` is made from these classes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Test(_Form):
     :ivar name: without the lane, ``iommu_dma_owner.claim_plain``.
     :ivar status: what was seen.
     :ivar verdict: what it means once known failures are taken into account.
-    :ivar duration: seconds; 0 where nobody measured it.
+    :ivar duration: seconds; 0 if it was not measured.
     :ivar log: path of the full log, on the machine that ran it.
     :ivar answer: what a firmware check's step answered.
     """
@@ -124,7 +124,7 @@ class Step(_Form):
     :ivar name: file of its patch; empty for the baseline.
     :ivar sha256: of that file.
     :ivar proof: why no test shows what the patch does, if none does.
-    :ivar accepted: tests that it may break, a later one mending them.
+    :ivar accepted: tests that it may break, and that a later patch fixes.
     """
 
     label: str
@@ -161,10 +161,10 @@ class Head(_Form):
     :ivar version: of the package or tag that it is from.
     :ivar tool: version of iommuq.
     :ivar versions: of what built and ran it, such as ``gcc``.
-    :ivar findings: what is not as it should be, one line each.
+    :ivar findings: faults of the queue, one line each.
     :ivar errors: what the infrastructure failed to tell, one line each.
     :ivar error: why the command itself ended early; empty if it did not.
-    :ivar coverage: as ``--coverage-json`` writes it; None if nobody counted.
+    :ivar coverage: as ``--coverage-json`` writes it; None without coverage.
     :ivar mutants: as ``mutate --json`` writes it; None if there were none.
     """
 
