@@ -25,7 +25,7 @@ from markupsafe import Markup, escape
 
 from iommuq.report import excerpts
 from iommuq.report.excerpts import Excerpt
-from iommuq.report.looks import (
+from iommuq.report.sections import (
     BY_VERDICT,
     EXPECTED,
     FAIL,
@@ -35,11 +35,9 @@ from iommuq.report.looks import (
     NOT_RUN,
     PASS,
     PASS_ALONE,
+    Bar,
     Look,
     Row,
-)
-from iommuq.report.sections import (
-    Bar,
     bars,
     covered_files,
     firmware_tables,

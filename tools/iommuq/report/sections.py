@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the sections of the HTML report show, each worked out from a run."""
+"""What the sections of the HTML report show, and how its table shows each verdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,79 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from iommuq.results.known import Verdict
 from iommuq.results.runs.model import Known, Record, Test
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the table shows a verdict.
+
+    :ivar code: one letter, for the page's data.
+    """
+
+    code: str
+    sign: str
+    word: str
+
+
+PASS = Look("o", "·", "passes")
+# Alone in its row, a dot says too little.
+PASS_ALONE = Look("p", "✓", "passes")
+FIXED = Look("f", "✓", "passes, and failed at the step before")
+FAIL = Look("x", "✕", "fails, and should not")
+EXPECTED = Look("e", "○", "fails here, a later step has the verdict")
+SKIP = Look("s", "–", "skipped")
+KNOWN = Look("k", "K", "fails, as is known")
+SURPRISE = Look("u", "✓!", "passes, but is listed as failing")
+EXPIRED = Look("d", "K!", "listed as failing, but past its date")
+FLAKY = Look("y", "≈", "flaky: passed and failed on one kernel")
+ERROR = Look("r", "?", "no verdict: the machine failed it")
+NOT_RUN = Look("n", "", "not run")
+LOOKS = (
+    PASS,
+    PASS_ALONE,
+    FIXED,
+    FAIL,
+    EXPECTED,
+    SKIP,
+    KNOWN,
+    SURPRISE,
+    EXPIRED,
+    FLAKY,
+    ERROR,
+    NOT_RUN,
+)
+
+#: Where a verdict alone says how it looks.
+BY_VERDICT = {
+    Verdict.OK: PASS,
+    Verdict.SKIPPED: SKIP,
+    Verdict.KNOWN: KNOWN,
+    Verdict.UNEXPECTED_PASS: SURPRISE,
+    Verdict.EXPIRED: EXPIRED,
+    Verdict.FLAKY: FLAKY,
+    Verdict.ERROR: ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    :ivar number: its place in the page's data.
+    """
+
+    number: int
+    suite: str
+    test: str
+    looks: tuple[Look, ...]
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has nothing to tell: the same pass, or skip, at each step."""
+        return len(set(self.looks)) == 1 and self.looks[0] in (PASS, PASS_ALONE, SKIP)
+
 
 #: Bars that are shown, the longest ones.
 BARS = 80

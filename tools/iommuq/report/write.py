@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from iommuq.results.runs.document import is_file, pick
 from iommuq.results.runs.model import Record
-from iommuq.results.runs.pick import is_file, pick
 from iommuq.system.errors import EXIT_OK, UserError
 from iommuq.system.files import log_dir
 

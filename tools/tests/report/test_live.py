@@ -22,7 +22,7 @@ import pytest
 from rich.console import Console
 
 import toykernel
-from iommuq.report.live import durations
+from iommuq.report.live import board as durations
 from iommuq.report.live import events as live
 from iommuq.report.live.board import Board
 from iommuq.report.live.table import Table

@@ -12,8 +12,8 @@ from iommuq.report import matrix
 from iommuq.report.view import Tone, View, visible
 from iommuq.results.runs.archive import Archive, Summary
 from iommuq.results.runs.compare import Change, Comparison, compare
+from iommuq.results.runs.document import pick
 from iommuq.results.runs.model import Record, State
-from iommuq.results.runs.pick import pick
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 from iommuq.system.progress import duration
 

@@ -1,16 +1,82 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The cells of a table that fills in: what is done for each, what came of it, how long it takes."""
+"""The cells of a table that fills in: what is done, what came of it, how long it takes.
+
+Times of earlier runs make the estimate. What cannot be read is unknown; what cannot be
+written is dropped.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
 
-from iommuq.report.live import durations
 from iommuq.results.events import Judge
 from iommuq.results.known import Verdict
+from iommuq.system.files import state_dir
+
+FILE = "durations.json"
+#: Entries that are kept, the newest.
+MOST = 4000
+
+
+def load() -> dict[str, float]:
+    """Return seconds by name: ``<what>/<which>``."""
+    try:
+        data = json.loads(_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    return {
+        name: float(value)
+        for name, value in data.items()
+        if isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    }
+
+
+def expect(past: Mapping[str, float], name: str) -> float | None:
+    """Say how long something will take, in seconds; None if nobody knows.
+
+    What was never seen takes as long as others of its kind.
+    """
+    if name in past:
+        return past[name]
+    kind = name.rpartition("/")[0] + "/"
+    same = [seconds for other, seconds in past.items() if other.startswith(kind)]
+    return median(same) if same else None
+
+
+def save(new: Mapping[str, float]) -> None:
+    """Remember how long things took."""
+    if not new:
+        return
+    kept = load()
+    for name, seconds in new.items():
+        # At the end of the file, where the newest are.
+        kept.pop(name, None)
+        kept[name] = round(seconds, 3)
+    text = json.dumps(dict(list(kept.items())[-MOST:]), indent=0)
+    path = _path()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{FILE}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+
+
+def _path() -> Path:
+    return state_dir() / FILE
+
 
 #: Seconds from which on a cell was worked on, and not answered from the store.
 WORKED = 1.0
@@ -64,7 +130,7 @@ class Board:
         self.columns = list(columns)
         self.judge = judge
         self.cells = {(row, column): Cell() for row in rows for column in columns}
-        self._past = durations.load()
+        self._past = load()
         self._lock = threading.Lock()
 
     def busy(self, row: str, column: str, doing: str) -> None:
@@ -112,7 +178,7 @@ class Board:
             worked = worked or spent >= WORKED
             if cell.done:
                 continue
-            expected = durations.expect(self._past, self._name(row, column))
+            expected = expect(self._past, self._name(row, column))
             if expected is None:
                 return None
             total += max(0.0, expected - spent)
@@ -128,4 +194,4 @@ class Board:
             for (row, column), cell in self.cells.items()
             if cell.seconds is not None and cell.seconds >= WORKED
         }
-        durations.save(took)
+        save(took)
