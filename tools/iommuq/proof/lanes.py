@@ -20,9 +20,9 @@ from iommuq.defaults import KUNIT_LIMIT
 from iommuq.firmware import kernels, scenario
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
-from iommuq.proof.prove import excused, judge_run, known_steps
+from iommuq.proof.prove import known_steps
 from iommuq.queue.steps import Step
-from iommuq.results.known import Failure, KnownFailures, Verdict
+from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run
 from iommuq.results.known import Step as KnownStep
 from iommuq.results.known import load as load_known
 from iommuq.results.store import Run, Store, new_id

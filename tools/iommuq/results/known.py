@@ -25,7 +25,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from iommuq.results.store import Result, Status
+from iommuq.results.store import Result, Run, Status
 from iommuq.system.errors import UserError
 
 
@@ -154,6 +154,32 @@ def judge(result: Result, known: Failure | None, today: datetime.date) -> Verdic
     if result.status is Status.PASS:
         return Verdict.OK if known is None else Verdict.UNEXPECTED_PASS
     return Verdict.FAILED if known is None else Verdict.KNOWN
+
+
+def judge_run(
+    run: Run, known: KnownFailures, steps: Sequence[Step], arch: str
+) -> dict[str, Verdict]:
+    """Judge the results of a run against the list of known failures.
+
+    :param steps: all steps of the base's queue, in order.
+    """
+    entries = excused(run, known, steps, arch)
+    today = datetime.date.today()
+    return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
+
+
+def excused(run: Run, known: KnownFailures, steps: Sequence[Step], arch: str) -> dict[str, Failure]:
+    """Return the entries of the list that are for the tests of a run, by test.
+
+    :param steps: all steps of the base's queue, in order.
+    """
+    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
+    entries = {}
+    for result in run.results:
+        entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
+        if entry is not None:
+            entries[result.test] = entry
+    return entries
 
 
 def load(path: Path) -> KnownFailures:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from iommuq.proof.prove import Outcome, Proof, judge_run, known_steps
+from iommuq.proof.prove import Outcome, Proof, known_steps
 from iommuq.queue.model import Queue
 from iommuq.queue.steps import Step
 from iommuq.report.matrix import Column, build
-from iommuq.results.known import Failure, KnownFailures, Verdict
+from iommuq.results.known import Failure, KnownFailures, Verdict, judge_run
 from iommuq.results.known import Step as KnownStep
 from iommuq.results.store import Result, Run, Status
 from iommuq.system.errors import VerdictError

@@ -14,10 +14,9 @@ from iommuq.firmware.tables import classes
 from iommuq.firmware.tables.explain import explain
 from iommuq.guests import machine as machines
 from iommuq.proof import recording as feed
-from iommuq.proof.prove import judge_run
 from iommuq.report import matrix
 from iommuq.report.live import events
-from iommuq.results.known import KnownFailures, Verdict
+from iommuq.results.known import KnownFailures, Verdict, judge_run
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result, Run
 from iommuq.suites.firmware.cases import Case, cases

@@ -16,8 +16,8 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli.pytest_plugin import inventory
 from iommuq.firmware import kernels, scenario
 from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
-from iommuq.proof.prove import judge_run, known_steps
-from iommuq.results.known import KnownFailures, Verdict
+from iommuq.proof.prove import known_steps
+from iommuq.results.known import KnownFailures, Verdict, judge_run
 from iommuq.results.known import Step as KnownStep
 from iommuq.results.store import Run
 from iommuq.suites.firmware.cases import cases
