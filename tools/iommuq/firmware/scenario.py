@@ -7,7 +7,6 @@ it is for has the devices that it names.  ``docs/firmware.md`` explains the keys
 
 from __future__ import annotations
 
-import datetime
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,6 @@ from iommuq.firmware import topology
 from iommuq.firmware.topology import Device
 from iommuq.guests import machine as machines
 from iommuq.guests.machine import Machine
-from iommuq.results.known import Failure
 from iommuq.system import files, tables
 from iommuq.system.errors import UserError
 
@@ -169,32 +167,6 @@ class Step(Table):
 
 
 @dataclass(frozen=True)
-class Known(Table):
-    """A check that some bases are known not to meet, or that a series will change.
-
-    :ivar check: its name.
-    :ivar bases: those it is about; never a kernel that is not ours.
-    :ivar since: the step of the queue that it begins with; by default the first.
-    :ivar until: the step of the queue from which on it must be met.
-    :ivar reason: found by reading the code.
-    :ivar expires: the last day that this counts.
-    """
-
-    check: str
-    bases: tuple[str, ...]
-    reason: str
-    link: str
-    expires: datetime.date
-    machines: tuple[str, ...] = ()
-    since: str | None = None
-    until: str | None = None
-
-    def __post_init__(self) -> None:
-        require(self.bases, "bases is empty")
-        require(self.reason.strip() and self.link.strip(), "reason and link are needed")
-
-
-@dataclass(frozen=True)
 class Scenario(Table):
     """One scenario; its name is that of its file.
 
@@ -216,7 +188,6 @@ class Scenario(Table):
     needs: tuple[Need, ...] = ()
     alone: bool = False
     seconds: int = 1
-    known: tuple[Known, ...] = ()
     name: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
@@ -229,8 +200,6 @@ class Scenario(Table):
         require(any(step.check for step in self.step), "step: no step has a check")
         for word in self.arguments:
             require(word.isprintable() and not re.search(r"\s", word), "arguments: not one word")
-        for known in self.known:
-            require(known.check in self.checks(), f"known: there is no check {known.check!r}")
         for machine in self.machines:
             checks = [step.check for step in self.steps(machine) if step.check]
             require(len(set(checks)) == len(checks), f"step: two checks of {machine} have one name")
@@ -255,23 +224,6 @@ class Scenario(Table):
         memory += [(region.base, region.size) for region in self.region if region.reserved]
         reserve = tuple(f"memmap={size >> 10}K${base:#x}" for base, size in dict.fromkeys(memory))
         return (*reserve, *self.arguments)
-
-    def failures(self, path: Path) -> list[Failure]:
-        """Return its marks as the list of known failures has them."""
-        return [
-            Failure(
-                test=self.test(machine, mark.check),
-                reason=mark.reason.strip(),
-                link=mark.link,
-                expires=mark.expires,
-                bases=mark.bases,
-                start=mark.since,
-                until=mark.until,
-                where=f"{path}: known {number}",
-            )
-            for number, mark in enumerate(self.known, 1)
-            for machine in (mark.machines or self.machines)
-        ]
 
 
 def _number(word: str) -> int | None:

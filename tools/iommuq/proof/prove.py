@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from iommuq.proof import promises as prooffile
-from iommuq.queue.model import BASELINE, Queue
+from iommuq.queue.model import Queue
 from iommuq.queue.steps import Step
 from iommuq.report.matrix import Column, Matrix, build, names
-from iommuq.results.known import Step as KnownStep
 from iommuq.results.known import Verdict
 from iommuq.results.store import Run
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
@@ -112,11 +111,6 @@ class Proof:
         if self.findings:
             return EXIT_VERDICT
         return EXIT_INFRA if self.errors else EXIT_OK
-
-
-def known_steps(queue: Queue) -> list[KnownStep]:
-    """Return the steps of a queue as the list of known failures names them."""
-    return [KnownStep(BASELINE), *(KnownStep(patch.label, patch.name) for patch in queue.sent)]
 
 
 @dataclass

@@ -96,8 +96,8 @@ def firmware(
             tested.subject.patch,
             "firmware",
             found,
-            verdicts=judge_run(found, known, tested.steps, arch),
-            known=excused(found, known, tested.steps, arch),
+            verdicts=judge_run(found, known, arch),
+            known=excused(found, known, arch),
         )
 
 

@@ -77,7 +77,7 @@ def run_firmware(
             raise UserError("--at is a step of a base's queue, and --kernel is none")
         tested = foreign(kernels.find(kernel))
     else:
-        tested = queued(base, at, scenarios)
+        tested = queued(base, at)
     known = KnownFailures() if all_fail else tested.known
     with recording(tested.subject.base) as recorder:
         with events.shown(
@@ -85,7 +85,7 @@ def run_firmware(
             f"firmware/{kernel or base}",
             list(dict.fromkeys(case.scenario.name for case in chosen)),
             sorted({case.machine.name for case in chosen}),
-            lambda run: judge_run(run, known, tested.steps, _ARCH),
+            lambda run: judge_run(run, known, _ARCH),
         ) as board:
             board.keep((case.scenario.name, case.machine.name) for case in chosen)
             runs = tested.run(chosen, again=again)
@@ -118,7 +118,7 @@ def _report(
 ) -> int:
     verdicts: dict[str, Verdict] = {}
     for run in runs:
-        verdicts |= judge_run(run, known, tested.steps, _ARCH)
+        verdicts |= judge_run(run, known, _ARCH)
     print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
     columns = _columns(chosen, runs, verdicts)
     table = matrix.build(columns if full else _shortened(columns))

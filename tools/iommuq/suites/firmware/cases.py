@@ -33,6 +33,11 @@ class Case:
         """What its results are called, but for the check."""
         return f"{self.machine.name}.{self.scenario.name}"
 
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The names of its checks."""
+        return self.scenario.checks(self.machine.name)
+
 
 def cases(scenarios: Iterable[Scenario], only: Sequence[str] = ()) -> list[Case]:
     """Return the scenarios, each on each of its machines.
