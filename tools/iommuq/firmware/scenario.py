@@ -29,8 +29,8 @@ PAGE = 0x1000
 #: The check that every scenario has on top of its own.
 NO_SPLAT = "no_splat"
 
-#: What a step may be, and the kinds of its words.
-STEPS: Mapping[str, tuple[str, ...]] = {
+#: What may be done in the guest, and the kinds of its words.
+ACTIONS: Mapping[str, tuple[str, ...]] = {
     "bind": ("device", "driver"),
     "unbind": ("device",),
     "driver": ("device",),
@@ -113,10 +113,10 @@ class Region(Table):
 
 
 @dataclass(frozen=True)
-class Step(Table):
+class Action(Table):
     """One thing done in the guest.
 
-    :ivar do: its words; `STEPS` has the first ones.
+    :ivar do: its words; `ACTIONS` has the first ones.
     :ivar check: the name of the result that it gives; empty for what only sets up.
     :ivar expect: the words that it may end with.
     :ivar machines: those that it is for; none for all of the scenario's.
@@ -134,8 +134,8 @@ class Step(Table):
         for word in self.expected:
             require(_WORD.fullmatch(word), f"expect: {word!r} is not one word")
         words = self.words
-        require(words and words[0] in STEPS, f"do: there are {', '.join(STEPS)}")
-        kinds = STEPS[words[0]]
+        require(words and words[0] in ACTIONS, f"do: there are {', '.join(ACTIONS)}")
+        kinds = ACTIONS[words[0]]
         require(
             len(words) == 1 + len(kinds),
             f"do: {words[0]} takes {' '.join(kinds).upper() or 'nothing'}",
@@ -182,7 +182,7 @@ class Scenario(Table):
     title: str
     holds: str
     machines: tuple[str, ...]
-    step: tuple[Step, ...]
+    step: tuple[Action, ...]
     region: tuple[Region, ...] = ()
     arguments: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
@@ -204,7 +204,7 @@ class Scenario(Table):
             checks = [step.check for step in self.steps(machine) if step.check]
             require(len(set(checks)) == len(checks), f"step: two checks of {machine} have one name")
 
-    def steps(self, machine: str) -> tuple[Step, ...]:
+    def steps(self, machine: str) -> tuple[Action, ...]:
         """Return the steps for a machine."""
         return tuple(step for step in self.step if not step.machines or machine in step.machines)
 
@@ -307,7 +307,7 @@ def _check_on(scenario: Scenario, machine: Machine, path: Path) -> None:
             if name not in scenario.machines:
                 raise fail(f"step.{number}.machines", f"{name} is none of the scenario's")
         words = step.words
-        for kind, word in zip(STEPS[words[0]], words[1:], strict=True):
+        for kind, word in zip(ACTIONS[words[0]], words[1:], strict=True):
             if kind == "device" and word not in devices:
                 raise fail(f"step.{number}.do", _no_device(word, machine, devices))
             if kind == "address" and address(scenario, word) is None:
@@ -330,7 +330,7 @@ def script(scenario: Scenario, machine: Machine) -> tuple[str, int]:
     for step in scenario.steps(machine.name):
         name, *words = step.words
         said = [name]
-        for kind, word in zip(STEPS[name], words, strict=True):
+        for kind, word in zip(ACTIONS[name], words, strict=True):
             if kind == "device":
                 said.append(devices[word].address)
             elif kind in ("address", "size", "bus"):
