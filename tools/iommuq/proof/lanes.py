@@ -281,8 +281,8 @@ class FirmwareLane(_Common):
     def open(cls, workspace: Workspace) -> FirmwareLane:
         """Read what the lane needs.
 
-        :raises UserError: a scenario or a machine is malformed, or the list of known failures,
-            or that has a check which no scenario has.
+        :raises UserError: a scenario, a machine or the list of known failures is malformed, or
+            the list names a check that no scenario has.
         """
         known = load_known(workspace.queue)
         found = tuple(cases(scenario.choose([])))
