@@ -16,8 +16,6 @@ from iommuq.guests.machine import Machine
 from iommuq.queue.model import Queue, load_queue
 from iommuq.queue.overlay import Overlay, load_overlay
 from iommuq.queue.steps import Step, forget_steps, make_step, make_steps
-from iommuq.results.known import KnownFailures
-from iommuq.results.known import load as load_known
 from iommuq.system import arches
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError
@@ -36,7 +34,6 @@ class Workspace:
     base: Base
     queue: Queue
     overlay: Overlay
-    known: KnownFailures
 
     @classmethod
     def open(cls, name: str) -> Workspace:
@@ -48,8 +45,7 @@ class Workspace:
         spec = load_spec(name)
         queue = load_queue(spec.folder, name)
         overlay = load_overlay(root / "kunit")
-        known = load_known(root / "kunit" / "known-failures.toml")
-        return cls(root, open_base(spec), queue, overlay, known)
+        return cls(root, open_base(spec), queue, overlay)
 
     def steps(self, to: str | None = None) -> list[Step]:
         """Return the steps of the queue with the overlay, up to *to* or all."""

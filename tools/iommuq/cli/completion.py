@@ -27,15 +27,14 @@ def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str)
 def patches(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the steps that begin with a word, of the base that is named before it."""
     from iommuq.defaults import DEFAULT_BASE
-    from iommuq.proof.prove import known_steps
     from iommuq.queue.model import load_queue
     from iommuq.system.errors import IommuqError
     from iommuq.system.files import project_root
 
     with contextlib.suppress(IommuqError, OSError):
         base = context.params.get("base") or DEFAULT_BASE
-        steps = known_steps(load_queue(project_root() / "patches" / base, base))
-        return [step.label for step in steps if step.label.startswith(incomplete)]
+        steps = load_queue(project_root() / "patches" / base, base).steps
+        return [label for label in steps if label.startswith(incomplete)]
     return []
 
 

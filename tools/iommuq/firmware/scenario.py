@@ -7,7 +7,6 @@ it is for has the devices that it names.  ``docs/firmware.md`` explains the keys
 
 from __future__ import annotations
 
-import datetime
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,6 @@ from iommuq.firmware import topology
 from iommuq.firmware.topology import Device
 from iommuq.guests import machine as machines
 from iommuq.guests.machine import Machine
-from iommuq.results.known import Failure
 from iommuq.system import files, tables
 from iommuq.system.errors import UserError
 
@@ -31,8 +29,8 @@ PAGE = 0x1000
 #: The check that every scenario has on top of its own.
 NO_SPLAT = "no_splat"
 
-#: What a step may be, and the kinds of its words.
-STEPS: Mapping[str, tuple[str, ...]] = {
+#: What may be done in the guest, and the kinds of its words.
+ACTIONS: Mapping[str, tuple[str, ...]] = {
     "bind": ("device", "driver"),
     "unbind": ("device",),
     "driver": ("device",),
@@ -115,10 +113,10 @@ class Region(Table):
 
 
 @dataclass(frozen=True)
-class Step(Table):
+class Action(Table):
     """One thing done in the guest.
 
-    :ivar do: its words; `STEPS` has the first ones.
+    :ivar do: its words; `ACTIONS` has the first ones.
     :ivar check: the name of the result that it gives; empty for what only sets up.
     :ivar expect: the words that it may end with.
     :ivar machines: those that it is for; none for all of the scenario's.
@@ -136,8 +134,8 @@ class Step(Table):
         for word in self.expected:
             require(_WORD.fullmatch(word), f"expect: {word!r} is not one word")
         words = self.words
-        require(words and words[0] in STEPS, f"do: there are {', '.join(STEPS)}")
-        kinds = STEPS[words[0]]
+        require(words and words[0] in ACTIONS, f"do: there are {', '.join(ACTIONS)}")
+        kinds = ACTIONS[words[0]]
         require(
             len(words) == 1 + len(kinds),
             f"do: {words[0]} takes {' '.join(kinds).upper() or 'nothing'}",
@@ -169,32 +167,6 @@ class Step(Table):
 
 
 @dataclass(frozen=True)
-class Known(Table):
-    """A check that some bases are known not to meet, or that a series will change.
-
-    :ivar check: its name.
-    :ivar bases: those it is about; never a kernel that is not ours.
-    :ivar since: the step of the queue that it begins with; by default the first.
-    :ivar until: the step of the queue from which on it must be met.
-    :ivar reason: found by reading the code.
-    :ivar expires: the last day that this counts.
-    """
-
-    check: str
-    bases: tuple[str, ...]
-    reason: str
-    link: str
-    expires: datetime.date
-    machines: tuple[str, ...] = ()
-    since: str | None = None
-    until: str | None = None
-
-    def __post_init__(self) -> None:
-        require(self.bases, "bases is empty")
-        require(self.reason.strip() and self.link.strip(), "reason and link are needed")
-
-
-@dataclass(frozen=True)
 class Scenario(Table):
     """One scenario; its name is that of its file.
 
@@ -210,13 +182,12 @@ class Scenario(Table):
     title: str
     holds: str
     machines: tuple[str, ...]
-    step: tuple[Step, ...]
+    step: tuple[Action, ...]
     region: tuple[Region, ...] = ()
     arguments: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     alone: bool = False
     seconds: int = 1
-    known: tuple[Known, ...] = ()
     name: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
@@ -229,13 +200,11 @@ class Scenario(Table):
         require(any(step.check for step in self.step), "step: no step has a check")
         for word in self.arguments:
             require(word.isprintable() and not re.search(r"\s", word), "arguments: not one word")
-        for known in self.known:
-            require(known.check in self.checks(), f"known: there is no check {known.check!r}")
         for machine in self.machines:
             checks = [step.check for step in self.steps(machine) if step.check]
             require(len(set(checks)) == len(checks), f"step: two checks of {machine} have one name")
 
-    def steps(self, machine: str) -> tuple[Step, ...]:
+    def steps(self, machine: str) -> tuple[Action, ...]:
         """Return the steps for a machine."""
         return tuple(step for step in self.step if not step.machines or machine in step.machines)
 
@@ -255,23 +224,6 @@ class Scenario(Table):
         memory += [(region.base, region.size) for region in self.region if region.reserved]
         reserve = tuple(f"memmap={size >> 10}K${base:#x}" for base, size in dict.fromkeys(memory))
         return (*reserve, *self.arguments)
-
-    def failures(self, path: Path) -> list[Failure]:
-        """Return its marks as the list of known failures has them."""
-        return [
-            Failure(
-                test=self.test(machine, mark.check),
-                reason=mark.reason.strip(),
-                link=mark.link,
-                expires=mark.expires,
-                bases=mark.bases,
-                start=mark.since,
-                until=mark.until,
-                where=f"{path}: known {number}",
-            )
-            for number, mark in enumerate(self.known, 1)
-            for machine in (mark.machines or self.machines)
-        ]
 
 
 def _number(word: str) -> int | None:
@@ -355,7 +307,7 @@ def _check_on(scenario: Scenario, machine: Machine, path: Path) -> None:
             if name not in scenario.machines:
                 raise fail(f"step.{number}.machines", f"{name} is none of the scenario's")
         words = step.words
-        for kind, word in zip(STEPS[words[0]], words[1:], strict=True):
+        for kind, word in zip(ACTIONS[words[0]], words[1:], strict=True):
             if kind == "device" and word not in devices:
                 raise fail(f"step.{number}.do", _no_device(word, machine, devices))
             if kind == "address" and address(scenario, word) is None:
@@ -378,7 +330,7 @@ def script(scenario: Scenario, machine: Machine) -> tuple[str, int]:
     for step in scenario.steps(machine.name):
         name, *words = step.words
         said = [name]
-        for kind, word in zip(STEPS[name], words, strict=True):
+        for kind, word in zip(ACTIONS[name], words, strict=True):
             if kind == "device":
                 said.append(devices[word].address)
             elif kind in ("address", "size", "bus"):

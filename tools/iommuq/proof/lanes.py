@@ -20,16 +20,15 @@ from iommuq.defaults import KUNIT_LIMIT
 from iommuq.firmware import scenario
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
-from iommuq.proof.prove import excused, judge_run, known_steps
 from iommuq.queue.steps import Step
-from iommuq.results.known import Failure, KnownFailures, Verdict
-from iommuq.results.known import Step as KnownStep
+from iommuq.results.known import NAME as KNOWN_NAME
+from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run
 from iommuq.results.known import load as load_known
 from iommuq.results.store import Run, Store, new_id
 from iommuq.suites import kunit, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.firmware.run import run_scenarios
-from iommuq.suites.firmware.subjects import from_image, known_failures
+from iommuq.suites.firmware.subjects import from_image
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.suites.programs import Suite, addition, choose, load_suites
 from iommuq.suites.selftest import run_selftests
@@ -37,8 +36,6 @@ from iommuq.system import arches
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError
 
-#: Failures of the userspace suites that are known, below the checkout.
-SELFTEST_KNOWN = "selftests/known-failures.toml"
 #: The machine that is meant by the name of a guest.
 MACHINES = {"um": "um", "qemu": "q35"}
 
@@ -103,10 +100,16 @@ class _Recipe:
 @dataclass(frozen=True)
 class _Common:
     workspace: Workspace
+    #: Failures that are no surprise.
+    known: KnownFailures = field(kw_only=True)
     store: Store | None = field(default=None, kw_only=True)
 
     @property
     def _recipe(self) -> _Recipe:
+        raise NotImplementedError
+
+    @property
+    def _arch(self) -> str:
         raise NotImplementedError
 
     def image(self, step: Step) -> Image:
@@ -134,10 +137,13 @@ class _Common:
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
 
-    @property
-    def _steps(self) -> list[KnownStep]:
-        # Not from trees: a later patch that does not apply is of no interest here.
-        return known_steps(self.workspace.queue)
+    def judge(self, run: Run) -> dict[str, Verdict]:
+        """See `Lane`."""
+        return judge_run(run, self.known, self._arch)
+
+    def excuses(self, run: Run) -> dict[str, Failure]:
+        """See `Lane`."""
+        return excused(run, self.known, self._arch)
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,26 @@ class KunitLane(_Common):
     configs: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
     limit: float = KUNIT_LIMIT
+
+    @classmethod
+    def open(
+        cls,
+        workspace: Workspace,
+        arch: Arch,
+        configs: Sequence[str] = (),
+        filters: Sequence[str] = (),
+        limit: float = KUNIT_LIMIT,
+    ) -> KunitLane:
+        """Read what the lane needs; the rest is as the class has it.
+
+        :raises UserError: the list of known failures is malformed.
+        """
+        known = load_known(workspace.queue)
+        return cls(workspace, arch, tuple(configs), tuple(filters), limit, known=known)
+
+    @property
+    def _arch(self) -> str:
+        return self.arch.name
 
     @property
     def name(self) -> str:
@@ -185,26 +211,16 @@ class KunitLane(_Common):
             again=again,
         )
 
-    def judge(self, run: Run) -> dict[str, Verdict]:
-        """See `Lane`."""
-        return judge_run(run, self.workspace.known, self._steps, self.arch.name)
-
-    def excuses(self, run: Run) -> dict[str, Failure]:
-        """See `Lane`."""
-        return excused(run, self.workspace.known, self._steps, self.arch.name)
-
 
 @dataclass(frozen=True)
 class SelftestLane(_Common):
     """The userspace suites on one machine.
 
     :ivar suites: those to run.
-    :ivar known: their known failures.
     """
 
     machine: Machine
     suites: tuple[Suite, ...]
-    known: KnownFailures
 
     @classmethod
     def open(
@@ -217,9 +233,13 @@ class SelftestLane(_Common):
         :param all_fail: take no failure for a known one.
         :raises UserError: one of the files is malformed, or there is no such suite.
         """
-        known = KnownFailures() if all_fail else load_known(workspace.root / SELFTEST_KNOWN)
+        known = KnownFailures() if all_fail else load_known(workspace.queue)
         suites = choose(load_suites(workspace.root), names)
-        return cls(workspace, load_machine(MACHINES[on]), suites, known)
+        return cls(workspace, load_machine(MACHINES[on]), suites, known=known)
+
+    @property
+    def _arch(self) -> str:
+        return self.machine.arch
 
     @property
     def name(self) -> str:
@@ -248,34 +268,36 @@ class SelftestLane(_Common):
             image, self.machine, self.suites, subject, store=self.store, again=again
         )
 
-    def judge(self, run: Run) -> dict[str, Verdict]:
-        """See `Lane`."""
-        return judge_run(run, self.known, self._steps, self.machine.arch)
-
-    def excuses(self, run: Run) -> dict[str, Failure]:
-        """See `Lane`."""
-        return excused(run, self.known, self._steps, self.machine.arch)
-
 
 @dataclass(frozen=True)
 class FirmwareLane(_Common):
     """The firmware scenarios, each on its machines, all of them on one kernel.
 
     :ivar cases: those to run.
-    :ivar known: their known failures.
     """
 
     cases: tuple[Case, ...]
-    known: KnownFailures
 
     @classmethod
     def open(cls, workspace: Workspace) -> FirmwareLane:
         """Read what the lane needs.
 
-        :raises UserError: a scenario or a machine is malformed.
+        :raises UserError: a scenario, a machine or the list of known failures is malformed, or
+            the list names a check that no scenario has.
         """
-        scenarios = scenario.choose([])
-        return cls(workspace, tuple(cases(scenarios)), known_failures(scenarios))
+        known = load_known(workspace.queue)
+        found = tuple(cases(scenario.choose([])))
+        checks = {f"{case.name}.{check}" for case in found for check in case.checks}
+        for name in known.of_no_test("firmware", checks):
+            raise UserError(
+                f"{workspace.queue.folder / KNOWN_NAME}: {name}: no scenario has this check",
+                hint="`iommuq firmware list` names the scenarios",
+            )
+        return cls(workspace, found, known=known)
+
+    @property
+    def _arch(self) -> str:
+        return self.cases[0].machine.arch
 
     @property
     def name(self) -> str:
@@ -343,18 +365,10 @@ class FirmwareLane(_Common):
         store.begin(whole)
         return store.finish(whole, results, finished, splats)
 
-    def judge(self, run: Run) -> dict[str, Verdict]:
-        """See `Lane`."""
-        return judge_run(run, self.known, self._steps, self.cases[0].machine.arch)
-
-    def excuses(self, run: Run) -> dict[str, Failure]:
-        """See `Lane`."""
-        return excused(run, self.known, self._steps, self.cases[0].machine.arch)
-
 
 # What `iommuq prove --suite` takes, each with what it runs on there.
 _LANES: dict[str, Callable[[Workspace], Lane]] = {
-    "kunit": lambda workspace: KunitLane(workspace, arches.get("um")),
+    "kunit": lambda workspace: KunitLane.open(workspace, arches.get("um")),
     "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
     "firmware": FirmwareLane.open,
 }

@@ -35,14 +35,13 @@ is not in the file is unproven.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.bases.providers.job import Table, require
 from iommuq.proof.matrix import Change, Column, Matrix
-from iommuq.queue.model import Patch, Queue
-from iommuq.results.known import Step as KnownStep
+from iommuq.queue.model import BASELINE, Queue, named_step
 from iommuq.results.known import Verdict
 from iommuq.system import tables
 from iommuq.system.errors import UserError
@@ -57,7 +56,7 @@ _SETTLED = (Verdict.OK, Verdict.KNOWN)
 class Promise(Table):
     """What one patch is proven by.
 
-    :ivar name: the patch, as `known.Step` understands it.
+    :ivar name: the patch, as `queue.model.named_step` takes it.
     :ivar fixes: tests that fail before it and pass after it.
     :ivar reason: why there are none.
     :ivar breaks: tests that pass before it, fail after it, and pass in the end or are known
@@ -139,15 +138,15 @@ def load(queue: Queue) -> ProofFile:
     promises: dict[str, Promise] = {}
     document = tables.load(_Document, path)
     for promise in document.patch:
-        patch = _find(queue.sent, promise.name)
-        if patch is None:
+        label = named_step(queue, promise.name)
+        if label in (None, BASELINE):
             raise UserError(
                 f"{path}: no patch {promise.name!r} in the queue",
                 hint="there are " + (", ".join(patch.label for patch in queue.sent) or "none"),
             )
-        if patch.label in promises:
+        if label in promises:
             raise UserError(f"{path}: {promise.name} is there twice")
-        promises[patch.label] = promise
+        promises[label] = promise
     _check_suites(path, document)
     return ProofFile(path, promises, document.suites)
 
@@ -168,11 +167,6 @@ def _check_suites(path: Path, document: _Document) -> None:
                     f"{path}: {promise.name}: {test} is of no suite that it is proven with",
                     hint=f"they are {', '.join(suites)}",
                 )
-
-
-def _find(patches: Sequence[Patch], name: str) -> Patch | None:
-    found = [patch for patch in patches if KnownStep(patch.label, patch.name).is_called(name)]
-    return found[0] if found else None
 
 
 def broken_promises(

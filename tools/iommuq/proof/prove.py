@@ -8,7 +8,6 @@ the queue is as it should be and does what it promises.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from iommuq.proof import promises as prooffile
 from iommuq.proof.matrix import Column, Matrix, build, names
-from iommuq.queue.model import BASELINE, Queue
+from iommuq.queue.model import Queue
 from iommuq.queue.steps import Step
-from iommuq.results.known import Failure, KnownFailures, Verdict, judge
-from iommuq.results.known import Step as KnownStep
+from iommuq.results.known import Verdict
 from iommuq.results.store import Run
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
 
@@ -113,39 +111,6 @@ class Proof:
         if self.findings:
             return EXIT_VERDICT
         return EXIT_INFRA if self.errors else EXIT_OK
-
-
-def judge_run(
-    run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str
-) -> dict[str, Verdict]:
-    """Judge the results of a run against the list of known failures.
-
-    :param steps: all steps of the base's queue, in order.
-    """
-    entries = excused(run, known, steps, arch)
-    today = datetime.date.today()
-    return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
-
-
-def excused(
-    run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str
-) -> dict[str, Failure]:
-    """Return the entries of the list that are for the tests of a run, by test.
-
-    :param steps: all steps of the base's queue, in order.
-    """
-    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
-    entries = {}
-    for result in run.results:
-        entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
-        if entry is not None:
-            entries[result.test] = entry
-    return entries
-
-
-def known_steps(queue: Queue) -> list[KnownStep]:
-    """Return the steps of a queue as the list of known failures names them."""
-    return [KnownStep(BASELINE), *(KnownStep(patch.label, patch.name) for patch in queue.sent)]
 
 
 @dataclass

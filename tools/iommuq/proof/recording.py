@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from iommuq.proof import promises as prooffile
-from iommuq.proof.prove import excused, judge_run
-from iommuq.results.known import KnownFailures
+from iommuq.results.known import KnownFailures, excused, judge_run
 from iommuq.results.runs.model import Step
 from iommuq.results.runs.recorder import Recorder, steps_of
 from iommuq.results.store import Run
@@ -97,8 +96,8 @@ def firmware(
             tested.subject.patch,
             "firmware",
             found,
-            verdicts=judge_run(found, known, tested.steps, arch),
-            known=excused(found, known, tested.steps, arch),
+            verdicts=judge_run(found, known, arch),
+            known=excused(found, known, arch),
         )
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from iommuq.proof import promises
 from iommuq.proof.matrix import Column, Matrix, build
+from iommuq.results import known
 from iommuq.results.known import Verdict
 from iommuq.system.errors import EXIT_OK, InfraError
 from iommuq.system.files import state_dir
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 _FORMAT = 1
 #: What guests are, and what runs in them, below the checkout.
 _GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios")
-_KNOWN = ("kunit/known-failures.toml", "selftests/known-failures.toml")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         names,
         _guests(workspace.root) if {"selftest", "firmware"} & set(names) else "",
         _hash(workspace.queue.folder / promises.NAME),
-        [_hash(workspace.root / name) for name in _KNOWN],
+        _hash(workspace.queue.folder / known.NAME),
         [[path.name, _hash(path)] for path in _configs(workspace)],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

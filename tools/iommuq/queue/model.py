@@ -257,6 +257,22 @@ def find_step(queue: Queue, text: str) -> str:
     return found[0].label
 
 
+def named_step(queue: Queue, name: str) -> str | None:
+    """Return the label of the step that a file of the base calls *name*.
+
+    :param name: ``baseline``, or a patch: its label, its file name with or without
+        ``.patch``, or its number with its section, ``resv-direct/0001``.
+    :return: None if there is no such step.
+    """
+    if name == BASELINE:
+        return BASELINE
+    for patch in queue.sent:
+        number = _number(patch.name, with_section=True)
+        if name in (patch.label, patch.name, _SUFFIX.sub("", patch.name), number):
+            return patch.label
+    return None
+
+
 def _same_number(patch: Patch, text: str) -> bool:
     number = _number(patch.name)
     return number.isdecimal() and int(number) == int(text)

@@ -76,25 +76,19 @@ def write_exposure(into: Path | None, *, stored_only: bool) -> None:
     :param into: by default ``docs/generated/exposure.md``.
     :param stored_only: take what the store has, and build and run nothing.
     """
-    scenarios = scenario.choose([])
-    chosen = cases(scenarios)
-    columns = [_fill(column, scenarios, chosen, stored_only) for column in load_columns()]
+    chosen = cases(scenario.choose([]))
+    columns = [_fill(column, chosen, stored_only) for column in load_columns()]
     path = into or files.project_root() / FILE
     path.write_text(render(chosen, columns, qemu.full_version()), encoding="utf-8")
     note(f"{path} written")
 
 
-def _fill(
-    column: Column,
-    scenarios: Sequence[scenario.Scenario],
-    chosen: Sequence[Case],
-    stored_only: bool,
-) -> Filled:
+def _fill(column: Column, chosen: Sequence[Case], stored_only: bool) -> Filled:
     nothing = Filled(column.title, "", (None,) * len(chosen))
     if column.base:
         if stored_only and not is_cached(load_spec(column.base)):
             return nothing
-        tested: Tested = queued(column.base, column.at, scenarios)
+        tested: Tested = queued(column.base, column.at)
     else:
         tested = foreign(packages.find(column.package))
     if stored_only:

@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Known failures: tests that may fail, each with a reason, a link and an expiry date.
 
-A list is a TOML file such as ``kunit/known-failures.toml``::
+A base lists its own in ``patches/<base>/known-failures.toml``::
 
-    [[failure]]
-    test = "iommu_set_domain.blocked_refused"   # '*' stands for anything
-    bases = ["6.12"]                # by default all
-    archs = ["um"]                  # by default all
-    from = "baseline"               # first step it may fail at; by default the first
-    until = "resv-direct/0001"      # the step from which on it must pass
-    reason = "why it fails, found by reading the test"
+    [[reason]]
+    text = "why they fail, found by reading the test"
     link = "https://…"
     expires = 2027-06-01            # the last day that this counts
+
+    [[reason.failure]]
+    tests = ["kunit.iommu_set_domain.blocked_refused"]  # the suite first; '*' stands for anything
+    archs = ["um"]                  # by default all
+    since = "baseline"              # the step that it begins with; by default the first
+    until = "resv-direct/0001"      # the step from which on it must pass; by default none
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
-from typing import Any
 
-from iommuq.results.store import Result, Status
+from iommuq.bases.providers.job import Table, require
+from iommuq.queue.model import Queue, named_step
+from iommuq.results.store import Result, Run, Status
+from iommuq.system import tables
 from iommuq.system.errors import UserError
+
+#: What the file is called.
+NAME = "known-failures.toml"
+#: The suites that tests may be of, as runs name them.
+SUITES = ("kunit", "selftest", "firmware")
 
 
 class Verdict(Enum):
@@ -58,91 +64,143 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step of a queue, as an entry may name it.
+class _Failure(Table):
+    tests: tuple[str, ...]
+    archs: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
 
-    :ivar label: ``baseline``, ``0001``.
-    :ivar name: the patch's, ``resv-direct/0001-iommu-….patch``; empty for the baseline.
-    """
+    def __post_init__(self) -> None:
+        require(self.tests, "tests is empty")
+        for test in self.tests:
+            suite, _, rest = test.partition(".")
+            message = f"tests: {test!r} is of no suite; there are {', '.join(SUITES)}"
+            require(suite in SUITES and rest, message)
 
-    label: str
-    name: str = ""
 
-    def is_called(self, wanted: str) -> bool:
-        """Tell whether *wanted* is the label, the file name, or its number in its section."""
-        number = re.match(r".*?/?\d+(?=-|\.|$)", self.name)
-        names = {self.label, self.name, self.name.removesuffix(".patch")} - {""}
-        return wanted in names or (number is not None and wanted == number[0])
+@dataclass(frozen=True)
+class _Reason(Table):
+    text: str
+    link: str
+    expires: datetime.date
+    failure: tuple[_Failure, ...]
+
+    def __post_init__(self) -> None:
+        require(self.text.strip(), "text is empty")
+        require(self.link.strip(), "link is empty")
+        require(self.failure, "no failure has this reason")
+
+
+@dataclass(frozen=True)
+class _Document(Table):
+    reason: tuple[_Reason, ...] = ()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One entry of a list.
+    """Tests that may fail for one reason.
 
-    :ivar where: file and number of the entry, for messages.
+    :ivar tests: their names, the suite first; ``*`` stands for anything.
+    :ivar archs: those of the guests in which they may; none for all.
+    :ivar steps: labels of the steps at which they may.
     """
 
-    test: str
+    tests: tuple[str, ...]
     reason: str
     link: str
     expires: datetime.date
-    bases: tuple[str, ...] = ()
-    archs: tuple[str, ...] = ()
-    start: str | None = None
-    until: str | None = None
-    where: str = ""
+    archs: tuple[str, ...]
+    steps: tuple[str, ...]
 
-    def covers(self, test: str) -> bool:
-        """Tell whether the entry is for *test*."""
-        parts = (re.escape(part) for part in self.test.split("*"))
-        return re.fullmatch(".*".join(parts), test) is not None
+    def covers(self, test: str, arch: str, step: str) -> bool:
+        """Tell whether the entry allows a test to fail; see `KnownFailures.match`."""
+        here = step in self.steps and (not self.archs or arch in self.archs)
+        return here and any(_covers(pattern, test) for pattern in self.tests)
+
+
+def _covers(pattern: str, test: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), test) is not None
 
 
 @dataclass(frozen=True)
 class KnownFailures:
-    """A whole list; an empty one knows no failures."""
+    """The list of a base; an empty one knows no failures."""
 
     failures: tuple[Failure, ...] = ()
 
-    def match(
-        self, test: str, *, base: str, arch: str, steps: Sequence[Step], at: int
-    ) -> Failure | None:
+    def match(self, test: str, arch: str, step: str) -> Failure | None:
         """Return the first entry that allows a test to fail, if there is one.
 
-        :param steps: all steps of the base's queue, in order.
-        :param at: index in *steps* of the one that was tested.
-        :raises UserError: an entry for this base names a step that does not exist.
+        :param test: its name, the suite first.
+        :param arch: that of the guest.
+        :param step: label of the step that was tested.
         """
-        for failure in self.failures:
-            if failure.bases and base not in failure.bases:
-                continue
-            if failure.archs and arch not in failure.archs:
-                continue
-            if not failure.covers(test):
-                continue
-            start = 0 if failure.start is None else _index(failure, failure.start, steps, base)
-            end = len(steps)
-            if failure.until is not None:
-                end = _index(failure, failure.until, steps, base)
-            if start <= at < end:
-                return failure
-        return None
+        found = (failure for failure in self.failures if failure.covers(test, arch, step))
+        return next(found, None)
+
+    def of_no_test(self, suite: str, tests: Collection[str]) -> list[str]:
+        """Return the names in the list that are of a suite, but of none of its tests.
+
+        :param tests: all tests of that suite, without its name.
+        """
+        return [
+            pattern
+            for failure in self.failures
+            for pattern in failure.tests
+            if pattern.startswith(f"{suite}.")
+            and not any(_covers(pattern, f"{suite}.{test}") for test in tests)
+        ]
 
 
-def _index(failure: Failure, wanted: str, steps: Sequence[Step], base: str) -> int:
-    for index, step in enumerate(steps):
-        if step.is_called(wanted):
-            return index
-    raise UserError(
-        f"{failure.where}: no step {wanted!r} in the queue of {base}",
-        hint="there are " + ", ".join(step.label for step in steps),
+def load(queue: Queue) -> KnownFailures:
+    """Read the list of a base; without a file no failure is known.
+
+    :raises UserError: it is malformed, or names a step that is not in the queue; file and
+        entry are named.
+    """
+    path = queue.folder / NAME
+    if not path.exists():
+        return KnownFailures()
+    return KnownFailures(
+        tuple(
+            Failure(
+                each.tests,
+                reason.text.strip(),
+                reason.link.strip(),
+                reason.expires,
+                each.archs,
+                _steps(queue, each, f"{path}: {each.tests[0]}"),
+            )
+            for reason in tables.load(_Document, path).reason
+            for each in reason.failure
+        )
     )
+
+
+def _steps(queue: Queue, entry: _Failure, where: str) -> tuple[str, ...]:
+    """Return the labels of the steps at which an entry counts.
+
+    :param where: file and entry, for messages.
+    """
+
+    def place(key: str, name: str) -> int:
+        label = named_step(queue, name)
+        if label is None:
+            there_are = f"there are {', '.join(queue.steps)}"
+            raise UserError(f"{where}: {key}: no step {name!r} in the queue", hint=there_are)
+        return queue.steps.index(label)
+
+    start = 0 if entry.since is None else place("since", entry.since)
+    end = len(queue.steps) if entry.until is None else place("until", entry.until)
+    if start >= end:
+        raise UserError(f"{where}: until: no step is left at which it may fail")
+    return queue.steps[start:end]
 
 
 def judge(result: Result, known: Failure | None, today: datetime.date) -> Verdict:
     """Say what a result means.
 
-    :param known: the entry that `KnownFailures.match` found for it.
+    :param known: the entry that `KnownFailures.match` returned for it.
     :param today: the day to compare expiry dates with.
     """
     if result.status is Status.ERROR:
@@ -156,72 +214,20 @@ def judge(result: Result, known: Failure | None, today: datetime.date) -> Verdic
     return Verdict.FAILED if known is None else Verdict.KNOWN
 
 
-def load(path: Path) -> KnownFailures:
-    """Read a list.
+def judge_run(run: Run, known: KnownFailures, arch: str) -> dict[str, Verdict]:
+    """Judge the results of a run against the list of known failures.
 
-    :raises UserError: the file is missing or malformed, with the entry at fault.
+    :return: by test.
     """
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}", hint="a list without entries is an empty file"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    entries = data.pop("failure", [])
-    if data or not isinstance(entries, list):
-        raise UserError(f"{path}: {min(data, default='failure')!r} is not [[failure]]")
-    failures: list[Failure] = []
-    for number, entry in enumerate(entries, 1):
-        failures.append(_entry(entry, f"{path}: failure {number}"))
-    return KnownFailures(tuple(failures))
+    entries = excused(run, known, arch)
+    today = datetime.date.today()
+    return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
 
 
-# Key in the file: type, and what to call that type.
-_KEYS: Mapping[str, tuple[type, str]] = {
-    "test": (str, "a name"),
-    "reason": (str, "a text"),
-    "link": (str, "an address"),
-    "expires": (datetime.date, "a date, such as 2027-06-01"),
-    "bases": (list, "a list of names"),
-    "archs": (list, "a list of names"),
-    "from": (str, "a step"),
-    "until": (str, "a step"),
-}
-
-
-def _entry(entry: object, where: str) -> Failure:
-    """Check one entry, and make it a `Failure`."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{where}: not a table")
-    fields: dict[str, Any] = dict(entry)
-    if isinstance(fields.get("test"), str):
-        where = f"{where} ({fields['test']})"
-    for key in ("test", "reason", "link", "expires"):
-        if key not in fields:
-            raise UserError(f"{where}: has no {key}", hint="test, reason, link, expires are needed")
-    for key, value in fields.items():
-        if key not in _KEYS:
-            raise UserError(f"{where}: {key!r} is not known", hint=f"there are {', '.join(_KEYS)}")
-        wanted, words = _KEYS[key]
-        good = isinstance(value, wanted) and bool(value)
-        # A date with a time of day is a date to Python.
-        good = good and not isinstance(value, datetime.datetime)
-        if isinstance(value, list):
-            good = good and all(isinstance(item, str) for item in value)
-        elif isinstance(value, str):
-            good = good and bool(value.strip())
-        if not good:
-            raise UserError(f"{where}: {key} must be {words}")
-    return Failure(
-        test=fields["test"],
-        reason=fields["reason"].strip(),
-        link=fields["link"].strip(),
-        expires=fields["expires"],
-        bases=tuple(fields.get("bases", ())),
-        archs=tuple(fields.get("archs", ())),
-        start=fields.get("from"),
-        until=fields.get("until"),
-        where=where,
-    )
+def excused(run: Run, known: KnownFailures, arch: str) -> dict[str, Failure]:
+    """Return the entries of the list that are for the tests of a run, by test."""
+    found = {
+        result.test: known.match(f"{run.suite}.{result.test}", arch, run.patch)
+        for result in run.results
+    }
+    return {test: entry for test, entry in found.items() if entry is not None}

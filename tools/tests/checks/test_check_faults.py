@@ -19,7 +19,6 @@ from iommuq.build.workspace import Workspace
 from iommuq.checks.model import REGISTRY
 from iommuq.checks.runner import check_queue, choose
 from iommuq.queue.model import Queue
-from iommuq.results.known import KnownFailures
 
 PLANTED_C = "drivers/iommu/planted.c"
 #: What each check says of the faults; what is to be seen is part of it.
@@ -253,7 +252,7 @@ def test_answer_that_answers_nothing(
     text = '[[answer]]\ncheck = "subject"\npatch = "*"\ntext = "{}"\nreason = "toys"\n'
     (toy_queue.folder / "checks.toml").write_text(text.format("capital") + text.format("moon"))
     monkeypatch.setattr(REGISTRY, "checks", [c for c in REGISTRY.checks if c.name == "subject"])
-    workspace = Workspace(tmp_path, toy_base, toy_queue, toy.OVERLAY, KnownFailures(()))
+    workspace = Workspace(tmp_path, toy_base, toy_queue, toy.OVERLAY)
     everything = {each.check: each for each in check_queue(workspace, None, (), slow=True)}
     (finding,) = everything["answers"].findings
     assert finding.text == "answers nothing: subject, *, moon"

@@ -280,12 +280,11 @@ def test_unknown_names(warm: Project) -> None:
         (f"patches/{BASE}/base.toml", b"[source", "base.toml"),
         (f"patches/{BASE}/series", b"\xff", "series: not UTF-8"),
         (f"patches/{BASE}/series", b"resv/gone.patch\n", "series:1: there is no resv/gone.patch"),
-        (KNOWN, b"[[failure]]\n", "failure 1"),
+        (KNOWN, b"[[reason]]\n", "known-failures.toml: reason.0.text: is missing"),
         (FRAGMENT, b"\xff", "um.config: not UTF-8"),
         (FRAGMENT, b"CONFIG_PCI=y\n# Yes\nCONFIG_NET\n", "um.config:3: "),
         (FRAGMENT, None, "um.config: No such file or directory"),
         (OWN_FRAGMENT, b"CONFIG_PCI\n", f"{BASE}/configs/um.config:1: "),
-        (KNOWN, None, "known-failures.toml: No such file or directory"),
     ],
 )
 def test_malformed_file(warm: Project, name: str, data: bytes | None, named: str) -> None:

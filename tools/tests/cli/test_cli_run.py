@@ -73,7 +73,7 @@ def test_only_what_changed_is_built(warm: Project) -> None:
     maker.add(
         "resv/0003-more.patch", maker.mail("toy: more", {IOMMU_C: ("return 5;", "return 4;")})
     )
-    warm.edit(KNOWN, 'link = "', 'until = "resv/0003"\nlink = "')
+    warm.edit(KNOWN, "tests = [", 'until = "resv/0003"\ntests = [')
     done = warm.run("run", BASE)
     assert done.code == 0, done
     assert done.cells["toy_owner.late_device"] == ["known", "known", "known", "pass"]

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from iommuq.firmware import program
-from iommuq.firmware.scenario import STEPS
+from iommuq.firmware.scenario import ACTIONS
 from iommuq.guests import uml
 from iommuq.system.errors import UserError
 from iommuq.system.run import Completed, run
@@ -63,12 +63,12 @@ def do(steps: Path, tmp_path: Path, *lines: str, limit: str = "10") -> Completed
 
 def test_it_knows_every_step_of_the_scenarios(steps: Path, tmp_path: Path) -> None:
     # With too many words, each says how many it takes, and does nothing.
-    lines = ["\t".join([name, *(["x"] * 5)]) for name in STEPS]
+    lines = ["\t".join([name, *(["x"] * 5)]) for name in ACTIONS]
     said = do(steps, tmp_path, *lines).output.splitlines()
     assert said == [
         *(
             f"step {number} MALFORMED {name} takes {len(kinds)} words"
-            for number, (name, kinds) in enumerate(STEPS.items())
+            for number, (name, kinds) in enumerate(ACTIONS.items())
         ),
         "end",
     ]

@@ -44,14 +44,6 @@ machines = ["q35-amd"]
 do = 'message "has requested"'
 check = "told"
 expect = "present"
-
-[[known]]
-check = "refused"
-bases = ["6.12"]
-machines = ["q35-amd"]
-reason = "found by reading"
-link = "https://example.org/"
-expires = 2027-06-30
 """
 
 
@@ -113,10 +105,6 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         "dma\t0000:01:02.0\t3e001000",
         "message\thas requested",
     ]
-    (known,) = found.failures(Path("x.toml"))
-    assert known.test == "q35-amd.a-claim.refused"
-    assert known.covers("q35-amd.a-claim.refused")
-    assert not known.covers("q35-intel.a-claim.refused")
 
 
 @pytest.mark.parametrize(
@@ -163,10 +151,6 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         ('expect = "present"', "expect = []", "expect is empty"),
         ('expect = "present"', 'expect = "two words"', "'two words' is not one word"),
         ('machines = ["q35-amd"]\n\n[[step]]', 'machines = ["um"]\n\n[[step]]', "step.2.machines"),
-        ('check = "refused"\nbases', 'check = "refuse"\nbases', "there is no check 'refuse'"),
-        ('bases = ["6.12"]', "bases = []", "bases is empty"),
-        ('reason = "found by reading"', "", "known.0.reason: is missing"),
-        ("expires = 2027-06-30", 'expires = "some day"', "known.0.expires"),
         ("[[region]]", "[[region]", "line"),
     ],
 )

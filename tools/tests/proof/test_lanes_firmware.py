@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -18,40 +17,40 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli.commands import mutate
 from iommuq.firmware import scenario
 from iommuq.firmware.kernels import Kernel
-from iommuq.firmware.scenario import Known
 from iommuq.proof import lanes
 from iommuq.proof.lanes import FirmwareLane
-from iommuq.results.known import KnownFailures, Verdict
+from iommuq.queue.model import load_queue
+from iommuq.results.known import Failure, KnownFailures, Verdict
 from iommuq.results.store import Run, Status, Store
 from iommuq.suites.firmware.cases import Case, cases, run_key
-from iommuq.suites.firmware.subjects import known_failures
 from iommuq.suites.kunit import Subject
+from iommuq.system.errors import UserError
+from iommuq.system.files import project_root
 from lanes_toy import queue, steps
 
 KERNEL = Kernel("toy 0001", "6.12", "", Path("/x"), (), None, "key")
-MARK = Known(
-    "claim_refused",
-    ("toy",),
+REFUSED = Failure(
+    ("firmware.*.claim-group.claim_refused",),
     "read",
     "https://example.org",
     datetime.date(2999, 1, 1),
-    until="s/0001",
+    archs=("x86_64",),
+    steps=("baseline",),
 )
+FAILURE = '[[reason.failure]]\ntests = ["firmware.{}"]\n'
 
 
 def open_lane(tmp_path: Path) -> FirmwareLane:
     """Return a lane of one scenario on two machines; a check of it is known to fail at first."""
-    marked = replace(scenario.load("claim-group"), known=(MARK,))
-    object.__setattr__(marked, "name", "claim-group")
     toy = SimpleNamespace(
         base=SimpleNamespace(spec=SimpleNamespace(name="toy"), kernel="6.12"),
         queue=queue(tmp_path, "0001-a", "0002-b"),
     )
-    chosen = tuple(cases([marked], ["q35-amd", "q35-intel"]))
-    return FirmwareLane(cast(Workspace, toy), chosen, known_failures([marked]))
+    chosen = tuple(cases([scenario.load("claim-group")], ["q35-amd", "q35-intel"]))
+    return FirmwareLane(cast(Workspace, toy), chosen, known=KnownFailures((REFUSED,)))
 
 
-def test_all_cases_are_one_run_judged_by_the_marks(
+def test_all_cases_are_one_run_judged_by_the_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lane = open_lane(tmp_path)
@@ -86,16 +85,40 @@ def test_all_cases_are_one_run_judged_by_the_marks(
         assert others == {Verdict.OK}
 
 
-def test_the_lane_has_every_scenario() -> None:
-    lane = FirmwareLane.open(cast(Workspace, None))
+def of(folder: Path) -> Workspace:
+    """Return a workspace with a queue in a folder, and nothing else."""
+    return cast(Workspace, SimpleNamespace(queue=queue(folder, "0001-a")))
+
+
+def test_the_lane_has_every_scenario(tmp_path: Path) -> None:
+    lane = FirmwareLane.open(of(tmp_path))
     assert {one.scenario.name for one in lane.cases} == set(scenario.names())
     # One kernel is for all of them.
     assert {one.machine.config for one in lane.cases} == {lane.cases[0].machine.config}
 
 
-def test_machines_that_run_a_file() -> None:
+@pytest.mark.parametrize("base", ["6.1", "6.12", "7.3"])
+def test_known_failures_of_our_bases(base: str) -> None:
+    ours = load_queue(project_root() / "patches" / base, base)
+    lane = FirmwareLane.open(cast(Workspace, SimpleNamespace(queue=ours)))
+    assert lane.known.failures
+
+
+@pytest.mark.parametrize("check", ["q35-amd.release.no_such", "q36.release.no_splat"])
+def test_known_failure_of_no_check(tmp_path: Path, check: str) -> None:
+    entry = f'[[reason]]\ntext = "t"\nlink = "l"\nexpires = 2999-01-01\n{FAILURE}'
+    path = tmp_path / "known-failures.toml"
+    path.write_text(entry.format("q35-amd.*.no_splat"))
+    assert FirmwareLane.open(of(tmp_path)).known.failures
+    path.write_text(entry.format(check))
+    with pytest.raises(UserError) as caught:
+        FirmwareLane.open(of(tmp_path))
+    assert caught.value.what == f"{path}: firmware.{check}: no scenario has this check"
+
+
+def test_machines_that_run_a_file(tmp_path: Path) -> None:
     """The real ones: each driver is that of some machine, and the core is everybody's."""
-    lane = FirmwareLane(cast(Workspace, None), tuple(cases(scenario.choose([]))), KnownFailures())
+    lane = FirmwareLane.open(of(tmp_path))
     names = {case.machine.name for case in lane.cases}
 
     def those(path: str) -> set[str]:

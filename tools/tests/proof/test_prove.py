@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from iommuq.proof.matrix import Column, build
-from iommuq.proof.prove import Outcome, Proof, judge_run, known_steps
-from iommuq.queue.model import Queue
+from iommuq.proof.prove import Outcome, Proof
 from iommuq.queue.steps import Step
-from iommuq.results.known import Failure, KnownFailures, Verdict
-from iommuq.results.known import Step as KnownStep
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.known import Verdict
 from iommuq.system.errors import VerdictError
 
 OK, FAILED, KNOWN, ERROR = Verdict.OK, Verdict.FAILED, Verdict.KNOWN, Verdict.ERROR
@@ -89,31 +84,3 @@ def test_findings(made: Proof, findings: list[str], code: int) -> None:
 
 def test_errors_are_named() -> None:
     assert proof({"a": ERROR}, {"a": OK}).errors == ["baseline: a: no verdict"]
-
-
-STEPS = [KnownStep("baseline"), KnownStep("0001", "resv/0001-x.patch"), KnownStep("0002")]
-
-
-def judged(patch: str, status: Status, **entry: str) -> Verdict:
-    expires = datetime.date.fromisoformat(entry.pop("expires", "2999-01-01"))
-    known = KnownFailures((Failure("s.c", "why", "link", expires, **entry),))  # type: ignore[arg-type]
-    result = Result("6.12", patch, "kunit", "s.c", status)
-    run = Run("id", "6.12", patch, "kunit", "k", "6.12", "um", "native", 0.0, 1.0, (result,))
-    return judge_run(run, known, STEPS, "um")["s.c"]
-
-
-def test_judge_run() -> None:
-    assert judged("baseline", Status.FAIL) is KNOWN
-    assert judged("baseline", Status.FAIL, until="resv/0001") is KNOWN
-    assert judged("0001", Status.FAIL, until="resv/0001") is FAILED
-    assert judged("0001", Status.PASS, until="resv/0001") is OK
-    assert judged("baseline", Status.FAIL, start="0001") is FAILED
-    assert judged("0002", Status.PASS, start="0001") is Verdict.UNEXPECTED_PASS
-    assert judged("0002", Status.FAIL, expires="2020-01-01") is Verdict.EXPIRED
-    assert judged("0002", Status.ERROR, expires="2020-01-01") is ERROR
-    # The plain base is no step of the queue, so no entry is for it.
-    assert judged("base", Status.FAIL) is FAILED
-
-
-def test_known_steps(tmp_path: Path) -> None:
-    assert known_steps(Queue("6.12", tmp_path, ())) == [KnownStep("baseline")]

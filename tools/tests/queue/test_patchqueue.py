@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import toy
-from iommuq.queue.model import Patch, Queue, find_step, load_queue
+from iommuq.queue.model import Patch, Queue, find_step, load_queue, named_step
 from iommuq.queue.parse import Change
 from iommuq.system.errors import UserError
 
@@ -355,3 +355,30 @@ def test_find_step(queue: Queue, text: str, label: str) -> None:
 def test_find_no_step(queue: Queue, text: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         find_step(queue, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("baseline", "baseline"),
+        ("0001", "0001"),
+        ("resv/0001", "0001"),
+        ("resv/0002-toy-drop-check.patch", "0002"),
+        ("resv/0002-toy-drop-check", "0002"),
+        ("late/0002", "late/0002"),
+        ("late/readme", "late/readme"),
+        # A file says exactly what it means.
+        ("", None),
+        ("base", None),
+        ("1", None),
+        ("0003", None),
+        ("resv", None),
+        ("resv/000", None),
+        ("other/0001", None),
+        ("0002-toy-name.patch", None),
+        ("baseline/0001", None),
+        ("toy: name", None),
+    ],
+)
+def test_named_step(queue: Queue, name: str, label: str | None) -> None:
+    assert named_step(queue, name) == label

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Known failures: the list, its match with steps and tests, and the verdicts."""
+"""Known failures: the list of a base, its match with steps and tests, and the verdicts."""
 
 from __future__ import annotations
 
@@ -8,87 +8,121 @@ from pathlib import Path
 
 import pytest
 
-from iommuq.results.known import Failure, KnownFailures, Step, Verdict, judge, load
-from iommuq.results.store import Result, Status
-from iommuq.system.errors import UserError
-
-STEPS = (
-    Step("baseline"),
-    Step("0001", "resv-direct/0001-iommu-refuse-blocking.patch"),
-    Step("0002", "resv-direct/0002-iommu-vt-d-drop-check.patch"),
+from iommuq.proof import lanes
+from iommuq.results.known import (
+    NAME,
+    SUITES,
+    Failure,
+    KnownFailures,
+    Verdict,
+    excused,
+    judge,
+    judge_run,
+    load,
 )
-DAY = datetime.date(2027, 6, 1)
+from iommuq.results.store import Result, Run, Status
+from iommuq.system.errors import UserError
+from lanes_toy import queue
 
-ENTRY = """
-[[failure]]
-test = "iommu_set_domain.blocked_refused"
-bases = ["6.12"]
-until = "resv-direct/0001"
-reason = "the core does not refuse yet"
+DAY = datetime.date(2027, 6, 1)
+STEPS = ("baseline", "0001", "0002")
+
+REASON = """
+[[reason]]
+text = "the core does not refuse yet"
 link = "https://example.org/thread"
 expires = 2027-06-01
 """
+FAILURE = """
+[[reason.failure]]
+tests = ["kunit.s.a", "selftest.t.*"]
+archs = ["um"]
+since = "baseline"
+until = "s/0002"
+"""
 
 
-def write(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "known-failures.toml"
-    path.write_text(text)
-    return path
+def read(folder: Path, text: str) -> KnownFailures:
+    """Read a list of a queue with the steps `STEPS`."""
+    (folder / NAME).write_text(text)
+    return load(queue(folder, "0001-iommu-refuse", "0002-iommu-drop-check"))
 
 
-def failure(test: str = "s.a", start: str | None = None, until: str | None = None) -> Failure:
-    return Failure(test, "reason", "link", DAY, start=start, until=until, where="x.toml: failure 1")
+def failure(*tests: str, archs: tuple[str, ...] = (), steps: tuple[str, ...] = STEPS) -> Failure:
+    return Failure(tests or ("kunit.s.a",), "reason", "link", DAY, archs, steps)
 
 
-def matches(entry: Failure, test: str = "s.a", base: str = "6.12", arch: str = "um") -> str:
-    """Return at which steps *entry* lets a test fail, a letter each: ``X.X``."""
-    known = KnownFailures((entry,))
-    found = [
-        known.match(test, base=base, arch=arch, steps=STEPS, at=at) for at in range(len(STEPS))
-    ]
+def matches(known: KnownFailures, test: str = "kunit.s.a", arch: str = "um") -> str:
+    """Return at which steps a list lets a test fail, a letter each: ``X.X``."""
+    found = [known.match(test, arch, step) for step in STEPS]
     return "".join("." if each is None else "X" for each in found)
 
 
 def test_load(tmp_path: Path) -> None:
-    (entry,) = load(write(tmp_path, ENTRY)).failures
-    assert entry.test == "iommu_set_domain.blocked_refused"
-    assert entry.bases == ("6.12",)
-    assert entry.archs == ()
-    assert (entry.start, entry.until) == (None, "resv-direct/0001")
-    assert entry.expires == DAY
-    assert matches(entry, entry.test) == "X.."
-    assert matches(entry, entry.test, base="7.3") == "..."
+    known = read(tmp_path, REASON + FAILURE + '[[reason.failure]]\ntests = ["firmware.q.s.c"]\n')
+    first, second = known.failures
+    assert first == Failure(
+        ("kunit.s.a", "selftest.t.*"),
+        "the core does not refuse yet",
+        "https://example.org/thread",
+        DAY,
+        ("um",),
+        ("baseline", "0001"),
+    )
+    # One reason, written once.
+    assert (second.reason, second.link, second.expires) == (first.reason, first.link, DAY)
+    assert (second.archs, second.steps) == ((), STEPS)
+    assert matches(known) == "XX."
+    assert matches(known, "selftest.t.b.c") == "XX."
+    assert matches(known, "selftest.s.a") == "..."
+    assert matches(known, "kunit.s.a", arch="x86_64") == "..."
+    assert matches(known, "firmware.q.s.c", arch="x86_64") == "XXX"
 
 
-def test_empty_list_is_a_list(tmp_path: Path) -> None:
-    assert load(write(tmp_path, "")) == KnownFailures()
+def test_no_list_and_an_empty_one_know_no_failures(tmp_path: Path) -> None:
+    assert load(queue(tmp_path)) == KnownFailures()
+    assert read(tmp_path, "# none\n") == KnownFailures()
 
 
 @pytest.mark.parametrize(
-    ("start", "until", "expected"),
+    ("since", "until", "expected"),
     [
         (None, None, "XXX"),
         ("baseline", None, "XXX"),
         (None, "0001", "X.."),
         ("0001", "0002", ".X."),
         ("0002", None, "..X"),
-        ("baseline", "baseline", "..."),
-        ("resv-direct/0001", "resv-direct/0002-iommu-vt-d-drop-check.patch", ".X."),
-        ("resv-direct/0001-iommu-refuse-blocking", None, ".XX"),
+        ("s/0001", "s/0002-iommu-drop-check.patch", ".X."),
+        ("s/0001-iommu-refuse", None, ".XX"),
     ],
 )
-def test_steps(start: str | None, until: str | None, expected: str) -> None:
-    assert matches(failure(start=start, until=until)) == expected
+def test_steps(tmp_path: Path, since: str | None, until: str | None, expected: str) -> None:
+    text = f'{REASON}[[reason.failure]]\ntests = ["kunit.s.a"]\n'
+    text += "" if since is None else f'since = "{since}"\n'
+    text += "" if until is None else f'until = "{until}"\n'
+    assert matches(read(tmp_path, text)) == expected
 
 
-@pytest.mark.parametrize("wanted", ["0003", "resv-direct", "other/0001", "", "resv-direct/000"])
-def test_step_that_does_not_exist(wanted: str) -> None:
+@pytest.mark.parametrize("key", ["since", "until"])
+@pytest.mark.parametrize("name", ["0003", "s", "other/0001", "", "s/000"])
+def test_step_that_does_not_exist(tmp_path: Path, key: str, name: str) -> None:
+    text = f'{REASON}[[reason.failure]]\ntests = ["kunit.s.a"]\n{key} = "{name}"\n'
     with pytest.raises(UserError) as caught:
-        matches(failure(until=wanted))
+        read(tmp_path, text)
     assert str(caught.value) == (
-        f"x.toml: failure 1: no step {wanted!r} in the queue of 6.12"
+        f"{tmp_path / NAME}: kunit.s.a: {key}: no step {name!r} in the queue"
         " (there are baseline, 0001, 0002)"
     )
+
+
+@pytest.mark.parametrize(
+    "steps",
+    ['until = "baseline"', 'since = "0001"\nuntil = "0001"', 'since = "0002"\nuntil = "0001"'],
+)
+def test_no_step_to_fail_at(tmp_path: Path, steps: str) -> None:
+    text = f'{REASON}[[reason.failure]]\ntests = ["kunit.s.a"]\n{steps}\n'
+    with pytest.raises(UserError, match=r"kunit\.s\.a: until: no step is left"):
+        read(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -105,20 +139,17 @@ def test_step_that_does_not_exist(wanted: str) -> None:
     ],
 )
 def test_patterns(pattern: str, test: str, covered: bool) -> None:
-    assert failure(pattern).covers(test) is covered
-
-
-def test_arch(tmp_path: Path) -> None:
-    (entry,) = load(write(tmp_path, ENTRY + 'archs = ["um"]\n')).failures
-    assert matches(entry, entry.test, arch="um") == "X.."
-    assert matches(entry, entry.test, arch="x86_64") == "..."
+    known = KnownFailures((failure(f"kunit.{pattern}"),))
+    assert matches(known, f"kunit.{test}") == ("XXX" if covered else "...")
+    assert known.of_no_test("kunit", [test, "t.t"]) == ([] if covered else [f"kunit.{pattern}"])
+    assert known.of_no_test("firmware", []) == []
 
 
 def test_first_entry_counts() -> None:
-    first, second = failure(until="0001"), failure("s.*")
+    first, second = failure(steps=("baseline",)), failure("kunit.s.*")
     known = KnownFailures((first, second))
-    assert known.match("s.a", base="6.12", arch="um", steps=STEPS, at=0) is first
-    assert known.match("s.a", base="6.12", arch="um", steps=STEPS, at=1) is second
+    assert known.match("kunit.s.a", "um", "baseline") is first
+    assert known.match("kunit.s.a", "um", "0001") is second
 
 
 @pytest.mark.parametrize(
@@ -146,6 +177,29 @@ def test_judge(status: Status, listed: bool, day: int, verdict: Verdict) -> None
     assert judge(result, failure() if listed else None, today) is verdict
 
 
+@pytest.mark.parametrize(
+    ("patch", "suite", "arch", "expires", "verdict"),
+    [
+        ("baseline", "kunit", "um", "2999-01-01", Verdict.KNOWN),
+        ("baseline", "kunit", "um", "2020-01-01", Verdict.EXPIRED),
+        ("0002", "kunit", "um", "2999-01-01", Verdict.FAILED),
+        ("baseline", "selftest", "um", "2999-01-01", Verdict.FAILED),
+        ("baseline", "kunit", "x86_64", "2999-01-01", Verdict.FAILED),
+        # The plain base is no step of the queue, so no entry is for it.
+        ("base", "kunit", "um", "2999-01-01", Verdict.FAILED),
+    ],
+)
+def test_judge_run(
+    tmp_path: Path, patch: str, suite: str, arch: str, expires: str, verdict: Verdict
+) -> None:
+    known = read(tmp_path, REASON.replace("2027-06-01", expires) + FAILURE)
+    result = Result("6.12", patch, suite, "s.a", Status.FAIL)
+    run = Run("id", "6.12", patch, suite, "k", "6.12", "um", "native", 0.0, 1.0, (result,))
+    assert judge_run(run, known, arch) == {"s.a": verdict}
+    listed = {} if verdict is Verdict.FAILED else {"s.a": known.failures[0]}
+    assert excused(run, known, arch) == listed
+
+
 def test_what_fails_a_run() -> None:
     assert {verdict for verdict in Verdict if verdict.fails} == {
         Verdict.FAILED,
@@ -155,63 +209,49 @@ def test_what_fails_a_run() -> None:
     }
 
 
-@pytest.mark.parametrize("key", ["test", "reason", "link", "expires"])
-def test_entry_without_a_key(tmp_path: Path, key: str) -> None:
-    lines = [line for line in ENTRY.splitlines() if not line.startswith(key)]
-    with pytest.raises(UserError) as caught:
-        load(write(tmp_path, "\n".join(lines)))
-    assert f"has no {key}" in str(caught.value)
-    assert "known-failures.toml: failure 1" in str(caught.value)
-    assert key == "test" or "blocked_refused" in str(caught.value)
+def test_tests_may_be_of_every_lane() -> None:
+    assert lanes.names() == SUITES
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("old", "new", "message"),
     [
-        ('reason = " "', "reason must be a text"),
-        ('link = ""', "link must be an address"),
-        ('expires = "2027-06-01"', "expires must be a date"),
-        ("expires = 2027-06-01T00:00:00", "expires must be a date"),
-        ("test = 3", "test must be a name"),
-        ('bases = "6.12"', "bases must be a list of names"),
-        ("bases = [6.12]", "bases must be a list of names"),
-        ("bases = []", "bases must be a list of names"),
-        ('untill = "0001"', "'untill' is not known"),
-        ('from = ""', "from must be a step"),
+        ('text = "the core does not refuse yet"', "", "reason.0.text: is missing"),
+        ('text = "the core does not refuse yet"', 'text = " "', "reason.0: text is empty"),
+        ('link = "https://example.org/thread"', "", "reason.0.link: is missing"),
+        ('link = "https://example.org/thread"', 'link = ""', "reason.0: link is empty"),
+        ("expires = 2027-06-01", "", "reason.0.expires: is missing"),
+        ("expires = 2027-06-01", 'expires = "some day"', "reason.0.expires: "),
+        ("expires = 2027-06-01", "expires = 2027-06-01T10:00:00", "reason.0.expires: "),
+        ("expires = 2027-06-01", "expired = 2027-06-01", "reason.0.expire"),
+        (FAILURE, "", "reason.0.failure: is missing"),
+        (FAILURE, "failure = []", "reason.0: no failure has this reason"),
+        (FAILURE, "failure = 3", "reason.0.failure: "),
+        ('tests = ["kunit.s.a", "selftest.t.*"]', "", "reason.0.failure.0.tests: is missing"),
+        ('["kunit.s.a", "selftest.t.*"]', "[]", "reason.0.failure.0: tests is empty"),
+        ('["kunit.s.a", "selftest.t.*"]', '"kunit.s.a"', "reason.0.failure.0.tests: "),
+        ('"selftest.t.*"', '"kunits.t.a"', "reason.0.failure.0: tests: 'kunits.t.a' is of no"),
+        ('"selftest.t.*"', '"kunit"', "reason.0.failure.0: tests: 'kunit' is of no suite"),
+        ('"selftest.t.*"', '"*"', "reason.0.failure.0: tests: '*' is of no suite"),
+        ('archs = ["um"]', 'archs = "um"', "reason.0.failure.0.archs: "),
+        ("until", "untill", "reason.0.failure.0.untill: is not a key that it may have"),
+        ("until", "bases = []\nuntil", "reason.0.failure.0.bases: is not a key"),
+        ("[[reason.failure]]", "[[failure]]", "reason.0.failure: is missing"),
+        ("[[reason]]", "[[reason]", "Expected"),
+        (REASON + FAILURE, "reason = 3", "reason: "),
+        (REASON + FAILURE, "[[reasons]]", "reasons: is not a key that it may have"),
     ],
 )
-def test_bad_entry(tmp_path: Path, line: str, message: str) -> None:
-    key = line.split()[0]
-    kept = [each for each in ENTRY.splitlines() if each.split(" ")[0] != key]
+def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = REASON + FAILURE
+    assert old in text
     with pytest.raises(UserError) as caught:
-        load(write(tmp_path, "\n".join([*kept, line])))
-    assert message in str(caught.value)
-    assert "failure 1" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[[failure]", "Expected"),
-        ("failure = 3", "is not [[failure]]"),
-        ("[failure]\ntest = 'x'", "is not [[failure]]"),
-        ("failure = [3]", "failure 1: not a table"),
-        ("[[failures]]", "'failures' is not [[failure]]"),
-    ],
-)
-def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        load(write(tmp_path, text))
-    assert message in str(caught.value)
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
-        load(tmp_path / "none.toml")
+        read(tmp_path, text.replace(old, new))
+    assert caught.value.what.startswith(f"{tmp_path / NAME}: ")
+    assert message in caught.value.what
 
 
 def test_file_that_is_no_text(tmp_path: Path) -> None:
-    path = tmp_path / "known-failures.toml"
-    path.write_bytes(b"\xff")
-    with pytest.raises(UserError, match="utf-8"):
-        load(path)
+    (tmp_path / NAME).write_bytes(b"\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load(queue(tmp_path))

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from iommuq.firmware.scenario import Scenario, Step
+from iommuq.firmware.scenario import Action, Scenario
 from iommuq.results.store import Status
 from iommuq.suites.firmware import verdicts
 from iommuq.suites.firmware.verdicts import Ended, judge, read
 
 STEPS = (
-    Step("bind marked vfio-pci"),
-    Step("claim group marked", "refused", ("EINVAL", "EPERM")),
-    Step("dma marked region", "reached", "REACHED"),
+    Action("bind marked vfio-pci"),
+    Action("claim group marked", "refused", ("EINVAL", "EPERM")),
+    Action("dma marked region", "reached", "REACHED"),
 )
 ONE = Scenario("t", "h", ("m",), STEPS)
 #: Lines of the script before the steps: a device, and "listen".
@@ -127,7 +127,7 @@ def test_bytes_are_joined() -> None:
 
 def test_steps_of_other_machines_are_left_out() -> None:
     other = Scenario(
-        "t", "h", ("m", "n"), (Step("listen", "a", machines=("n",)), Step("listen", "b"))
+        "t", "h", ("m", "n"), (Action("listen", "a", machines=("n",)), Action("listen", "b"))
     )
     found = judge(other, "m", read(["step 0 ok", "end"]), 0)
     assert [(one.check, one.status) for one in found] == [

@@ -15,10 +15,9 @@ from iommuq.firmware.tables.explain import explain
 from iommuq.guests import machine as machines
 from iommuq.proof import recording as feed
 from iommuq.proof.matrix import Column, build
-from iommuq.proof.prove import judge_run
 from iommuq.report import matrix
 from iommuq.report.live import events
-from iommuq.results.known import KnownFailures, Verdict
+from iommuq.results.known import KnownFailures, Verdict, judge_run
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result, Run
 from iommuq.suites.firmware.cases import Case, cases
@@ -79,7 +78,7 @@ def run_firmware(
             raise UserError("--at is a step of a base's queue, and --kernel is none")
         tested = foreign(packages.find(kernel))
     else:
-        tested = queued(base, at, scenarios)
+        tested = queued(base, at)
     known = KnownFailures() if all_fail else tested.known
     with recording(tested.subject.base) as recorder:
         with events.shown(
@@ -87,7 +86,7 @@ def run_firmware(
             f"firmware/{kernel or base}",
             list(dict.fromkeys(case.scenario.name for case in chosen)),
             sorted({case.machine.name for case in chosen}),
-            lambda run: judge_run(run, known, tested.steps, _ARCH),
+            lambda run: judge_run(run, known, _ARCH),
         ) as board:
             board.keep((case.scenario.name, case.machine.name) for case in chosen)
             runs = tested.run(chosen, again=again)
@@ -120,7 +119,7 @@ def _report(
 ) -> int:
     verdicts: dict[str, Verdict] = {}
     for run in runs:
-        verdicts |= judge_run(run, known, tested.steps, _ARCH)
+        verdicts |= judge_run(run, known, _ARCH)
     print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
     columns = _columns(chosen, runs, verdicts)
     table = build(columns if full else _shortened(columns))

@@ -45,7 +45,7 @@ def run_matrix(base: str, arch: Arch, configs: Sequence[str], limit: float) -> i
     :return: the exit code.
     """
     workspace = Workspace.open(base)
-    lane = KunitLane(workspace, arch, tuple(configs), limit=limit)
+    lane = KunitLane.open(workspace, arch, configs, limit=limit)
     with recording(base) as recorder:
         return _prove(recorder, workspace, [lane], None, None, folded=False, strict=False)
 
@@ -197,7 +197,7 @@ def run_suites(
     :return: the exit code.
     """
     workspace = Workspace.open(base)
-    lane = KunitLane(workspace, arch, tuple(configs), tuple(filters), limit)
+    lane = KunitLane.open(workspace, arch, configs, filters, limit)
     return _run_lane(workspace, lane, at, again)
 
 
@@ -257,7 +257,7 @@ def _cover(
         counting = replace(workspace, overlay=overlay)
         step = counting.step(at)
         extra = coverage.addition(paths)
-        lane = KunitLane(workspace, arch, tuple(configs), tuple(filters), limit)
+        lane = KunitLane.open(workspace, arch, configs, filters, limit)
         subject = Subject(base, step.label, workspace.base.kernel)
         counters = Path(folder) / "counters"
         counters.mkdir()

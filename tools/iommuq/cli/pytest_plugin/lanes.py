@@ -16,9 +16,7 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli.pytest_plugin import inventory
 from iommuq.firmware import packages, scenario
 from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
-from iommuq.proof.prove import judge_run, known_steps
-from iommuq.results.known import KnownFailures, Verdict
-from iommuq.results.known import Step as KnownStep
+from iommuq.results.known import Failure, Verdict, excused, judge_run
 from iommuq.results.store import Run
 from iommuq.suites.firmware.cases import cases
 from iommuq.suites.firmware.subjects import foreign, queued
@@ -194,15 +192,14 @@ def read(path: Path) -> Outcome:
 
 def _kunit(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
     workspace = Workspace.open(options.base)
-    lane = KunitLane(
-        workspace, arches.get(options.arch), options.configs, _filters(sorted(selected))
-    )
+    filters = _filters(sorted(selected))
+    lane = KunitLane.open(workspace, arches.get(options.arch), options.configs, filters)
     try:
-        return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
+        return _on_step(workspace, lane, options)
     except NoSuchCase:
         # That the kernel lacks what was selected is said of each test, with the reason.
         lane = replace(lane, filters=())
-        return _on_step(workspace, lane, workspace.known, lane.arch.name, options)
+        return _on_step(workspace, lane, options)
 
 
 def _filters(tests: Sequence[str]) -> tuple[str, ...]:
@@ -221,17 +218,15 @@ def _selftest(options: Options, selected: Collection[str]) -> tuple[str, list[To
     wanted = {test.partition(".")[0] for test in selected}
     names = [suite.name for suite in load_suites(workspace.root) if suite.name in wanted]
     lane = SelftestLane.open(workspace, options.on, names)
-    return _on_step(workspace, lane, lane.known, lane.machine.arch, options)
+    return _on_step(workspace, lane, options)
 
 
-def _on_step(
-    workspace: Workspace, lane: Lane, known: KnownFailures, arch: str, options: Options
-) -> tuple[str, list[Told]]:
+def _on_step(workspace: Workspace, lane: Lane, options: Options) -> tuple[str, list[Told]]:
     step = workspace.step(options.at)
     run = lane.run(lane.image(step), step, again=options.again)
     base = workspace.base
     title = f"Linux {base.kernel} ({base.version}) {step.label}: {lane.title}"
-    return title, _tell(run, known, known_steps(workspace.queue), arch)
+    return title, _tell(run, lane.judge(run), lane.excuses(run))
 
 
 def _firmware(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
@@ -244,22 +239,21 @@ def _firmware(options: Options, selected: Collection[str]) -> tuple[str, list[To
     if options.kernel is not None:
         tested = foreign(packages.find(options.kernel))
     else:
-        tested = queued(options.base, options.at, scenarios)
+        tested = queued(options.base, options.at)
     told: list[Told] = []
     for run in tested.run(chosen, again=options.again):
-        told += _tell(run, tested.known, tested.steps, _ARCH)
+        entries = excused(run, tested.known, _ARCH)
+        told += _tell(run, judge_run(run, tested.known, _ARCH), entries)
     return f"{tested.title}: firmware scenarios under QEMU", told
 
 
 _RUNS = {"kunit": _kunit, "selftest": _selftest, "firmware": _firmware}
 
 
-def _tell(run: Run, known: KnownFailures, steps: Sequence[KnownStep], arch: str) -> list[Told]:
-    at = next((number for number, step in enumerate(steps) if step.label == run.patch), -1)
-    verdicts = judge_run(run, known, steps, arch)
+def _tell(run: Run, verdicts: Mapping[str, Verdict], entries: Mapping[str, Failure]) -> list[Told]:
     told = []
     for result in run.results:
-        entry = known.match(result.test, base=run.base, arch=arch, steps=steps, at=at)
+        entry = entries.get(result.test)
         reason = "" if entry is None else f"{' '.join(entry.reason.split())} ({entry.link})"
         told.append(
             Told(

@@ -24,7 +24,7 @@ from iommuq.proof import flakes, lanes
 from iommuq.proof.prove import Outcome, prove
 from iommuq.queue.model import load_queue
 from iommuq.queue.overlay import load_overlay
-from iommuq.results.known import KnownFailures, Verdict
+from iommuq.results.known import Verdict
 from iommuq.results.store import Status
 from iommuq.system import progress, tables
 from iommuq.system.errors import EXIT_OK, IommuqError
@@ -72,14 +72,9 @@ def work(request: Request) -> dict[str, Any]:
     root = project_root()
     spec = load_spec(request.base)
     base = Base(spec, request.version, "", request.kernel, request.commit, request.git_dir)
-    workspace = Workspace(
-        root,
-        base,
-        load_queue(request.queue, request.base),
-        load_overlay(root / "kunit"),
-        # Those are of the patches of our queue; here a failure is a failure.
-        KnownFailures(),
-    )
+    # It has no list of known failures: those are of our queue; here a failure is a failure.
+    queue = load_queue(request.queue, request.base)
+    workspace = Workspace(root, base, queue, load_overlay(root / "kunit"))
     reports = list(_checks(workspace, request.checks))
     chosen = lanes.open_lanes(workspace, request.suites)
     with pool() as executor:

@@ -33,6 +33,11 @@ class Case:
         """What its results are called, but for the check."""
         return f"{self.machine.name}.{self.scenario.name}"
 
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The names of its checks."""
+        return self.scenario.checks(self.machine.name)
+
 
 def cases(scenarios: Iterable[Scenario], only: Sequence[str] = ()) -> list[Case]:
     """Return the scenarios, each on each of its machines.
@@ -67,12 +72,12 @@ def run_key(kernel: Kernel, case: Case) -> str:
     """Return the content key of all that decides what a case says."""
     init = (files.project_root() / "selftests/init").read_bytes()
     scenario, machine = case.scenario, case.machine
-    # Not their words for people, nor limits and marks: those change no result.
+    # Not their words for people, nor limits: those change no result.
     steps = scenario.steps(machine.name)
-    asked = (scenario.region, scenario.kernel_arguments, scenario.alone, steps)
+    asked = repr((scenario.region, scenario.kernel_arguments, scenario.alone, steps))
     given = (machine.qemu, machine.cpus, machine.memory, machine.arguments)
     words = (
-        _GENERATION, kernel.key, case.name, repr(given), repr(asked), program.key(),
+        _GENERATION, kernel.key, case.name, repr(given), asked, program.key(),
         hashlib.sha256(init).hexdigest(), qemu.full_version(),
     )  # fmt: skip
     return hashlib.sha256("\n".join(words).encode()).hexdigest()

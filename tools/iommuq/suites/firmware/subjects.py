@@ -11,9 +11,7 @@ from iommuq.bases import dotconfig
 from iommuq.build.image import Image, find_image, image_key
 from iommuq.build.workspace import Workspace
 from iommuq.firmware.kernels import Kernel, hash_of
-from iommuq.firmware.scenario import Scenario, folder
-from iommuq.proof.prove import known_steps
-from iommuq.results.known import KnownFailures, Step
+from iommuq.results.known import KnownFailures, load
 from iommuq.results.store import Run, Store
 from iommuq.suites.firmware.cases import Case, stored
 from iommuq.suites.firmware.run import run_scenarios
@@ -34,14 +32,12 @@ class Tested:
     :ivar kernel: gives the kernel for a case; None if it is not built, and the second
         argument says not to build it.
     :ivar known: failures that are no surprise.
-    :ivar steps: the steps of its queue; none if it is not ours.
     """
 
     title: str
     subject: Subject
     kernel: Callable[[Case, bool], Kernel | None]
     known: KnownFailures = field(default_factory=KnownFailures)
-    steps: tuple[Step, ...] = ()
 
     def run(self, cases: Sequence[Case], *, again: bool = False) -> list[Run]:
         """Run cases, building what they need; see `run_scenarios`."""
@@ -90,11 +86,11 @@ def foreign(kernel: Kernel) -> Tested:
     return Tested(title, subject, lambda _case, _build: kernel)
 
 
-def queued(base: str, at: str | None, scenarios: Sequence[Scenario]) -> Tested:
+def queued(base: str, at: str | None) -> Tested:
     """Return a step of a queue as something to be tested.
 
     :param at: the step, or None for the whole queue.
-    :raises UserError: there is no such base or step.
+    :raises UserError: there is no such base or step, or the base's files are malformed.
     """
     workspace = Workspace.open(base)
     step = workspace.step(at)
@@ -110,20 +106,5 @@ def queued(base: str, at: str | None, scenarios: Sequence[Scenario]) -> Tested:
             made[fragments.key] = None if image is None else from_image(image, title, own.kernel)
         return made[fragments.key]
 
-    return Tested(
-        title,
-        Subject(base, step.label, own.kernel),
-        kernel,
-        known_failures(scenarios),
-        tuple(known_steps(workspace.queue)),
-    )
-
-
-def known_failures(scenarios: Sequence[Scenario]) -> KnownFailures:
-    """Return the marks of scenarios as one list."""
-    failures = [
-        failure
-        for scenario in scenarios
-        for failure in scenario.failures(folder() / f"{scenario.name}.toml")
-    ]
-    return KnownFailures(tuple(failures))
+    subject = Subject(base, step.label, own.kernel)
+    return Tested(title, subject, kernel, load(workspace.queue))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from iommuq.firmware.scenario import NO_SPLAT, Scenario, Step
+from iommuq.firmware.scenario import NO_SPLAT, Action, Scenario
 from iommuq.results.store import Status
 
 #: Words of the program that tell of the oracle or the script, never of the kernel.
@@ -138,7 +138,7 @@ def _before(said: Said, first: int) -> str:
     return ""
 
 
-def _judge_step(step: Step, ended: Ended) -> Finding:
+def _judge_step(step: Action, ended: Ended) -> Finding:
     answer = f"`{step.do}`: {ended}"
     if ended.word in UNTOLD:
         return Finding(step.check, Status.ERROR, answer, answer)
@@ -150,7 +150,7 @@ def _judge_step(step: Step, ended: Ended) -> Finding:
     return Finding(step.check, Status.FAIL, f"{answer}, and not {wanted}", answer)
 
 
-def _end_of_all(step: Step, ended: Ended) -> str:
+def _end_of_all(step: Action, ended: Ended) -> str:
     """Return why nothing after a step says anything; empty if it does."""
     if ended.word in LOST:
         return f"`{step.do}` before it: {ended}"

@@ -41,7 +41,7 @@ def finish(archive: Archive, run_id: str = "r1", started: float = 5e9, **more: S
 
 
 def test_a_recording_is_read_back_whole(archive: Archive) -> None:
-    entry = Failure("s.a", "why", "https://x", datetime.date(2027, 1, 2))
+    entry = Failure(("kunit.s.a",), "why", "https://x", datetime.date(2027, 1, 2), (), ())
     with recording("6.12", "run 6.12", archive) as recorder:
         recorder.describe(title="Linux", steps=(Step("baseline"), Step("0001", "toy")))
         with progress.step("Building"):

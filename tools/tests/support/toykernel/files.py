@@ -11,7 +11,7 @@ BASE = "toy"
 IOMMU_C = "drivers/iommu/iommu.c"
 SUITE_C = "kunit/drivers/iommu/tests/iommu_kunit.c"
 FRAGMENT = "kunit/configs/um.config"
-KNOWN = "kunit/known-failures.toml"
+KNOWN = f"patches/{BASE}/known-failures.toml"
 #: Seconds to wait for what takes a moment, on a machine that is busy with other things.
 PATIENCE = 60.0
 
