@@ -29,11 +29,12 @@ def main() -> NoReturn:
     }
     for number in before:
         signal.signal(number, _go)
-    from iommuq.cli.main import main as run
+    from iommuq.cli.completion import PROGRAM, VARIABLE
+    from iommuq.cli.main import cli, run
 
     for number, handler in before.items():
         signal.signal(number, handler)
-    run()
+    run(cli, PROGRAM, VARIABLE)
 
 
 if __name__ == "__main__":

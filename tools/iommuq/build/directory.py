@@ -57,7 +57,7 @@ _FIRST_ERROR = re.compile(r"(?:: (?:fatal )?error: |\bundefined reference\b|^ld:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildDirectory:
     """One build directory, with the tree that is checked out for it.
 
     :ivar step: whose tree that is.
@@ -94,7 +94,7 @@ def hold(base: Base) -> Iterator[None]:
         yield
 
 
-def enter(base: Base, step: Step, arch: Arch, variant: str) -> Workshop:
+def enter(base: Base, step: Step, arch: Arch, variant: str) -> BuildDirectory:
     """Check out the tree of a step and return the directory to build it in.
 
     :param variant: of the configuration; each has a directory of its own.
@@ -103,9 +103,9 @@ def enter(base: Base, step: Step, arch: Arch, variant: str) -> Workshop:
     with progress.step(f"Checking out {base.spec.name} {step.label}"):
         checkout(base, step.tree, home / "src")
     objects = home / "-".join(filter(None, ("obj", arch.name, variant)))
-    shop = Workshop(base, step, arch, home / "src", objects)
-    shop.notes.mkdir(parents=True, exist_ok=True)
-    return shop
+    kdir = BuildDirectory(base, step, arch, home / "src", objects)
+    kdir.notes.mkdir(parents=True, exist_ok=True)
+    return kdir
 
 
 @contextlib.contextmanager
@@ -134,13 +134,13 @@ def interruptible(objects: Path, marker: Path) -> Iterator[None]:
     marker.unlink()
 
 
-def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
+def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
     """Make the ``.config``, unless the one that is there is still right.
 
     :raises VerdictError: it cannot be as the fragments ask.
     """
-    config = shop.objects / ".config"
-    stamp = shop.notes / "configured.json"
+    config = kdir.objects / ".config"
+    stamp = kdir.notes / "configured.json"
     wanted = {
         "fragments": fragments.key,
         "toolchain": toolchain.identity(),
@@ -149,18 +149,18 @@ def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         old = json.loads(stamp.read_text())
         tree = old.pop("tree")
-        if config.exists() and old == wanted and not _kconfig_changed(shop, tree):
+        if config.exists() and old == wanted and not _kconfig_changed(kdir, tree):
             return
     for path in (config, stamp):
         path.unlink(missing_ok=True)
     # In one file: of two that contradict each other kunit.py takes neither.
-    merged = shop.notes / "merged.config"
+    merged = kdir.notes / "merged.config"
     merged.write_text(dotconfig.render(fragments.wanted))
-    with progress.step(f"Configuring {shop.title}", log=log):
-        for argv in _config_commands(shop, fragments, merged):
+    with progress.step(f"Configuring {kdir.title}", log=log):
+        for argv in _config_commands(kdir, fragments, merged):
             done = run(
                 argv,
-                cwd=shop.source,
+                cwd=kdir.source,
                 env=ENVIRONMENT,
                 log_path=log,
                 timeout=_CONFIG_LIMIT,
@@ -170,35 +170,35 @@ def configure(shop: Workshop, fragments: Fragments, log: Path) -> None:
             if done.returncode != 0:
                 break
     if config.exists():
-        kconfig.check(shop.source, fragments.wanted, config)
+        kconfig.check(kdir.source, fragments.wanted, config)
     if done.returncode != 0:
-        raise explain(shop, done, log)
-    stamp.write_text(json.dumps({**wanted, "tree": shop.step.tree}))
+        raise explain(kdir, done, log)
+    stamp.write_text(json.dumps({**wanted, "tree": kdir.step.tree}))
 
 
-def _config_commands(shop: Workshop, fragments: Fragments, merged: Path) -> list[list[str]]:
+def _config_commands(kdir: BuildDirectory, fragments: Fragments, merged: Path) -> list[list[str]]:
     """Return the commands that make a ``.config``: kunit.py's own, or the kernel's."""
-    objects = str(shop.objects)
+    objects = str(kdir.objects)
     if not fragments.tiny and not fragments.every:
         kunit = [sys.executable, "tools/testing/kunit/kunit.py", "config"]
-        kunit += ["--arch", shop.arch.make_arch, "--build_dir", objects]
+        kunit += ["--arch", kdir.arch.make_arch, "--build_dir", objects]
         return [[*kunit, "--kunitconfig", str(merged)]]
     # Which compiler it is decides what can be configured.
-    make = ["make", f"ARCH={shop.arch.make_arch}", f"O={objects}", *fragments.make_args]
+    make = ["make", f"ARCH={kdir.arch.make_arch}", f"O={objects}", *fragments.make_args]
     merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", objects, f"{objects}/.config"]
     begin = "allmodconfig" if fragments.every else "tinyconfig"
     return [[*make, begin], [*merge, str(merged)], [*make, "olddefconfig"]]
 
 
-def _kconfig_changed(shop: Workshop, tree: str) -> bool:
+def _kconfig_changed(kdir: BuildDirectory, tree: str) -> bool:
     """Say whether any file that decides the configuration differs from *tree*."""
-    if tree == shop.step.tree:
+    if tree == kdir.step.tree:
         return False
     try:
         changed = git(
-            *("diff-tree", "-r", "--name-only", tree, shop.step.tree),
-            git_dir=shop.base.git_dir,
-            cwd=shop.source,
+            *("diff-tree", "-r", "--name-only", tree, kdir.step.tree),
+            git_dir=kdir.base.git_dir,
+            cwd=kdir.source,
         ).output
     except CommandFailed:
         return True
@@ -208,18 +208,18 @@ def _kconfig_changed(shop: Workshop, tree: str) -> bool:
     )
 
 
-def make_image(shop: Workshop, make_args: tuple[str, ...], log: Path) -> Completed:
+def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> Completed:
     """Run make for the image of the architecture, showing how far it is.
 
     :param make_args: what else to tell make, such as ``W=1``.
     :return: the finished process, with its exit status unchecked.
     """
-    count_file = shop.notes / "count"
+    count_file = kdir.notes / "count"
     count = 0
-    with progress.step(f"Building {shop.title}", log=log) as step:
+    with progress.step(f"Building {kdir.title}", log=log) as step:
         with contextlib.suppress(OSError, ValueError):
             # How much there is to do is not known before the first full build.
-            if not (shop.objects / shop.arch.image).exists():
+            if not (kdir.objects / kdir.arch.image).exists():
                 step.update(total=int(count_file.read_text()))
 
         def on_line(line: str) -> None:
@@ -232,11 +232,11 @@ def make_image(shop: Workshop, make_args: tuple[str, ...], log: Path) -> Complet
         jobs = len(os.sched_getaffinity(0)) + 1
         done = run(
             [
-                *("make", f"ARCH={shop.arch.make_arch}", f"O={shop.objects}", f"-j{jobs}"),
+                *("make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"),
                 # Each recipe's output in one piece: warnings follow their object.
-                *("-Otarget", *make_args, shop.arch.target),
+                *("-Otarget", *make_args, kdir.arch.target),
             ],
-            cwd=shop.source,
+            cwd=kdir.source,
             env=ENVIRONMENT,
             log_path=log,
             on_line=on_line,
@@ -251,26 +251,26 @@ def make_image(shop: Workshop, make_args: tuple[str, ...], log: Path) -> Complet
     return done
 
 
-def explain(shop: Workshop, done: Completed, log: Path) -> Exception:
+def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:
     """Say whose fault it is that a build failed: the machine's, or the patch's."""
     tool = _NOT_INSTALLED.search(done.output)
     if tool:
         return ToolMissing(
-            f"{tool[tool.lastindex or 0]} is not installed, {shop.title} needs it",
+            f"{tool[tool.lastindex or 0]} is not installed, {kdir.title} needs it",
             hint="`iommuq doctor` names the package",
         )
     header = toolchain.missing_header(done.output)
     if header is not None:
         return ToolMissing(
-            f"{header} is not installed, {shop.title} needs it",
+            f"{header} is not installed, {kdir.title} needs it",
             hint="`iommuq doctor` names the package",
         )
     infra = failure(done, log_path=log)
     if not isinstance(infra, CommandFailed) or done.returncode < 0:
         return infra
-    lines = done.output.replace(f"{shop.source}/", "").splitlines()
+    lines = done.output.replace(f"{kdir.source}/", "").splitlines()
     first = next((line for line in lines if _FIRST_ERROR.search(line)), tail(done.output, 1))
-    who = shop.step.patch.name if shop.step.patch else f"the {shop.step.label} tree"
+    who = kdir.step.patch.name if kdir.step.patch else f"the {kdir.step.label} tree"
     return VerdictError(
-        f"{who} does not build for {shop.arch.name}: {first.strip()}", hint=f"full log: {log}"
+        f"{who} does not build for {kdir.arch.name}: {first.strip()}", hint=f"full log: {log}"
     )

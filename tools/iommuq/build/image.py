@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from iommuq.bases.sources import Base
 from iommuq.build import directory
 from iommuq.build import warnings as buildlog
-from iommuq.build.directory import Workshop, configure, explain, interruptible, make_image
+from iommuq.build.directory import BuildDirectory, configure, explain, interruptible, make_image
 from iommuq.build.kconfig import Fragments
-from iommuq.queue.steps import Step
+from iommuq.build.workspace import Workspace
+from iommuq.queue.steps import Step, forget_steps, make_step
 from iommuq.system import cache, files, toolchain
 from iommuq.system.arches import Arch
 from iommuq.system.errors import DiskFull, InfraError, VerdictError
 from iommuq.system.files import cache_dir
+from iommuq.system.git.objects import ObjectsLost
 
 #: Part of every key; to be raised when the same input would give another image.
 _GENERATION = "2"
@@ -97,7 +98,7 @@ def find_image(key: str, arch: Arch) -> Image | None:
 
 
 def build_image(
-    base: Base,
+    workspace: Workspace,
     step: Step,
     arch: Arch,
     fragments: Fragments,
@@ -105,10 +106,15 @@ def build_image(
 ) -> Image:
     """Return the image for a step, building it if it was not built before.
 
+    If the repository lost the step's tree, say because another process fetched the base
+    again, the step is made again: the same patches give the same ids.
+
     :param addition: what else to make from the tree.
     :raises VerdictError: the step does not compile, or is not configured as asked.
     :raises InfraError: a tool is missing, the disk is full.
+    :raises ObjectsLost: the sources of the base are gone, too.
     """
+    base = workspace.base
     key = image_key(step, arch, fragments, addition)
     found = find_image(key, arch)
     if found is not None:
@@ -117,31 +123,32 @@ def build_image(
         found = find_image(key, arch)
         if found is not None:
             return found
-        shop = directory.enter(base, step, arch, fragments.variant)
-        return _build(shop, fragments, addition, key)
-
-
-def _build(shop: Workshop, fragments: Fragments, addition: Addition | None, key: str) -> Image:
-    log = files.new_log(f"build-{shop.base.spec.name}-{shop.arch.name}-{shop.step.label}")
-    with interruptible(shop.objects, shop.notes / "building"):
-        configure(shop, fragments, log)
-        ledger = buildlog.load(shop.notes / "warnings.json")
-        done = make_image(shop, fragments.make_args, log)
-        failure = explain(shop, done, log) if done.returncode != 0 else None
-        if failure is not None and not isinstance(failure, VerdictError):
+        try:
+            kdir = directory.enter(base, step, arch, fragments.variant)
+        except ObjectsLost:
+            forget_steps(base)
+            make_step(base, workspace.queue, workspace.overlay, to=step.label)
+            kdir = directory.enter(base, step, arch, fragments.variant)
+        log = files.new_log(f"build-{base.spec.name}-{arch.name}-{step.label}")
+        with interruptible(kdir.objects, kdir.notes / "building"):
+            configure(kdir, fragments, log)
+            ledger = buildlog.load(kdir.notes / "warnings.json")
+            done = make_image(kdir, fragments.make_args, log)
+            failure = explain(kdir, done, log) if done.returncode != 0 else None
+            if failure is not None and not isinstance(failure, VerdictError):
+                raise failure
+            # If the patch does not compile, what make got done is whole, and good.
+            ledger = buildlog.update(ledger, done.output.splitlines(), kdir.source, kdir.objects)
+            buildlog.save(ledger, kdir.notes / "warnings.json")
+        if failure is not None:
             raise failure
-        # If it is the patch that does not compile, what make got done is whole, and good.
-        ledger = buildlog.update(ledger, done.output.splitlines(), shop.source, shop.objects)
-        buildlog.save(ledger, shop.notes / "warnings.json")
-    if failure is not None:
-        raise failure
-    image = _publish(shop, key, buildlog.union(ledger), log, addition)
-    cache.shrink()
-    return image
+        image = _publish(kdir, key, buildlog.union(ledger), log, addition)
+        cache.shrink()
+        return image
 
 
 def _publish(
-    shop: Workshop,
+    kdir: BuildDirectory,
     key: str,
     found: frozenset[str],
     log: Path,
@@ -150,31 +157,31 @@ def _publish(
     """Copy what is needed to run the image to its place, whole or not at all."""
     images = _images()
     # Nobody else builds this base now: whoever began these is dead.
-    prefix = f".{shop.base.spec.name}.tmp-"
+    prefix = f".{kdir.base.spec.name}.tmp-"
     for left in images.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
     images.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=images))
     try:
-        target = temporary / shop.arch.image
+        target = temporary / kdir.arch.image
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(shop.objects / shop.arch.image, target)
-        shutil.copy2(shop.objects / ".config", temporary / ".config")
+        shutil.copy2(kdir.objects / kdir.arch.image, target)
+        shutil.copy2(kdir.objects / ".config", temporary / ".config")
         shutil.copytree(
-            shop.source / "tools/testing/kunit",
+            kdir.source / "tools/testing/kunit",
             temporary / "tools/testing/kunit",
             # Compiled modules come along: they hold as long as the sources' times do.
             ignore=shutil.ignore_patterns("test_data"),
         )
         if addition is not None:
             (temporary / Addition.FOLDER).mkdir()
-            addition.make(shop.source, shop.objects, temporary / Addition.FOLDER, log)
+            addition.make(kdir.source, kdir.objects, temporary / Addition.FOLDER, log)
         # kunit.py wants one, to compare; what it compares was checked above.
         (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
         record = {
             "warnings": sorted(found),
             "log": str(log),
-            "title": shop.title,
+            "title": kdir.title,
             "size": target.stat().st_size,
         }
         (temporary / "image.json").write_text(json.dumps(record, indent=1))
@@ -192,7 +199,7 @@ def _publish(
         raise InfraError(f"{images}: {error.strerror or error}", hint=hint) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Image(key, final, shop.arch, found, log, built=True)
+    return Image(key, final, kdir.arch, found, log, built=True)
 
 
 def _images() -> Path:

@@ -10,17 +10,15 @@ from pathlib import Path
 
 from iommuq.bases.basefile import load_spec
 from iommuq.bases.sources import Base, open_base
-from iommuq.build.image import Addition, Image, build_image
 from iommuq.build.kconfig import Fragments
 from iommuq.guests.machine import Machine
 from iommuq.queue.model import Queue, load_queue
 from iommuq.queue.overlay import Overlay, load_overlay
-from iommuq.queue.steps import Step, forget_steps, make_step, make_steps
+from iommuq.queue.steps import Step, make_step, make_steps
 from iommuq.system import arches
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
-from iommuq.system.git.objects import ObjectsLost
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ class Workspace:
         overlay = load_overlay(root / "kunit")
         return cls(root, open_base(spec), queue, overlay)
 
+    @property
+    def title(self) -> str:
+        """The kernel, for people: ``Linux 6.12.117 (6.12.117-1~deb12u1)``."""
+        return f"Linux {self.base.kernel} ({self.base.version})"
+
     def steps(self, to: str | None = None) -> list[Step]:
         """Return the steps of the queue with the overlay, up to *to* or all."""
         if to is None:
@@ -60,23 +63,6 @@ class Workspace:
     def step(self, at: str | None) -> Step:
         """Return one step: that which *at* names, or the last."""
         return make_step(self.base, self.queue, self.overlay, to=at)
-
-    def image(
-        self, step: Step, arch: Arch, fragments: Fragments, addition: Addition | None = None
-    ) -> Image:
-        """Return the image for a step, as `build_image` does.
-
-        Should the repository have lost the step's tree, say because another process
-        fetched the base anew, it is made again: the same patches give the same ids.
-
-        :raises ObjectsLost: the sources of the base are gone, too.
-        """
-        try:
-            return build_image(self.base, step, arch, fragments, addition)
-        except ObjectsLost:
-            forget_steps(self.base)
-            make_step(self.base, self.queue, self.overlay, to=step.label)
-            return build_image(self.base, step, arch, fragments, addition)
 
     def selftest_fragments(self, machine: Machine) -> Fragments:
         """Return what the kernel for the userspace suites on *machine* is configured with."""

@@ -16,6 +16,7 @@ from functools import partial
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from iommuq.build.image import build_image
 from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace
 from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
@@ -52,9 +53,9 @@ def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
     old: frozenset[str] = frozenset()
     # One of the two trees is that of the patch before, which was built just now.
     with contextlib.suppress(VerdictError):
-        old = place.workspace.image(place.before, arch, fragments).warnings
+        old = build_image(place.workspace, place.before, arch, fragments).warnings
     try:
-        new = place.workspace.image(place.after, arch, fragments).warnings
+        new = build_image(place.workspace, place.after, arch, fragments).warnings
     except VerdictError as error:
         return [Finding(Status.FAIL, str(error))]
     return [Finding(Status.FAIL, line) for line in sorted(new - old)]

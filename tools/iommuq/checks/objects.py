@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from iommuq.bases.sources import Base
 from iommuq.build import directory
 from iommuq.build import warnings as buildlog
-from iommuq.build.directory import BUILD_LIMIT, ENVIRONMENT, Workshop
+from iommuq.build.directory import BUILD_LIMIT, ENVIRONMENT, BuildDirectory
 from iommuq.build.kconfig import Fragments
 from iommuq.queue.steps import Step
 from iommuq.system import files, progress, toolchain
@@ -109,8 +109,8 @@ def study(
     left = [path for path in notes if path not in found]
     if left:
         with directory.hold(base):
-            shop = directory.enter(base, step, arch, fragments.variant)
-            made = _study(shop, fragments, left, checker)
+            kdir = directory.enter(base, step, arch, fragments.variant)
+            made = _study(kdir, fragments, left, checker)
         for path, said in made.items():
             _write(notes[path], said)
         found |= made
@@ -127,42 +127,44 @@ def _content(store: Store, tree: str, path: str, checker: Checker | None) -> lis
 
 
 def _study(
-    shop: Workshop, fragments: Fragments, paths: Sequence[str], checker: Checker | None
+    kdir: BuildDirectory, fragments: Fragments, paths: Sequence[str], checker: Checker | None
 ) -> dict[str, Said]:
-    log = files.new_log(f"check-{shop.base.spec.name}-{shop.arch.name}-{shop.step.label}")
+    log = files.new_log(f"check-{kdir.base.spec.name}-{kdir.arch.name}-{kdir.step.label}")
     objects = {path: str(Path(path).with_suffix(".o")) for path in paths}
-    with directory.interruptible(shop.objects, shop.notes / "building"):
-        directory.configure(shop, fragments, log)
+    with directory.interruptible(kdir.objects, kdir.notes / "building"):
+        directory.configure(kdir, fragments, log)
         for name in objects.values():
             # Only of what it compiles the compiler says anything.
-            (shop.objects / name).unlink(missing_ok=True)
-        title = f"{checker.name if checker else 'W=1'} on {shop.title}"
+            (kdir.objects / name).unlink(missing_ok=True)
+        title = f"{checker.name if checker else 'W=1'} on {kdir.title}"
         with progress.step(f"Looking at {len(paths)} files, {title}", log=log):
             words = list(fragments.make_args)
-            words += [word.format(source=shop.source) for word in checker.words] if checker else []
-            done = _make(shop, words, list(objects.values()), log)
+            words += [word.format(source=kdir.source) for word in checker.words] if checker else []
+            done = _make(kdir, words, list(objects.values()), log)
     failed = set(_FAILED.findall(done.output))
-    heard = _listen(done.output, shop)
+    heard = _listen(done.output, kdir)
     found = {}
     for path, name in objects.items():
-        built = (shop.objects / name).is_file()
+        built = (kdir.objects / name).is_file()
         status = BUILT if built else FAILED if name in failed else LEFT_OUT
         sides = (tuple(sorted(heard.get((path, kind), ()))) for kind in _KINDS)
         found[path] = Said(status, *sides)
     nothing = all(said.status == LEFT_OUT for said in found.values())
     if done.returncode != 0 and nothing and not _is_left_out(done.output, objects.values()):
-        raise directory.explain(shop, done, log)
+        raise directory.explain(kdir, done, log)
     return found
 
 
-def _make(shop: Workshop, words: Iterable[str], objects: Sequence[str], log: Path) -> Completed:
+def _make(
+    kdir: BuildDirectory, words: Iterable[str], objects: Sequence[str], log: Path
+) -> Completed:
     jobs = len(os.sched_getaffinity(0))
     return run(
         [
-            *("make", f"ARCH={shop.arch.make_arch}", f"O={shop.objects}", f"-j{jobs}"),
+            *("make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"),
             *("-k", "-Otarget", *words, *objects),
         ],
-        cwd=shop.source,
+        cwd=kdir.source,
         env=ENVIRONMENT,
         # With a log, both streams are one, in the order they were written.
         log_path=log,
@@ -177,7 +179,7 @@ def _is_left_out(said: str, objects: Iterable[str]) -> bool:
     return any(f"No rule to make target '{name}'" in said for name in objects)
 
 
-def _listen(said: str, shop: Workshop) -> dict[tuple[str, str], set[str]]:
+def _listen(said: str, kdir: BuildDirectory) -> dict[tuple[str, str], set[str]]:
     """Sort what a build said: (the file, one of `_KINDS`) -> what was said."""
     found: dict[tuple[str, str], set[str]] = {}
     path, checking = "", False
@@ -186,7 +188,7 @@ def _listen(said: str, shop: Workshop) -> dict[tuple[str, str], set[str]]:
         if text:
             found.setdefault((path, kind), set()).add(text)
 
-    for line in said.replace(f"{shop.source}/", "").splitlines():
+    for line in said.replace(f"{kdir.source}/", "").splitlines():
         text = line.removeprefix("../")
         heading = _HEADING.match(line)
         if heading:
@@ -198,7 +200,7 @@ def _listen(said: str, shop: Workshop) -> dict[tuple[str, str], set[str]]:
         else:
             error = _ERROR.match(text)
             note("errors", error and f"{error[1]}: {error[2]}")
-            note("warnings", buildlog.normalise(text, shop.source))
+            note("warnings", buildlog.normalise(text, kdir.source))
     return found
 
 

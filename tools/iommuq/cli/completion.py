@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``iommuq completion``, and what arguments can be completed with."""
+"""What arguments can be completed with."""
 
 from __future__ import annotations
 
@@ -36,19 +36,3 @@ def patches(context: click.Context, _parameter: click.Parameter, incomplete: str
         steps = load_queue(project_root() / "patches" / base, base).steps
         return [label for label in steps if label.startswith(incomplete)]
     return []
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete our commands.
-
-    bash: eval "$(iommuq completion bash)" in ~/.bashrc; zsh: the same with zsh in
-    ~/.zshrc; fish: iommuq completion fish > ~/.config/fish/completions/iommuq.fish.
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(context.find_root().command, {}, PROGRAM, VARIABLE).source())

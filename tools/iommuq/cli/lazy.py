@@ -20,19 +20,20 @@ class Entry:
     """A command of a `LazyGroup`.
 
     :ivar name: what the user types.
-    :ivar module: where the command is.
-    :ivar summary: one line for the group's help; equal to the command's own.
+    :ivar summary: one line for the group's help.
+    :ivar module: where the command is, if not in a file of its name in ``commands/``.
     :ivar attribute: what the command is called there, if not like *name*.
     """
 
     name: str
-    module: str
     summary: str
+    module: str = ""
     attribute: str = ""
 
     def load(self) -> click.Command:
         """Import the command."""
-        found = getattr(import_module(self.module), self.attribute or self.name)
+        module = import_module(self.module or f"iommuq.cli.commands.{self.name}")
+        found = getattr(module, self.attribute or self.name)
         assert isinstance(found, click.Command)
         return found
 

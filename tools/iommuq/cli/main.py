@@ -15,7 +15,6 @@ import click
 
 from iommuq import __version__
 from iommuq.cli.commands import COMMANDS
-from iommuq.cli.completion import PROGRAM, VARIABLE
 from iommuq.cli.lazy import LazyGroup
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
@@ -38,11 +37,6 @@ def cli(debug: bool, quiet: bool) -> None:
 def _terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
     # The same way out as Ctrl-C: every process that was started is ended.
     raise KeyboardInterrupt
-
-
-def main() -> NoReturn:
-    """Run ``iommuq``, and exit with the code that its outcome stands for."""
-    run(cli, PROGRAM, VARIABLE)
 
 
 def run(command: click.Command, program: str, variable: str) -> NoReturn:

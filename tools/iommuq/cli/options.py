@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Options that several commands have."""
+"""Arguments and options that several commands have."""
 
 from __future__ import annotations
 
 import click
 
-from iommuq.cli.completion import patches
+from iommuq.cli.completion import bases, patches
+from iommuq.defaults import DEFAULT_BASE, KUNIT_LIMIT
+from iommuq.system import arches
 
+#: ``BASE``.
+base = click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 #: ``--at``: a step of the queue.
 at_patch = click.option(
     "--at",
@@ -20,4 +24,27 @@ json_lines = click.option(
     "as_json",
     is_flag=True,
     help="Print what happens as JSON, one object a line, and nothing else.",
+)
+again = click.option("--again", is_flag=True, help="Run though nothing changed since the last run.")
+no_known = click.option("--no-known", is_flag=True, help="Count known failures as failures.")
+arch = click.option(
+    "--arch",
+    type=click.Choice(arches.names()),
+    default="um",
+    show_default=True,
+    help="What to build for: um is fastest, x86_64 runs under QEMU.",
+)
+config = click.option(
+    "--config",
+    "configs",
+    metavar="NAME",
+    multiple=True,
+    help="Add kunit/configs/NAME.config, such as debug for KASAN and lockdep.",
+)
+limit = click.option(
+    "--timeout",
+    type=click.IntRange(1, 10**6),
+    default=KUNIT_LIMIT,
+    show_default=True,
+    help="Seconds that one boot may take.",
 )

@@ -9,21 +9,26 @@ has it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from iommuq.build.image import Addition, Image
+from iommuq.proof.lanes import KunitLane
 from iommuq.queue.csource import parse
 from iommuq.queue.overlay import Overlay, extend
+from iommuq.queue.steps import Step
+from iommuq.queue.touched import is_kernel_source, touched_functions
+from iommuq.results.store import Run
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Store
 from iommuq.system.run import run
@@ -213,3 +218,58 @@ def _sum(some: Sequence[int], others: Sequence[int]) -> list[int]:
     if len(some) == len(others):
         return [one + other for one, other in zip(some, others, strict=True)]
     return [*some, *others]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A step whose kernel counts what is executed, as long as `measuring` lasts.
+
+    :ivar lane: runs the suites on the tree with counters.
+    :ivar paths: the files that are counted.
+    """
+
+    lane: KunitLane
+    step: Step
+    objects: Store
+    paths: Sequence[str]
+    counters: Path
+
+    def run(self) -> Run:
+        """Build the kernel, run the suites on it, and return what they found."""
+        return self.lane.run(self.lane.image(self.step), self.step, again=True)
+
+    def covers(self) -> tuple[FileCover, ...]:
+        """Return what was executed; see `collect`."""
+        read = ((path, self.objects.read_file(self.step.tree, path)) for path in self.paths)
+        texts = {path: text for path, text in read if text is not None}
+        return collect(self.lane.image(self.step), self.counters, texts)
+
+    def touched(self) -> set[tuple[str, str]]:
+        """Return path and name of the functions that the queue touches."""
+        steps = self.lane.workspace.steps()
+        return {(each.path, each.name) for each in touched_functions(self.objects, steps)}
+
+
+@contextlib.contextmanager
+def measuring(lane: KunitLane, plain: Step) -> Iterator[Measured]:
+    """Lay counters over the tree of a step for as long as the block runs.
+
+    :param plain: the step without them.
+    """
+    workspace = lane.workspace
+    changes = (change for patch in workspace.queue.sent for change in patch.changes)
+    paths = sorted({change.path for change in changes if is_kernel_source(change.path)})
+    with tempfile.TemporaryDirectory(prefix="iommuq-coverage-") as folder:
+        for name in ("objects", "counters"):
+            (Path(folder) / name).mkdir()
+        objects = Store(workspace.base.git_dir, Path(folder) / "objects")
+        overlay = instrument(workspace.overlay, objects, plain.tree, paths)
+        counting = replace(workspace, overlay=overlay)
+        counters = Path(folder) / "counters"
+        counted = replace(
+            lane,
+            workspace=counting,
+            addition=addition(paths),
+            environment={PREFIX: str(counters)},
+        )
+        yield Measured(counted, counting.step(plain.label), objects, paths, counters)

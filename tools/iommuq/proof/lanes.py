@@ -8,12 +8,12 @@ Both are answered from the cache where nothing changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, Self
 
-from iommuq.build.image import Addition, Image, image_key
+from iommuq.build.image import Addition, Image, build_image, image_key
 from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace
 from iommuq.defaults import KUNIT_LIMIT
@@ -21,6 +21,7 @@ from iommuq.firmware import scenario
 from iommuq.guests.machine import Machine
 from iommuq.guests.machine import load as load_machine
 from iommuq.queue.steps import Step
+from iommuq.results import events
 from iommuq.results.known import NAME as KNOWN_NAME
 from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run
 from iommuq.results.known import load as load_known
@@ -34,7 +35,7 @@ from iommuq.suites.programs import Suite, addition, choose, load_suites
 from iommuq.suites.selftest import run_selftests
 from iommuq.system import arches
 from iommuq.system.arches import Arch
-from iommuq.system.errors import UserError
+from iommuq.system.errors import UserError, VerdictError
 
 #: The machine that is meant by the name of a guest.
 MACHINES = {"um": "um", "qemu": "q35"}
@@ -103,6 +104,13 @@ class _Common:
     #: Failures that are no surprise.
     known: KnownFailures = field(kw_only=True)
     store: Store | None = field(default=None, kw_only=True)
+    #: Report no progress: it is a part of another lane.
+    quiet: bool = field(default=False, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """See `Lane`."""
+        raise NotImplementedError
 
     @property
     def _recipe(self) -> _Recipe:
@@ -115,7 +123,24 @@ class _Common:
     def image(self, step: Step) -> Image:
         """See `Lane`."""
         recipe = self._recipe
-        return self.workspace.image(step, recipe.arch, recipe.fragments, recipe.addition)
+        events.busy(step.label, self.name, "building")
+        try:
+            return build_image(self.workspace, step, recipe.arch, recipe.fragments, recipe.addition)
+        except VerdictError as error:
+            events.failed(step.label, self.name, str(error), "does not build")
+            raise
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+        """See `Lane`."""
+        if self.quiet:
+            return self._run(image, step, again=again)
+        events.busy(step.label, self.name, "running")
+        run = self._run(image, step, again=again)
+        events.done(step.label, self.name, run, self.judge)
+        return run
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
+        raise NotImplementedError
 
     def image_key(self, step: Step) -> str:
         """See `Lane`."""
@@ -153,12 +178,16 @@ class KunitLane(_Common):
     :ivar configs: names of further Kconfig fragments.
     :ivar filters: as `run_kunit` takes them.
     :ivar limit: seconds that one boot may take.
+    :ivar addition: what else is made from the tree.
+    :ivar environment: further variables for the guest, which is a process under UML.
     """
 
     arch: Arch
     configs: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
     limit: float = KUNIT_LIMIT
+    addition: Addition | None = None
+    environment: Mapping[str, str] | None = None
 
     @classmethod
     def open(
@@ -194,14 +223,14 @@ class KunitLane(_Common):
 
     @cached_property
     def _recipe(self) -> _Recipe:
-        return _Recipe(self.arch, self.workspace.fragments(self.arch, self.configs))
+        fragments = self.workspace.fragments(self.arch, self.configs)
+        return _Recipe(self.arch, fragments, self.addition)
 
     def run_key(self, image: Image) -> str:
         """See `Lane`."""
         return kunit.run_key(image, self.filters)
 
-    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
-        """See `Lane`."""
+    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
         return run_kunit(
             image,
             self._subject(step),
@@ -209,6 +238,7 @@ class KunitLane(_Common):
             limit=self.limit,
             store=self.store,
             again=again,
+            environment=self.environment,
         )
 
 
@@ -261,8 +291,7 @@ class SelftestLane(_Common):
         """See `Lane`."""
         return selftest.run_key(image, self.machine, self.suites)
 
-    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
-        """See `Lane`."""
+    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
         subject = self._subject(step)
         return run_selftests(
             image, self.machine, self.suites, subject, store=self.store, again=again
@@ -318,7 +347,7 @@ class FirmwareLane(_Common):
         """See `Lane`."""
         wanted = {test.rpartition(".")[0] for test in tests}
         found = tuple(case for case in self.cases if case.name in wanted)
-        return replace(self, cases=found) if 0 < len(found) < len(self.cases) else None
+        return replace(self, cases=found, quiet=True) if 0 < len(found) < len(self.cases) else None
 
     def hurried(self, limit: float) -> FirmwareLane:
         """Return the lane with guests that are given up if they need longer to their first suite.
@@ -344,8 +373,7 @@ class FirmwareLane(_Common):
         keys = [run_key(kernel, case) for case in self.cases]
         return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
-    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
-        """See `Lane`."""
+    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
         base = self.workspace.base
         kernel = from_image(image, f"{base.spec.name} {step.label}", base.kernel)
         subject = self._subject(step)

@@ -19,10 +19,10 @@ from iommuq.queue.model import Queue
 from iommuq.queue.steps import Step
 from iommuq.results.known import Verdict
 from iommuq.results.store import Run
-from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, VerdictError
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError, VerdictError
 
 if TYPE_CHECKING:
-    from iommuq.build.image import Image
+    from iommuq.build.workspace import Workspace
     from iommuq.proof.lanes import Lane
 
 
@@ -105,6 +105,25 @@ class Proof:
             if verdict is Verdict.ERROR
         ]
 
+    def verdict(self, base: str) -> str:
+        """Return the verdict in one line, with numbers.
+
+        :param base: its name.
+        """
+        tests, steps = len(self.matrix.rows), len(self.matrix.columns)
+        if self.exit_code == EXIT_OK:
+            return f"PASS: {base}: {tests} tests at {steps} steps"
+        if self.exit_code == EXIT_INFRA:
+            return f"ERROR: {base}: no verdict on {len(self.errors)} results"
+        failed = [column.label for column in self.matrix.columns if column.note]
+        if failed:
+            return f"FAIL: {base}: {failed[0]} {self.matrix.columns[-1].note or 'does not build'}"
+        for change in self.matrix.changes:
+            broke = [t for t in change.broke if (change.column.label, t) not in self.accepted]
+            if broke:
+                return f"FAIL: {base}: {len(broke)} tests fail at {change.column.label}"
+        return f"FAIL: {base}: {len(self.findings)} findings"
+
     @property
     def exit_code(self) -> int:
         """The exit code that the proof stands for."""
@@ -113,12 +132,30 @@ class Proof:
         return EXIT_INFRA if self.errors else EXIT_OK
 
 
+def steps_between(workspace: Workspace, first: str | None, last: str | None) -> list[Step]:
+    """Return the steps from *first* to *last*, and the one that *first* is compared with.
+
+    :param first: the patch to begin with; None for the baseline.
+    :param last: the patch to end with; None for the last.
+    :raises UserError: there is no such step, or they are the wrong way round.
+    """
+    steps = workspace.steps(last)
+    if first is None:
+        return steps
+    labels = [step.label for step in steps]
+    wanted = workspace.step(first).label
+    if wanted not in labels and last is None:
+        raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
+    if wanted not in labels:
+        raise UserError(f"{first} does not come before {last}")
+    return steps[max(0, labels.index(wanted) - 1) :]
+
+
 @dataclass
 class _Cell:
     """One step in one lane, while it is worked on."""
 
     outcome: Outcome
-    image: Image | None = None
     future: Future[Run] | None = None
 
 
@@ -156,7 +193,16 @@ def prove(
     before: dict[str, frozenset[str]] = {}
     for step in steps:
         for lane in lanes:
-            cells.append(_begin(step, lane, executor, before))
+            try:
+                image = lane.image(step)
+            except VerdictError as error:
+                cells.append(_Cell(Outcome(step, lane.name, failure=error)))
+            else:
+                old = before.get(lane.name)
+                new = () if old is None else tuple(sorted(image.warnings - old))
+                before[lane.name] = image.warnings
+                outcome = Outcome(step, lane.name, warnings=new, all_warnings=image.warnings)
+                cells.append(_Cell(outcome, executor.submit(lane.run, image, step)))
             tell(wait=False)
     tell(wait=True)
     return [cell.outcome for cell in cells]
@@ -164,19 +210,6 @@ def prove(
 
 def _is_done(cell: _Cell) -> bool:
     return cell.future is None or cell.future.done()
-
-
-def _begin(step: Step, lane: Lane, executor: Executor, before: dict[str, frozenset[str]]) -> _Cell:
-    """Build one step for one lane, and let it be run."""
-    try:
-        image = lane.image(step)
-    except VerdictError as error:
-        return _Cell(Outcome(step, lane.name, failure=error))
-    old = before.get(lane.name)
-    new = () if old is None else tuple(sorted(image.warnings - old))
-    before[lane.name] = image.warnings
-    outcome = Outcome(step, lane.name, warnings=new, all_warnings=image.warnings)
-    return _Cell(outcome, image, executor.submit(lane.run, image, step))
 
 
 def conclude(

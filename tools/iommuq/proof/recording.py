@@ -46,7 +46,7 @@ def workspace(
                 names = tuple(name.partition(".")[2] for name in names)
             step = replace(step, proof=promise.reason.strip(), accepted=names)
         found.append(step)
-    title = f"Linux {base.kernel} ({base.version})"
+    title = of.title
     recorder.describe(
         title=f"{title}, {'; '.join(lane.title for lane in lanes)}" if lanes else title,
         kernel=base.kernel,

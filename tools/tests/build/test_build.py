@@ -8,7 +8,8 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from iommuq.bases.sources import Base
 from iommuq.build import directory
 from iommuq.build import image as build
 from iommuq.build.kconfig import Fragments
+from iommuq.build.workspace import Workspace
 from iommuq.queue.steps import Step
 from iommuq.system import arches, toolchain
 from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError, VerdictError
@@ -27,7 +29,7 @@ STEP = Step("baseline", None, "c" * 40, "a" * 40)
 
 
 @pytest.fixture
-def shop(toy_base: Base, tmp_path: Path) -> directory.Workshop:
+def kdir(toy_base: Base, tmp_path: Path) -> directory.BuildDirectory:
     """Return a build directory with what a build leaves behind."""
     source, objects = tmp_path / "src", tmp_path / "obj"
     for path, text in {
@@ -38,7 +40,7 @@ def shop(toy_base: Base, tmp_path: Path) -> directory.Workshop:
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return directory.Workshop(toy_base, STEP, UM, source, objects)
+    return directory.BuildDirectory(toy_base, STEP, UM, source, objects)
 
 
 def test_fragments_are_read_once(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_what_a_machine_has_besides_does_not_get_into_an_image(
 
 
 def test_another_environment_configures_anew(
-    shop: directory.Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdir: directory.BuildDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it keeps out of a build, it keeps out of a build directory that is there."""
     ran: list[Path] = []
@@ -100,23 +102,23 @@ def test_another_environment_configures_anew(
         config.write_text("CONFIG_KUNIT=y\n")
         return Completed((), 0, "", "", 0.1)
 
-    config = shop.objects / ".config"
-    shop.notes.mkdir()
+    config = kdir.objects / ".config"
+    kdir.notes.mkdir()
     monkeypatch.setattr(directory, "run", made)
     fragments = Fragments(("CONFIG_KUNIT=y\n",))
     for _ in range(2):
-        directory.configure(shop, fragments, tmp_path / "log")
+        directory.configure(kdir, fragments, tmp_path / "log")
     once = len(ran)
     assert once > 0
     monkeypatch.setitem(directory.ENVIRONMENT, "KCFLAGS", "-O0")
-    directory.configure(shop, fragments, tmp_path / "log")
+    directory.configure(kdir, fragments, tmp_path / "log")
     assert len(ran) == 2 * once
 
 
-def test_publish_and_find(shop: directory.Workshop, tmp_path: Path) -> None:
-    left = cache_dir() / "images" / f".{shop.base.spec.name}.tmp-dead"
+def test_publish_and_find(kdir: directory.BuildDirectory, tmp_path: Path) -> None:
+    left = cache_dir() / "images" / f".{kdir.base.spec.name}.tmp-dead"
     left.mkdir(parents=True)
-    image = build._publish(shop, "key", frozenset({"a.c: w"}), tmp_path / "log")
+    image = build._publish(kdir, "key", frozenset({"a.c: w"}), tmp_path / "log")
     found = build.find_image("key", UM)
     assert found == replace(image, built=False)
     assert found is not None
@@ -128,23 +130,23 @@ def test_publish_and_find(shop: directory.Workshop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"log": "x"}', '{"warnings": 3, "log": ""}'])
-def test_damaged_record(shop: directory.Workshop, tmp_path: Path, damage: str) -> None:
-    image = build._publish(shop, "key", frozenset(), tmp_path / "log")
+def test_damaged_record(kdir: directory.BuildDirectory, tmp_path: Path, damage: str) -> None:
+    image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
     (image.folder / "image.json").write_text(damage)
     assert build.find_image("key", UM) is None
     # It can be put in the same place again.
-    build._publish(shop, "key", frozenset(), tmp_path / "log")
+    build._publish(kdir, "key", frozenset(), tmp_path / "log")
     assert build.find_image("key", UM) is not None
 
 
-def test_damaged_image(shop: directory.Workshop, tmp_path: Path) -> None:
-    image = build._publish(shop, "key", frozenset(), tmp_path / "log")
+def test_damaged_image(kdir: directory.BuildDirectory, tmp_path: Path) -> None:
+    image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
     (image.folder / "linux").write_text("")
     assert build.find_image("key", UM) is None
 
 
 def test_publish_without_room(
-    shop: directory.Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdir: directory.BuildDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path, **_words: object) -> None:
         # As shutil gathers what went wrong in a whole directory.
@@ -152,19 +154,19 @@ def test_publish_without_room(
 
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(DiskFull, match="No space left on device"):
-        build._publish(shop, "key", frozenset(), tmp_path / "log")
+        build._publish(kdir, "key", frozenset(), tmp_path / "log")
     assert list((cache_dir() / "images").iterdir()) == []
-    (shop.objects / "linux").unlink()
+    (kdir.objects / "linux").unlink()
     with pytest.raises(InfraError, match="images: No such file or directory"):
-        build._publish(shop, "key", frozenset(), tmp_path / "log")
+        build._publish(kdir, "key", frozenset(), tmp_path / "log")
 
 
-def test_what_a_killed_build_made_is_made_again(shop: directory.Workshop) -> None:
-    marker = shop.notes / "building"
+def test_what_a_killed_build_made_is_made_again(kdir: directory.BuildDirectory) -> None:
+    marker = kdir.notes / "building"
     old, new, note = (
-        shop.objects / "old.o",
-        shop.objects / "sub/new.o",
-        shop.notes / "warnings.json",
+        kdir.objects / "old.o",
+        kdir.objects / "sub/new.o",
+        kdir.notes / "warnings.json",
     )
     for path in (old, new, note):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,27 +175,27 @@ def test_what_a_killed_build_made_is_made_again(shop: directory.Workshop) -> Non
     marker.touch()
     os.utime(marker, (2000, 2000))
     os.utime(new, (2000, 2000))
-    with pytest.raises(KeyboardInterrupt), directory.interruptible(shop.objects, marker):
+    with pytest.raises(KeyboardInterrupt), directory.interruptible(kdir.objects, marker):
         raise KeyboardInterrupt
     assert old.exists()
     assert not new.exists()
     # Written whole, and the warnings of old.o are known from nowhere else.
     assert note.exists()
     assert marker.stat().st_mtime > 2000
-    with directory.interruptible(shop.objects, marker):
+    with directory.interruptible(kdir.objects, marker):
         pass
     assert not marker.exists()
     new.touch()
-    with directory.interruptible(shop.objects, marker):
+    with directory.interruptible(kdir.objects, marker):
         assert new.exists()
 
 
 def test_what_a_failed_build_made_is_kept(
-    shop: directory.Workshop, monkeypatch: pytest.MonkeyPatch
+    kdir: directory.BuildDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a patch that does not compile costs the next one all that was compiled with it."""
-    new, source = shop.objects / "drivers/new.o", shop.source / "drivers/new.c"
-    for folder in (source.parent, shop.notes):
+    new, source = kdir.objects / "drivers/new.o", kdir.source / "drivers/new.c"
+    for folder in (source.parent, kdir.notes):
         folder.mkdir(parents=True)
     source.touch()
     asked: list[bool] = []
@@ -205,16 +207,21 @@ def test_what_a_failed_build_made_is_kept(
         said = f"  CC      drivers/new.o\n{source}:1:2: warning: unused variable ‘x’\n"
         if len(asked) == 1:
             bad = (
-                f"  CC      drivers/bad.o\n{shop.source}/drivers/bad.c:3:2: error: ‘y’ undeclared\n"
+                f"  CC      drivers/bad.o\n{kdir.source}/drivers/bad.c:3:2: error: ‘y’ undeclared\n"
             )
             return Completed((), 2, said + bad, "", 1.0)
         return Completed((), 0, "", "", 1.0)
 
     monkeypatch.setattr(build, "configure", lambda *_: None)
     monkeypatch.setattr(build, "make_image", made)
+    keys = iter("ab")
+    monkeypatch.setattr(build, "image_key", lambda *_: next(keys) * 64)
+    monkeypatch.setattr(directory, "enter", lambda *_: kdir)
+    workspace = cast("Workspace", SimpleNamespace(base=kdir.base))
+    given = (workspace, kdir.step, kdir.arch, Fragments(("",)))
     with pytest.raises(VerdictError, match="‘y’ undeclared"):
-        build._build(shop, Fragments(("",)), None, "a" * 64)
-    image = build._build(shop, Fragments(("",)), None, "b" * 64)
+        build.build_image(*given)
+    image = build.build_image(*given)
     assert asked == [False, True]
     assert [warning.partition(": ")[2] for warning in image.warnings] == ["unused variable ‘x’"]
 
@@ -280,11 +287,11 @@ def test_what_a_failed_build_made_is_kept(
     ],
 )
 def test_whose_fault_it_is(
-    shop: directory.Workshop, output: str, code: int, kind: type[Exception], words: str
+    kdir: directory.BuildDirectory, output: str, code: int, kind: type[Exception], words: str
 ) -> None:
-    text = output.replace("{source}", str(shop.source))
+    text = output.replace("{source}", str(kdir.source))
     done = Completed(("make",), code, text, "", 1.0)
-    error = directory.explain(shop, done, Path("/logs/x"))
+    error = directory.explain(kdir, done, Path("/logs/x"))
     assert type(error) is kind or kind is InfraError
     with pytest.raises(kind, match=words) as caught:
         raise error
@@ -313,7 +320,7 @@ def test_toolchain_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     toolchain.identity.cache_clear()
 
 
-def test_record_is_json_for_people(shop: directory.Workshop, tmp_path: Path) -> None:
-    image = build._publish(shop, "key", frozenset(), tmp_path / "log")
+def test_record_is_json_for_people(kdir: directory.BuildDirectory, tmp_path: Path) -> None:
+    image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
     record = json.loads((image.folder / "image.json").read_text())
     assert record["title"] == "6.12 baseline for um"

@@ -11,7 +11,7 @@ import pytest
 
 import toy
 from iommuq.bases.sources import Base
-from iommuq.build.directory import Workshop
+from iommuq.build.directory import BuildDirectory
 from iommuq.checks import builds, objects, programs
 from iommuq.checks import show as report
 from iommuq.checks.model import Finding, Report, Status, Subject
@@ -35,8 +35,8 @@ drivers/iommu/iommu.c:77:2-7: WARNING: kmalloc should be used for x
 
 
 def test_what_was_said_is_sorted_by_who_said_it_of_what() -> None:
-    shop = cast(Workshop, SimpleNamespace(source=SOURCE))
-    heard = objects._listen(LOG, shop)
+    kdir = cast(BuildDirectory, SimpleNamespace(source=SOURCE))
+    heard = objects._listen(LOG, kdir)
     assert heard == {
         ("drivers/acpi/arm64/iort.c", "errors"): {
             "drivers/acpi/arm64/iort.c: redefinition of 'iort_msi_map_id'"

@@ -13,7 +13,8 @@ import pytest
 import mailproject
 import toykernel
 from iommuq.build.workspace import Workspace
-from iommuq.cli.commands import suites
+from iommuq.cli.commands import prove as command
+from iommuq.cli.main import cli
 from iommuq.proof import records
 from iommuq.proof.prove import Outcome, prove
 from iommuq.results.known import Verdict
@@ -106,8 +107,8 @@ def test_what_is_edited_meanwhile_is_not_proven(
             (project.root / KNOWN).write_text((project.root / KNOWN).read_text() + "# more\n")
         return outcomes
 
-    monkeypatch.setattr(suites, "prove", and_edit)
-    suites.run_proof(BASE, (), first=None, last=None, folded=True, bisect=None)
+    monkeypatch.setattr(command, "prove_steps", and_edit)
+    cli.main(["prove", BASE], standalone_mode=False)
     assert len(list((project.root / "state/proofs").iterdir())) == (not edited)
     assert (records.find(Workspace.open(BASE)) is None) == edited
 

@@ -24,6 +24,6 @@ def test_base_can_be_configured(base: str, arch: str) -> None:
     wanted = arches.get(arch)
     fragments = workspace.fragments(wanted)
     with directory.hold(workspace.base):
-        shop = directory.enter(workspace.base, workspace.step(None), wanted, fragments.variant)
-        directory.configure(shop, fragments, files.new_log(f"test-{base}-{arch}"))
-    assert (shop.objects / ".config").is_file()
+        kdir = directory.enter(workspace.base, workspace.step(None), wanted, fragments.variant)
+        directory.configure(kdir, fragments, files.new_log(f"test-{base}-{arch}"))
+    assert (kdir.objects / ".config").is_file()

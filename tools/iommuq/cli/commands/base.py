@@ -1,18 +1,56 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the commands print that look after bases, the queue and the machine."""
+"""``iommuq base``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
+
+import click
 
 from iommuq.bases import basefile, sources
-from iommuq.queue.checkout import apply_to_repo
-from iommuq.queue.model import load_queue
-from iommuq.queue.steps import make_steps
 from iommuq.system import progress
-from iommuq.system.errors import EXIT_INFRA, EXIT_OK
+
+
+@click.group()
+def base() -> None:
+    """The kernels that there are queues for."""
+
+
+@base.command("list")
+def list_() -> None:
+    """List the bases, and which of them are in the cache."""
+
+    list_bases()
+
+
+@base.command()
+@click.argument("name")
+@click.option("--update", is_flag=True, help="Fetch again even if it is in the cache.")
+@click.option("--record", is_flag=True, help="Write what was fetched into base.toml.")
+def fetch(name: str, update: bool, record: bool) -> None:
+    """Fetch the source of base NAME into the cache."""
+
+    fetch_base(name, update=update, record=record)
+
+
+@base.command()
+@click.argument("name")
+@click.argument("provider", type=click.Choice(["debian", "git", "tarball", "directory"]))
+@click.argument("where")
+@click.option("--ref", help="git: the branch, tag or commit.")
+@click.option("--suite", help="debian: take it from this suite, not from apt's own sources.")
+@click.option("--title", default="", help="What to call it in tables.")
+def add(
+    name: str, provider: str, where: str, ref: str | None, suite: str | None, title: str
+) -> None:
+    """Add base NAME with an empty queue.
+
+    WHERE is a source package for debian, a URL or path for git and tarball, a
+    path for directory.
+    """
+
+    add_base(name, provider, where, {"ref": ref, "suite": suite}, title)
+
 
 #: The key of the source's place in ``base.toml``, by provider.
 _PLACE = {"debian": "package", "git": "url", "tarball": "url", "directory": "path"}
@@ -52,51 +90,3 @@ def add_base(
     source = {"provider": provider, _PLACE[provider]: where}
     source |= {key: value for key, value in options.items() if value is not None}
     print(basefile.add(name, source, title=title))
-
-
-def show_queue(name: str) -> None:
-    """Print the patches of a queue, one a line, under their sections."""
-    queue = load_queue(basefile.load_spec(name).folder, name)
-    section = None
-    for patch in queue.patches:
-        if patch.section != section:
-            section = patch.section
-            print(f"{section}:")
-        print(f"  {patch.label:<16} {progress.one_line(patch.subject)}")
-
-
-def apply_queue(name: str, to: str | None, into: Path | None) -> None:
-    """Apply a queue and print the commits.
-
-    :param to: the step to stop after; all if None.
-    :param into: directory for a repository; None to try the patches only.
-    """
-    spec = basefile.load_spec(name)
-    queue = load_queue(spec.folder, name)
-    base = sources.open_base(spec)
-    if into is None:
-        steps = make_steps(base, queue, None, to=to)
-    else:
-        steps = apply_to_repo(base, queue, into, to=to)
-    for step in steps:
-        subject = step.patch.subject if step.patch else f"{len(queue.baseline)} patches"
-        print(f"{step.commit[:12]} {step.label:<16} {progress.one_line(subject)}")
-    if into is not None:
-        print(f"{into}: branch iommuq/{name}")
-
-
-def show_doctor(*, as_json: bool) -> int:
-    """Print what the machine has and lacks.
-
-    :return: the exit code: 3 if something needed is missing.
-    """
-    from iommuq.cli.commands import doctor
-
-    checks = doctor.collect()
-    if as_json:
-        print(json.dumps(doctor.report(checks), indent=2))
-    else:
-        from rich.console import Console
-
-        Console(highlight=False).print(doctor.table(checks))
-    return EXIT_INFRA if doctor.lacking(checks) else EXIT_OK

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Look at the machine: what it has, what it lacks, and what mends that.
-
-What is looked for is data (``doctor.toml``).  Nothing here changes anything.
-"""
+"""``iommuq doctor``."""
 
 from __future__ import annotations
 
@@ -19,15 +16,26 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from iommuq import __version__
 from iommuq.bases import sources
 from iommuq.guests import accel
 from iommuq.system import files as dirs
-from iommuq.system.errors import IommuqError
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, IommuqError
 from iommuq.system.run import run
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def doctor(as_json: bool) -> int:
+    """Say what this machine has, what it lacks, and what mends that."""
+
+    return show_doctor(as_json=as_json)
+
 
 GIB = 1 << 30
 #: Seconds that a tool has to tell its version.
@@ -279,3 +287,18 @@ def check_sizes() -> dict[Path, int]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
+
+
+def show_doctor(*, as_json: bool) -> int:
+    """Print what the machine has and lacks.
+
+    :return: the exit code: 3 if something needed is missing.
+    """
+    checks = collect()
+    if as_json:
+        print(json.dumps(report(checks), indent=2))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(table(checks))
+    return EXIT_INFRA if lacking(checks) else EXIT_OK

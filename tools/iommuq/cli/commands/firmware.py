@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ``iommuq firmware`` does: run scenarios, and print what came of it."""
+"""``iommuq firmware``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import click
+
 from iommuq.bases.basefile import list_specs
+from iommuq.cli.options import at_patch, json_lines
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.firmware import packages, scenario
 from iommuq.firmware.tables import classes
@@ -24,6 +27,100 @@ from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.firmware.subjects import Tested, foreign, queued
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
+
+
+class _RunByDefault(click.Group):
+    """A group whose first word may be left out: then it is ``run``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``run`` in front of what is none of the commands."""
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_RunByDefault)
+def firmware() -> None:
+    """Boot kernels on machines whose firmware claims memory for devices.
+
+    Without a command: `iommuq firmware [BASE] [SCENARIO]...` runs scenarios; see
+    `iommuq firmware run --help` for its options.
+    """
+
+
+@firmware.command()
+@click.argument("words", nargs=-1, metavar="[BASE] [SCENARIO]...")
+@at_patch
+@click.option(
+    "--kernel",
+    metavar="IMAGE|PACKAGE",
+    help="Not a base but this kernel: a bzImage, a .deb, or a Debian package by name.",
+)
+@click.option("--machine", "on", metavar="NAME", multiple=True, help="Only on this machine.")
+@click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
+@click.option("--no-known", is_flag=True, help="Count known failures as failures.")
+@click.option("--full", is_flag=True, help="Print every check, also where all is well.")
+@json_lines
+def run(
+    words: tuple[str, ...],
+    at: str | None,
+    kernel: str | None,
+    on: tuple[str, ...],
+    again: bool,
+    no_known: bool,
+    full: bool,
+    as_json: bool,
+) -> int:
+    """Run firmware scenarios on BASE with its queue, or on another kernel.
+
+    SCENARIO is one of those that `iommuq firmware list` prints.
+    """
+    from iommuq.report.live import events
+
+    with events.json_lines(as_json):
+        return run_firmware(
+            words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
+        )
+
+
+@firmware.command("list")
+def list_() -> None:
+    """Tell each scenario in a line."""
+
+    list_scenarios()
+
+
+@firmware.command()
+@click.option("--stored", is_flag=True, help="Build and run nothing: the rest stays open.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write here, and not docs/generated/exposure.md.",
+)
+def exposure(stored: bool, into: Path | None) -> None:
+    """Write docs/generated/exposure.md: each scenario on each kernel of selftests/exposure.toml."""
+    from iommuq.report.exposure import write_exposure
+
+    write_exposure(into, stored_only=stored)
+
+
+@firmware.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--classes",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What `lspci -Dn` printed on that machine, or its /sys/bus/pci/devices.",
+)
+def table(file: Path, classes: Path | None) -> None:
+    """Explain the DMAR, IVRS or IORT table in FILE.
+
+    Such as a copy of /sys/firmware/acpi/tables/DMAR: which devices have which
+    regions, and which of them VFIO and iommufd will refuse.
+    """
+
+    print_table(file, classes)
+
 
 #: Lines of a message that are printed; the log has all.
 _MESSAGE_LINES = 6

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The manual page, made from the commands that there are: ``iommuq help --man``.
-
-One page for all commands, as git-style tools with few of them have it; in the macros of
-man(7).
-"""
+"""``iommuq help``."""
 
 from __future__ import annotations
 
@@ -22,6 +18,45 @@ from iommuq import __version__
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 from iommuq.system.progress import one_line
+
+
+def _topics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+
+    return [topic.name for topic in topics() if topic.name.startswith(incomplete)]
+
+
+@click.command("help")
+@click.argument("words", nargs=-1, metavar="[TOPIC|COMMAND...]", shell_complete=_topics)
+@click.option("--man", is_flag=True, help="Print the manual page, for man(1).")
+@click.pass_context
+def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
+    """Show a page of the documentation, or how a command is used.
+
+    Without TOPIC it lists the pages.
+    """
+
+    root = context.find_root()
+    if man:
+        click.echo(render(root.command), nl=False)
+        return
+    if not words:
+        list_topics()
+        return
+    page = find(words[0]) if len(words) == 1 else None
+    if page is not None:
+        show(page)
+        return
+    command, inner = root.command, root
+    for word in words:
+        found = command.get_command(inner, word) if isinstance(command, click.Group) else None
+        if found is None:
+            names = (
+                root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+            )
+            raise unknown(" ".join(words), names)
+        command, inner = found, click.Context(found, info_name=word, parent=inner)
+    click.echo(command.get_help(inner))
+
 
 _WIDTH = 76
 _STATUS = {

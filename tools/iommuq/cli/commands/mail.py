@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the commands of mail print."""
+"""``iommuq mail``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from iommuq.bases.basefile import load_spec
 from iommuq.build.workspace import Workspace
+from iommuq.cli.lazy import Entry, LazyGroup
 from iommuq.mail import branch as branches
 from iommuq.mail import gate
 from iommuq.mail.back import Taken, take_back
@@ -21,6 +22,108 @@ from iommuq.queue.edit import tree as edittree
 from iommuq.queue.edit.tree import EditTree
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError, VerdictError
+
+_REVIEW = Entry("review", "Try a posted series, and draft a reply.")
+_tree = click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The work tree; else the current directory.",
+)
+
+
+@click.group(cls=LazyGroup, table=[_REVIEW])
+def mail() -> None:
+    """Series on mailing lists: prepare, send, collect, compare, review."""
+
+
+@mail.command()
+@click.argument("base")
+@click.argument("series")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Make a work tree here; else that of `iommuq queue edit`.",
+)
+def prep(base: str, series: str, into: Path | None) -> None:
+    """Make a branch for b4 of SERIES of the queue of BASE, or bring it up to date."""
+
+    prepare_branch(base, series, into)
+
+
+@mail.command()
+@_tree
+def check(start: Path | None) -> int:
+    """Say whether the series may be sent: checks, sign-offs, recipients, proof."""
+
+    return check_branch(start)
+
+
+@mail.command()
+@_tree
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def sign(start: Path | None, yes: bool) -> None:
+    """Add your Signed-off-by to the patches that lack it."""
+
+    sign_branch(start, sure=yes)
+
+
+@mail.command()
+@_tree
+@click.option("--really", is_flag=True, help="Send; without it nothing leaves.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent: the default.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the messages into this directory.",
+)
+@click.option("--preview-to", metavar="ADDR", default="", help="Only to this address.")
+@click.option("--no-sign", is_flag=True, help="Without a cryptographic signature.")
+@click.option("--without", multiple=True, metavar="ADDR", help="Give up one who was refused.")
+def send(
+    start: Path | None,
+    really: bool,
+    dry_run: bool,
+    output: Path | None,
+    preview_to: str,
+    no_sign: bool,
+    without: tuple[str, ...],
+) -> int:
+    """Send the series, or what is left of one that was stopped half-way."""
+
+    if really and dry_run:
+        raise click.UsageError("--really and --dry-run exclude each other")
+    return send_branch(
+        start, really=really, output=output, preview=preview_to, plain=no_sign, without=without
+    )
+
+
+@mail.command()
+@_tree
+@click.option(
+    "--mbox",
+    type=click.Path(path_type=Path, exists=True),
+    help="Read this file or Maildir, not the archive.",
+)
+@click.option("--look", is_flag=True, help="Change nothing.")
+def trailers(start: Path | None, mbox: Path | None, look: bool) -> int:
+    """Collect Reviewed-by and the like from the thread into the queue's patches."""
+
+    return collect_trailers(start, mbox, look=look)
+
+
+@mail.command()
+@_tree
+@click.argument("old", default="", metavar="[vN]")
+@click.argument("new", default="", metavar="[vM]")
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page, too."
+)
+def diff(start: Path | None, old: str, new: str, page: Path | None) -> None:
+    """Show what changed between versions, or since the last that was sent."""
+
+    show_difference(start, old, new, page)
+
 
 #: Recipients that are named before the others are counted.
 _NAMED = 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the commands print that change a queue, compare it and check it."""
+"""``iommuq queue``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,154 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from iommuq.bases import basefile, sources
+from iommuq.cli.completion import bases
 from iommuq.defaults import DEFAULT_BASE
+from iommuq.queue.checkout import apply_to_repo
 from iommuq.queue.edit import tree as edittree
 from iommuq.queue.model import find_step, load_queue
+from iommuq.queue.steps import make_steps
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.system.git.objects import Store
 
 if TYPE_CHECKING:
     from iommuq.queue.upstream.targets import Target
+
+
+@click.group()
+def queue() -> None:
+    """The patches, and trees with them applied."""
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+def show(base: str) -> None:
+    """List the patches of the queue of BASE."""
+
+    show_queue(base)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@click.option("--to", metavar="PATCH", help="Stop after this patch.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Make a git repository here; without it, the patches are only tried.",
+)
+def apply(base: str, to: str | None, into: Path | None) -> None:
+    """Apply the queue of BASE, one commit a patch."""
+
+    apply_queue(base, to, into)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Make it here, not in the usual place.",
+)
+def edit(base: str, into: Path | None) -> None:
+    """Make a work tree whose commits are the queue of BASE, to be changed with git."""
+
+    edit_queue(base, into)
+
+
+@queue.command()
+@click.argument("base", required=False)
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The work tree; else the current directory, or the one made last.",
+)
+@click.option("--section", metavar="NAME", help="Where new patches go, if not where they stand.")
+@click.option("--afresh", is_flag=True, help="Write every patch anew, even if it is unchanged.")
+@click.option("--force", is_flag=True, help="Write over patches that somebody else has changed.")
+def refresh(
+    base: str | None, start: Path | None, section: str | None, afresh: bool, force: bool
+) -> None:
+    """Write the commits of a work tree back as the queue of BASE."""
+
+    refresh_queue(base, start, section=section, afresh=afresh, force=force)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@click.option(
+    "--against",
+    required=True,
+    metavar="NEW",
+    help="A base, a directory with a kernel tree, or REPOSITORY@REF of git.",
+)
+@click.option("--patch", metavar="PATCH", help="Only this patch.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
+    """Say what of the queue of BASE another kernel has already."""
+
+    show_upstream(base, against, patch, as_json=as_json)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@click.option(
+    "--onto",
+    required=True,
+    metavar="NEW",
+    help="The base to carry the queue over to, or REPOSITORY@REF of git.",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Make the work tree here, and keep it.",
+)
+@click.option("--section", metavar="NAME", help="Only the patches of this section.")
+@click.option("--baseline", is_flag=True, help="Those that go back in time, too.")
+@click.option("--continue", "action", flag_value="continue", help="Take what was mended.")
+@click.option("--skip", "action", flag_value="skip", help="Leave out the patch that conflicts.")
+@click.option("--abort", "action", flag_value="abort", help="Forget it all.")
+def rebase(
+    base: str,
+    onto: str,
+    into: Path | None,
+    section: str | None,
+    baseline: bool,
+    action: str | None,
+) -> None:
+    """Carry the queue of BASE over to another kernel with three-way merges."""
+
+    rebase_queue(base, onto, into, section=section, baseline=baseline, action=action)
+
+
+@queue.command()
+@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@click.option("--patch", metavar="PATCH", help="Only this patch.")
+@click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
+@click.option("--quick", is_flag=True, help="None of those that build.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_json: bool) -> int:
+    """Check the patches of BASE as reviewers do: message, style, new warnings."""
+
+    return check_queue(base, patch, names, slow=not quick, as_json=as_json)
+
+
+@queue.command("check-mail")
+@click.option(
+    "--form",
+    type=click.Choice(["json", "lines"]),
+    default="json",
+    help="json: for b4.review-*-check-cmd; lines: for b4.prep-perpatch-check-cmd.",
+)
+@click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
+def check_mail_(form: str, names: tuple[str, ...]) -> int:
+    """Check the patch mail on standard input, for b4."""
+
+    return check_mail(form, names)
+
 
 #: Sources in no commit that are named before the rest is only counted.
 _STRAYS = 3
@@ -253,3 +391,34 @@ def check_mail(form: str, names: Sequence[str]) -> int:
     else:
         print(report.as_b4_lines([each for each in reports if each.status != "skip"]), end="")
     return EXIT_OK
+
+
+def show_queue(name: str) -> None:
+    """Print the patches of a queue, one a line, under their sections."""
+    queue = load_queue(basefile.load_spec(name).folder, name)
+    section = None
+    for patch in queue.patches:
+        if patch.section != section:
+            section = patch.section
+            print(f"{section}:")
+        print(f"  {patch.label:<16} {progress.one_line(patch.subject)}")
+
+
+def apply_queue(name: str, to: str | None, into: Path | None) -> None:
+    """Apply a queue and print the commits.
+
+    :param to: the step to stop after; all if None.
+    :param into: directory for a repository; None to try the patches only.
+    """
+    spec = basefile.load_spec(name)
+    queue = load_queue(spec.folder, name)
+    base = sources.open_base(spec)
+    if into is None:
+        steps = make_steps(base, queue, None, to=to)
+    else:
+        steps = apply_to_repo(base, queue, into, to=to)
+    for step in steps:
+        subject = step.patch.subject if step.patch else f"{len(queue.baseline)} patches"
+        print(f"{step.commit[:12]} {step.label:<16} {progress.one_line(subject)}")
+    if into is not None:
+        print(f"{into}: branch iommuq/{name}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ``iommuq runs`` does: list the runs, show one, compare two."""
+"""``iommuq runs``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,56 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+import click
+
 from iommuq.proof.matrix import fold
 from iommuq.report import matrix
 from iommuq.report.view import Tone, View, visible
 from iommuq.results.runs.archive import Archive, Summary
-from iommuq.results.runs.compare import Change, Comparison, compare
+from iommuq.results.runs.compare import Change, Comparison
+from iommuq.results.runs.compare import compare as compared
 from iommuq.results.runs.document import pick
 from iommuq.results.runs.model import Record, State
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 from iommuq.system.progress import duration
+
+
+@click.group()
+def runs() -> None:
+    """List the runs that are kept, show one, compare two.
+
+    A RUN is an id or the begin of one; last and last~1 are the newest one and the one
+    before; a FILE.json is what `iommuq report --json` wrote.
+    """
+
+
+@runs.command("list")
+@click.option(
+    "-n", "number", type=click.IntRange(min=1), default=20, show_default=True, help="Runs."
+)
+@click.option("--all", "everything", is_flag=True, help="Every run that is kept.")
+def list_(number: int, everything: bool) -> None:
+    """Print the runs, the newest first."""
+
+    list_runs(None if everything else number)
+
+
+@runs.command()
+@click.argument("run", default="last")
+def show(run: str) -> int:
+    """Print what a run found; its own exit code is this command's."""
+
+    return show_run(run)
+
+
+@runs.command()
+@click.argument("a")
+@click.argument("b", default="last")
+def compare(a: str, b: str) -> int:
+    """Print what B has that A has not: failures, passes, slowness, warnings."""
+
+    return compare_runs(a, b)
+
 
 #: Lines that each list of a comparison, and of failures, has.
 _LINES = 40
@@ -98,7 +139,7 @@ def compare_runs(a: str, b: str) -> int:
     :return: 1 if the second one fails what the first did not, or warns where it did not.
     """
     old, new = pick(a), pick(b)
-    found = compare(old, new)
+    found = compared(old, new)
     print(f"from {old.id}  iommuq {visible(old.command)}")
     print(f"to   {new.id}  iommuq {visible(new.command)}")
     for record in (old, new):

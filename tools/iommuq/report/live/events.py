@@ -16,6 +16,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
+from iommuq.build.workspace import Workspace
+from iommuq.proof.lanes import Lane
+from iommuq.queue.steps import Step
 from iommuq.report.live.board import Board
 from iommuq.report.live.table import Table
 from iommuq.results.events import Judge, listen
@@ -192,6 +195,15 @@ def shown(
     finally:
         _output.board = None
         board.remember()
+
+
+def shown_lanes(
+    workspace: Workspace, steps: Sequence[Step], lanes: Sequence[Lane]
+) -> contextlib.AbstractContextManager[Board]:
+    """Show steps down and lanes across for as long as the block runs; see `shown`."""
+    kind = f"{workspace.base.spec.name}/{', '.join(lane.title for lane in lanes)}"
+    rows, columns = [step.label for step in steps], [lane.name for lane in lanes]
+    return shown(workspace.title, kind, rows, columns)
 
 
 def _statuses(run: Run) -> Mapping[str, Verdict]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.bases import dotconfig
-from iommuq.build.image import Image, find_image, image_key
+from iommuq.build.image import Image, build_image, find_image, image_key
 from iommuq.build.workspace import Workspace
 from iommuq.firmware.kernels import Kernel, hash_of
 from iommuq.results.known import KnownFailures, load
@@ -102,7 +102,10 @@ def queued(base: str, at: str | None) -> Tested:
         fragments = workspace.firmware_fragments(case.machine)
         if fragments.key not in made:
             key = image_key(step, arch, fragments)
-            image = workspace.image(step, arch, fragments) if build else find_image(key, arch)
+            if build:
+                image: Image | None = build_image(workspace, step, arch, fragments)
+            else:
+                image = find_image(key, arch)
             made[fragments.key] = None if image is None else from_image(image, title, own.kernel)
         return made[fragments.key]
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommuq kunit``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from iommuq.build.workspace import Workspace
+from iommuq.cli import options
+from iommuq.cli.commands.selftest import run_lane
+from iommuq.proof import coverage, coverage_table, recording
+from iommuq.proof.lanes import KunitLane
+from iommuq.report.live import events
+from iommuq.report.result import report_run
+from iommuq.results.runs.recorder import recording as recorded
+from iommuq.system import arches, progress
+from iommuq.system.errors import EXIT_OK, InfraError, UserError
+
+
+@click.command()
+@options.base
+@click.argument("filters", nargs=-1, metavar="[FILTER]...")
+@options.at_patch
+@options.again
+@click.option("--coverage", "counted", is_flag=True, help="Say what was executed.")
+@click.option(
+    "--coverage-json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The same, and write the figures to FILE.",
+)
+@options.arch
+@options.config
+@options.limit
+@options.json_lines
+def kunit(
+    base: str,
+    filters: tuple[str, ...],
+    at: str | None,
+    again: bool,
+    counted: bool,
+    coverage_json: Path | None,
+    arch: str,
+    configs: tuple[str, ...],
+    timeout: float,
+    as_json: bool,
+) -> int:
+    """Run the KUnit suites on BASE with its queue applied.
+
+    FILTER is a suite or suite.case, with * and ?.
+    """
+    with events.json_lines(as_json):
+        counted = counted or coverage_json is not None
+        if counted:
+            coverage.check_arch(arch)
+        workspace = Workspace.open(base)
+        lane = KunitLane.open(workspace, arches.get(arch), configs, filters, timeout)
+        if counted:
+            return _run_covered(lane, at, coverage_json)
+        return run_lane(workspace, lane, at, again=again)
+
+
+def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
+    """Run the suites on one step, and print how much of the queue's files they execute.
+
+    :param figures: file to write the figures to.
+    """
+    workspace = lane.workspace
+    plain = workspace.step(at)
+    with recorded(workspace.base.spec.name) as recorder:
+        recording.workspace(recorder, workspace, [plain], [lane])
+        with coverage.measuring(lane, plain) as measured:
+            with events.shown_lanes(workspace, [plain], [lane]):
+                run = measured.run()
+            recording.run(recorder, lane, run, None)
+            recorder.exit_code = report_run(workspace.title, lane, run)
+            try:
+                covers, touched = measured.covers(), measured.touched()
+            except InfraError as error:
+                if recorder.exit_code == EXIT_OK:
+                    raise
+                # A guest that was lost wrote no counters; its tests were reported above.
+                progress.note(str(error))
+                return recorder.exit_code
+        print()
+        for line in coverage_table.report_lines(covers, touched):
+            print(line)
+        found = coverage_table.to_json(covers, touched, workspace.base.spec.name, plain.label)
+        recorder.describe(coverage=found)
+        if figures is not None:
+            try:
+                figures.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"{figures}: {error.strerror}") from error
+        return recorder.exit_code

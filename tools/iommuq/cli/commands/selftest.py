@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``iommuq selftest``."""
+
+from __future__ import annotations
+
+import click
+
+from iommuq.build.workspace import Workspace
+from iommuq.cli import options
+from iommuq.proof import recording
+from iommuq.proof.lanes import Lane, SelftestLane
+from iommuq.report.live import events
+from iommuq.report.result import report_run
+from iommuq.results.runs.recorder import recording as recorded
+
+
+@click.command()
+@options.base
+@click.argument("suites", nargs=-1, metavar="[SUITE]...")
+@options.at_patch
+@click.option(
+    "--on", type=click.Choice(["um", "qemu"]), default="qemu", show_default=True, help="The guest."
+)
+@options.again
+@options.no_known
+@options.json_lines
+def selftest(
+    base: str,
+    suites: tuple[str, ...],
+    at: str | None,
+    on: str,
+    again: bool,
+    no_known: bool,
+    as_json: bool,
+) -> int:
+    """Run the userspace suites on BASE with its queue applied.
+
+    SUITE is one of selftests/suites.toml.
+    """
+    with events.json_lines(as_json):
+        workspace = Workspace.open(base)
+        lane = SelftestLane.open(workspace, on, suites, all_fail=no_known)
+        return run_lane(workspace, lane, at, again=again)
+
+
+def run_lane(workspace: Workspace, lane: Lane, at: str | None, *, again: bool) -> int:
+    """Run one lane on one step, print what failed, and return the exit code.
+
+    :param at: the step, or None for the whole queue.
+    :param again: run even if the store has the results.
+    """
+    step = workspace.step(at)
+    with recorded(workspace.base.spec.name) as recorder:
+        recording.workspace(recorder, workspace, [step], [lane])
+        with events.shown_lanes(workspace, [step], [lane]):
+            image = lane.image(step)
+            run = lane.run(image, step, again=again)
+        recorder.exit_code = report_run(workspace.title, lane, run)
+        recording.run(recorder, lane, run, image.warnings)
+        return recorder.exit_code
