@@ -28,7 +28,6 @@ from iommuq.queue.csource import parse
 from iommuq.queue.overlay import Overlay, extend
 from iommuq.queue.steps import Step
 from iommuq.queue.touched import is_kernel_source, touched_functions
-from iommuq.results.store import Run
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Store
 from iommuq.system.run import run
@@ -234,15 +233,11 @@ class Measured:
     paths: Sequence[str]
     counters: Path
 
-    def run(self) -> Run:
-        """Build the kernel, run the suites on it, and return what they found."""
-        return self.lane.run(self.lane.image(self.step), self.step, again=True)
-
-    def covers(self) -> tuple[FileCover, ...]:
-        """Return what was executed; see `collect`."""
+    def covers(self, image: Image) -> tuple[FileCover, ...]:
+        """Return what was executed of the image of the step; see `collect`."""
         read = ((path, self.objects.read_file(self.step.tree, path)) for path in self.paths)
         texts = {path: text for path, text in read if text is not None}
-        return collect(self.lane.image(self.step), self.counters, texts)
+        return collect(image, self.counters, texts)
 
     def touched(self) -> set[tuple[str, str]]:
         """Return path and name of the functions that the queue touches."""

@@ -20,6 +20,7 @@ from iommuq.queue.steps import Step
 from iommuq.results.known import Verdict
 from iommuq.results.store import Run
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError, VerdictError
+from iommuq.system.progress import count
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace
@@ -110,19 +111,20 @@ class Proof:
 
         :param base: its name.
         """
-        tests, steps = len(self.matrix.rows), len(self.matrix.columns)
+        rows, columns = self.matrix.rows, self.matrix.columns
         if self.exit_code == EXIT_OK:
-            return f"PASS: {base}: {tests} tests at {steps} steps"
+            return f"PASS: {base}: {count(len(rows), 'test')} at {count(len(columns), 'step')}"
         if self.exit_code == EXIT_INFRA:
-            return f"ERROR: {base}: no verdict on {len(self.errors)} results"
-        failed = [column.label for column in self.matrix.columns if column.note]
-        if failed:
-            return f"FAIL: {base}: {failed[0]} {self.matrix.columns[-1].note or 'does not build'}"
+            return f"ERROR: {base}: no verdict on {count(len(self.errors), 'test')}"
+        for column in columns:
+            if column.note:
+                return f"FAIL: {base}: {column.label} {column.note}"
         for change in self.matrix.changes:
-            broke = [t for t in change.broke if (change.column.label, t) not in self.accepted]
+            label = change.column.label
+            broke = sum((label, test) not in self.accepted for test in change.broke)
             if broke:
-                return f"FAIL: {base}: {len(broke)} tests fail at {change.column.label}"
-        return f"FAIL: {base}: {len(self.findings)} findings"
+                return f"FAIL: {base}: {label} breaks {count(broke, 'test')}"
+        return f"FAIL: {base}: {count(len(self.findings), 'finding')}"
 
     @property
     def exit_code(self) -> int:

@@ -18,6 +18,7 @@ from iommuq.results.runs.model import Cell, Record, State, Test
 from iommuq.results.store import Status
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
 from iommuq.system.logtext import clean_line
+from iommuq.system.progress import count
 
 # Names of tests in a sentence, and characters of them.
 _NAMES, _LENGTH = 3, 90
@@ -205,9 +206,9 @@ class View:
         if self.tone is Tone.BAD:
             return self._bad()
         if record.head.error:
-            return f"No verdict: {visible(record.head.error)}"
-        lost = _count(self.counts[Status.ERROR], "test")
-        return f"No verdict: the machine failed {lost}, which says nothing of the code."
+            return f"ERROR: no verdict: {visible(record.head.error)}"
+        lost = count(self.counts[Status.ERROR], "test")
+        return f"ERROR: no verdict: the machine failed {lost}, which says nothing of the code."
 
     def _good(self) -> str:
         last, total = self.last_verdicts, sum(self.last_verdicts.values())
@@ -218,19 +219,17 @@ class View:
         ]
         ending = f" ({', '.join(rest)})" if rest else ""
         if total == 0 and self.record.head.mutants is not None:
-            return "No mutant survived: the tests notice every fault that was tried."
-        tests = _count(total, "test")
+            return "PASS: no mutant survived: the tests notice every fault that was tried."
+        tests = count(total, "test")
         if len(self.record.steps) > 1:
-            patches = _count(sum(bool(s.subject) for s in self.record.steps), "patch", "patches")
+            patches = count(sum(bool(s.subject) for s in self.record.steps), "patch", "patches")
             passing = (
                 f"all {tests}" if last[Verdict.OK] == total else f"{last[Verdict.OK]} of {tests}"
             )
-            return (
-                f"The queue is as it should be: with its {patches} applied {passing} pass{ending}."
-            )
+            return f"PASS: {passing} pass with {patches} applied{ending}."
         if last[Verdict.OK] == total:
-            return f"All is well: {'the one test passes' if total == 1 else f'all {tests} pass'}."
-        return f"All is well: {last[Verdict.OK]} of {tests} pass{ending}."
+            return f"PASS: {'the one test passes' if total == 1 else f'all {tests} pass'}."
+        return f"PASS: {last[Verdict.OK]} of {tests} pass{ending}."
 
     def _bad(self) -> str:
         unbuilt = [cell.step for cell in self.record.cells if cell.failure]
@@ -255,17 +254,11 @@ class View:
             head = f"{names}{more} {verb}"
             if not queue:
                 return (
-                    f"{_count(len(failing), 'test')} of {sum(self.last_verdicts.values())}"
+                    f"FAIL: {count(len(failing), 'test')} of {sum(self.last_verdicts.values())}"
                     f" {verb}: {names}{more}."
                 )
         elif self.record.head.findings:
             head = visible(self.record.head.findings[0])
         else:
             head = visible(self.record.head.error) or "the command says so, with no test to name"
-        if queue and not self.record.head.mutants:
-            return f"The queue is not as it should be: {head}."
-        return f"Not as it should be: {head}."
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+        return f"FAIL: {head}."

@@ -52,6 +52,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 test``, ``2 tests``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def one_line(text: str) -> str:
     """Return *text* as one line without control characters, safe for any terminal."""
     return "".join(char if char.isprintable() else " " for char in text).strip()

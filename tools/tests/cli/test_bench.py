@@ -90,8 +90,8 @@ def test_synthetic_patches_apply_one_on_top_of_the_other(
 @pytest.mark.parametrize(
     ("script", "good"),
     [
-        ("echo The queue is not.; exit 1", True),
-        ("echo The queue is not.; exit 3", False),
+        ("echo FAIL: 6.12: 1 finding; exit 1", True),
+        ("echo FAIL: 6.12: 1 finding; exit 3", False),
         ("exit 1", False),
     ],
 )
@@ -99,4 +99,4 @@ def test_what_did_not_run_is_no_measure(tmp_path: Path, script: str, good: bool)
     """An end in a tenth of a second would look like a good one."""
     site = bench._Site("6.12", tmp_path, tmp_path, tmp_path, {}, tmp_path, tmp_path / "log")
     with nullcontext() if good else pytest.raises(CommandFailed, match="exit status"):
-        site._time(["sh", "-c", script], "The queue is ", cwd=tmp_path)
+        site._time(["sh", "-c", script], ": 6.12: ", cwd=tmp_path)

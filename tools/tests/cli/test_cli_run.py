@@ -49,7 +49,7 @@ def test_from_nothing_to_the_table(cold: Project) -> None:
     fixes = "fixes 1 (toy_domain.block_refused), breaks none"
     assert f"0001 toy: refuse to block: {fixes}" in lines
     assert "0002 toy: drop the check: fixes none, breaks none" in lines
-    assert lines[-1] == "The queue is as it should be."
+    assert lines[-1] == "PASS: toy: 6 tests at 3 steps"
     # Each step of the work on standard error, with a log that is there.
     logs = [Path(found) for found in re.findall(r"s, log (/\S+\.log)$", done.err, re.MULTILINE)]
     assert len(logs) == 8
@@ -145,7 +145,7 @@ def test_unexpected_pass(warm: Project) -> None:
     assert done.code == 1
     assert done.cells["toy_owner.claim"] == ["PASS!"] * 3
     assert "0001: toy_owner.claim: unexpected pass" in done.out
-    assert done.out.endswith("The queue is not.\n")
+    assert done.out.endswith("FAIL: toy: 3 findings\n")
     done = warm.run("kunit", BASE, "--at", "0001")
     assert done.code == 1
     assert "unexpected pass toy_owner.claim" in done.out
@@ -169,7 +169,10 @@ def test_regression_is_named_with_its_patch(warm: Project) -> None:
     assert "0003 toy: bad: fixes none, breaks 1 (toy_domain.plain_kept)" in done.out
     # Once, and with the patch that is to blame.
     closing = done.out.partition("\n\n0003")[0] and done.out.split("\n\n")[-1].splitlines()
-    assert closing == ["0003 breaks toy_domain.plain_kept", "The queue is not."]
+    assert closing == [
+        "0003 breaks toy_domain.plain_kept",
+        "FAIL: toy: 0003 breaks 1 test",
+    ]
 
 
 def test_a_failure_that_no_patch_brought(warm: Project) -> None:
@@ -211,7 +214,7 @@ def test_a_new_warning_is_named_with_its_patch(warm: Project) -> None:
     warning = f"{IOMMU_C}: unused variable ‘unused’ [-Wunused-variable]"
     assert done.out.split("\n\n")[-1].splitlines() == [
         f"0003 adds a warning: {warning}",
-        "The queue is not.",
+        "FAIL: toy: 1 finding",
     ]
 
 

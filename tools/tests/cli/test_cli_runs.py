@@ -126,7 +126,7 @@ def test_show_exits_as_the_run_did() -> None:
     done = call("runs", "show", bad)
     assert done.return_value == 1
     assert done.stdout.splitlines()[-2:] == [
-        "fail   0001: t.a", "1 test of 1 fails: t.a."
+        "fail   0001: t.a", "FAIL: 1 test of 1 fails: t.a."
     ]  # fmt: skip
 
 

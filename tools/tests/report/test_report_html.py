@@ -85,7 +85,7 @@ def test_the_sentence_comes_first() -> None:
 
 def test_a_queue_says_what_each_patch_did() -> None:
     text = " ".join(Elements(to_html(queue())).text.split())
-    assert "with its 2 patches applied 1 of 2 tests pass (1 known to fail)" in text
+    assert "PASS: 1 of 2 tests pass with 2 patches applied (1 known to fail)" in text
     assert "0001 toy: refuse to block fixes 1toy.a" in text
     assert "breaks 1, as it says" in text
     assert "until 2099-06-30" in text

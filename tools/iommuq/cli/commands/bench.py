@@ -97,7 +97,7 @@ class _Site:
     def matrix(self) -> float:
         """Run ``iommuq run`` and return the seconds it took."""
         argv = [sys.executable, "-m", "iommuq", "--quiet", "run", self.base]
-        return self._time(argv, "The queue is ", cwd=self.project)
+        return self._time(argv, f": {self.base}: ", cwd=self.project)
 
     def by_hand(self) -> float:
         """Run make and the suites as a person would after a change, and return the seconds."""

@@ -74,11 +74,12 @@ def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
         recording.workspace(recorder, workspace, [plain], [lane])
         with coverage.measuring(lane, plain) as measured:
             with events.shown_lanes(workspace, [plain], [lane]):
-                run = measured.run()
+                image = measured.lane.image(measured.step)
+                run = measured.lane.run(image, measured.step, again=True)
             recording.run(recorder, lane, run, None)
             recorder.exit_code = report_run(workspace.title, lane, run)
             try:
-                covers, touched = measured.covers(), measured.touched()
+                covers, touched = measured.covers(image), measured.touched()
             except InfraError as error:
                 if recorder.exit_code == EXIT_OK:
                     raise
