@@ -33,7 +33,7 @@ def project_root() -> Path:
         if (root / "patches").is_dir():
             return root
         raise UserError(f"IOMMUQ_ROOT={override}: no patches/ directory there")
-    here = Path(__file__).resolve().parents[2]
+    here = Path(__file__).resolve().parents[3]
     for candidate in (here, Path.cwd(), *Path.cwd().parents):
         if (candidate / "patches").is_dir():
             return candidate
