@@ -13,7 +13,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from iommuq.bases.providers.snapshot import FORMAT
 from iommuq.system import files, progress
 from iommuq.system.errors import DiskFull, InfraError
 from iommuq.system.git.command import git
+from iommuq.system.git.objects import open_repository
 from iommuq.system.run import run
 
 __all__ = [
@@ -165,13 +165,11 @@ def _cached(spec: BaseSpec, *, thorough: bool = False) -> Base | None:
 
 def _commit_in(repo: Path) -> str:
     """Return the commit that a repository holds; nothing if it or its top directory is lost."""
-    if not repo.is_dir():
-        return ""
-    names = f"{BASE_REF}^{{commit}}\n{BASE_REF}^{{tree}}\n"
-    words = ("cat-file", "--batch-check=%(objectname) %(objecttype)")
-    done = git(*words, git_dir=repo, cwd=repo, stdin=names, check=False)
-    match = re.fullmatch(r"(\w+) commit\n\w+ tree\n", done.output)
-    return match[1] if match else ""
+    with contextlib.suppress(InfraError):
+        found = open_repository(repo)
+        commit = found.describe(BASE_REF)
+        return commit.id if found.has(commit.tree) else ""
+    return ""
 
 
 def _verify(spec: BaseSpec, version: str, sha256: str, commit: str) -> None:

@@ -20,9 +20,9 @@ from iommuq.queue.checkout import checkout
 from iommuq.queue.steps import Step
 from iommuq.system import files, progress, toolchain
 from iommuq.system.arches import Arch
-from iommuq.system.errors import CommandFailed, ToolMissing, VerdictError
+from iommuq.system.errors import CommandFailed, ObjectsLost, ToolMissing, VerdictError
 from iommuq.system.files import cache_dir
-from iommuq.system.git.command import git
+from iommuq.system.git.objects import open_repository
 from iommuq.system.run import Completed, failure, run, tail
 
 #: Seconds that one build may take: a full one is two minutes, on two cores.
@@ -195,16 +195,12 @@ def _kconfig_changed(kdir: BuildDirectory, tree: str) -> bool:
     if tree == kdir.step.tree:
         return False
     try:
-        changed = git(
-            *("diff-tree", "-r", "--name-only", tree, kdir.step.tree),
-            git_dir=kdir.base.git_dir,
-            cwd=kdir.source,
-        ).output
-    except CommandFailed:
+        changed = open_repository(kdir.base.git_dir).changed(tree, kdir.step.tree)
+    except ObjectsLost:
         return True
     return any(
         "Kconfig" in name or name.startswith(("scripts/", "tools/testing/kunit/"))
-        for name in changed.splitlines()
+        for name in changed
     )
 
 

@@ -28,9 +28,8 @@ from iommuq.build.workspace import Workspace
 from iommuq.queue.steps import Step, forget_steps, make_step
 from iommuq.system import cache, files, toolchain
 from iommuq.system.arches import Arch
-from iommuq.system.errors import DiskFull, InfraError, VerdictError
+from iommuq.system.errors import DiskFull, InfraError, ObjectsLost, VerdictError
 from iommuq.system.files import cache_dir
-from iommuq.system.git.objects import ObjectsLost
 
 #: Part of every key; to be raised when the same input would give another image.
 _GENERATION = "2"

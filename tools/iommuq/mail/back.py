@@ -15,13 +15,13 @@ from pathlib import Path
 
 from iommuq.mail import branch as branches
 from iommuq.mail import cover as covers
-from iommuq.mail.branch import MailBranch, person, tree_git
+from iommuq.mail.branch import MailBranch, tree_git
 from iommuq.queue.edit import tree as edittree
 from iommuq.queue.edit.refresh import Refreshed, refresh
 from iommuq.queue.edit.tree import EditTree
-from iommuq.queue.format import Commit, list_commits
 from iommuq.queue.model import load_queue
 from iommuq.system.errors import UserError
+from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 
 
@@ -48,7 +48,7 @@ def take_back(branch: MailBranch, folder: Path, *, force: bool = False) -> Taken
     tree = branch.tree
     section = branch.note.section
     home = f"refs/heads/iommuq/{tree.note.base}"
-    at = person(tree, "rev-parse", "--verify", "--quiet", home, check=False).output.strip()
+    at = tree.repo.find(home)
     if at and at != tree.note.tip:
         raise UserError(
             f"{tree.folder}: iommuq/{tree.note.base} has commits that are not in the queue",
@@ -84,7 +84,7 @@ def _line(store: Store, branch: MailBranch, section: str) -> str:
     names = list(note.patches)
     own = [number for number, name in enumerate(names) if name.partition("/")[0] == section]
     first, last = (own[0], own[-1] + 1) if own else (len(names), len(names))
-    commits = {each.id: each for each in list_commits(store, note.commit, note.tip)}
+    commits = {each.id: each for each in store.repo.line(note.commit, note.tip)}
     queue = [commits[ident] for ident in note.patches.values()]
     mine = [
         replace(each, message=branches.without_sign_off(each.message, who))

@@ -15,8 +15,8 @@ from typing import Any
 
 from iommuq.mail.b4tool import side
 from iommuq.queue.edit.tree import EditTree
-from iommuq.queue.format import Commit, list_commits
 from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 from iommuq.system.run import Completed, run
 
@@ -78,7 +78,7 @@ class MailBranch:
 
     def commits(self, store: Store) -> list[Commit]:
         """Return the patches, those made of the suites last."""
-        return list_commits(store, self.start, self.head)
+        return store.repo.line(self.start, self.head)
 
     def is_test(self, commit: Commit) -> bool:
         """Tell whether a commit was made of the suites."""
@@ -117,8 +117,7 @@ def objects(tree: EditTree) -> Iterator[Store]:
 
 def current(tree: EditTree) -> str:
     """Return the branch that is checked out; empty if there is none."""
-    done = person(tree, "symbolic-ref", "--quiet", "--short", "HEAD", check=False)
-    return done.output.strip()
+    return tree.repo.branch()
 
 
 def load(tree: EditTree) -> MailBranch:

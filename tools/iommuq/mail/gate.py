@@ -23,8 +23,8 @@ from iommuq.mail.b4tool import b4, lines_of
 from iommuq.mail.branch import MailBranch
 from iommuq.mail.cover import PLACEHOLDER
 from iommuq.proof import records
-from iommuq.queue.format import Commit
 from iommuq.queue.model import BASELINE
+from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 
 _PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)

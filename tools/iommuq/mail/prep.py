@@ -21,11 +21,11 @@ from iommuq.mail.b4tool import b4, side
 from iommuq.mail.branch import MailBranch, Note, commit_as, person, tree_git
 from iommuq.mail.cover import Cover
 from iommuq.queue.edit.tree import EditTree
-from iommuq.queue.format import Commit, list_commits
 from iommuq.queue.model import BASELINE, Patch
 from iommuq.queue.rejects import explain
 from iommuq.queue.write import sums
 from iommuq.system.errors import UserError, VerdictError
+from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 
 _MAINTAINERS = "scripts/get_maintainer.pl"
@@ -215,8 +215,8 @@ class _Maker:
         """Put the cover letter of a branch that is there on another commit."""
         tree_git(self._tree, "checkout", "--quiet", name)
         found = side("load", cwd=self._tree.folder)
-        self._old = list_commits(self._store, found["start"], self._tree.head())
-        message = tree_git(self._tree, "show", "-s", "--format=%B", found["start"])
+        self._old = self._store.repo.line(found["start"], self._tree.head())
+        message = self._tree.repo.describe(found["start"]).message
         start = commit_as(self._tree, content, fork, message, self._who, "")
         tree_git(self._tree, "reset", "--quiet", "--hard", start)
         series = found["tracking"]["series"]
@@ -236,7 +236,7 @@ class _Maker:
 
     def _patches(self, patches: Sequence[Patch], trees: Sequence[str]) -> str:
         """Commit the series as the person, on the cover letter."""
-        tip = tree_git(self._tree, "rev-parse", "HEAD").strip()
+        tip = self._tree.repo.find("HEAD")
         before = self._store.tree_of(tip)
         for patch, tree in zip(patches, trees, strict=True):
             message = patch.message

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from iommuq.mail.branch import MailBranch
-from iommuq.system.errors import CommandFailed, UserError
+from iommuq.system.errors import UserError
 from iommuq.system.progress import one_line
 
 _PAIR = re.compile(r"^ *(?:\d+|-): +\S+ +([=!<>]) +(?:\d+|-): ")
@@ -92,14 +92,12 @@ def _range(branch: MailBranch, version: str) -> str:
     if match is None:
         raise UserError(f"{one_line(version)!r} is no version", hint="they are called v1, v2, …")
     tag = f"sent/{branch.change_id}-{version}"
-    try:
-        branch.tree.git("rev-parse", "--verify", "--quiet", f"refs/tags/{tag}")
-    except CommandFailed as error:
+    if not branch.tree.repo.find(f"refs/tags/{tag}"):
         known = ", ".join(branch.history) or "none"
         raise UserError(
             f"{version} of this series was not sent from here; {known} is known",
             hint="`b4 diff` compares what is in the archive",
-        ) from error
+        )
     # What the patches stand on, below the cover letter's commit.
-    fork = branch.tree.git("merge-base", tag, f"{branch.start}^").output.strip()
+    fork = branch.tree.repo.fork(f"refs/tags/{tag}", f"{branch.start}^")
     return f"{fork}..{tag}"

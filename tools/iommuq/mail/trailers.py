@@ -132,7 +132,7 @@ def _found(reply: dict[str, Any], text: str, fate: Fate, attestation: str) -> Fo
 
 
 def _message(branch: MailBranch, commit: str) -> list[str]:
-    return branch.tree.git("show", "-s", "--format=%B", commit).output.splitlines()
+    return branch.tree.repo.describe(commit).message.splitlines()
 
 
 def _problems(answer: dict[str, Any]) -> list[str]:

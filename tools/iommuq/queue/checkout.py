@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from iommuq.queue.model import Queue
 from iommuq.queue.overlay import Overlay
 from iommuq.queue.steps import Step, forget_steps, make_steps
-from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost, UserError
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import ObjectsLost, lost_or
+from iommuq.system.git.objects import lost_or
 from iommuq.system.run import Completed
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Place:
                 watched=True,
             )
         except CommandFailed as error:
-            raise lost_or(error, self._git_dir) from error
+            raise lost_or(error, self._git_dir, *words) from error
 
 
 def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None) -> list[Step]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.queue.model import Patch
 from iommuq.queue.parse import clean
+from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 
 # Zeros for the commit and no version of git at the end: neither says anything about
@@ -38,45 +38,6 @@ _FORM = (
     "--dst-prefix=b/",
     "--submodule=short",
 )
-_FIELDS = ("%H", "%T", "%P", "%an <%ae>", "%ad", "%s", "%B")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A commit, as far as a patch says it.
-
-    :ivar parents: their ids.
-    :ivar author: ``Name <address>``.
-    :ivar date: of the author, in git's raw form.
-    :ivar message: the whole of it.
-    """
-
-    id: str
-    tree: str
-    parents: tuple[str, ...]
-    author: str
-    date: str
-    subject: str
-    message: str
-
-    @property
-    def title(self) -> str:
-        """What to call it in a message."""
-        return f"{self.id[:12]} ({self.subject})"
-
-
-def list_commits(store: Store, base: str, tip: str) -> list[Commit]:
-    """Return the commits that are in *tip* and not in *base*, the oldest first."""
-    words = ("log", "--reverse", "--topo-order", "--date=raw", "--encoding=UTF-8")
-    form = "--format=" + "%x00".join(_FIELDS) + "%x00"
-    fields = store.git(*words, form, f"{base}..{tip}").output.split("\0")
-    commits = []
-    for at in range(0, len(fields) - 1, len(_FIELDS)):
-        ident, tree, parents, author, date, subject, message = fields[at : at + len(_FIELDS)]
-        commits.append(
-            Commit(ident.strip(), tree, tuple(parents.split()), author, date, subject, message)
-        )
-    return commits
 
 
 def format_mails(store: Store, base: str, tip: str) -> Iterator[tuple[str, bytes]]:

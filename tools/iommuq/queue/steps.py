@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 from iommuq.queue.model import BASELINE, PLAIN, Patch, Queue, find_step
 from iommuq.queue.overlay import Layer, Overlay
 from iommuq.queue.rejects import explain
-from iommuq.system.git.objects import ObjectsLost, Store
+from iommuq.system.errors import ObjectsLost
+from iommuq.system.git.objects import Store
 
 if TYPE_CHECKING:
     from iommuq.bases.sources import Base

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from iommuq.queue.format import Commit, Proof, same_words
+from iommuq.queue.format import Proof, same_words
 from iommuq.queue.model import BASELINE, Queue, load_queue
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.git.commit import Commit
 
 #: The file that lists the patches.
 SERIES = "series"

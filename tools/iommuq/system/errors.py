@@ -9,6 +9,9 @@ exit code; nothing else in the package exits.
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 EXIT_OK = 0
 EXIT_VERDICT = 1
 EXIT_USER = 2
@@ -60,6 +63,13 @@ class DiskFull(InfraError):
     """There was no room left where something had to be written."""
 
 
+class ObjectsLost(InfraError):
+    """A repository lacks an object, or has a damaged one."""
+
+    def __init__(self, git_dir: Path) -> None:
+        super().__init__(f"{git_dir}: an object is missing or damaged", hint="fetch the base again")
+
+
 class CommandFailed(InfraError):
     """A program ended with a status that the caller did not expect."""
 
@@ -75,3 +85,13 @@ class CommandTimeout(InfraError):
 
 class TooMuchOutput(InfraError):
     """A program wrote more than it may and was ended."""
+
+
+def no_room(path: Path, error: OSError) -> InfraError:
+    """Make the error for a file that could not be written.
+
+    :return: `DiskFull` if that is why, else the general error.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{path}: {error.strerror}", hint="`iommuq doctor` shows the room")
+    return InfraError(f"{path}: {error.strerror}")

@@ -28,6 +28,7 @@ from iommuq.system.errors import (
     InfraError,
     ToolMissing,
     TooMuchOutput,
+    no_room,
 )
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Completed:
     :ivar output: standard output; with a log, standard error is mixed in.
     :ivar stderr: standard error, empty where it went into the log.
     :ivar seconds: wall-clock time.
+    :ivar data: the bytes of standard output, if they were asked for.
     """
 
     argv: tuple[str, ...]
@@ -59,6 +61,7 @@ class Completed:
     output: str
     stderr: str
     seconds: float
+    data: bytes = b""
 
 
 def describe_status(returncode: int) -> str:
@@ -89,12 +92,8 @@ def _open_log(path: Path, line: str) -> IO[bytes]:
         log_file.write(f"$ {line}\n".encode())
     except OSError as error:
         log_file.close()
-        raise _no_log(path, error) from error
+        raise no_room(path, error) from error
     return log_file
-
-
-def _no_log(path: Path, error: OSError) -> InfraError:
-    return DiskFull(f"{path}: {error.strerror}", hint="`iommuq doctor` shows the room")
 
 
 class _Reader(threading.Thread):
@@ -145,8 +144,12 @@ class _Reader(threading.Thread):
                 self._on_line(raw.decode("utf-8", "backslashreplace").rstrip("\n"))
 
     @property
+    def data(self) -> bytes:
+        return b"".join(self.chunks)
+
+    @property
     def text(self) -> str:
-        return b"".join(self.chunks).decode("utf-8", "backslashreplace")
+        return self.data.decode("utf-8", "backslashreplace")
 
 
 def run(
@@ -162,6 +165,7 @@ def run(
     watched: bool = False,
     on_start: Callable[[int], None] | None = None,
     most: int | None = None,
+    keep_bytes: bool = False,
 ) -> Completed:
     """Run a process to its end.
 
@@ -177,6 +181,7 @@ def run(
         that may run longer than a moment.
     :param on_start: called with its process id, which is that of its group, too.
     :param most: bytes that it may write to each stream; with more the group is ended.
+    :param keep_bytes: keep standard output as bytes, too.
     :return: the finished process.
     :raises ToolMissing: the program does not exist.
     :raises CommandTimeout: it did not end within *timeout*.
@@ -242,8 +247,9 @@ def run(
         raise TooMuchOutput(f"{words[0]} wrote more than {most} bytes and was ended")
     if out.error is not None:
         assert log_path is not None
-        raise _no_log(log_path, out.error)
-    done = Completed(words, returncode, out.text, stderr, time.monotonic() - begin)
+        raise no_room(log_path, out.error)
+    kept = out.data if keep_bytes else b""
+    done = Completed(words, returncode, out.text, stderr, time.monotonic() - begin, kept)
     if check and returncode != 0:
         raise failure(done, log_path=log_path)
     return done

@@ -18,9 +18,8 @@ from iommuq.bases.sources import Base
 from iommuq.queue.checkout import apply_to_repo, checkout, checkout_step
 from iommuq.queue.model import Queue, load_queue
 from iommuq.queue.steps import Step, make_steps
-from iommuq.system.errors import InfraError, UserError, VerdictError
+from iommuq.system.errors import InfraError, ObjectsLost, UserError, VerdictError
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import ObjectsLost
 
 NEW = "drivers/iommu/new.h"
 

@@ -19,6 +19,7 @@ from iommuq.bases.providers.job import (
 from iommuq.system import progress
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import git
+from iommuq.system.git.objects import Store
 from iommuq.system.run import run, tail
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/]+:(?!/)")
@@ -77,9 +78,8 @@ def provide_git(source: GitSource, job: Job) -> Provided:
     git("update-ref", BASE_REF, "refs/iommuq/fetched^{commit}", git_dir=job.repo, cwd=job.repo)
     commit = base_commit(job.repo)
     job.verify(commit, "")
-    shown = git("show", f"{BASE_REF}:Makefile", git_dir=job.repo, cwd=job.repo, check=False)
-    makefile = shown.output if shown.returncode == 0 else ""
-    kernel = kernel_version(makefile, f"{source.ref} of {url}")
+    makefile = Store(job.repo, job.work).read_file(commit, "Makefile") or b""
+    kernel = kernel_version(makefile.decode("utf-8", "replace"), f"{source.ref} of {url}")
     return Provided(commit, "", commit, kernel)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from iommuq.system.errors import UserError
-from iommuq.system.git.command import git
+from iommuq.system.git.objects import open_repository
 
 #: The one reference of a base's repository.
 BASE_REF = "refs/heads/base"
@@ -101,8 +101,7 @@ def kernel_version(makefile: str, where: str) -> str:
 
 def base_commit(repo: Path) -> str:
     """Return the id of the commit that *repo* holds."""
-    done = git("rev-parse", "--verify", f"{BASE_REF}^{{commit}}", git_dir=repo, cwd=repo)
-    return done.output.strip()
+    return open_repository(repo).find(BASE_REF)
 
 
 def file_sha256(path: Path) -> str:

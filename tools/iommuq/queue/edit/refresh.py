@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath
 
 from iommuq.queue import write as naming
 from iommuq.queue.edit.tree import EditTree, Note
-from iommuq.queue.format import Commit, Proof, format_mails, list_commits, same_words
+from iommuq.queue.format import Proof, format_mails, same_words
 from iommuq.queue.model import BASELINE, Patch, Queue, load_queue
 from iommuq.queue.write import SERIES, check, rewrite, sums, write
 from iommuq.system import files as locks
 from iommuq.system.errors import UserError
 from iommuq.system.files import state_dir
+from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 from iommuq.system.git.scratch import scratch
 
@@ -131,12 +132,12 @@ def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
     :raises UserError: they are not.
     """
     base = tree.note.commit
-    if store.git("merge-base", "--is-ancestor", base, tip, check=False).returncode != 0:
+    if not store.repo.descends(tip, base):
         raise UserError(
             f"{tree.folder}: what is checked out does not descend from iommuq-base ({base[:12]})",
             hint="check out the branch with the queue",
         )
-    commits = list_commits(store, base, tip)
+    commits = store.repo.line(base, tip)
     before = store.tree_of(base)
     for commit in commits:
         where = f"{tree.folder}: commit {commit.title}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iommuq.bases.sources import Base
 from iommuq.queue.checkout import apply_to_repo
@@ -14,7 +16,11 @@ from iommuq.queue.write import sums
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.command import git
+from iommuq.system.git.objects import open_repository
 from iommuq.system.run import Completed
+
+if TYPE_CHECKING:
+    from iommuq.system.git.repository import Repository
 
 #: The note in the repository of a work tree.
 _FILE = "iommuq-queue.json"
@@ -72,6 +78,11 @@ class EditTree:
     common: Path
     note: Note
 
+    @cached_property
+    def repo(self) -> Repository:
+        """The repository as GitPython has it."""
+        return open_repository(self.git_dir)
+
     def git(self, *words: str | Path) -> Completed:
         """Run git in it."""
         return git(
@@ -99,11 +110,11 @@ class EditTree:
                 hint="commit it to the patch that it belongs to, or put it back",
             )
         self._refuse_a_look_back()
-        return self.git("rev-parse", "--verify", "HEAD^{commit}").output.strip()
+        return self.repo.find("HEAD")
 
     def _refuse_a_look_back(self) -> None:
         """See that nobody has just gone to an earlier commit: the later ones would be lost."""
-        here = self.git("rev-parse", "HEAD").output.strip()
+        here = self.repo.find("HEAD")
         words = ("for-each-ref", "--contains=HEAD", "--format=%(objectname) %(refname:short)")
         found = self.git(*words, "refs/heads").output.splitlines()
         later = [name for at, name in (line.split(" ", 1) for line in found) if at != here]
@@ -239,10 +250,8 @@ def attach(base: Base, queue: Queue, where: Path) -> EditTree:
 
     :param where: its work tree.
     """
-    git_dir = where / ".git"
-    words = ("rev-list", "--reverse", f"{base.commit}..HEAD")
-    commits = git(*words, git_dir=git_dir, cwd=where).output.split()
+    commits = open_repository(where / ".git").line(base.commit, "HEAD")
     names = [patch.name for patch in queue.patches]
-    patches = dict(zip(names, commits, strict=True))
+    patches = {name: commit.id for name, commit in zip(names, commits, strict=True)}
     note = Note(queue.base, base.commit, base.version, patches, sums(queue))
     return mark(where, note)

@@ -19,7 +19,7 @@ from pathlib import Path
 from iommuq.bases.sources import Base
 from iommuq.queue import write as naming
 from iommuq.queue.checkout import join_repo
-from iommuq.queue.format import Proof, format_mails, list_commits
+from iommuq.queue.format import Proof, format_mails
 from iommuq.queue.hunks import hunks
 from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
 from iommuq.queue.rebase import state as rebasestate
@@ -31,7 +31,7 @@ from iommuq.queue.upstream.targets import TreeTarget
 from iommuq.queue.write import SERIES, check, rewrite, sums, write
 from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Store, open_repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import Completed
 
@@ -135,7 +135,7 @@ class Rebase:
             raise UserError(f"{folder} has {len(there.patches)} patches already")
         kept = [each for each in self.state.done if each.commit]
         with scratch([self._where / ".git"]) as store:
-            commits = list_commits(store, self.state.start, self.state.tip)
+            commits = store.repo.line(self.state.start, self.state.tip)
             mails = list(format_mails(store, self.state.start, self.state.tip)) if kept else []
             olds = [self._patches[each.name] for each in kept]
             slots = [
@@ -239,8 +239,9 @@ class Rebase:
             return
         name = self.state.names[len(self.state.done)]
         patch = self._patches[name]
+        repo = open_repository(self._where / ".git")
         if (self._where / ".git" / _PICKED).exists():
-            old = self._git("rev-parse", _PICKED).output.strip()
+            old = repo.find(_PICKED)
             unmerged = self._git("diff", "--name-only", "--diff-filter=U").output.split("\n")
             unstaged = self._git("diff", "--name-only").output.split("\n")
             for path in filter(None, unmerged + unstaged):
@@ -251,15 +252,14 @@ class Rebase:
             tree = self._git("write-tree").output.strip()
         else:
             # Committed by hand, or with `git cherry-pick --continue`.
-            head = self._git("rev-parse", "HEAD").output.strip()
-            parents = self._git("rev-list", "--parents", "-1", head).output.split()[1:]
+            head = repo.describe("HEAD")
             changed = self._git("status", "--porcelain", "--untracked-files=no").output.strip()
-            if changed or (head != self.state.tip and parents != [self.state.tip]):
+            if changed or (head.id != self.state.tip and head.parents != (self.state.tip,)):
                 raise UserError(
                     f"{self._where}: not one commit on top of {self.state.tip[:12]}",
                     hint="make it one, and commit or drop what is not committed",
                 )
-            old, tree = "", self._git("rev-parse", "HEAD^{tree}").output.strip()
+            old, tree = "", head.tree
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
             store = Store(self._where / ".git", Path(folder))
             marker = marked(store, self.state.tip, tree)
@@ -293,7 +293,7 @@ class Rebase:
         """Return the message of the commit that a person made; nothing if there is none."""
         if (self._where / ".git" / _PICKED).exists():
             return ""
-        return self._git("log", "-1", "--format=%B").output.strip() + "\n"
+        return open_repository(self._where / ".git").describe("HEAD").message.strip() + "\n"
 
     def _git(self, *words: str | Path, check: bool = True) -> Completed:
         return git(
@@ -340,7 +340,7 @@ def wanted(queue: Queue, section: str | None, *, baseline: bool) -> list[Patch]:
 
 def commits_of(store: Store, base: str, tip: str, queue: Queue) -> dict[str, tuple[str, str]]:
     """Return for each patch of a queue its parent and its commit."""
-    line = store.git("rev-list", "--reverse", f"{base}..{tip}").output.split()
+    line = [commit.id for commit in store.repo.line(base, tip)]
     names = (patch.name for patch in queue.patches)
     return dict(zip(names, zip([base, *line], line, strict=False), strict=True))
 
@@ -382,8 +382,7 @@ def _plain(diff: bytes, *, keep: bool) -> list[bytes]:
 
 def marked(store: Store, tip: str, tree: str) -> str:
     """Return a file with conflict markers among those that differ; nothing if there is none."""
-    names = store.git("diff-tree", "-r", "-z", "--name-only", tip, tree).output.split("\0")
-    for name in filter(None, names):
+    for name in store.repo.changed(tip, tree):
         text = store.read_file(tree, name) or b""
         if re.search(rb"^<{7} ", text, re.MULTILINE) and re.search(rb"^>{7} ", text, re.MULTILINE):
             return name

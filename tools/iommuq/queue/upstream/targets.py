@@ -11,7 +11,7 @@ from typing import Protocol
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Store, open_repository
 
 #: Files that are looked into when a change is not where it should be.
 _MOST = 4
@@ -123,12 +123,12 @@ def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
     if git_dir.is_file():  # a linked work tree
         pointer = git_dir.read_text(encoding="utf-8", errors="replace")
         git_dir = root / pointer.removeprefix("gitdir:").strip()
-    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    done = git(*words, git_dir=git_dir, cwd=root, check=False)
-    if done.returncode != 0:
-        what = f"has no {ref!r}" if (git_dir / "HEAD").exists() else "is no git repository"
-        raise UserError(f"{repository} {what}")
-    return git_dir, done.output.strip()
+    if not (git_dir / "HEAD").exists():
+        raise UserError(f"{repository} is no git repository")
+    commit = open_repository(git_dir).find(ref)
+    if not commit:
+        raise UserError(f"{repository} has no {ref!r}")
+    return git_dir, commit
 
 
 def _patterns(names: Collection[str]) -> list[str]:

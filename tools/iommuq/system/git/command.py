@@ -49,6 +49,19 @@ _ENVIRONMENT: Mapping[str, str] = {
 }
 
 
+def pinned(git_dir: Path, work_tree: Path, index: Path | None = None) -> dict[str, str]:
+    """Return the variables that make git read this repository and no other configuration.
+
+    :param index: index file; the repository's own if None.
+    """
+    return {
+        **_ENVIRONMENT,
+        "GIT_DIR": str(git_dir),
+        "GIT_INDEX_FILE": str(index or git_dir / "index"),
+        "GIT_WORK_TREE": str(work_tree),
+    }
+
+
 def git(
     *words: str | Path,
     git_dir: Path,
@@ -76,16 +89,10 @@ def git(
     :return: the finished process.
     :raises CommandFailed: it failed, and *check* is set.
     """
-    pinned = {
-        **_ENVIRONMENT,
-        "GIT_DIR": str(git_dir),
-        "GIT_INDEX_FILE": str(index or git_dir / "index"),
-        "GIT_WORK_TREE": str(work_tree or cwd),
-    }
     return run(
         ["git", *words],
         cwd=cwd,
-        env={**pinned, **(env or {})},
+        env={**pinned(git_dir, work_tree or cwd, index), **(env or {})},
         stdin=stdin,
         check=check,
         timeout=timeout,

@@ -1,44 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Make blobs, trees and commits in a bare repository, without a work tree.
 
-Nothing here changes a branch or a file that somebody looks at: what fails
-half-way leaves objects behind that nothing speaks of.
+Nothing here changes a branch or a file of a work tree: what fails half-way leaves
+objects behind that no ref leads to.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from iommuq.system.errors import CommandFailed, InfraError
+from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost
 from iommuq.system.git.command import git
 from iommuq.system.run import Completed
 
-#: ``<mode> <type> <id>\t<path>``, the path quoted if it has odd bytes.
-_ENTRY = re.compile(r'(\d{6} \w+ [0-9a-f]+)\t"?(.*?)"?')
-_LOST = re.compile(
-    r"unable to read|missing|bad object|bad tree|not a tree|not a valid object|failed to unpack"
-    r"|could not read|loose object|object file|Not a valid",
-    re.IGNORECASE,
-)
+if TYPE_CHECKING:
+    from iommuq.system.git.repository import Entries, Repository
+
+_ID = re.compile(r"\b[0-9a-f]{40}\b")
 
 
-class ObjectsLost(InfraError):
-    """The repository no longer has an object that was made in it."""
-
-
-@dataclass(frozen=True)
 class Store:
-    """The objects of a repository.
+    """The objects of a repository, and an index of its own.
 
-    :ivar git_dir: the bare repository.
-    :ivar folder: a directory for temporary files.
+    :param git_dir: the bare repository.
+    :param folder: a directory for temporary files, and for the index.
     """
 
-    git_dir: Path
-    folder: Path
+    def __init__(self, git_dir: Path, folder: Path) -> None:
+        self.git_dir = git_dir
+        self.folder = folder
+        self._loaded = ""  # the tree that was read into the index
+
+    @cached_property
+    def repo(self) -> Repository:
+        """The repository as GitPython has it."""
+        return open_repository(self.git_dir)
 
     def git(
         self,
@@ -64,34 +64,38 @@ class Store:
                 check=check,
             )
         except CommandFailed as error:
-            raise lost_or(error, self.git_dir) from error
+            raise lost_or(error, self.git_dir, *words, self._loaded) from error
 
     def tree_of(self, commit: str) -> str:
         """Return the id of the tree of *commit*."""
-        return self.git("rev-parse", "--verify", f"{commit}^{{tree}}").output.strip()
+        return self.repo.tree_of(commit)
 
     def has(self, *ids: str) -> bool:
         """Tell whether all the objects *ids* are there."""
-        listing = self.git("cat-file", "--batch-check", stdin="".join(f"{each}\n" for each in ids))
-        return not re.search(r" missing$", listing.output, re.MULTILINE)
+        return all(map(self.repo.has, ids))
 
     def entries(self, tree: str, paths: Sequence[str]) -> dict[str, str]:
         """Look paths up in a tree.
 
+        :param tree: the id of a tree or a commit.
         :param paths: files, or directories with a slash at the end for what is in them.
         :return: path -> ``<mode> <type> <id>``, of those that exist.
         """
-        listing = self.git("ls-tree", "--full-tree", tree, "--", *paths).output
-        matches = (_ENTRY.fullmatch(line) for line in listing.splitlines())
-        return {match[2]: match[1] for match in matches if match}
+        read = _Folders(self.repo, tree)
+        found = {}
+        for path in paths:
+            folder, _, name = path.rpartition("/")
+            wanted = read[folder] if not name else {name: read[folder].get(name, (0, ""))}
+            for each, (mode, ident) in wanted.items():
+                if mode:
+                    kind = {0o04: "tree", 0o16: "commit"}.get(mode >> 12, "blob")
+                    full = f"{folder}/{each}" if folder else each
+                    found[full] = f"{mode:06o} {kind} {ident}"
+        return found
 
     def read_blob(self, blob: str) -> bytes:
         """Return the content of a blob."""
-        # Not cat-file: what runs processes decodes what they print.
-        path = self.folder / self.git("unpack-file", blob).output.strip()
-        data = path.read_bytes()
-        path.unlink()
-        return data
+        return self.repo.content(blob)
 
     def read_file(self, tree: str, path: str) -> bytes | None:
         """Return the content of a regular file in a tree, None if there is no such file."""
@@ -102,17 +106,9 @@ class Store:
         """Write blobs.
 
         :return: their ids, in the same order.
+        :raises DiskFull: there is no room for them.
         """
-        if not contents:
-            return []
-        paths = [self.folder / f"blob-{number}" for number in range(len(contents))]
-        for path, data in zip(paths, contents, strict=True):
-            path.write_bytes(data)
-        names = "".join(f"{path.name}\n" for path in paths)
-        ids = self.git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names).output
-        for path in paths:
-            path.unlink()
-        return ids.split()
+        return [self.repo.write(b"blob", data) for data in contents]
 
     def replace(self, tree: str, edits: Mapping[str, str]) -> str:
         """Make a tree from another by putting files in, whatever was in their place.
@@ -123,28 +119,24 @@ class Store:
         :param edits: path -> ``<mode> blob <id>``.
         :return: the id of the new tree.
         """
+        from iommuq.system.git.repository import FOLDER
+
         if not edits:
             return tree
-        folders = {str(parent) for path in edits for parent in PurePosixPath(path).parents}
-        below = [f"{folder}/" for folder in folders if folder != "."]
-        listed = self.entries(tree, [])
-        if below:
-            listed |= self.entries(tree, below)
-        content: dict[str, dict[str, str]] = {folder: {} for folder in folders}
-        for path, entry in {**listed, **edits}.items():
+        folders = _Folders(self.repo, tree)
+        for path, entry in edits.items():
+            mode, _, blob = entry.split()
             folder, _, name = path.rpartition("/")
-            content[folder or "."][name] = entry
-        made = tree
-        for folder in sorted(folders, key=lambda each: each.count("/") - (each == "."))[::-1]:
-            lines = (f'{entry}\t"{name}"\n' for name, entry in content[folder].items())
-            made = self.git("mktree", stdin="".join(lines)).output.strip()
-            if folder != ".":
-                parent, _, name = folder.rpartition("/")
-                content[parent or "."][name] = f"040000 tree {made}"
-        return made
+            folders[folder][name] = (int(mode, 8), blob)
+        touched = {str(parent) for path in edits for parent in PurePosixPath(path).parents} - {"."}
+        for folder in sorted(touched, key=lambda each: -each.count("/")):
+            parent, _, name = folder.rpartition("/")
+            folders[parent][name] = (FOLDER, self.repo.write_entries(folders[folder]))
+        return self.repo.write_entries(folders[""])
 
     def read_tree(self, tree: str) -> None:
         """Fill the private index with a tree."""
+        self._loaded = tree
         self.git("read-tree", tree)
 
     def apply(self, diff: bytes) -> Completed:
@@ -161,31 +153,39 @@ class Store:
         return self.git("write-tree").output.strip()
 
     def commit(self, tree: str, parent: str, *, author: str, date: str, message: str) -> str:
-        """Make a commit whose author and committer, and their dates, are the same.
-
-        :param author: ``Name <address>``.
-        :param date: in git's raw form.
-        :return: its id, which depends on nothing but the arguments.
-        """
-        name, _, address = author.rpartition(" <")
-        who = {
-            f"GIT_{role}_{key}": value
-            for role in ("AUTHOR", "COMMITTER")
-            for key, value in (
-                ("NAME", name),
-                ("EMAIL", address.removesuffix(">")),
-                # Without the @ a small number is taken for something else.
-                ("DATE", f"@{date}"),
-            )
-        }
-        words = ("commit-tree", tree, "-p", parent)
-        return self.git(*words, stdin=message, env=who).output.strip()
+        """Make a commit: see `Repository.write_commit`."""
+        return self.repo.write_commit(tree, parent, author, date, message)
 
 
-def lost_or(error: CommandFailed, git_dir: Path) -> InfraError:
-    """Return `ObjectsLost` if that is why git failed, else the error itself."""
-    if _LOST.search(error.output):
-        return ObjectsLost(
-            f"{git_dir}: an object is missing or damaged", hint="fetch the base again"
-        )
+class _Folders(dict[str, "Entries"]):
+    """Path -> what is in that directory of a tree; nothing where there is none."""
+
+    def __init__(self, repo: Repository, tree: str) -> None:
+        super().__init__({"": repo.entries(repo.tree_of(tree))})
+        self._repo = repo
+
+    def __missing__(self, path: str) -> Entries:
+        parent, _, name = path.rpartition("/")
+        mode, ident = self[parent].get(name, (0, ""))
+        self[path] = self._repo.entries(ident) if mode >> 12 == 0o04 else {}
+        return self[path]
+
+
+def open_repository(git_dir: Path) -> Repository:
+    """Return a repository as GitPython has it, which is not imported before.
+
+    :raises InfraError: it is none.
+    """
+    from iommuq.system.git.repository import Repository
+
+    return Repository(git_dir)
+
+
+def lost_or(error: CommandFailed, git_dir: Path, *words: str | Path) -> InfraError:
+    """Return `ObjectsLost` if that is why git failed, else the error itself.
+
+    :param words: what it was told; the ids of trees and commits in it are looked up.
+    """
+    if open_repository(git_dir).lacks(*_ID.findall(" ".join(map(str, words)))):
+        return ObjectsLost(git_dir)
     return error

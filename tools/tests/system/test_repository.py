@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Repositories as GitPython has them: what git itself would have made and read."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iommuq.system.errors import DiskFull, InfraError, ObjectsLost
+from iommuq.system.git.command import git
+from iommuq.system.git.objects import Store
+from iommuq.system.git.repository import Repository
+from iommuq.system.git.scratch import scratch
+from iommuq.system.run import run
+
+_WHO = "A U Thor <author@example.org>"
+
+
+def _git(repo: Path, *words: str, stdin: str = "", **env: str) -> str:
+    return git(*words, git_dir=repo, cwd=repo, stdin=stdin, env=env).output.strip()
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare repository with two commits: ``refs/heads/base`` and the one before."""
+    path = tmp_path_factory.mktemp("repository") / "repo.git"
+    run(["git", "init", "-q", "--bare", "--template=", "-b", "base", path], cwd=path.parent)
+    store = Store(path, path)
+    empty = _git(path, "mktree")
+    first = _git(path, "commit-tree", empty, stdin="first\n", **_identity("0 +0000"))
+    one, two = store.write_blobs([b"one\n", b"two\n"])
+    tree = store.replace(
+        empty,
+        {
+            "Makefile": f"100644 blob {one}",
+            "drivers/a.c": f"100644 blob {one}",
+            "drivers-x": f"100755 blob {two}",
+            "drivers.txt": f"100644 blob {two}",
+            "lib/link": f"120000 blob {one}",
+            'lib/d\udcffb/\u00e4 "q"': f"100644 blob {two}",
+        },
+    )
+    second = store.commit(tree, first, author=_WHO, date="1700000000 +0100", message="second\n")
+    _git(path, "update-ref", "refs/heads/base", second)
+    return path
+
+
+def _identity(
+    date: str, name: str = "A U Thor", address: str = "author@example.org"
+) -> dict[str, str]:
+    return {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", name), ("EMAIL", address), ("DATE", f"@{date}"))
+    }
+
+
+def test_trees_are_those_that_git_makes(repo: Path) -> None:
+    """git checks order, modes and names; an index with the same files gives the same tree."""
+    assert _git(repo, "fsck", "--strict", "--full") == ""
+    listing = run(
+        ["git", "--git-dir", repo, "ls-tree", "-r", "-z", "base"], cwd=repo, keep_bytes=True
+    ).data
+    env = {"GIT_INDEX_FILE": str(repo / "other")}
+    git("update-index", "-z", "--index-info", git_dir=repo, cwd=repo, stdin=listing, env=env)
+    assert _git(repo, "write-tree", **env) == Repository(repo).tree_of("base")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
+    address=st.from_regex(r"[a-z .,<>]{0,5}[a-z]+@[a-z]+[.,:]?", fullmatch=True),
+    message=st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    seconds=st.integers(0, 2**33),
+    zone=st.from_regex(r"[+-](0[0-9]|1[0-3])[0-5][0-9]", fullmatch=True),
+)
+def test_commits_are_those_that_git_makes(
+    repo: Path, name: str, address: str, message: str, seconds: int, zone: str
+) -> None:
+    tree = Repository(repo).tree_of("base")
+    date = f"{seconds} {zone}"
+    words = ("commit-tree", tree, "-p", "base")
+    env = _identity(date, name, address)
+    done = git(*words, git_dir=repo, cwd=repo, stdin=message, env=env, check=False)
+    if done.returncode != 0:
+        return  # git refuses a name of which nothing is left.
+    author = f"{name} <{address}>"
+    assert (
+        Store(repo, repo).commit(tree, "base", author=author, date=date, message=message)
+        == done.output.strip()
+    )
+
+
+def test_what_a_commit_says(repo: Path) -> None:
+    there = Repository(repo)
+    tip = there.describe("base")
+    assert (tip.author, tip.date, tip.subject) == (_WHO, "1700000000 +0100", "second")
+    assert there.line(tip.parents[0], "base") == [tip]
+    assert there.find("base^") == tip.parents[0]
+    assert there.find("refs/heads/none") == there.find("0" * 40) == there.find("--help") == ""
+    assert there.branch() == "base"
+    assert there.descends("base", tip.parents[0])
+    assert not there.descends(tip.parents[0], "base")
+    assert there.fork("base", "base^") == tip.parents[0]
+
+
+def test_subject_of_several_lines(repo: Path) -> None:
+    tree = Repository(repo).tree_of("base")
+    message = "\n a subject  \nof two lines\n \nbody\n"
+    made = Store(repo, repo).commit(tree, "base", author=_WHO, date="1 +0000", message=message)
+    shown = _git(repo, "show", "-s", "--format=%s", made)
+    assert Repository(repo).describe(made).subject.strip() == shown.strip()
+
+
+def test_what_changed(repo: Path) -> None:
+    there = Repository(repo)
+    store = Store(repo, repo)
+    (blob,) = store.write_blobs([b"new\n"])
+    # A file where a directory was, and the other way round.
+    after = store.replace(
+        there.tree_of("base"),
+        {"drivers": f"100644 blob {blob}", "Makefile/x": f"100644 blob {blob}"},
+    )
+    assert there.changed("base", after) == ["Makefile", "Makefile/x", "drivers", "drivers/a.c"]
+    names = _git(repo, "diff-tree", "-r", "--name-only", "--no-renames", "base", after).split("\n")
+    assert sorted(names) == there.changed("base", after)
+    assert there.changed(after, after) == []
+
+
+def test_paths_are_looked_up(repo: Path) -> None:
+    store = Store(repo, repo)
+    found = store.entries("base", ["drivers/", "Makefile", "none", "lib", "Makefile/x", "none/"])
+    assert sorted(found) == ["Makefile", "drivers/a.c", "lib"]
+    assert found["lib"].startswith("040000 tree ")
+    assert store.read_file("base", 'lib/d\udcffb/\u00e4 "q"') == b"two\n"
+    assert store.read_file("base", "lib/link") is None
+    assert store.read_file("base", "lib") is None
+
+
+def test_no_configuration_but_its_own(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person or a hostile repository configured runs nothing and changes nothing."""
+    before = Repository(repo).tree_of("base")
+    trap = tmp_path / "trap"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {trap}\n", encoding="utf-8")
+    program.chmod(0o755)
+    for name in ("post-commit", "reference-transaction", "pre-commit"):
+        (repo / "hooks").mkdir(exist_ok=True)
+        (repo / "hooks" / name).unlink(missing_ok=True)
+        (repo / "hooks" / name).symlink_to(program)
+    config = (
+        f"[core]\n fsmonitor = {program}\n pager = {program}\n"
+        f"[diff]\n external = {program}\n[i18n]\n commitEncoding = latin-1\n"
+    )
+    (tmp_path / ".gitconfig").write_text(config, encoding="utf-8")
+    (tmp_path / "included").write_text(config, encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = repo / "config"
+    text = own.read_text(encoding="utf-8")
+    own.write_text(f"{text}[include]\n path = {tmp_path / 'included'}\n", encoding="utf-8")
+    try:
+        store = Store(repo, repo)
+        made = store.commit(before, "base", author="Ä <a@example.org>", date="1 +0000", message="ä")
+        assert b"encoding" not in store.repo.odb.stream(bytes.fromhex(made)).read()
+        store.repo.changed("base^", "base")
+        store.repo.line("base^", "base")
+    finally:
+        own.write_text(text, encoding="utf-8")
+    assert not trap.exists()
+
+
+def test_variables_of_a_hook_are_not_followed(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    there = Repository(repo)
+    assert there.find("base")
+    assert there.write(b"blob", b"of a hook\n")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_objects_of_others_are_read(repo: Path) -> None:
+    with scratch([repo]) as store:
+        tip = Repository(repo).find("base")
+        assert store.repo.describe(tip).subject == "second"
+        assert not store.has("0" * 40, tip)
+        (blob,) = store.write_blobs([b"only here\n"])
+        assert store.has(blob, tip)
+    assert not Repository(repo).has(blob)
+
+
+def test_no_process_is_left(repo: Path) -> None:
+    before = _children()
+    there = Repository(repo)
+    for _ in range(3):
+        there.describe("base")
+        there.changed("base^", "base")
+        there.has(there.tree_of("base"))
+    # One process answers what is in objects, and one whether they are there.
+    assert len(_children() - before) <= 2
+    del there
+    gc.collect()
+    assert _children() <= before
+
+
+def _children() -> set[str]:
+    listing = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True
+    )
+    return {line for line in listing.stdout.splitlines() if "cat-file" in line}
+
+
+def test_lost_and_damaged_objects(tmp_path: Path) -> None:
+    path = tmp_path / "repo.git"
+    run(["git", "init", "-q", "--bare", "--template=", path], cwd=tmp_path)
+    store = Store(path, tmp_path)
+    data = [os.urandom(2000) for _ in range(3)]
+    blobs = store.write_blobs(data)
+    empty = _git(path, "mktree")
+    tree = store.replace(empty, {f"d/{each}": f"100644 blob {each}" for each in blobs})
+    assert not store.repo.lacks(tree)
+    (path / "objects" / blobs[0][:2] / blobs[0][2:]).unlink()
+    assert store.repo.lacks(tree)
+    with pytest.raises(ObjectsLost, match="missing or damaged"):
+        store.read_blob(blobs[0])
+    assert store.read_blob(blobs[1]) == data[1]  # The next one is answered again.
+    loose = path / "objects" / blobs[1][:2] / blobs[1][2:]
+    loose.chmod(0o644)
+    loose.write_bytes(b"")  # What a power cut leaves.
+    with pytest.raises(ObjectsLost):
+        Store(path, tmp_path).read_blob(blobs[1])
+    assert Repository(path).lacks(tree)
+    # The pack is damaged in the middle.
+    _pack(path, blobs[2])
+    with pytest.raises(ObjectsLost):
+        Store(path, tmp_path).read_blob(blobs[2])
+
+
+def _pack(path: Path, blob: str) -> None:
+    """Pack one object, and spoil the pack."""
+    _git(path, "pack-objects", "-q", str(path / "objects/pack/pack"), stdin=f"{blob}\n")
+    (path / "objects" / blob[:2] / blob[2:]).unlink()
+    (pack,) = (path / "objects/pack").glob("*.pack")
+    pack.chmod(0o644)
+    content = bytearray(pack.read_bytes())
+    content[500:600] = bytes(100)
+    pack.write_bytes(content)
+
+
+def test_why_git_failed(repo: Path, tmp_path: Path) -> None:
+    """A command that fails for another reason is not taken for a lost object."""
+    store = Store(repo, tmp_path)
+    tree = store.tree_of("base")
+    (tmp_path / "index.lock").write_text("", encoding="ascii")
+    with pytest.raises(InfraError) as caught:
+        store.read_tree(tree)
+    assert not isinstance(caught.value, ObjectsLost)
+    with pytest.raises(ObjectsLost):
+        store.git("read-tree", "0123456789" * 4)
+
+
+def test_full_disk(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    with pytest.raises(DiskFull, match="No space left"):
+        Store(repo, repo).write_blobs([b"x"])
+
+
+def test_no_repository(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InfraError, match="not a git repository"):
+            Repository(path)
