@@ -132,12 +132,9 @@ class _Maker:
         # All that may fail comes before anything that a person can see changes.
         fork, content = self._stack(self._tree.note.commit, base, below)
         name = branches.PREFIX + _slug(self._section)
-        there = person(
-            self._tree, "rev-parse", "--verify", "--quiet", f"refs/heads/{name}", check=False
-        )
         trees = self._trees(content, patches)
         tests = self._test_trees(trees[-1] if trees else content, exports)
-        anew = there.returncode != 0
+        anew = not self._tree.repo.find(f"refs/heads/{name}")
         if anew:
             b4("prep", "-n", self._section, "-f", fork, cwd=self._tree.folder)
             found = side("load", cwd=self._tree.folder)

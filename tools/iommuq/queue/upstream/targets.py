@@ -47,8 +47,8 @@ class TreeTarget:
 
     @cached_property
     def _paths(self) -> list[str]:
-        words = ("ls-tree", "-r", "--name-only", "--full-tree", self._tree)
-        return self._store.git(*words).output.splitlines()
+        words = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", self._tree)
+        return self._store.git(*words).output.split("\0")
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file, None if there is no such file."""
