@@ -22,7 +22,7 @@ from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.files import state_dir
 
 _TEMPLATE = "cover.template"
-# Without a server, b4 would use its web endpoint.
+# Without a server, b4 could use its web endpoint.
 _NO_WEB = {"sendemail.smtpserver": "127.0.0.1"}
 _LIMIT = 3600.0
 
