@@ -209,5 +209,6 @@ def _send(
         except CommandFailed as error:
             raise smtplib.SMTPResponseException(error.returncode, error.what) from error
         return {}
+    # CRLF line ends, as b4 sends them.
     wire = re.sub(rb"\r\n|\n|\r(?!\n)", b"\r\n", data)
     return line.sendmail(sender, list(recipients), wire)

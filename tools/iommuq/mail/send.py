@@ -153,7 +153,7 @@ def _is_stale(box: Outbox, branch: MailBranch) -> bool:
     if box.begun:
         raise UserError(
             f"part of v{branch.revision} was sent, and the branch changed since",
-            hint=f"`git reset --hard {facts.get('head')}`, and send the rest from {box.folder}",
+            hint=f"`git reset --hard {facts.get('head')}`, then send again; journal: {box.folder}",
         )
     return True
 
