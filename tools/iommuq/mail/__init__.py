@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The mailing-list side of a queue: b4 does the work, this joins it to the queue and its proof."""
+"""Series on mailing lists: connects b4 to the queue and to the proof."""

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The other side of `b4tool.side`: b4's own functions, in a process that b4 may end.
+"""The process that `b4tool.side` runs: calls b4's functions in the current directory.
 
-Reads one task as JSON from standard input, works in the current directory, and prints one
-line of JSON.  What b4 says by itself goes to standard error.
+Reads a task as JSON from standard input, and prints one line of JSON; b4 logs to standard error.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ def _load(_: Data) -> Data:
     """Return cover letter and tracking of the branch that is checked out."""
     if not b4.ez.is_prep_branch():
         raise UserError(
-            f"{b4.git_get_current_branch() or 'no branch'}: not a branch of b4's, or not yours",
-            hint="`iommuq mail prep` makes one; `b4 prep --claim` if your address changed",
+            f"{b4.git_get_current_branch() or 'no branch'}: not a b4 branch, or not yours",
+            hint="run `iommuq mail prep`, or `b4 prep --claim` if your address changed",
         )
     cover, tracking = b4.ez.load_cover()
     base, start, end = b4.ez.get_series_range()
@@ -44,7 +43,7 @@ def _store(data: Data) -> Data:
 
 
 def _template(_: Data) -> Data:
-    """Return the form of the cover letter: the user's own, or b4's."""
+    """Return the template of the cover letter: the user's, or b4's."""
     own = b4.get_main_config().get("prep-cover-template")
     text = b4.read_template(own) if isinstance(own, str) and own else b4.ez.DEFAULT_COVER_TEMPLATE
     return {"text": text}
@@ -56,7 +55,7 @@ def _write(data: Data) -> Data:
     if data["plain"]:
         words.append("--no-sign")
     arguments = b4.command.setup_parser().parse_args(words)
-    # The command line of b4 does not take both.
+    # b4's command line does not accept both options.
     arguments.preview_to = [data["preview"]] if data["preview"] else None
     assert arguments.output_dir
     assert not b4.can_network
@@ -65,7 +64,7 @@ def _write(data: Data) -> Data:
 
 
 def _reroll(data: Data) -> Data:
-    """Do what ``b4 send`` does once all is out: tag what was sent, and begin the next version."""
+    """Tag the sent version and begin the next, as ``b4 send`` does after sending."""
     branch = b4.git_get_current_branch()
     if branch is None:
         raise UserError("no branch is checked out")
@@ -74,13 +73,8 @@ def _reroll(data: Data) -> Data:
     return _load({})
 
 
-def _gather(data: Data) -> Data:
-    """Read threads, and say what is in them."""
-    return thread.gather(data)
-
-
 def _deliver(data: Data) -> Data:
-    """Send what is in an outbox and did not go out yet."""
+    """Send the messages of an outbox that were not sent yet."""
     server = transport.Server.configured(b4.get_sendemail_config(), data["permitted"])
     box = outbox.Outbox(Path(data["folder"]))
     with transport.connection(server, b4.get_smtp) as line:
@@ -90,7 +84,7 @@ def _deliver(data: Data) -> Data:
 
 
 def _server(data: Data) -> Data:
-    """Say where mail would go, and whether it may."""
+    """Return where mail would be sent, if that is permitted."""
     server = transport.Server.configured(b4.get_sendemail_config(), data["permitted"])
     server.check()
     return {"server": server.title}
@@ -102,14 +96,14 @@ _OPERATIONS: dict[str, Callable[[Data], Data]] = {
     "write": _write,
     "store": _store,
     "reroll": _reroll,
-    "gather": _gather,
+    "gather": thread.gather,
     "deliver": _deliver,
     "server": _server,
 }
 
 
 def main() -> None:
-    """Do one task."""
+    """Run one task."""
     task = json.load(sys.stdin)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run b4 in a work tree: its commands, and the functions that no command gives access to.
+"""Run b4 in a work tree, in a process of its own, because it exits on errors.
 
-b4 reads the user's own configuration of git, as people who use it expect.  It runs in a
-process of its own, because it ends the process where it fails.  ``b4 send`` is never run:
-what it does up to the sending is done by `iommuq.mail.b4side`, without a network.
+``b4 send`` is never run: `iommuq.mail.b4side` makes the messages, without a network.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, Iomm
 from iommuq.system.progress import one_line
 from iommuq.system.run import Completed, run
 
-#: Seconds for one command; the slowest ask servers.
+#: Seconds for one command.
 LIMIT = 600.0
-#: Seconds that an archive may take.
+#: Seconds for an archive.
 PATIENCE = 120.0
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Without -P the modules of whatever lies in the work tree would come first.
+# Without -P, modules in the work tree would be imported first.
 _PYTHON = (sys.executable, "-P", "-m")
 _ERRORS = {each.__name__: each for each in (UserError, InfraError)}
 
@@ -39,11 +37,11 @@ def b4(
 ) -> Completed:
     """Run a command of b4, without a network.
 
-    :param added: variables for git's configuration, besides those that the user has.
-    :raises UserError: it refused, and *check* is set.
+    :param added: variables of git's configuration, added to the user's.
+    :raises UserError: it failed, and *check* is set.
     """
     if words[0] == "send":
-        raise ValueError("b4 does not send by itself here")
+        raise ValueError("b4 send is not allowed")
     env = {"GIT_CONFIG_COUNT": str(len(added))} if added else {}
     for number, (name, value) in enumerate(added):
         env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
@@ -55,7 +53,7 @@ def b4(
 
 
 def complaint(done: Completed) -> str:
-    """Return what b4 complained of, in one line."""
+    """Return the errors that b4 printed, in one line."""
     lines = [line.strip() for line in (done.stderr + done.output).splitlines() if line.strip()]
     bad = [line for line in lines if line.startswith(("CRITICAL", "ERROR"))]
     if not bad and lines:
@@ -75,23 +73,16 @@ def side(
 ) -> dict[str, Any]:
     """Run one of the operations of `iommuq.mail.b4side` in a work tree.
 
-    :param data: what it is given.
-    :return: what it answers.
-    :raises IommuqError: what it raised.
+    :return: its result.
+    :raises IommuqError: the operation raised it.
     """
-    task = {
-        "operation": operation,
-        "data": dict(data or {}),
-        "config": dict(config or {}),
-        "network": network,
-    }
+    task = {"operation": operation, "data": dict(data or {}), "config": dict(config or {})}
     argv = [*_PYTHON, "iommuq.mail.b4side"]
+    text = json.dumps({**task, "network": network})
     try:
-        done = run(
-            argv, cwd=cwd, stdin=json.dumps(task), check=False, timeout=timeout, watched=True
-        )
+        done = run(argv, cwd=cwd, stdin=text, check=False, timeout=timeout, watched=True)
     except CommandTimeout as error:
-        raise InfraError(f"b4 did not end within {timeout:g} s", hint=error.hint) from error
+        raise InfraError(f"b4 did not finish within {timeout:g} s", hint=error.hint) from error
     try:
         answer = json.loads(done.output.splitlines()[-1])
     except (ValueError, IndexError):
@@ -106,6 +97,6 @@ def side(
 
 
 def lines_of(done: Completed) -> list[str]:
-    """Return what b4 said, line by line, without colours and fit for a terminal."""
+    """Return the lines that b4 printed, without colours and control characters."""
     text = _COLOUR.sub("", done.stderr + done.output)
     return ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines()]

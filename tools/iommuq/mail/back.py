@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Take what was amended on a mailing branch back into the queue.
+"""Write the changes of a mail branch back into the queue.
 
-The queue's line of commits is made anew with the branch's patches in the place of the
-series, and then refreshed as any other.  What stays behind: the cover letter's commit, the
-suites (they are files of the project), and the sender's Signed-off-by, which is a statement
-about what is sent and not about what is kept.
+Not taken: the cover letter's commit, the suites, and the sender's Signed-off-by.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from pathlib import Path
 from iommuq.mail import branch as branches
 from iommuq.mail import cover as covers
 from iommuq.mail.branch import MailBranch, tree_git
-from iommuq.queue.edit import tree as edittree
 from iommuq.queue.edit.refresh import Refreshed, refresh
 from iommuq.queue.edit.tree import EditTree
 from iommuq.queue.model import load_queue
@@ -27,11 +23,7 @@ from iommuq.system.git.objects import Store
 
 @dataclass(frozen=True)
 class Taken:
-    """What came back.
-
-    :ivar refreshed: what became of each patch of the queue.
-    :ivar cover: whether the cover letter changed.
-    """
+    """What changed in the queue: patches, and whether the cover letter did."""
 
     refreshed: Refreshed
     cover: bool
@@ -42,8 +34,8 @@ def take_back(branch: MailBranch, folder: Path, *, force: bool = False) -> Taken
 
     :param folder: ``patches/<base>``.
     :param force: even if the patches changed since the tree was made.
-    :raises UserError: a later patch of the queue does not apply any more, or the queue's own
-        branch has work that is not in the queue; nothing was written.
+    :raises UserError: a later patch of the queue no longer applies, or the queue's branch
+        has commits that are not in the queue; nothing was written.
     """
     tree = branch.tree
     section = branch.note.section
@@ -71,14 +63,14 @@ def write_cover(branch: MailBranch, folder: Path) -> bool:
     old = covers.read(folder, section)
     queue = load_queue(folder, branch.tree.note.base)
     if old is None and sum(patch.section == section for patch in queue.patches) < 2:
-        # A single patch needs no letter of its own; its version stays with the branch.
+        # A single patch needs no cover letter; its version stays with the branch.
         return False
     new = covers.from_b4(branch.cover, branch.tracking["series"], old)
     return covers.write(folder, section, new)
 
 
 def _line(store: Store, branch: MailBranch, section: str) -> str:
-    """Make the queue's commits anew, and return the last."""
+    """Commit the queue with the branch's patches in it, and return the last commit."""
     note = branch.tree.note
     who = branches.identity(branch.tree)
     names = list(note.patches)
@@ -91,24 +83,20 @@ def _line(store: Store, branch: MailBranch, section: str) -> str:
         for each in branch.commits(store)
         if not branch.is_test(each)
     ]
-    _see_sound(store, mine)
+    if not mine:
+        raise UserError("no patch on this branch", hint="see `git reflog`")
+    for each in mine:
+        if len(each.parents) != 1:
+            raise UserError(f"commit {each.title} is a merge", hint="rebase it")
+        if each.tree == store.tree_of(each.parents[0]):
+            raise UserError(f"commit {each.title} changes no file", hint="drop it, or amend it")
     tip = queue[first - 1].id if first else note.commit
-    tip = _replay(store, tip, mine, "this branch's own", section)
+    tip = _replay(store, tip, mine, "of this branch", section)
     return _replay(store, tip, queue[last:], "a later patch of the queue", section)
 
 
-def _see_sound(store: Store, commits: Sequence[Commit]) -> None:
-    if not commits:
-        raise UserError("there is no patch on this branch", hint="`git reflog` knows what was")
-    for each in commits:
-        if len(each.parents) != 1:
-            raise UserError(f"commit {each.title} is a merge", hint="rebase: a series is a line")
-        if each.tree == store.tree_of(each.parents[0]):
-            raise UserError(f"commit {each.title} changes no file", hint="drop it, or amend it")
-
-
 def _replay(store: Store, tip: str, commits: Sequence[Commit], kind: str, section: str) -> str:
-    """Put commits on another one."""
+    """Apply commits on top of *tip*, and return the last."""
     tree = store.tree_of(tip)
     store.read_tree(tree)
     for each in commits:
@@ -120,9 +108,9 @@ def _replay(store: Store, tip: str, commits: Sequence[Commit], kind: str, sectio
         done = store.apply(diff.encode())
         if done.returncode != 0:
             raise UserError(
-                f"commit {each.title}, {kind}, does not apply with {section} as it is here:"
+                f"commit {each.title}, {kind}, does not apply with this {section}:"
                 f" {done.stderr.strip().splitlines()[0]}",
-                hint="change it on the queue's own branch: docs/changing-a-patch.md",
+                hint="change it on the queue's branch: docs/changing-a-patch.md",
             )
         tree = store.write_tree()
         tip = store.commit(tree, tip, author=each.author, date=each.date, message=each.message)
@@ -130,13 +118,5 @@ def _replay(store: Store, tip: str, commits: Sequence[Commit], kind: str, sectio
 
 
 def is_on_mail_branch(tree: EditTree) -> bool:
-    """Tell whether what is checked out is a branch that a series is mailed from."""
+    """Tell whether a mail branch is checked out."""
     return branches.current(tree) in branches.notes(tree)
-
-
-def find(start: Path | None) -> MailBranch:
-    """Return the branch that is checked out in a work tree.
-
-    :param start: the tree; None for the current directory.
-    """
-    return branches.load(edittree.find(None, start))

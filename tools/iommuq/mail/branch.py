@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Branches that a series is mailed from: b4's, and a note of what of the queue is on them."""
+"""Mail branches: branches of b4, with a note of the patches of the queue on them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 from iommuq.system.run import Completed, run
 
-#: What b4 calls its branches.
 PREFIX = "b4/"
 _FILE = "iommuq-mail.json"
 _LIMIT = 600.0
-# Left by whoever runs us from a hook or from `git rebase --exec`.
+# Set in hooks and in `git rebase --exec`.
 _FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 _SIGNED = re.compile(r"^Signed-off-by: (.*)$", re.M)
 
 
 @dataclass(frozen=True)
 class Note:
-    """What of the queue is on a branch.
+    """The patches of the queue on a branch.
 
     :ivar section: the series.
     :ivar needs: names of the patches below it.
-    :ivar tests: subjects of the patches that were made of the suites.
+    :ivar tests: subjects of the patches made of the suites.
     """
 
     section: str
@@ -45,11 +44,11 @@ class Note:
 
 @dataclass(frozen=True)
 class MailBranch:
-    """A branch, which is checked out.
+    """A mail branch, checked out.
 
     :ivar cover: b4's cover letter.
-    :ivar tracking: what b4 knows of the series.
-    :ivar start: the commit with the cover letter, which the patches follow.
+    :ivar tracking: b4's tracking of the series.
+    :ivar start: the commit with the cover letter, below the patches.
     :ivar head: the last commit.
     """
 
@@ -63,12 +62,12 @@ class MailBranch:
 
     @property
     def change_id(self) -> str:
-        """What all versions have in common."""
+        """The change-id, the same for all versions."""
         return str(self.tracking["series"]["change-id"])
 
     @property
     def revision(self) -> int:
-        """The version at work."""
+        """The current version."""
         return int(self.tracking["series"]["revision"])
 
     @property
@@ -77,32 +76,32 @@ class MailBranch:
         return dict(self.tracking["series"].get("history", {}))
 
     def commits(self, store: Store) -> list[Commit]:
-        """Return the patches, those made of the suites last."""
+        """Return the patches, then those made of the suites."""
         return store.repo.line(self.start, self.head)
 
     def is_test(self, commit: Commit) -> bool:
-        """Tell whether a commit was made of the suites."""
+        """Tell whether a commit was made of suites."""
         return commit.subject in self.note.tests
 
 
 def person(tree: EditTree, *words: str, stdin: str | None = None, check: bool = True) -> Completed:
-    """Run git as the person at the tree does, with their configuration."""
+    """Run git with the user's configuration."""
     env = {name: "" for name in _FOREIGN if name in os.environ}
     argv = ["env", *(f"-u{name}" for name in env), "git", *words]
     return run(argv if env else ["git", *words], cwd=tree.folder, stdin=stdin, check=check)
 
 
 def identity(tree: EditTree) -> str:
-    """Return who sends, as ``Name <address>``.
+    """Return the sender, as ``Name <address>``.
 
-    :raises UserError: nobody said so; what git makes of the machine's name is not taken.
+    :raises UserError: git has no user.name or user.email; its default is not used.
     """
     words = ("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
     done = person(tree, *words, check=False)
     match = re.fullmatch(r"(.*) <([^<>\s]+@[^<>\s]+)> \d+ [+-]\d{4}", done.output.strip())
     if done.returncode != 0 or match is None or not match[1].strip():
         raise UserError(
-            "nobody knows who sends this: git has no user.name or no user.email",
+            "no sender: git has no user.name or no user.email",
             hint="git config --global user.name 'Your Name'; …user.email you@example.com",
         )
     return f"{match[1].strip()} <{match[2]}>"
@@ -110,28 +109,28 @@ def identity(tree: EditTree) -> str:
 
 @contextmanager
 def objects(tree: EditTree) -> Iterator[Store]:
-    """Open the objects of a tree, to read and to add, for as long as the block lasts."""
+    """Open the object database of a tree, for the duration of the block."""
     with TemporaryDirectory(prefix="iommuq-mail-") as folder:
         yield Store(tree.common, Path(folder))
 
 
 def current(tree: EditTree) -> str:
-    """Return the branch that is checked out; empty if there is none."""
+    """Return the branch that is checked out; empty if none."""
     return tree.repo.branch()
 
 
 def load(tree: EditTree) -> MailBranch:
-    """Return the branch that is checked out, with all that b4 knows of it.
+    """Return the mail branch that is checked out.
 
-    :raises UserError: it is none that `iommuq mail prep` made, or is not fit to be read.
+    :raises UserError: `iommuq mail prep` did not make it, or b4 cannot read it.
     """
     name = current(tree)
-    note = notes(tree).get(name)
+    known = notes(tree)
+    note = known.get(name)
     if note is None:
-        made = sorted(notes(tree))
         raise UserError(
-            f"{tree.folder}: {name or 'a commit'} is checked out, which nothing is mailed from",
-            hint=f"`git switch {made[0]}`" if made else "`iommuq mail prep BASE SERIES` makes one",
+            f"{tree.folder}: {name or 'a detached HEAD'} is not a mail branch",
+            hint=f"`git switch {min(known)}`" if known else "run `iommuq mail prep BASE SERIES`",
         )
     head = tree.head()
     found = side("load", cwd=tree.folder)
@@ -139,7 +138,7 @@ def load(tree: EditTree) -> MailBranch:
 
 
 def notes(tree: EditTree) -> dict[str, Note]:
-    """Return what is on the branches that series are mailed from, by name of the branch."""
+    """Return the notes of all mail branches, by name."""
     path = tree.common / _FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -152,11 +151,11 @@ def notes(tree: EditTree) -> dict[str, Note]:
     except OSError as error:
         raise InfraError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged", hint="`iommuq mail prep` writes it anew") from error
+        raise UserError(f"{path}: damaged", hint="run `iommuq mail prep` again") from error
 
 
 def write_note(tree: EditTree, name: str, note: Note) -> None:
-    """Note what is on a branch."""
+    """Write the note of a branch."""
     path = tree.common / _FILE
     try:
         old = notes(tree)
@@ -172,27 +171,25 @@ def write_note(tree: EditTree, name: str, note: Note) -> None:
 
 
 def signers(message: str) -> list[str]:
-    """Return who signed a message off."""
+    """Return the Signed-off-by lines of a message, without the key."""
     return [each.strip() for each in _SIGNED.findall(message)]
 
 
 def without_sign_off(message: str, who: str) -> str:
-    """Return a message without somebody's Signed-off-by."""
+    """Return a message without the Signed-off-by of *who*."""
     lines = message.rstrip("\n").split("\n")
-    return "\n".join(line for line in lines if line.strip() != f"Signed-off-by: {who}").rstrip() + (
-        "\n"
-    )
+    kept = [line for line in lines if line.strip() != f"Signed-off-by: {who}"]
+    return "\n".join(kept).rstrip() + "\n"
 
 
 def signed(tree: EditTree, message: str, who: str) -> str:
-    """Return a message with somebody's Signed-off-by at its end."""
-    words = ("interpret-trailers", "--if-exists", "addIfDifferent", "--no-divider")
-    trailer = f"Signed-off-by: {who}"
-    return tree_git(tree, *words, "--trailer", trailer, stdin=message)
+    """Return a message with the Signed-off-by of *who* at its end."""
+    words = ("interpret-trailers", "--if-exists", "addIfDifferent", "--no-divider", "--trailer")
+    return tree_git(tree, *words, f"Signed-off-by: {who}", stdin=message)
 
 
 def tree_git(tree: EditTree, *words: str, stdin: str | None = None) -> str:
-    """Run git in a tree, and return what it prints.
+    """Run git in a tree, and return its output.
 
     :raises CommandFailed: it failed.
     """
@@ -205,12 +202,11 @@ def tree_git(tree: EditTree, *words: str, stdin: str | None = None) -> str:
 def commit_as(
     tree: EditTree, content: str, parent: str, message: str, author: str, date: str
 ) -> str:
-    """Make a commit of the person's, who need not be its author.
+    """Make a commit with the user as committer, and return its id.
 
     :param content: the id of its tree.
     :param author: ``Name <address>``.
-    :param date: of the author, in git's raw form; empty for now.
-    :return: its id.
+    :param date: of the author, in git's raw form; empty for the current time.
     """
     name, _, address = author.rpartition(" <")
     env = [f"GIT_AUTHOR_NAME={name}", f"GIT_AUTHOR_EMAIL={address.removesuffix('>')}"]
@@ -228,10 +224,7 @@ def unsigned(branch: MailBranch) -> list[Commit]:
 
 
 def sign(branch: MailBranch) -> int:
-    """Sign all patches off; nothing but their messages changes.
-
-    :return: how many there were to sign.
-    """
+    """Add the sender's Signed-off-by to all patches, and return how many lacked it."""
     tree = branch.tree
     who = identity(tree)
     count = 0
@@ -248,6 +241,6 @@ def sign(branch: MailBranch) -> int:
             continue
         tip = commit_as(tree, each.tree, tip, message, each.author, each.date)
     if count:
-        # The content is the same, so the files on disk are right as they are.
+        # The content is unchanged, so the work tree needs no update.
         tree_git(tree, "update-ref", "-m", "iommuq: sign off", "HEAD", tip, branch.head)
     return count

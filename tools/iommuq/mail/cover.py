@@ -1,16 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A series' ``0000-cover.md``: the letter, its changelog, and what identifies the series.
+"""The cover letter ``0000-cover.md`` of a series, in Markdown.
 
-Markdown, so that it reads well where the patches are kept.  b4 has the same text as a
-commit message; the two differ in the first line, and in lines that start with ``#``, which
-are comments to b4 unless a ``>`` stands before them.  At the end of the file a comment
-holds what another machine needs to go on with the series:
-
-    <!-- b4
-    change-id: 20261122-follow-up-0123456789ab
-    revision: 2
-    v1: 20261122-follow-up-v1-0-ba9876543210@example.com
-    -->
+A comment at its end, ``<!-- b4 ... -->``, has change-id, revision and the message ids sent.
 """
 
 from __future__ import annotations
@@ -28,7 +19,7 @@ _CHANGE_ID = re.compile(r"[A-Za-z0-9][\w.-]{3,200}")
 _VERSION = re.compile(r"v([1-9]\d{0,3})")
 _MSGID = re.compile(r"[^\s<>]{3,300}@[^\s<>]{1,200}")
 _PEOPLE = re.compile(r"(?:To|Cc): .*\n?", re.IGNORECASE)
-#: What somebody has to fill in before it is sent.
+#: Text to replace before the series is sent.
 PLACEHOLDER = re.compile(r"EDITME|TODO|FIXME|XXX|\*\*\* .* HERE \*\*\*", re.IGNORECASE)
 
 
@@ -37,9 +28,9 @@ class Cover:
     """A cover letter.
 
     :ivar subject: without ``[PATCH …]``.
-    :ivar body: all below it, with Markdown's headings and the changelog.
-    :ivar change_id: what all versions have in common; empty until there is one.
-    :ivar revision: the version at work, from 1.
+    :ivar body: the text below it, with the changelog.
+    :ivar change_id: the same for all versions; empty until there is one.
+    :ivar revision: the current version, from 1.
     :ivar sent: version -> message id of its first mail.
     """
 
@@ -51,13 +42,13 @@ class Cover:
 
     @property
     def for_b4(self) -> str:
-        """The text that b4 keeps, without its tracking."""
+        """The text for b4, to which lines that start with ``#`` are comments."""
         body = re.sub(r"^#", ">#", self.body, flags=re.M)
         return f"{self.subject}\n\n{body}".strip() + "\n"
 
     @property
     def text(self) -> str:
-        """The file."""
+        """The content of the file."""
         block = ""
         if self.change_id:
             lines = [f"change-id: {self.change_id}", f"revision: {self.revision}"]
@@ -67,9 +58,9 @@ class Cover:
 
 
 def parse(text: str, where: str) -> Cover:
-    """Read a cover letter.
+    """Parse a cover letter.
 
-    :param where: what to call the file.
+    :param where: the name of the file, for errors.
     :raises UserError: it is malformed.
     """
     block = _BLOCK.search(text)
@@ -83,21 +74,21 @@ def parse(text: str, where: str) -> Cover:
             facts[key] = value.strip()
     title, _, body = text.partition("\n")
     if not title.startswith("# ") or not title[2:].strip():
-        raise UserError(f"{where}: its first line is not `# ` and a subject")
+        raise UserError(f"{where}: first line: not `# SUBJECT`")
     change_id = facts.pop("change-id", "")
     revision = facts.pop("revision", "1")
     if change_id and not _CHANGE_ID.fullmatch(change_id):
-        raise UserError(f"{where}: {change_id!r} is no change-id")
+        raise UserError(f"{where}: {change_id!r} is not a change-id")
     if not re.fullmatch(r"[1-9]\d{0,3}", revision):
-        raise UserError(f"{where}: revision {revision!r} is no number of a version")
+        raise UserError(f"{where}: revision {revision!r} is not a number")
     for version, msgid in facts.items():
         if not _VERSION.fullmatch(version) or not _MSGID.fullmatch(msgid):
-            raise UserError(f"{where}: `{version}: {msgid}` is no version and message id")
+            raise UserError(f"{where}: `{version}: {msgid}` is not a version and message id")
     return Cover(title[2:].strip(), body.strip(), change_id, int(revision), facts)
 
 
 def read(folder: Path, section: str) -> Cover | None:
-    """Read the cover letter of a section, None if it has none.
+    """Read the cover letter of a section; None if there is none.
 
     :param folder: ``patches/<base>``.
     """
@@ -113,10 +104,7 @@ def read(folder: Path, section: str) -> Cover | None:
 
 
 def write(folder: Path, section: str, cover: Cover) -> bool:
-    """Write a cover letter.
-
-    :return: whether the file changed.
-    """
+    """Write a cover letter, and return whether the file changed."""
     path = folder / section / COVER
     try:
         if path.is_file() and path.read_text(encoding="utf-8") == cover.text:
@@ -130,14 +118,11 @@ def write(folder: Path, section: str, cover: Cover) -> bool:
 
 
 def from_b4(text: str, tracking: Mapping[str, object], old: Cover | None) -> Cover:
-    """Make a cover letter of what b4 keeps.
-
-    To and Cc that get_maintainer.pl gave stay with the branch: kept, they would be stale
-    when they are next looked at.
+    """Make a cover letter of b4's; recipients that *old* does not have stay with the branch.
 
     :param text: the letter, as b4 has it.
     :param tracking: b4's ``series``.
-    :param old: the file as it is; who is in it stays in it.
+    :param old: the current file.
     """
     subject, _, body = text.partition("\n")
     kept = set(_PEOPLE.findall(old.body + "\n")) if old else set()
@@ -166,7 +151,7 @@ def from_b4(text: str, tracking: Mapping[str, object], old: Cover | None) -> Cov
 
 
 def _same(one: str, other: str) -> bool:
-    """Tell whether two texts differ in nothing but empty lines."""
+    """Tell whether two texts are equal except for empty lines."""
     return [line.rstrip() for line in one.split("\n") if line.strip()] == [
         line.rstrip() for line in other.split("\n") if line.strip()
     ]

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make patches of the suites: what reviewers see is ordinary in-tree test code.
+"""Make in-tree patches of the suites, as ``export.toml`` in their folder describes.
 
-``kunit/export.toml`` and ``selftests/export.toml`` say what they are called.  Whatever
-differs between kernels is resolved for the one that it is mailed for, by the kernel's own
-``scripts/unifdef``: a header lists it (see `resolve`).
+The kernel's own ``scripts/unifdef`` removes code for other kernels (see `resolve`).
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Store
 from iommuq.system.run import run
 
-#: What the descriptions are called, and the folders of the project that may have one.
+#: The file name of the descriptions, and the folders of the project that may have one.
 NAME = "export.toml"
 FOLDERS = ("kunit", "selftests")
 
@@ -38,7 +36,7 @@ _LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Insert(Table):
-    """Lines that follow a line of a file in the tree."""
+    """Lines to insert after a line of a file in the tree."""
 
     file: str
     after: str
@@ -47,14 +45,13 @@ class Insert(Table):
 
 @dataclass(frozen=True)
 class Export(Table):
-    """A patch to be made of suites.
+    """The description of a patch made of suites.
 
-    :ivar subject: of the commit.
-    :ivar message: below it.
-    :ivar needs: sections of the queue that must be applied; without one of them in the
-        queue there is no patch.
-    :ivar compat: the header with what differs between kernels, as a path in the tree.
-    :ivar overlay: whether it is the overlay in the same folder.
+    :ivar message: the commit message below the subject.
+    :ivar needs: sections of the queue that must be applied; if the queue lacks one, no
+        patch is made.
+    :ivar compat: the header with the differences between kernels, as a path in the tree.
+    :ivar overlay: export the overlay in the same folder.
     """
 
     subject: str
@@ -66,10 +63,10 @@ class Export(Table):
     insert: tuple[Insert, ...] = ()
 
     def __post_init__(self) -> None:
-        require(bool(self.subject.strip()) and "\n" not in self.subject, "wants a subject")
-        require(self.overlay != bool(self.copy), "wants either overlay or copy")
+        require(bool(self.subject.strip()) and "\n" not in self.subject, "needs a subject")
+        require(self.overlay != bool(self.copy), "needs either overlay or copy")
         for each in self.copy:
-            require(each.keys() == {"from", "to"}, "copy has from and to, and nothing else")
+            require(each.keys() == {"from", "to"}, "copy needs from and to, and nothing else")
         paths = [each.file for each in self.insert] + [each["to"] for each in self.copy]
         for path in paths:
             require(is_safe_path(path), f"{path!r} is not a path inside a tree")
@@ -88,12 +85,12 @@ def load(root: Path) -> list[tuple[Path, Export]]:
 def lay(
     store: Store, tree: str, folder: Path, export: Export, overlay: Overlay, kernel: str
 ) -> str:
-    """Return a tree with the suites in it.
+    """Add the suites to a tree, and return the new tree.
 
     :param folder: of the description.
-    :param overlay: what is laid over trees for testing.
-    :param kernel: the release that it is for, ``6.12.117``.
-    :raises VerdictError: it does not fit the tree.
+    :param overlay: the files added to trees for testing.
+    :param kernel: the release of the tree, ``6.12.117``.
+    :raises VerdictError: the suites do not fit the tree.
     """
     if export.overlay:
         files = {name: data.decode() for name, data, _ in overlay.files}
@@ -102,7 +99,7 @@ def lay(
         files, hooks = _copied(folder, export), ()
     if export.compat:
         if export.compat not in files:
-            raise UserError(f"{folder / NAME}: there is no {export.compat} in what is mailed")
+            raise UserError(f"{folder / NAME}: {export.compat} is not an exported file")
         files = resolve(files, export.compat, kernel, unifdef(store, tree))
     listed = tuple((name, text.encode(), "100644") for name, text in sorted(files.items()))
     laid = Layer(Overlay(listed, hooks, ""), store).over(tree, "the tree")
@@ -128,8 +125,8 @@ def _insert(store: Store, tree: str, folder: Path, export: Export) -> str:
         at = [number for number, line in enumerate(lines) if line.rstrip() == each.after]
         if len(at) != 1:
             raise VerdictError(
-                f"{folder / NAME}: {each.file} has not one line {each.after!r}",
-                hint="the tests cannot be mailed for this tree",
+                f"{folder / NAME}: {len(at)} lines {each.after!r} in {each.file}, must be 1",
+                hint="the tests cannot be exported to this tree",
             )
         text = each.text.strip("\n") + "\n"
         if text not in "".join(lines):
@@ -140,13 +137,13 @@ def _insert(store: Store, tree: str, folder: Path, export: Export) -> str:
 
 
 def unifdef(store: Store, tree: str) -> Path:
-    """Return the kernel's own unifdef, compiled.
+    """Compile the kernel's unifdef, and return the program.
 
     :raises VerdictError: the tree has none.
     """
     source = store.read_file(tree, "scripts/unifdef.c")
     if source is None:
-        raise VerdictError("scripts/unifdef.c is not in the tree, and tests cannot be mailed")
+        raise VerdictError("no scripts/unifdef.c in the tree: tests cannot be exported")
     where = cache_dir() / "unifdef" / hashlib.sha256(source).hexdigest()
     program = where / "unifdef"
     if not program.exists():
@@ -163,21 +160,19 @@ def unifdef(store: Store, tree: str) -> Path:
 
 
 def resolve(files: Mapping[str, str], compat: str, kernel: str, program: Path) -> dict[str, str]:
-    """Take out of sources what is for other kernels.
+    """Remove code for other kernels from sources.
 
-    The header defines, by the version of the kernel, symbols without a value, which the
-    sources ask for, and macros.  A macro that is a plain value takes its place in the
-    sources.  If the header has nothing else left it goes, and so does every file that
-    nobody includes any more.
+    The header defines symbols without a value, and macros, by kernel version.  A macro with
+    a plain value is replaced by it.  If nothing else is left in the header, it is dropped,
+    and so are files that are no longer included.
 
     :param files: path -> content.
     :param compat: the path of the header.
     :param kernel: a release, ``6.12.117``.
     :param program: unifdef.
-    :raises UserError: something is left that could not be resolved.
+    :raises UserError: unifdef cannot resolve a symbol.
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", kernel)[:3])
-    version = (*version, 0, 0)[:3]
+    version = (*(int(part) for part in re.findall(r"\d+", kernel)), 0, 0)[:3]
     bounds = {tuple(map(int, found)) for found in _AT_LEAST.findall(files[compat])}
     known = {_SYMBOL.format(*bound): "1" if version >= bound else "0" for bound in sorted(bounds)}
     flags = {name for name in _FLAG.findall(files[compat]) if not name.startswith("__")}
@@ -191,7 +186,7 @@ def resolve(files: Mapping[str, str], compat: str, kernel: str, program: Path) -
     for name, text in files.items():
         if name != compat and name.endswith((".c", ".h")):
             for flag in there:
-                # What is true does not matter to an `and`; unifdef leaves it there.
+                # unifdef does not remove a true operand of `&&`.
                 text = text.replace(f"defined({flag}) && ", "")
             text = _run(program, words, text, name)
             for macro, value in values.items():
@@ -206,20 +201,20 @@ def resolve(files: Mapping[str, str], compat: str, kernel: str, program: Path) -
     for name, text in result.items():
         left = re.search(r"\b(?:LINUX_VERSION_CODE|" + "|".join(flags or {"-"}) + r")\b", text)
         if left:
-            raise UserError(f"{name}: {left[0]} is left, and unifdef cannot resolve it")
+            raise UserError(f"{name}: unifdef cannot resolve {left[0]}")
     return result
 
 
 def _run(program: Path, words: list[str], text: str, name: str) -> str:
     done = run([program, *words], cwd=Path("/"), stdin=text, check=False, timeout=_LIMIT)
-    # 1 is what it says if it changed something.
+    # Exit status 1: the text was changed.
     if done.returncode not in (0, 1):
         raise UserError(f"{name}: {done.stderr.strip() or 'unifdef failed'}")
     return done.output
 
 
 def _rest(header: str, flags: set[str], values: set[str]) -> str:
-    """Return what the header still has to say: no symbols, no values, no comments on them."""
+    """Return the header without symbols and values, and their comments."""
     gone = re.compile(
         r"(?:^/\*(?:(?!\*/).)*\*/\n)?^#define (?:" + "|".join(flags | values or {"-"}) + r")\b.*\n",
         re.M,
@@ -229,7 +224,7 @@ def _rest(header: str, flags: set[str], values: set[str]) -> str:
 
 
 def _drop_unused(before: Mapping[str, str], after: dict[str, str]) -> None:
-    """Leave out what was included by something, and is included by nothing any more."""
+    """Drop files that were included before, and are no longer."""
 
     def included(files: Mapping[str, str]) -> set[str]:
         return {

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What must be so before a series is sent, and whether it is.
+"""The checks before a series is sent.
 
-The proof that counts is the one of the queue as it is now, see `iommuq.proof.records`; so the
-branch must say what the queue says, to the last line that is compiled.
+The proof is of the queue (see `iommuq.proof.records`), so the branch must be equal to the queue.
 """
 
 from __future__ import annotations
@@ -28,31 +27,29 @@ from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 
 _PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)
-# Before each patch and each finding.
+# b4 prints it before each patch and each finding.
 _MARK = "●"
 _PASSED = ": passed all checks"
 _SUMMARY = re.compile(r"Success: (\d+), Warning: (\d+), Error: (\d+)")
-#: Providers whose commits nobody else has.
+#: Providers whose commits are local.
 _OWN = {"debian": "a distribution's", "directory": "a directory's", "tarball": "a tarball's"}
 
 
 class Level(StrEnum):
-    """What a finding means for sending."""
+    """What a finding means: STOP prevents sending, NOTE does not."""
 
     OK = "ok"
-    #: Worth knowing; nothing is held back for it.
     NOTE = "note"
-    #: Nothing is sent as long as it is so.
     STOP = "STOP"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look found.
+    """The result of a check.
 
     :ivar name: of the check.
-    :ivar text: what is so, in a line.
-    :ivar hint: what to do about it; may be empty.
+    :ivar text: the result, in one line.
+    :ivar hint: what to do; may be empty.
     """
 
     name: str
@@ -62,10 +59,7 @@ class Finding:
 
 
 def examine(workspace: Workspace, branch: MailBranch) -> list[Finding]:
-    """Look at all that must be so.
-
-    :return: one finding or more a check, in the order of the checks.
-    """
+    """Run all checks, and return at least one finding for each, in order."""
     with branches.objects(branch.tree) as store:
         commits = branch.commits(store)
         return [
@@ -80,17 +74,17 @@ def examine(workspace: Workspace, branch: MailBranch) -> list[Finding]:
 
 
 def _b4(branch: MailBranch) -> list[Finding]:
-    """Let b4 run checkpatch and our checks on each patch."""
+    """Run checkpatch and our checks on each patch, through b4."""
     command = "b4.prep-perpatch-check-cmd"
     added = [(command, f"{sys.executable} -P -m iommuq queue check-mail --form lines")]
     own = branches.person(branch.tree, "config", "--get-all", command, check=False).output
     theirs = branch.tree.folder / "scripts/checkpatch.pl"
     note = []
-    # b4 calls each by the program that it ran.
+    # b4 names each check by the program that it ran.
     names = {Path(sys.executable).name: "iommuq"}
     if not own and os.access(theirs, os.X_OK) and shutil.which("perl"):
-        # What b4 runs by itself as long as it is told nothing.  It takes each line on
-        # standard error for a failure, and checkpatch has some when Python lacks a module.
+        # The default of b4.  b4 takes each line on standard error for a failure, and
+        # checkpatch prints warnings there when a Python module is missing.
         quiet = """sh -c 'exec "$0" "$@" 2>/dev/null'"""
         words = "-q --terse --no-summary --mailback --showfile"
         added.insert(0, (command, f"{quiet} {theirs} {words}"))
@@ -111,10 +105,7 @@ def _b4(branch: MailBranch) -> list[Finding]:
 
 
 def _details(lines: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
-    """Yield what b4 has to say of single patches, each with the patch.
-
-    :param names: what programs are called that are not called by their own names.
-    """
+    """Yield the findings of b4 with their patch; *names* replaces names of programs."""
     patch = ""
     for line in lines:
         mark, _, text = line.strip().partition(" ")
@@ -129,31 +120,28 @@ def _details(lines: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
 
 def _signed(branch: MailBranch, commits: list[Commit]) -> list[Finding]:
     who = branches.identity(branch.tree)
-    lacking = [each for each in commits if who not in branches.signers(each.message)]
-    if not lacking:
-        return [Finding("signed-off", Level.OK, f"{len(commits)} patches by {who}")]
-    return [
-        Finding(
-            "signed-off", Level.STOP, f"{each.title}: not by {who}", "`iommuq mail sign` adds it"
-        )
-        for each in lacking
+    found = [
+        Finding("signed-off", Level.STOP, f"{each.title}: not by {who}", "run `iommuq mail sign`")
+        for each in commits
+        if who not in branches.signers(each.message)
     ]
+    return found or [Finding("signed-off", Level.OK, f"{len(commits)} patches by {who}")]
 
 
 def _cover(branch: MailBranch) -> list[Finding]:
     text = branch.cover
     found = [
-        Finding("cover", Level.STOP, f"still to be filled in: {line.strip()}", _EDIT)
+        Finding("cover", Level.STOP, f"not filled in: {line.strip()}", _EDIT)
         for line in text.splitlines()
         if PLACEHOLDER.search(line) and not line.startswith("#")
     ]
     subject = text.partition("\n")[0].strip()
     if not subject:
-        found.append(Finding("cover", Level.STOP, "it has no subject", _EDIT))
+        found.append(Finding("cover", Level.STOP, "no subject", _EDIT))
     if branch.revision > 1 and not re.search(
         rf"^changes in v{branch.revision}\b", text, re.M | re.I
     ):
-        text = f"it does not say what changed in v{branch.revision}"
+        text = f"no changelog: `Changes in v{branch.revision}`"
         found.append(Finding("cover", Level.STOP, text, _EDIT))
     return found or [Finding("cover", Level.OK, subject)]
 
@@ -165,7 +153,7 @@ def _recipients(branch: MailBranch) -> list[Finding]:
     people = [match[1].lower() for match in _PEOPLE.finditer(branch.cover)]
     if not people:
         hint = "`b4 prep --auto-to-cc`, or To: and Cc: lines in the cover letter"
-        return [Finding("recipients", Level.STOP, "it goes to nobody", hint)]
+        return [Finding("recipients", Level.STOP, "no recipients", hint)]
     text = f"{people.count('to')} in To, {people.count('cc')} in Cc"
     return [Finding("recipients", Level.OK, text)]
 
@@ -175,34 +163,35 @@ def _base(workspace: Workspace, branch: MailBranch) -> list[Finding]:
     found = []
     if whose:
         text = f"{branch.tree.note.version} is {whose} tree: reviewers do not have its commit"
-        found.append(Finding("base", Level.NOTE, text, "a base with provider git has one"))
+        found.append(Finding("base", Level.NOTE, text, "use a base with provider git"))
     for name in branch.note.needs:
         if name.startswith(f"{BASELINE}/"):
-            text = f"it needs {name}, which goes back in time and is never sent"
-            found.append(Finding("base", Level.STOP, text, "send it against a tree without"))
+            text = f"needs {name}: baseline patches are never sent"
+            hint = "send it against a tree that needs no baseline patch"
+            found.append(Finding("base", Level.STOP, text, hint))
         else:
-            found.append(Finding("base", Level.NOTE, f"it needs {name}, a prerequisite"))
+            found.append(Finding("base", Level.NOTE, f"needs {name}, a prerequisite"))
     return found or [Finding("base", Level.OK, branch.tree.note.commit[:12])]
 
 
 def _queue(
     workspace: Workspace, branch: MailBranch, store: Store, commits: list[Commit]
 ) -> list[Finding]:
-    """See that the branch has what the queue and the suites have."""
+    """Check that the branch is equal to the queue and the suites."""
     section = branch.note.section
     patches = [patch for patch in workspace.queue.patches if patch.section == section]
     mine = [each for each in commits if not branch.is_test(each)]
-    again = "`iommuq queue refresh` takes the branch, `iommuq mail prep` takes the queue"
+    again = "`iommuq queue refresh` keeps the branch, `iommuq mail prep` keeps the queue"
     if [each.subject for each in mine] != [patch.subject for patch in patches]:
-        return [Finding("queue", Level.STOP, "the queue has other patches", again)]
+        return [Finding("queue", Level.STOP, "queue and branch have different patches", again)]
     if mine != commits[: len(mine)]:
-        return [Finding("queue", Level.STOP, "the suites do not come last", again)]
+        return [Finding("queue", Level.STOP, "the suites are not the last commits", again)]
     tree = store.tree_of(branch.start)
     store.read_tree(tree)
     for each, patch in zip(mine, patches, strict=True):
         applied = store.apply(patch.diff).returncode == 0
         if not applied or store.write_tree() != each.tree:
-            text = f"{patch.label} is not what is on the branch ({each.id[:12]})"
+            text = f"{patch.label} differs from commit {each.id[:12]} on the branch"
             return [Finding("queue", Level.STOP, text, again)]
     tree = mine[-1].tree if mine else tree
     wanted = dict.fromkeys(branch.note.tests)
@@ -211,20 +200,18 @@ def _queue(
             kernel = workspace.base.kernel
             tree = export.lay(store, tree, folder, suite, workspace.overlay, kernel)
     if tree != store.tree_of(branch.head):
-        return [Finding("queue", Level.STOP, "the suites changed since they were put here", again)]
+        text = "the suites changed since `iommuq mail prep`"
+        return [Finding("queue", Level.STOP, text, again)]
     return [Finding("queue", Level.OK, f"{len(mine)} patches of {section}, and the suites")]
 
 
 def _proof(workspace: Workspace, branch: MailBranch) -> list[Finding]:
-    base = branch.tree.note.base
+    hint = f"run `iommuq prove {branch.tree.note.base}`"
     record = records.find(workspace)
     if record is None:
-        text = "nobody has proven this content"
-        return [Finding("proof", Level.STOP, text, f"`iommuq prove {base}` does")]
+        return [Finding("proof", Level.STOP, "no proof for this tree", hint)]
     if not record.complete:
-        return [
-            Finding("proof", Level.STOP, text, f"`iommuq prove {base}` shows the table")
-            for text in record.findings or ("it is not complete",)
-        ]
+        findings = record.findings or ("incomplete",)
+        return [Finding("proof", Level.STOP, text, hint) for text in findings]
     ran = ", ".join(f"{each.lane} on {each.guest} ({each.accelerator})" for each in record.ran)
     return [Finding("proof", Level.OK, f"complete: {ran}; {record.key[:12]}")]

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Messages that are to go out, and a journal of those that did.
+"""Messages to send, with fixed message ids, and an append-only journal of each attempt.
 
-The messages are written once, with the message ids that they will have, so that what is
-sent after an interruption is the rest of the same thread.  The journal is written before
-and after each attempt, and is never rewritten: who is killed knows afterwards what is out.
+After an interruption, the rest is sent in the same thread.
 """
 
 from __future__ import annotations
@@ -25,20 +23,15 @@ from iommuq.system.errors import CommandFailed, InfraError
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
 
-#: What is known of all messages together, and what became of each.
 _FACTS = "outbox.json"
 _JOURNAL = "journal"
-# Seconds that a command may take for one mail.
+# Seconds for a command to send one mail.
 _LIMIT = 120.0
 
 
 @dataclass(frozen=True)
 class Letter:
-    """A message in an outbox.
-
-    :ivar name: of its file.
-    :ivar data: what is sent.
-    """
+    """A message in an outbox: the name of its file, and its content."""
 
     name: str
     data: bytes
@@ -68,16 +61,13 @@ class Letter:
 
 @dataclass(frozen=True)
 class Outbox:
-    """A directory with messages.
-
-    :ivar folder: the directory.
-    """
+    """A directory with messages and their journal."""
 
     folder: Path
 
     @property
     def exists(self) -> bool:
-        """Whether there are messages, all of them."""
+        """Whether all messages were written."""
         return (self.folder / _FACTS).is_file()
 
     def letters(self) -> list[Letter]:
@@ -90,9 +80,9 @@ class Outbox:
         return sorted(letters, key=_number)
 
     def seal(self, facts: dict[str, Any]) -> None:
-        """Note that all messages are there.
+        """Record that all messages were written.
 
-        :param facts: what belongs to them: the branch, the commit that they are of.
+        :param facts: about them: the branch and its last commit.
         """
         path = self.folder / _FACTS
         temporary = path.with_name(f".{path.name}.new")
@@ -103,17 +93,17 @@ class Outbox:
             raise InfraError(f"{path}: {error.strerror}") from error
 
     def facts(self) -> dict[str, Any]:
-        """Return what `seal` was given."""
+        """Return the facts given to `seal`."""
         try:
             data = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InfraError(
-                f"{self.folder / _FACTS}: damaged", hint="its folder says what is out"
+                f"{self.folder / _FACTS}: damaged", hint="the journal there lists what was sent"
             ) from error
         return dict(data)
 
     def note(self, letter: str, what: str, recipient: str, text: str = "") -> None:
-        """Add a line to the journal, and see it on the disk."""
+        """Append a line to the journal, and sync it to disk."""
         line = json.dumps([letter, what, recipient, text]) + "\n"
         try:
             with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
@@ -124,14 +114,13 @@ class Outbox:
             raise InfraError(f"{self.folder / _JOURNAL}: {error.strerror}") from error
 
     def states(self) -> dict[tuple[str, str], tuple[str, str]]:
-        """Return for each message and recipient the last that is known, and the answer to it.
+        """Return the last state, and the server's answer, by message and recipient.
 
-        It is ``trying``, ``sent``, ``refused`` or ``skipped``.
+        States: ``trying``, ``sent``, ``refused``, ``failed``, ``unknown``, ``skipped``.
         """
-        found = {}
-        for letter, what, recipient, text in self._journal():
-            found[letter, recipient] = (what, text)
-        return found
+        return {
+            (letter, recipient): (what, text) for letter, what, recipient, text in self._journal()
+        }
 
     def _journal(self) -> Iterator[tuple[str, str, str, str]]:
         try:
@@ -144,12 +133,12 @@ class Outbox:
             try:
                 letter, what, recipient, answer = json.loads(line)
             except ValueError:
-                # The last line, of somebody who was killed.
+                # The last line may be incomplete if the process was killed.
                 continue
             yield letter, what, recipient, answer
 
     def rest(self) -> list[tuple[Letter, tuple[str, ...]]]:
-        """Return the messages that are not out yet, each with whom it has to go to."""
+        """Return the messages not sent yet, each with the recipients to send it to."""
         states = self.states()
         found = []
         for letter in self.letters():
@@ -164,7 +153,7 @@ class Outbox:
 
     @property
     def begun(self) -> bool:
-        """Whether anything may have gone out."""
+        """Whether any message may have been sent."""
         return any(True for _ in self._journal())
 
 
@@ -174,15 +163,15 @@ def _number(letter: Letter) -> tuple[int, str]:
 
 
 def sender_of(text: str) -> str:
-    """Return the envelope's sender of what b4 has as the sender."""
+    """Return the envelope's sender for b4's sender."""
     return email.utils.parseaddr(text)[1] or text
 
 
 def deliver(box: Outbox, line: smtplib.SMTP | list[str], sender: str) -> str:
-    """Send what did not go out yet, in order, up to the first thing that fails.
+    """Send the messages not sent yet, in order, up to the first failure.
 
-    :param line: what `transport.connection` gave.
-    :return: what failed, in a line; empty if all is out.
+    :param line: from `transport.connection`.
+    :return: the failure, in one line; empty if all were sent.
     """
     for letter, recipients in box.rest():
         for each in recipients:
@@ -194,7 +183,6 @@ def deliver(box: Outbox, line: smtplib.SMTP | list[str], sender: str) -> str:
         except (OSError, smtplib.SMTPException) as error:
             answered = isinstance(error, smtplib.SMTPResponseException)
             for each in recipients:
-                # Without an answer nobody knows.
                 box.note(letter.name, "failed" if answered else "unknown", each)
             return f"{letter.subject}: {one_line(transport.reason(error))}"
         for each in recipients:
@@ -221,6 +209,6 @@ def _send(
         except CommandFailed as error:
             raise smtplib.SMTPResponseException(error.returncode, error.what) from error
         return {}
-    # As b4 does it.
+    # CRLF line ends, as b4 sends them.
     wire = re.sub(rb"\r\n|\n|\r(?!\n)", b"\r\n", data)
     return line.sendmail(sender, list(recipients), wire)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make the branch that a series is mailed from, or bring it up to date with the queue.
+"""Make the mail branch of a series, or update it from the queue.
 
-Below the cover letter's commit, which b4 makes, are the earlier patches that the series
-needs; above it the series, and the suites as its last patches.
+From the base up: the patches that the series needs, b4's cover letter, the series, the suites.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from iommuq.build.workspace import Workspace
@@ -18,7 +17,7 @@ from iommuq.mail import branch as branches
 from iommuq.mail import cover as covers
 from iommuq.mail import export
 from iommuq.mail.b4tool import b4, side
-from iommuq.mail.branch import MailBranch, Note, commit_as, person, tree_git
+from iommuq.mail.branch import MailBranch, Note, commit_as, tree_git
 from iommuq.mail.cover import Cover
 from iommuq.queue.edit.tree import EditTree
 from iommuq.queue.model import BASELINE, Patch
@@ -33,11 +32,11 @@ _MAINTAINERS = "scripts/get_maintainer.pl"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was made.
+    """The branch that was made.
 
     :ivar needs: the patches below the series.
-    :ivar skipped: suites that are not mailed with it, each with the reason.
-    :ivar anew: whether the branch was not there before.
+    :ivar skipped: suites that are not exported, each with the reason.
+    :ivar anew: whether the branch is new.
     """
 
     branch: MailBranch
@@ -47,12 +46,12 @@ class Prepared:
 
 
 def prepare(workspace: Workspace, tree: EditTree, section: str) -> Prepared:
-    """Make the branch of a series, or make it anew on what the queue says now.
+    """Make the branch of a series, or update it from the queue.
 
-    The cover letter's recipients, the version and its history stay as b4 has them.
+    Recipients, version and history of an existing branch are kept.
 
     :param tree: a work tree of the queue.
-    :raises UserError: the tree or the series is not fit for it; nothing was changed.
+    :raises UserError: the tree or the series cannot be used; nothing was changed.
     """
     who = branches.identity(tree)
     patches = _series(workspace, section)
@@ -66,15 +65,15 @@ def _series(workspace: Workspace, section: str) -> list[Patch]:
     sections = list(dict.fromkeys(patch.section for patch in workspace.queue.sent))
     found = [patch for patch in workspace.queue.patches if patch.section == section]
     if section == BASELINE and found:
-        raise UserError(f"{BASELINE} goes back in time, and is never sent")
+        raise UserError(f"the {BASELINE} is never sent")
     if not found:
         raise UserError(
             f"no series {section!r} in the queue of {workspace.queue.base}",
-            hint=f"there are {', '.join(sections) or 'none'}",
+            hint=f"series: {', '.join(sections) or 'none'}",
         )
     at = workspace.queue.patches.index(found[0])
     if list(workspace.queue.patches[at : at + len(found)]) != found:
-        raise UserError(f"the patches of {section} do not follow each other in the series file")
+        raise UserError(f"the patches of {section} are not contiguous in the series file")
     return found
 
 
@@ -94,73 +93,69 @@ def _see_tree(workspace: Workspace, tree: EditTree) -> None:
     tree.head()
     if tree.note.commit != workspace.base.commit:
         raise UserError(
-            f"{tree.folder} is of {tree.note.version}, the base is {workspace.base.version} by now",
-            hint="make another tree, or take the patches there with `iommuq queue rebase`",
+            f"{tree.folder} has {tree.note.version}, the base now has {workspace.base.version}",
+            hint="make another tree, or run `iommuq queue rebase`",
         )
     if tree.note.sums != sums(workspace.queue):
         raise UserError(
-            f"the patches of {tree.note.base} are not those that {tree.folder} was made of",
-            hint="`iommuq queue edit` makes another tree",
+            f"the patches of {tree.note.base} changed since {tree.folder} was made",
+            hint="make another tree with `iommuq queue edit`",
         )
 
 
+@dataclass
 class _Maker:
     """Makes one branch."""
 
-    def __init__(
-        self, workspace: Workspace, tree: EditTree, store: Store, section: str, who: str
-    ) -> None:
-        self._workspace = workspace
-        self._tree = tree
-        self._store = store
-        self._section = section
-        self._who = who
-        self._old: list[Commit] = []
+    workspace: Workspace
+    tree: EditTree
+    store: Store
+    section: str
+    who: str
+    old: list[Commit] = field(default_factory=list)
 
     def make(self, patches: Sequence[Patch], letter: Cover) -> Prepared:
-        """Do it."""
         exports, skipped = self._exports()
-        queue = self._workspace.queue
+        queue = self.workspace.queue
         earlier = queue.patches[: queue.patches.index(patches[0])]
-        base = self._store.tree_of(self._tree.note.commit)
+        base = self.store.tree_of(self.tree.note.commit)
         always = {name for _, each in exports for name in each.needs}
-        below = prerequisites(self._store, base, earlier, patches, always - {self._section})
+        below = prerequisites(self.store, base, earlier, patches, always - {self.section})
         if below is None:
-            raise VerdictError(
-                f"{self._section} does not apply", hint="`iommuq queue apply` says why"
-            )
-        # All that may fail comes before anything that a person can see changes.
-        fork, content = self._stack(self._tree.note.commit, base, below)
-        name = branches.PREFIX + _slug(self._section)
+            raise VerdictError(f"{self.section} does not apply", hint="run `iommuq queue apply`")
+        # Before the branch is changed: what may fail.
+        fork, content = self._stack(self.tree.note.commit, base, below)
+        # b4 names the branch the same way.
+        name = branches.PREFIX + re.sub(r"\W+", "-", self.section).strip("-").lower()
+        anew = not self.tree.repo.find(f"refs/heads/{name}")
         trees = self._trees(content, patches)
         tests = self._test_trees(trees[-1] if trees else content, exports)
-        anew = not self._tree.repo.find(f"refs/heads/{name}")
         if anew:
-            b4("prep", "-n", self._section, "-f", fork, cwd=self._tree.folder)
-            found = side("load", cwd=self._tree.folder)
+            b4("prep", "-n", self.section, "-f", fork, cwd=self.tree.folder)
+            found = side("load", cwd=self.tree.folder)
             text, tracking = letter.for_b4, _restored(found["tracking"], letter)
         else:
             text, tracking = self._take_up(name, fork, content, letter)
         tracking["series"]["prerequisites"] = self._prerequisites(below, fork)
-        side("store", cwd=self._tree.folder, data={"cover": text, "tracking": tracking})
+        side("store", cwd=self.tree.folder, data={"cover": text, "tracking": tracking})
         tip = self._patches(patches, trees)
         for (_, each), tree in zip(exports, tests, strict=True):
             tip = self._test(each, tree, tip)
-        tree_git(self._tree, "reset", "--quiet", "--hard", tip)
+        tree_git(self.tree, "reset", "--quiet", "--hard", tip)
         note = Note(
-            self._section,
+            self.section,
             tuple(patch.name for patch in below),
             tuple(each.subject for _, each in exports),
         )
-        branches.write_note(self._tree, name, note)
-        if os.access(self._tree.folder / _MAINTAINERS, os.X_OK):
-            b4("prep", "--auto-to-cc", cwd=self._tree.folder)
-        return Prepared(branches.load(self._tree), tuple(below), tuple(skipped), anew)
+        branches.write_note(self.tree, name, note)
+        if os.access(self.tree.folder / _MAINTAINERS, os.X_OK):
+            b4("prep", "--auto-to-cc", cwd=self.tree.folder)
+        return Prepared(branches.load(self.tree), tuple(below), tuple(skipped), anew)
 
     def _exports(self) -> tuple[list[Any], list[str]]:
-        there = {patch.section for patch in self._workspace.queue.patches}
+        there = {patch.section for patch in self.workspace.queue.patches}
         found, skipped = [], []
-        for folder, each in export.load(self._workspace.root):
+        for folder, each in export.load(self.workspace.root):
             lacking = sorted(set(each.needs) - there)
             if lacking:
                 skipped.append(f"{each.subject}: the queue has no {', '.join(lacking)}")
@@ -169,23 +164,23 @@ class _Maker:
         return found, skipped
 
     def _stack(self, commit: str, tree: str, patches: Sequence[Patch]) -> tuple[str, str]:
-        """Commit patches on top of a commit, by themselves, and return commit and tree."""
-        self._store.read_tree(tree)
+        """Commit patches on top of a commit, and return the last commit and its tree."""
+        self.store.read_tree(tree)
         for patch in patches:
             tree = self._apply(patch, tree)
-            commit = self._store.commit(
+            commit = self.store.commit(
                 tree, commit, author=patch.author, date=patch.date, message=patch.message
             )
         return commit, tree
 
     def _apply(self, patch: Patch, tree: str) -> str:
-        done = self._store.apply(patch.diff)
+        done = self.store.apply(patch.diff)
         if done.returncode != 0:
-            raise explain(patch, done.stderr, lambda path: self._store.read_file(tree, path))
-        return self._store.write_tree()
+            raise explain(patch, done.stderr, lambda path: self.store.read_file(tree, path))
+        return self.store.write_tree()
 
     def _trees(self, tree: str, patches: Sequence[Patch]) -> list[str]:
-        self._store.read_tree(tree)
+        self.store.read_tree(tree)
         made = []
         for patch in patches:
             tree = self._apply(patch, tree)
@@ -195,88 +190,74 @@ class _Maker:
     def _test_trees(self, tree: str, exports: Sequence[Any]) -> list[str]:
         made = []
         for folder, each in exports:
-            tree = export.lay(
-                self._store,
-                tree,
-                folder,
-                each,
-                self._workspace.overlay,
-                self._workspace.base.kernel,
-            )
+            space = self.workspace
+            tree = export.lay(self.store, tree, folder, each, space.overlay, space.base.kernel)
             made.append(tree)
         return made
 
     def _take_up(
         self, name: str, fork: str, content: str, letter: Cover
     ) -> tuple[str, dict[str, Any]]:
-        """Put the cover letter of a branch that is there on another commit."""
-        tree_git(self._tree, "checkout", "--quiet", name)
-        found = side("load", cwd=self._tree.folder)
-        self._old = self._store.repo.line(found["start"], self._tree.head())
-        message = self._tree.repo.describe(found["start"]).message
-        start = commit_as(self._tree, content, fork, message, self._who, "")
-        tree_git(self._tree, "reset", "--quiet", "--hard", start)
+        """Move the cover letter of an existing branch to another commit."""
+        tree_git(self.tree, "checkout", "--quiet", name)
+        found = side("load", cwd=self.tree.folder)
+        self.old = self.store.repo.line(found["start"], self.tree.head())
+        message = self.tree.repo.describe(found["start"]).message
+        start = commit_as(self.tree, content, fork, message, self.who, "")
+        tree_git(self.tree, "reset", "--quiet", "--hard", start)
         series = found["tracking"]["series"]
         said = covers.from_b4(found["cover"], series, letter)
         same = (said.subject, said.body) == (letter.subject, letter.body)
         return (found["cover"] if same else letter.for_b4), dict(found["tracking"])
 
     def _prerequisites(self, below: Sequence[Patch], fork: str) -> list[str]:
-        """Return what b4 is to say of the patches below the series."""
-        base = self._tree.note.commit
+        """Return b4's ``prerequisites``: the patches below the series."""
+        base = self.tree.note.commit
         if not below:
             return []
-        listing = self._store.git("log", "--reverse", "-p", "--format=commit %H", f"{base}..{fork}")
-        ids = self._store.git("patch-id", "--stable", stdin=listing.output).output
+        listing = self.store.git("log", "--reverse", "-p", "--format=commit %H", f"{base}..{fork}")
+        ids = self.store.git("patch-id", "--stable", stdin=listing.output).output
         found = [f"patch-id: {line.split()[0]}" for line in ids.splitlines()]
         return [*found, f"base-commit: {base}"]
 
     def _patches(self, patches: Sequence[Patch], trees: Sequence[str]) -> str:
-        """Commit the series as the person, on the cover letter."""
-        tip = self._tree.repo.find("HEAD")
-        before = self._store.tree_of(tip)
+        """Commit the series as the user, on top of the cover letter."""
+        tip = self.tree.repo.find("HEAD")
+        before = self.store.tree_of(tip)
         for patch, tree in zip(patches, trees, strict=True):
             message = patch.message
             if self._signed_before(patch.subject, before, tree):
-                message = branches.signed(self._tree, message, self._who)
-            tip = commit_as(self._tree, tree, tip, message, patch.author, patch.date)
+                message = branches.signed(self.tree, message, self.who)
+            tip = commit_as(self.tree, tree, tip, message, patch.author, patch.date)
             before = tree
         return tip
 
     def _signed_before(self, subject: str, before: str, after: str) -> bool:
-        """Tell whether the person signed just this change off already."""
-        old = next((each for each in self._old if each.subject == subject), None)
-        if old is None or self._who not in branches.signers(old.message):
+        """Tell whether the user has signed off the same change."""
+        old = next((each for each in self.old if each.subject == subject), None)
+        if old is None or self.who not in branches.signers(old.message):
             return False
         return self._diff(f"{old.id}^", old.id) == self._diff(before, after)
 
     def _diff(self, before: str, after: str) -> str:
-        text = self._store.git("diff", before, after).output
-        return self._store.git("patch-id", "--stable", stdin=text).output
+        text = self.store.git("diff", before, after).output
+        return self.store.git("patch-id", "--stable", stdin=text).output
 
     def _test(self, each: export.Export, tree: str, tip: str) -> str:
-        """Commit suites as the person; what was said of the same ones before stays."""
-        old = next((commit for commit in self._old if commit.subject == each.subject), None)
+        """Commit suites as the user; unchanged ones keep message, author and date."""
+        old = next((commit for commit in self.old if commit.subject == each.subject), None)
         if old is not None and self._diff(f"{old.id}^", old.id) == self._diff(tip, tree):
-            return commit_as(self._tree, tree, tip, old.message, old.author, old.date)
+            return commit_as(self.tree, tree, tip, old.message, old.author, old.date)
         message = f"{each.subject}\n\n{each.message.strip()}\n"
-        return commit_as(self._tree, tree, tip, message, self._who, "")
-
-
-def _slug(section: str) -> str:
-    """Return what b4 makes of a name."""
-    return re.sub(r"\W+", "-", section).strip("-").lower()
+        return commit_as(self.tree, tree, tip, message, self.who, "")
 
 
 def _restored(tracking: dict[str, Any], letter: Cover) -> dict[str, Any]:
-    """Return b4's tracking with what the cover letter knows of earlier versions."""
+    """Return b4's tracking with the earlier versions in the cover letter."""
     if not letter.change_id:
         return tracking
-    series = {
-        **tracking["series"],
-        "change-id": letter.change_id,
-        "revision": letter.revision,
-    }
+    known = {"change-id": letter.change_id, "revision": letter.revision}
+    series = {**tracking["series"], **known}
     if letter.sent:
         series["history"] = {version: [msgid] for version, msgid in letter.sent.items()}
     return {**tracking, "series": series}
@@ -292,17 +273,17 @@ def prerequisites(
     """Return the patches that must be applied before a series.
 
     :param store: a repository with *tree*; its private index is used.
-    :param tree: what all is applied to.
+    :param tree: the tree that all is applied to.
     :param earlier: the patches before the series, in order.
-    :param always: sections that are needed whether the series applies without them or not.
-    :return: in order; None if the series does not even apply with all of them.
+    :param always: sections that are needed even if the series applies without them.
+    :return: in order; None if the series does not apply even with all of them.
     """
     related = _related(earlier, series, always)
     keep = [patch for patch in earlier if patch.name in related]
     if _applies(store, tree, [p for p in keep if p.section in always], series):
         keep = [patch for patch in keep if patch.section in always]
     elif not _applies(store, tree, keep, series):
-        # What was left out changes other files: it makes no difference, but for renames.
+        # The patches left out change other files; they matter only for renames.
         keep = list(earlier)
         if not _applies(store, tree, keep, series):
             return None
@@ -316,7 +297,7 @@ def prerequisites(
 def _related(
     earlier: Sequence[Patch], series: Sequence[Patch], always: Collection[str]
 ) -> set[str]:
-    """Return the names of the patches that touch files of the series, and so on."""
+    """Return the names of the patches that touch files of the series, transitively."""
     paths = {change.path for patch in series for change in patch.changes}
     found: set[str] = set()
     for patch in reversed(earlier):

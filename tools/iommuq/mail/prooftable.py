@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The proof of a series as a table for its cover letter: 75 columns, whatever is in it."""
+"""The proof of a series as a table for its cover letter, at most 75 columns wide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from iommuq.system.progress import one_line
 WIDTH = 75
 #: Columns for the names of tests, before the first mark.
 NAMES = 44
-_INDENT = "  "
 _MARKS: Mapping[Verdict | None, str] = {
     Verdict.OK: "p",
     Verdict.FAILED: "F",
@@ -23,22 +22,21 @@ _MARKS: Mapping[Verdict | None, str] = {
     Verdict.SKIPPED: "s",
     None: ".",
 }
-_LEGEND = {"p": "passes", "F": "fails", "f": "fails, as is known", "s": "skipped", ".": "not run"}
+_LEGEND = {"p": "passes", "F": "fails", "f": "known failure", "s": "skipped", ".": "not run"}
 
 
 def table(record: Record, labels: Sequence[str]) -> str:
-    """Make the table of a series.
+    """Return the table of a series, in lines of at most `WIDTH` columns.
 
     :param record: the proof of the whole queue.
     :param labels: of the patches of the series, in order.
-    :return: text, no line of which is longer than `WIDTH`.
     """
     matrix = record.matrix
     names = [column.label for column in matrix.columns]
     shown = [names.index(label) for label in labels if label in names]
     if not shown:
         return ""
-    # The state before the first patch is what it is compared with.
+    # The first column is the tree before the first patch.
     at = [max(0, shown[0] - 1), *shown]
     changed = [row for row in matrix.rows if len({_mark(row, each) for each in at}) > 1]
     quiet = [row for row in matrix.rows if row not in changed]
@@ -48,20 +46,15 @@ def table(record: Record, labels: Sequence[str]) -> str:
         lines.append(f"  {each.lane}: {each.title}; guest {each.guest}, {each.accelerator}")
     lines.append("")
     heads = ["-", *(str(number) for number in range(1, len(shown) + 1))]
-    for part in _parts(len(at)):
-        lines += _block(changed, at[part], heads[part])
-        lines.append("")
+    width = (WIDTH - NAMES) // 3
+    for begin in range(0, len(at), width):
+        part = slice(begin, begin + width)
+        lines += [*_block(changed, at[part], heads[part]), ""]
     marks = {_mark(row, each) for row in changed for each in at}
     said = [f"{mark} {text}" for mark, text in _LEGEND.items() if mark in marks]
     lines.append("; ".join(["- is the tree before the first patch", *said]) + ".")
     lines.append(f"{passing} more tests pass at each of these steps.")
     return "\n".join(wrapped for line in lines for wrapped in _fold(line)) + "\n"
-
-
-def _parts(columns: int) -> list[slice]:
-    """Return which columns stand in a table together."""
-    width = (WIDTH - NAMES) // 3
-    return [slice(begin, begin + width) for begin in range(0, columns, width)]
 
 
 def _mark(row: Row, at: int) -> str:
@@ -75,15 +68,14 @@ def _block(rows: Sequence[Row], at: Sequence[int], heads: Sequence[str]) -> list
         above, _, name = one_line(row.name).rpartition(".")
         if above != group:
             group = above
-            marks = "".join(f"{head:>3}" for head in heads)
-            lines += _beside(above, marks)
+            lines += _beside(above, "".join(f"{head:>3}" for head in heads))
         marks = "".join(f"{_mark(row, each):>3}" for each in at)
-        lines += _beside(f"{_INDENT}{name}", marks)
+        lines += _beside(f"  {name}", marks)
     return lines
 
 
 def _beside(name: str, marks: str) -> list[str]:
-    """Put marks beside a name, or below one that is too long."""
+    """Put marks beside a name, or below a long one."""
     if len(name) <= NAMES:
         return [f"{name:<{NAMES}}{marks}"]
     return [name[:WIDTH], f"{'':<{NAMES}}{marks}"]

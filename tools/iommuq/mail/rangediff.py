@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What changed between two versions of a series: git's range-diff, as text and as HTML."""
+"""Compare two versions of a series: git's range-diff, as text and as HTML."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _KINDS = {"=": "same", "!": "head", "<": "gone", ">": "new"}
 
 @dataclass(frozen=True)
 class Difference:
-    """Two versions, compared.
+    """The difference of two versions.
 
-    :ivar old: what the older is called, ``v1``.
-    :ivar new: what the newer is called; ``now`` for the branch as it is.
-    :ivar text: git's own.
+    :ivar old: ``v1``.
+    :ivar new: ``v2``; ``now`` for the branch as it is.
+    :ivar text: the output of ``git range-diff``.
     """
 
     old: str
@@ -40,13 +40,13 @@ class Difference:
 
     @property
     def changed(self) -> bool:
-        """Whether anything but the place of a patch differs."""
+        """Whether a patch differs, not only its position."""
         marks = (_PAIR.match(line) for line in self.text.splitlines())
         return any(mark and mark[1] != "=" for mark in marks)
 
     @property
     def html(self) -> str:
-        """A page of its own."""
+        """The difference as an HTML page."""
         title = html.escape(f"{self.old} and {self.new}")
         lines = [_line(each) for each in self.text.splitlines()]
         return (
@@ -57,13 +57,13 @@ class Difference:
 
 
 def shown(text: str) -> str:
-    """Return a line without control characters, tabs kept."""
+    """Replace control characters other than tabs."""
     return "".join(char if char.isprintable() or char == "\t" else "·" for char in text)
 
 
 def _line(text: str) -> str:
     pair = _PAIR.match(text)
-    # Of a line of a diff of diffs the outer sign says which version has it.
+    # In a diff of diffs, the outer sign tells the version.
     kind = _KINDS[pair[1]] if pair else {"-": "old", "+": "now"}.get(text[4:5], "")
     line = html.escape(shown(text))
     return f"<span class={kind}>{line}</span>" if kind else line
@@ -74,7 +74,7 @@ def compare(branch: MailBranch, old: str = "", new: str = "") -> Difference:
 
     :param old: ``v1``; empty for the last that was sent.
     :param new: ``v2``; empty for the branch as it is.
-    :raises UserError: a version was never sent from here.
+    :raises UserError: a version was not sent from this repository.
     """
     sent = sorted(int(match[1]) for match in map(_VERSION.fullmatch, branch.history) if match)
     if not old:
@@ -82,22 +82,21 @@ def compare(branch: MailBranch, old: str = "", new: str = "") -> Difference:
             raise UserError("no version of this series was sent yet", hint="`iommuq mail send`")
         old = f"v{sent[-1]}"
     ranges = [_range(branch, old), _range(branch, new) if new else f"{branch.start}..{branch.head}"]
-    words = ("range-diff", "--no-color", *ranges)
-    text = branch.tree.git(*words).output
+    text = branch.tree.git("range-diff", "--no-color", *ranges).output
     return Difference(old, new or "now", text)
 
 
 def _range(branch: MailBranch, version: str) -> str:
     match = _VERSION.fullmatch(version)
     if match is None:
-        raise UserError(f"{one_line(version)!r} is no version", hint="they are called v1, v2, …")
+        raise UserError(f"{one_line(version)!r} is not a version", hint="versions are v1, v2, …")
     tag = f"sent/{branch.change_id}-{version}"
     if not branch.tree.repo.find(f"refs/tags/{tag}"):
         known = ", ".join(branch.history) or "none"
         raise UserError(
-            f"{version} of this series was not sent from here; {known} is known",
-            hint="`b4 diff` compares what is in the archive",
+            f"{version} of this series was not sent from here; sent: {known}",
+            hint="`b4 diff` compares versions in the archive",
         )
-    # What the patches stand on, below the cover letter's commit.
+    # The base of the patches, below the cover letter's commit.
     fork = branch.tree.repo.fork(f"refs/tags/{tag}", f"{branch.start}^")
     return f"{fork}..{tag}"

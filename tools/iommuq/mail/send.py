@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Send a series: b4 makes the messages, and an outbox sees that each goes out once."""
+"""Send a series: b4 makes the messages, an outbox ensures that each is sent once."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.files import state_dir
 
 _TEMPLATE = "cover.template"
-# Whatever the user has: this alone keeps b4 from thinking of a server on the web.
+# Without a server, b4 could use its web endpoint.
 _NO_WEB = {"sendemail.smtpserver": "127.0.0.1"}
 _LIMIT = 3600.0
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a series.
+    """The result of sending a series.
 
     :ivar letters: its messages.
-    :ivar problem: what stopped it; empty if all is out.
-    :ivar server: where they went.
-    :ivar box: the outbox.
+    :ivar problem: why sending stopped; empty if all were sent.
+    :ivar server: where they were sent.
     """
 
     letters: Sequence[Letter]
@@ -48,9 +47,9 @@ def write(
 ) -> list[Letter]:
     """Write the messages of a series into a directory.
 
-    :param folder: empty, or not there.
-    :param preview: send to this address alone; empty for the recipients.
-    :param plain: without a signature of patatt's.
+    :param folder: empty or missing.
+    :param preview: the only recipient; empty for those of the series.
+    :param plain: without a signature of patatt.
     """
     data = {"folder": str(folder), "preview": preview, "plain": plain}
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,7 @@ def write(
 
 @contextlib.contextmanager
 def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
-    """Put the proof into the form of the cover letter, and yield b4's configuration for it."""
+    """Add the proof to the template of the cover letter, and yield b4's configuration."""
     record = records.find(workspace)
     if record is None:
         yield _NO_WEB
@@ -74,7 +73,7 @@ def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
     section = branch.note.section
     labels = [patch.label for patch in workspace.queue.patches if patch.section == section]
     text = str(side("template", cwd=branch.tree.folder)["text"])
-    # Below a cut of its own: what stands above keeps its trailers at its end.
+    # Below a separator, so that the trailers above it stay last in their part.
     shown = table(record, labels).strip("\n").replace("$", "$$")
     text = text.replace("${cover}", f"${{cover}}\n\n---\n{shown}", 1)
     with tempfile.TemporaryDirectory(prefix="iommuq-send-") as name:
@@ -83,30 +82,22 @@ def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
         yield {**_NO_WEB, "b4.prep-cover-template": str(path)}
 
 
-def _reroll(workspace: Workspace, branch: MailBranch, letter: Letter) -> None:
-    """Tag what was sent, begin the next version, and tell the queue."""
-    with _form(workspace, branch) as config:
-        data = {"msgid": letter.msgid}
-        side("reroll", cwd=branch.tree.folder, data=data, config=config)
-    back.write_cover(load(branch.tree), workspace.queue.folder)
-
-
 def permitted(branch: MailBranch) -> str:
-    """Return what server the user permits besides loopback."""
+    """Return the server that the user permits besides loopback."""
     return person(branch.tree, "config", "--get", PERMISSION, check=False).output.strip()
 
 
 def server_of(branch: MailBranch) -> str:
-    """Return where mail would go.
+    """Return where mail would be sent.
 
-    :raises UserError: it may not go there.
+    :raises UserError: that is not permitted.
     """
     data = {"permitted": permitted(branch)}
     return str(side("server", cwd=branch.tree.folder, data=data)["server"])
 
 
 def outbox_of(branch: MailBranch, preview: str = "") -> Outbox:
-    """Return the outbox of the version at work."""
+    """Return the outbox of the current version."""
     name = f"{branch.change_id}-v{branch.revision}" + ("-preview" if preview else "")
     return Outbox(state_dir() / "mail" / name)
 
@@ -119,15 +110,15 @@ def send(
     plain: bool = False,
     without: Sequence[str] = (),
 ) -> Sent:
-    """Send a series, or what is left of one that was stopped.
+    """Send a series, or the rest of one that was stopped.
 
-    :param preview: to this address alone; the version stays at work then.
-    :param without: recipients to give up, who were refused.
-    :raises UserError: mail may not go where it is configured to go, or part of the version
-        went out and the branch changed since.
+    :param preview: send to this address alone, and do not begin the next version.
+    :param plain: without a signature of patatt.
+    :param without: refused recipients to drop.
+    :raises UserError: the configured server is not permitted, or part of the version was
+        sent and the branch changed since.
     :raises InfraError: the server does not answer.
     """
-    # Before anything is written: what is not permitted leaves no trace.
     server_of(branch)
     box = outbox_of(branch, preview)
     if box.exists and (preview or _is_stale(box, branch)):
@@ -142,25 +133,27 @@ def send(
     answer = side("deliver", cwd=branch.tree.folder, data=data, network=True, timeout=_LIMIT)
     letters, problem = box.letters(), str(answer["problem"])
     if not problem and not preview:
-        _reroll(workspace, branch, letters[0])
+        with _form(workspace, branch) as config:
+            data = {"msgid": letters[0].msgid}
+            side("reroll", cwd=branch.tree.folder, data=data, config=config)
+        back.write_cover(load(branch.tree), workspace.queue.folder)
     if not problem:
-        box = _file_away(box)
+        done = box.folder.with_name(f"sent-{box.folder.name}")
+        if done.exists():
+            shutil.rmtree(done)
+        box = Outbox(box.folder.replace(done))
     return Sent(letters, problem, str(answer["server"]), box)
 
 
 def _is_stale(box: Outbox, branch: MailBranch) -> bool:
-    """Tell whether an outbox holds something else than what is to be sent now.
-
-    :raises UserError: it does, and part of it is out.
-    """
+    """Tell whether an outbox is of an older branch; UserError if part of it was sent."""
     facts = box.facts()
     if facts.get("head") == branch.head:
         return False
     if box.begun:
         raise UserError(
-            f"part of v{branch.revision} went out, and the branch changed since",
-            hint=f"`git reset --hard {facts.get('head')}` sends the rest; what is out is in"
-            f" {box.folder}",
+            f"part of v{branch.revision} was sent, and the branch changed since",
+            hint=f"`git reset --hard {facts.get('head')}`, then send again; journal: {box.folder}",
         )
     return True
 
@@ -176,16 +169,8 @@ def _fill(workspace: Workspace, branch: MailBranch, box: Outbox, preview: str, p
     except OSError as error:
         raise InfraError(f"{box.folder}: {error.strerror}") from error
     if not letters:
-        raise VerdictError("b4 made no messages", hint="`b4 send -d` in the work tree says why")
+        raise VerdictError("b4 made no messages", hint="run `b4 send -d` in the work tree")
     if not all(letter.recipients for letter in letters):
         shutil.rmtree(box.folder)
-        raise UserError("it goes to nobody", hint="`b4 prep --auto-to-cc`")
+        raise UserError("no recipients", hint="`b4 prep --auto-to-cc`")
     box.seal({"head": branch.head, "branch": branch.name, "preview": preview})
-
-
-def _file_away(box: Outbox) -> Outbox:
-    """Keep what was sent, where no later version looks for it."""
-    done = box.folder.with_name(f"sent-{box.folder.name}")
-    if done.exists():
-        shutil.rmtree(done)
-    return Outbox(box.folder.replace(done))

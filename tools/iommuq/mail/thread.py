@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is in the threads of a series: which patches, which trailers, and who vouches for them.
+"""Read the threads of a series with b4: patches, trailers, attestations.
 
-Runs beside b4, which reads the mails, in the process of `b4side`.  What comes from a list
-is untrusted: a mail that b4 cannot read is counted, and otherwise left alone.
+Runs in the process of `b4side`.  Mails are untrusted; one that b4 cannot read is only reported.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import b4.ez
 from iommuq.system.errors import InfraError, UserError
 
 Data = dict[str, Any]
-#: Messages that one series may have; more is an attempt to keep us busy.
+#: Messages that the threads of one series may have.
 _MANY = 5000
 
 
@@ -27,11 +26,11 @@ def gather(data: Data) -> Data:
 
     :param data: ``change_id``, ``msgids`` of cover letters, or ``mbox`` with all messages;
         ``save`` is the Maildir that the messages are written to.
-    :return: ``patches``, ``replies``, ``current`` and what could not be read.
+    :return: ``patches``, ``replies``, ``current`` and ``unreadable``.
     """
     messages = _local(Path(data["mbox"])) if data.get("mbox") else _fetch(data)
     if len(messages) > _MANY:
-        raise UserError(f"{len(messages)} messages: that is no thread of one series")
+        raise UserError(f"{len(messages)} messages: a series has at most {_MANY}")
     sound, unreadable = _sound(messages)
     _save(sound, Path(data["save"]))
     parents: dict[str, b4.LoreMessage] = {}
@@ -49,7 +48,7 @@ def gather(data: Data) -> Data:
 
 
 def _save(messages: Sequence[EmailMessage], folder: Path) -> None:
-    """Write messages as a Maildir: in an mbox a body could pass for another mail."""
+    """Write messages as a Maildir: in an mbox, a body could be parsed as another mail."""
     for name in ("cur", "new", "tmp"):
         (folder / name).mkdir(parents=True)
     for number, each in enumerate(messages, 1):
@@ -81,8 +80,8 @@ def _fetch(data: Data) -> list[EmailMessage]:
             messages += results
     if not reached:
         raise InfraError(
-            f"{b4.get_lore_node().hostname}: nothing of this series there, or nobody answers",
-            hint="b4.midmask says which archive is asked; --mbox reads a file",
+            f"{b4.get_lore_node().hostname}: no answer, or no message of this series",
+            hint="check b4.midmask, or read a file with --mbox",
         )
     seen: dict[str, EmailMessage] = {}
     for each in messages:
@@ -91,7 +90,7 @@ def _fetch(data: Data) -> list[EmailMessage]:
 
 
 def _sound(messages: Iterable[EmailMessage]) -> tuple[list[EmailMessage], list[str]]:
-    """Return the messages that b4 can read, and what the others are called."""
+    """Return the messages that b4 can read, and subject and error of the others."""
     sound, unreadable = [], []
     for each in messages:
         try:
@@ -99,7 +98,6 @@ def _sound(messages: Iterable[EmailMessage]) -> tuple[list[EmailMessage], list[s
             parsed.get_trailers()
             _ = parsed.git_patch_id
         except Exception as error:
-            # Whatever a mail does to the parser is the mail's fault.
             unreadable.append(f"{each.get('Subject', '(no subject)')}: {error}")
             continue
         sound.append(each)
@@ -150,8 +148,7 @@ def _attestation(status: Data) -> str:
 
 def _current() -> Sequence[Data]:
     """Return the patches of the branch that is checked out."""
-    base, start, end = b4.ez.get_series_range()
-    del base
+    _, start, end = b4.ez.get_series_range()
     cover = b4.ez.find_cover_commit()
     patches = b4.git_range_to_patches(None, start, end, ignore_commits={cover} if cover else None)
     found = []

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Collect the trailers of a thread: what is sound is taken by ``b4 trailers``, the rest shown.
+"""Collect the trailers of a thread; ``b4 trailers`` adds the valid ones to the commits.
 
-Sound is a trailer that was given to the patch as it is now, by whom it names, in a mail
-whose attestation does not fail.  A mail without attestation is taken, and shown as such.
+Valid: given to the unchanged patch, by the person named, and the attestation does not fail.
 """
 
 from __future__ import annotations
@@ -20,15 +19,12 @@ from typing import Any
 from iommuq.mail.b4tool import PATIENCE, b4, side
 from iommuq.mail.branch import MailBranch
 
-_UPDATE_LIMIT = 600.0
-
 
 class Fate(StrEnum):
-    """What becomes of a trailer."""
+    """The verdict on a trailer; STALE: its patch has changed, THERE: the commit has it."""
 
     TAKEN = "taken"
     THERE = "there"
-    #: The patch it was given to has changed.
     STALE = "stale"
     FORGED = "attestation fails"
     MISMATCH = "not by the sender"
@@ -41,7 +37,7 @@ class Found:
     :ivar text: ``Reviewed-by: Name <address>``.
     :ivar sender: of the mail.
     :ivar msgid: of the mail.
-    :ivar attestation: what is known of who wrote it.
+    :ivar attestation: b4's result for the mail.
     :ivar revision: the version of the series that it was given to; 0 if unknown.
     :ivar patch: the subject of the patch that it was given to.
     """
@@ -57,25 +53,22 @@ class Found:
 
 @dataclass(frozen=True)
 class Collected:
-    """What a thread has.
-
-    :ivar problems: what is wrong with the thread itself, one line each.
-    """
+    """The trailers of a thread, and the faults of the thread itself, one line each."""
 
     found: tuple[Found, ...]
     problems: tuple[str, ...]
 
     @property
     def taken(self) -> list[Found]:
-        """What is taken."""
+        """The trailers that are taken."""
         return [each for each in self.found if each.fate is Fate.TAKEN]
 
 
 def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) -> Collected:
-    """Read the threads of a series, and put what is sound into the branch's commits.
+    """Read the threads of a series, and add the valid trailers to the branch's commits.
 
     :param mbox: a file or Maildir to read in place of the archive.
-    :param take: change the branch; else only look.
+    :param take: change the branch.
     :raises InfraError: the archive does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="iommuq-thread-") as name:
@@ -101,42 +94,26 @@ def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) 
 def _judge(
     branch: MailBranch, reply: dict[str, Any], current: dict[str, dict[str, Any]]
 ) -> list[Found]:
-    attestation = ", ".join(reply["attestation"]) or "no attestation"
     there = current.get(reply["patch_id"])
-    found = []
+    fates = []
     for text in reply["trailers"]:
         if not reply["holds"]:
             fate = Fate.FORGED
         elif there is None:
             fate = Fate.STALE
-        elif text in _message(branch, there["commit"]):
-            fate = Fate.THERE
         else:
-            fate = Fate.TAKEN
-        found.append(_found(reply, text, fate, attestation))
-    for text in reply["mismatches"]:
-        found.append(_found(reply, text, Fate.MISMATCH, attestation))
-    return found
-
-
-def _found(reply: dict[str, Any], text: str, fate: Fate, attestation: str) -> Found:
-    return Found(
-        text,
-        fate,
-        reply["from"],
-        reply["msgid"],
-        attestation,
-        int(reply["revision"]),
-        reply["patch"],
-    )
-
-
-def _message(branch: MailBranch, commit: str) -> list[str]:
-    return branch.tree.repo.describe(commit).message.splitlines()
+            message = branch.tree.repo.describe(there["commit"]).message
+            fate = Fate.THERE if text in message.splitlines() else Fate.TAKEN
+        fates.append((text, fate))
+    fates += [(text, Fate.MISMATCH) for text in reply["mismatches"]]
+    attestation = ", ".join(reply["attestation"]) or "no attestation"
+    sender, msgid, patch = reply["from"], reply["msgid"], reply["patch"]
+    revision = int(reply["revision"])
+    return [Found(*each, sender, msgid, attestation, revision, patch) for each in fates]
 
 
 def _problems(answer: dict[str, Any]) -> list[str]:
-    """Say what is wrong with a thread: what is missing, what is there twice."""
+    """Return the faults of a thread: missing and duplicate patches, unreadable mails."""
     found = [f"cannot be read: {text}" for text in answer["unreadable"]]
     patches: Sequence[dict[str, Any]] = answer["patches"]
     for revision in sorted({each["revision"] for each in patches}):
@@ -148,17 +125,14 @@ def _problems(answer: dict[str, Any]) -> list[str]:
             found.append(f"v{revision}: {', '.join(missing)} of {of} missing")
         for number, count in sorted(times.items()):
             if count > 1:
-                found.append(f"v{revision}: {number}/{of} is there {count} times")
+                found.append(f"v{revision}: {number}/{of} was posted {count} times")
         if len({each["of"] for each in own}) > 1:
-            found.append(f"v{revision}: patches of series of different lengths")
+            found.append(f"v{revision}: the patches differ in the length of the series")
     return found
 
 
 def _take(branch: MailBranch, folder: Path, msgids: set[str]) -> None:
-    """Give b4 the patches and the replies that are sound, and let it do the rest.
-
-    :param msgids: theirs.
-    """
+    """Run ``b4 trailers`` on the messages with these ids."""
     kept = folder / "kept"
     for name in ("cur", "new", "tmp"):
         (kept / name).mkdir(parents=True)
@@ -166,5 +140,4 @@ def _take(branch: MailBranch, folder: Path, msgids: set[str]) -> None:
         message = message_from_bytes(path.read_bytes())
         if str(message.get("Message-ID", "")).strip().strip("<>") in msgids:
             shutil.copyfile(path, kept / "new" / path.name)
-    words = ("trailers", "-u", "-m", str(kept))
-    b4(*words, cwd=branch.tree.folder, timeout=_UPDATE_LIMIT)
+    b4("trailers", "-u", "-m", str(kept), cwd=branch.tree.folder)

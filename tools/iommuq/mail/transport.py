@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The one place that opens a connection for mail to leave by, and the rule for it.
+"""Open the connection that mail is sent through; only this module does.
 
-Mail goes to a server on loopback.  Any other must be named twice: as
-``sendemail.smtpserver``, which people have set for other work, and as
-``iommuq.mailServer``, which says that this tool may use it, too.  The same
-goes for a command that takes mail (``sendemail.sendmailcmd``).
+A server not on loopback, or a command, must also be permitted by ``iommuq.mailServer``.
 """
 
 from __future__ import annotations
@@ -20,20 +17,18 @@ from iommuq.system.errors import InfraError, UserError
 
 #: The configuration variable that permits a server which is not on loopback.
 PERMISSION = "iommuq.mailServer"
-#: Seconds that a server may take for one answer.
+#: Seconds to wait for one answer of a server.
 PATIENCE = 60.0
-
-_DEFAULT = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where mail goes.
+    """Where mail is sent to.
 
-    :ivar host: a name or an address; empty if a command takes it.
-    :ivar port: 0 for the usual one.
-    :ivar command: what takes it in place of a server.
-    :ivar permitted: what the user permits besides loopback.
+    :ivar host: a name or an address; empty if a command is used.
+    :ivar port: 0 for the default.
+    :ivar command: sends mail in place of a server.
+    :ivar permitted: the host or command that the user permits besides loopback.
     """
 
     host: str
@@ -43,40 +38,40 @@ class Server:
 
     @classmethod
     def configured(cls, sendemail: Mapping[str, object], permitted: str) -> Server:
-        """Read git's configuration of mail, as b4 has it.
+        """Read git's configuration of mail.
 
-        :param sendemail: the section, keys in small letters.
-        :param permitted: `PERMISSION`.
-        :raises UserError: the port is no number.
+        :param sendemail: the section, keys in lower case.
+        :param permitted: the value of `PERMISSION`.
+        :raises UserError: the port is not a number.
         """
-        host = str(sendemail.get("smtpserver") or _DEFAULT)
+        host = str(sendemail.get("smtpserver") or "127.0.0.1")
         command = str(sendemail.get("sendmailcmd") or ("" if "/" not in host else host))
         port = str(sendemail.get("smtpserverport") or "0")
         if not port.isdecimal() or int(port) > 65535:
-            raise UserError(f"sendemail.smtpserverport: {port!r} is no port")
+            raise UserError(f"sendemail.smtpserverport: {port!r} is not a port")
         return cls("" if command else host, int(port), command, permitted)
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """The command, or host and port."""
         return self.command or (f"{self.host}:{self.port}" if self.port else self.host)
 
     def check(self) -> None:
-        """See that mail may go there; nothing is connected to.
+        """Check that mail may be sent there, without connecting.
 
-        :raises UserError: it is not on loopback, and nobody permitted it.
+        :raises UserError: it is not on loopback, and not permitted.
         :raises InfraError: there is no such host.
         """
         wanted = self.command or self.host
         if self.permitted == wanted:
             return
-        what = "a command" if self.command else "not on loopback"
-        hint = f"`git config {PERMISSION} '{wanted}'` permits it, to really send"
+        hint = f"to permit it: `git config {PERMISSION} '{wanted}'`"
         if self.command:
-            raise UserError(f"{self.command}: {what}, which may send mail anywhere", hint=hint)
+            raise UserError(f"{self.command}: a command, and not permitted", hint=hint)
         for address in _addresses(self.host, self.port):
             if not ipaddress.ip_address(address).is_loopback:
-                raise UserError(f"{self.host} ({address}) is {what}: no mail goes there", hint=hint)
+                text = f"{self.host} ({address}) is not on loopback, and not permitted"
+                raise UserError(text, hint=hint)
 
 
 def _addresses(host: str, port: int) -> set[str]:
@@ -85,28 +80,21 @@ def _addresses(host: str, port: int) -> set[str]:
     except (OSError, UnicodeError) as error:
         raise InfraError(
             f"{host}: {getattr(error, 'strerror', None) or error}",
-            hint="sendemail.smtpserver says where mail goes",
+            hint="check sendemail.smtpserver",
         ) from error
-    # A link-local address has its interface behind a percent sign.
+    # A link-local address ends with a percent sign and its interface.
     return {str(each[4][0]).partition("%")[0] for each in found}
-
-
-#: What sends one mail: the envelope's sender and recipients, and the mail.
-#: It returns what was refused, with the answer.
-Send = Callable[[str, list[str], bytes], dict[str, tuple[int, bytes]]]
 
 
 @contextlib.contextmanager
 def connection(
     server: Server, connect: Callable[[], tuple[smtplib.SMTP | list[str] | None, str]]
 ) -> Iterator[smtplib.SMTP | list[str]]:
-    """Open the connection that mail leaves by, for as long as the block lasts.
+    """Open the connection for mail, for the duration of the block.
 
-    Nothing else in this package connects to a server for mail.
-
-    :param connect: `b4.get_smtp`, which knows of encryption and passwords.
-    :return: the server's connection, or the words of the command that takes mail.
-    :raises UserError: mail may not go there.
+    :param connect: `b4.get_smtp`, which handles encryption and passwords.
+    :return: the connection, or the argument vector of the command that sends mail.
+    :raises UserError: mail may not be sent there.
     :raises InfraError: the server does not answer.
     """
     server.check()
@@ -116,13 +104,13 @@ def connection(
         smtp, _ = connect()
     except (OSError, smtplib.SMTPException) as error:
         raise InfraError(
-            f"{server.title}: {reason(error)}", hint="nothing went out; try again later"
+            f"{server.title}: {reason(error)}", hint="nothing was sent; try again later"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
     if isinstance(smtp, list):
         if not server.command:
-            raise UserError("b4 wants to send by a command that was not looked at")
+            raise UserError("b4 would send with a command that was not checked")
         yield smtp
         return
     assert smtp is not None
@@ -135,21 +123,21 @@ def connection(
 
 
 def _see_peer(server: Server, smtp: smtplib.SMTP) -> None:
-    """See who is really at the other end, before anything is said about a mail."""
+    """Check the address that was connected to, before the first mail."""
     if server.permitted == server.host:
         return
-    peer = smtp.sock.getpeername()[0] if smtp.sock is not None else "nobody"
+    peer = smtp.sock.getpeername()[0] if smtp.sock is not None else "no address"
     if smtp.sock is None or not ipaddress.ip_address(peer.partition("%")[0]).is_loopback:
-        raise UserError(f"{server.host} led to {peer}, which is not on loopback")
+        raise UserError(f"{server.host} is connected to {peer}, which is not on loopback")
 
 
 def reason(error: Exception) -> str:
-    """Say in words why a server failed."""
-    # smtplib wraps it as a connection that was closed.
+    """Return why a server failed, in words."""
+    # smtplib reports a timeout as a closed connection.
     if isinstance(error, TimeoutError) or "timed out" in str(error):
         return f"no answer within {PATIENCE:g} s"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody answers there"
+        return "connection refused"
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error
         words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)

@@ -86,8 +86,8 @@ def test_prep_again_takes_up_what_changed(sender: Sender) -> None:
     sender.project.edit(SUITE_C, "Nobody has mended this yet.", "Somebody has mended this.")
     done = sender.mail("check")
     assert done.code == 1
-    assert "the suites changed since they were put here" in done.out
-    assert "nobody has proven this content" in done.out
+    assert "the suites changed since `iommuq mail prep`" in done.out
+    assert "no proof for this tree" in done.out
     done = sender.prep()
     assert f"v1, change-id {change_id}" in done.out
     assert done.out.count("To: Joe") == 1

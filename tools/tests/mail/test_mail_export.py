@@ -99,7 +99,7 @@ def test_oldest_keeps_its_helpers(program: Path) -> None:
 
 def test_what_cannot_be_resolved_is_not_mailed(program: Path) -> None:
     text = SUITE + "#if defined(T_NEW) || FOO\nint x;\n#endif\n"
-    with pytest.raises(UserError, match=r"t/suite.c: T_NEW is left"):
+    with pytest.raises(UserError, match=r"t/suite.c: unifdef cannot resolve T_NEW"):
         export.resolve(files(**{"t/suite.c": text}), "t/compat.h", "7.3", program)
 
 
@@ -107,8 +107,8 @@ def test_malformed_description(tmp_path: Path) -> None:
     path = tmp_path / "kunit/export.toml"
     path.parent.mkdir()
     for text, said in (
-        ('subject = "x"\nmessage = "y"\n', "wants either overlay or copy"),
-        ('subject = ""\nmessage = "y"\noverlay = true\n', "wants a subject"),
+        ('subject = "x"\nmessage = "y"\n', "needs either overlay or copy"),
+        ('subject = ""\nmessage = "y"\noverlay = true\n', "needs a subject"),
         ('subject = "x"\noverlay = true\n', "message"),
         ('subject = "x"\nmessage = "y"\noverlay = true\nfoo = 1\n', "foo"),
         ('subject = "x"\nmessage = "y"\n[[copy]]\nfrom = "a"\nto = "../b"\n', "inside a tree"),
@@ -149,10 +149,10 @@ def test_cover_leaves_recipients_with_the_branch() -> None:
     [
         ("toy\n", "first line"),
         ("# \n", "first line"),
-        ("# a\n\nb\n\n<!-- b4\nchange-id: ../../x y\n-->\n", "no change-id"),
-        ("# a\n\nb\n\n<!-- b4\nchange-id: 20260101-x-12\nrevision: 0\n-->\n", "no number"),
+        ("# a\n\nb\n\n<!-- b4\nchange-id: ../../x y\n-->\n", "not a change-id"),
+        ("# a\n\nb\n\n<!-- b4\nchange-id: 20260101-x-12\nrevision: 0\n-->\n", "not a number"),
         ("# a\n\nb\n\n<!-- b4\nnonsense\n-->\n", "not `key: value`"),
-        ("# a\n\nb\n\n<!-- b4\nv1: not an id\n-->\n", "no version and message id"),
+        ("# a\n\nb\n\n<!-- b4\nv1: not an id\n-->\n", "not a version and message id"),
     ],
 )
 def test_malformed_cover(text: str, said: str) -> None:

@@ -73,7 +73,7 @@ def test_commands_that_take_mail_are_refused(tmp_path: Path) -> None:
         assert line == [command]
     # b4 looks at the configuration, too, and must have come to the same.
     with (
-        pytest.raises(UserError, match="not looked at"),
+        pytest.raises(UserError, match="not checked"),
         connection(server(), lambda: ([command], "")),
     ):
         pass
@@ -123,7 +123,7 @@ def test_one_place_connects() -> None:
 
 
 def test_b4_itself_never_sends(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not send"):
+    with pytest.raises(ValueError, match="b4 send is not allowed"):
         b4tool.b4("send", "-o", str(tmp_path), cwd=tmp_path)
 
 
@@ -135,7 +135,7 @@ def smtp(port: int) -> tuple[smtplib.SMTP, str]:
 def test_server_that_is_down() -> None:
     with (
         unused_port() as port,
-        pytest.raises(InfraError, match="nobody answers"),
+        pytest.raises(InfraError, match="connection refused"),
         connection(server(port=port), lambda: smtp(port)),
     ):
         pass

@@ -113,8 +113,8 @@ def test_life_of_a_series(sender: Sender, tmp_path: Path) -> None:
 
         # v2 is another content: it wants a proof and a changelog of its own.
         done = sender.mail("check")
-        assert "nobody has proven this content" in done.out
-        assert "still to be filled in: - EDITME" in done.out
+        assert "no proof for this tree" in done.out
+        assert "not filled in: - EDITME" in done.out
         assert sender.run("prove", BASE).code == 0
         sender.write_cover(
             "- EDITME: describe what is new in this series revision.\n"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The reader's side: try what somebody posted, in a sandbox, and draft a reply."""
+"""Review a posted series: test it in a sandbox, and draft replies."""

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write what there is to say of a series as replies, for a person to read, change and send.
+"""Write the results of a review as draft replies, for the user to edit and send.
 
-One reply to the cover letter, or to the only patch, says what was run and what came of it;
-each patch with something to its discredit gets one of its own.  Each is a file in the form
-of a mail, which mail programs open as a draft and ``git send-email`` takes as it is.
+One for the whole series, and one for each patch with findings, as files in the form of mails.
 """
 
 from __future__ import annotations
@@ -29,10 +27,7 @@ _ID = re.compile(r"<[^<>\s]+@[^<>\s]+>|<[^<>\s]+>")
 
 @dataclass(frozen=True)
 class Draft:
-    """A reply.
-
-    :ivar name: of its file.
-    """
+    """A reply; *name* is that of its file."""
 
     name: str
     subject: str
@@ -40,14 +35,11 @@ class Draft:
 
 
 def compose(found: Reviewed) -> list[Draft]:
-    """Write the replies.
-
-    :return: the one to the whole series first.
-    """
+    """Return the replies, that to the whole series first."""
     posted = found.posted
     head = posted.cover or posted.patches[0]
     alone = posted.cover is None and len(posted.patches) == 1
-    # A single patch has all that there is to say of it in one mail.
+    # A single patch gets one reply with everything.
     bodies: list[tuple[str, Message, str]] = []
     details = patch_body(found, 1) if alone else ""
     bodies.append(("0000-reply.eml", head, head_body(found, details=details)))
@@ -64,41 +56,35 @@ def compose(found: Reviewed) -> list[Draft]:
 def write(drafts: Sequence[Draft], folder: Path) -> list[Path]:
     """Write drafts into a new directory.
 
-    :raises UserError: there is something already: it may be a draft that somebody changed.
+    :raises UserError: it is not empty: drafts in it may have been edited.
     :raises InfraError: it cannot be written.
     """
     check_target(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = []
         for draft in drafts:
-            path = folder / draft.name
-            path.write_bytes(draft.data)
-            paths.append(path)
+            (folder / draft.name).write_bytes(draft.data)
     except OSError as error:
-        raise InfraError(f"{folder}: {error.strerror}", hint="--output names a place") from error
-    return paths
+        hint = "choose a directory with --output"
+        raise InfraError(f"{folder}: {error.strerror}", hint=hint) from error
+    return [folder / draft.name for draft in drafts]
 
 
 def check_target(folder: Path) -> None:
-    """See that a directory for drafts is new or empty.
-
-    :raises UserError: it is not.
-    """
+    """Raise UserError if the directory for drafts exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder}: there already, and never written over", hint="--output names another place"
-        )
+        hint = "choose another directory with --output"
+        raise UserError(f"{folder}: exists, and is never overwritten", hint=hint)
 
 
 def default_name(title: str) -> str:
-    """Return what the directory for the drafts of a series is called."""
+    """Return the name of the directory for the drafts of a series."""
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     return f"review-{words[:48].rstrip('-') or 'series'}"
 
 
 def _mail(message: Message, body: str) -> bytes:
-    """Make a mail of a text.  Date and Message-ID are for whoever sends it."""
+    """Make a mail of a text, without Date and Message-ID, which sending adds."""
     lines = []
     own = {address for _, address in getaddresses([message.reply.get("From", "")])}
     for name in _ORDER:
@@ -106,26 +92,19 @@ def _mail(message: Message, body: str) -> bytes:
         if name in _ADDRESSES:
             value = _addresses(value, set() if name == "From" else own)
         elif name in _IDS:
-            # A line each: ids must not be broken, and there may be many.
+            # One per line, since ids must not be folded.
             value = "\n ".join(_ID.findall(value))
         elif not value.isascii():
             value = email.header.Header(value, "utf-8", header_name=name).encode()
         if value:
             lines.append(f"{name}: {value}")
-    lines += [
-        "MIME-Version: 1.0",
-        "Content-Type: text/plain; charset=utf-8",
-        "Content-Transfer-Encoding: 8bit",
-    ]
-    head = "\n".join(lines)
+    lines += ["MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8"]
+    head = "\n".join([*lines, "Content-Transfer-Encoding: 8bit"])
     return f"{head}\n\n{body}".encode("utf-8", "backslashreplace")
 
 
 def _addresses(value: str, without: set[str]) -> str:
-    """Return addresses in the form of a header, one a line.
-
-    :param without: whom to leave out.
-    """
+    """Return the valid addresses as a header value, one per line, except those in *without*."""
     people = [
         (name, address)
         for name, address in getaddresses([value])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What there is to say to the discredit of a patch, and which of its lines that is about."""
+"""The findings about a patch, and the lines that each is about."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iommuq.system.progress import one_line
 
 #: Columns of a mail.
 WIDTH = 75
-#: What the programs among the checks are called; of ours nobody on a list has heard.
+#: The names, in a draft, of the checks that run a program known to kernel developers.
 PROGRAMS = {
     "checkpatch": "checkpatch.pl --strict",
     "kernel-doc": "kernel-doc",
@@ -24,9 +24,9 @@ PROGRAMS = {
     "build-um": "W=1 for UML",
     "build-x86_64": "W=1 for x86_64",
 }
-#: Lines of a patch before the one that is meant.
+#: Lines quoted up to the one that a finding is about.
 _CONTEXT = 4
-#: Findings of one check, and lines and columns of what a test printed.
+#: Findings of one check, and lines and columns of a test's output.
 _MOST_FINDINGS = 8
 _MESSAGE_LINES = 8
 _MESSAGE_WIDTH = 160
@@ -36,9 +36,9 @@ _SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d{1,9}):")
 
 @dataclass(frozen=True)
 class Point:
-    """Something to say about a patch.
+    """A finding about a patch.
 
-    :ivar order: where in its mail it belongs, from 1; 0 for above all.
+    :ivar order: the line of the mail, from 1; 0 to come first.
     :ivar quote: the lines that it is about.
     """
 
@@ -47,36 +47,29 @@ class Point:
     text: tuple[str, ...]
 
 
-def wrap(text: str, indent: str = "") -> list[str]:
-    """Return a text in lines of a mail."""
+def wrap(text: str) -> list[str]:
+    """Wrap a text to the width of a mail."""
     return textwrap.wrap(
         one_line(text),
         WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
 def _reports(found: Reviewed) -> list[Checked]:
-    """Return what was checked, with what can be seen without a tree."""
+    """Return the reports of the sandbox, and those on missing sign-offs."""
     assert found.answer is not None
     reports = list(found.answer.reports)
     for label, mail in zip(found.labels[1:], found.mails, strict=True):
         if not re.search(r"^Signed-off-by: \S", mail.message, re.MULTILINE):
-            reports.append(
-                Checked("signed-off", label, (Remark("fail", "Your Signed-off-by is missing."),))
-            )
+            remark = Remark("fail", "Your Signed-off-by is missing.")
+            reports.append(Checked("signed-off", label, (remark,)))
     return reports
 
 
-def _findings(report: Checked) -> list[Remark]:
-    return [each for each in report.findings if each.status in ("warn", "fail")]
-
-
 def points(found: Reviewed, number: int) -> Iterator[Point]:
-    """Yield what there is to say of a patch, from 1."""
+    """Yield the findings about a patch, counted from 1."""
     if found.refusal is not None or found.answer is None:
         return
     label = found.labels[number]
@@ -88,7 +81,8 @@ def points(found: Reviewed, number: int) -> Iterator[Point]:
             continue
         if ran.failure is not None:
             quote = _at_source(diff, ran.failure) or (0, subject)
-            yield Point(*quote, tuple(wrap(f"It does not build: {_reason(ran.failure)}")))
+            reason = ran.failure.partition(": ")[2] or ran.failure
+            yield Point(*quote, tuple(wrap(f"It does not build: {reason}")))
         for warning in ran.warnings:
             quote = _at_source(diff, warning) or (0, subject)
             yield Point(*quote, tuple(wrap(f"New warning: {warning}")))
@@ -101,7 +95,7 @@ def points(found: Reviewed, number: int) -> Iterator[Point]:
     for report in _reports(found):
         if report.label != label:
             continue
-        remarks = _findings(report)
+        remarks = [each for each in report.findings if each.status in ("warn", "fail")]
         for remark in remarks[:_MOST_FINDINGS]:
             order, lines, text = _at_mail(mail, remark.text)
             head = f"{report.check}: " if report.check in PROGRAMS else ""
@@ -110,10 +104,6 @@ def points(found: Reviewed, number: int) -> Iterator[Point]:
         if len(remarks) > _MOST_FINDINGS:
             left = len(remarks) - _MOST_FINDINGS
             yield Point(1 << 30, (), (f"{report.check}: and {left} more like these.",))
-
-
-def _reason(failure: str) -> str:
-    return failure.partition(": ")[2] or failure
 
 
 def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> list[str]:
@@ -127,7 +117,7 @@ def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> lis
     for test in tests[:_MOST_FINDINGS]:
         lines.append(f"  {one_line(test)}")
         said = [one_line(line) for line in messages.get(test, "").splitlines() if line.strip()]
-        # As it was printed: nobody folds the words of a kernel.
+        # Kernel messages are not wrapped.
         lines += [f"    {line[:_MESSAGE_WIDTH]}" for line in said[:_MESSAGE_LINES]]
     if len(tests) > _MOST_FINDINGS:
         lines.append(f"  and {len(tests) - _MOST_FINDINGS} more")
@@ -144,7 +134,7 @@ def _at_mail(mail: Sequence[str], text: str) -> tuple[int, tuple[str, ...], str]
         return 0, (), match[2]
     first = max(0, number - _CONTEXT)
     lines = list(mail[first:number])
-    # What is quoted begins with the hunk, or the file, that it is in.
+    # The quote begins at the start of the hunk or file.
     for at in range(len(lines) - 1, -1, -1):
         if re.match(r"@@ |diff --git |$", lines[at]) and at < len(lines) - 1:
             lines = lines[at + (lines[at] == "") :]
@@ -153,7 +143,7 @@ def _at_mail(mail: Sequence[str], text: str) -> tuple[int, tuple[str, ...], str]
 
 
 def _at_source(diff: bytes, text: str) -> tuple[int, tuple[str, ...]] | None:
-    """Return the lines of a diff that something said of a source file is about."""
+    """Return the lines of a diff that a compiler's message is about."""
     place = _SOURCE_LINE.search(text)
     if place is None:
         return None

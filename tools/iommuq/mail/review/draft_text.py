@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The words of a reply: what is quoted, what was run, and what came of it.
+"""The text of a reply: quotes, what was run, and the results.
 
-What comes from the mails and from the sandbox is a stranger's text: one line each, no
-control characters, and never so much of it that the rest is lost.
+Text of mails and of the sandbox is untrusted: it is limited, and stripped of control characters.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from iommuq.mail.review.model import Ran, Reviewed
 from iommuq.report.matrix import MIN_NAMES
 from iommuq.system.progress import one_line
 
-#: What a line begins with that is for the person who sends the mail.
+#: The prefix of lines for the user, to be deleted before sending.
 NOTE = "# "
 _QUOTED_LINES = 8
-#: Rows of the table of tests.
 _MOST_ROWS = 24
 _VERBS = {
     "pass": ("passes", "pass"),
@@ -28,7 +26,7 @@ _VERBS = {
     "flaky": ("is flaky", "are flaky"),
     "?": ("has no verdict", "have no verdict"),
 }
-#: Verdicts whose tests are named, and how many of them.
+#: Verdicts whose tests are named, up to this number.
 _NAMED = ("FAIL", "flaky", "?")
 _MOST_NAMES = 4
 _MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "flaky": "flaky", "unknown": "?"}
@@ -37,7 +35,7 @@ _MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip", "flaky": "flaky
 def head_body(found: Reviewed, *, details: str = "") -> str:
     """Return the text of the reply to a whole series.
 
-    :param details: what is said of the one patch that is replied to; empty for nothing.
+    :param details: findings about the patch that is replied to; empty for none.
     """
     posted = found.posted
     head = posted.cover or posted.patches[0]
@@ -56,18 +54,14 @@ def head_body(found: Reviewed, *, details: str = "") -> str:
         lines += [*_lane(found, lane, title), ""]
     lines += [*_builds(found), ""]
     if found.clean and _tested(found):
-        lines += [NOTE + "Uncomment it if you stand by it, after a look at the code:"]
+        lines += [NOTE + "Uncomment this after you have read the code:"]
         who = one_line(head.reply.get("From", "")) or "Your Name <you@example.com>"
         lines += [f"{NOTE}Tested-by: {who}", ""]
     return "\n".join(lines)
 
 
 def patch_body(found: Reviewed, number: int) -> str:
-    """Return the text of the reply to a patch.
-
-    :param number: which, from 1.
-    :return: empty if there is nothing to say.
-    """
+    """Return the text of the reply to patch *number*, from 1; empty without findings."""
     found_points = sorted(points(found, number), key=lambda point: point.order)
     if not found_points:
         return ""
@@ -82,7 +76,7 @@ def patch_body(found: Reviewed, number: int) -> str:
 
 
 def _notes(found: Reviewed) -> list[str]:
-    """Return what the person who sends it should know, and nobody else."""
+    """Return the lines that are only for the user."""
     posted = found.posted
     lines = ["A draft; nothing was sent. Delete the lines that begin with #."]
     if found.trusted:
@@ -120,22 +114,22 @@ def _quote(lines: Sequence[str]) -> list[str]:
 
 
 def _printable(line: str) -> str:
-    """Return a line of a mail as a terminal may be shown it; a diff keeps its tabs."""
+    """Replace control characters other than tabs."""
     return "".join(char if char.isprintable() or char == "\t" else " " for char in line).rstrip()
 
 
 def _applied(found: Reviewed) -> str:
     place = found.place
+    if place.met:
+        return f"Applied to your base-commit {place.wanted[:12]}, {place.title}."
     text = f"Applied to {place.title}."
-    if place.wanted and not place.met:
-        text += f" (Your base-commit {place.wanted[:12]} is not what that tree is made of.)"
-    elif place.met:
-        text = f"Applied to your base-commit {place.wanted[:12]}, {place.title}."
+    if place.wanted:
+        text += f" (Your base-commit {place.wanted[:12]} is not used.)"
     return text
 
 
 def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
-    """Return what one suite said: the tests that a patch changes, and the rest as a number."""
+    """Return the results of a suite: tests that a patch changes, and the number of others."""
     assert found.answer is not None
     ran = {each.label: each for each in found.answer.outcomes if each.lane == lane}
     columns = [ran[label] for label in found.labels if label in ran]
@@ -147,14 +141,11 @@ def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
         if len({cell for cell, each in zip(cells, columns, strict=True) if not each.failure}) > 1
     }
     accelerator = next((each.accelerator for each in columns if each.accelerator), "")
-    how = (
-        title
-        if f"({accelerator})" in title or accelerator in ("", "native")
-        else (f"{title} ({accelerator})")
-    )
+    if f"({accelerator})" not in title and accelerator not in ("", "native"):
+        title += f" ({accelerator})"
     lines = wrap(
-        f"Ran {how} before the series and after each patch. The tests are not"
-        " part of the tree; they were laid over each step of it."
+        f"Ran {title} before the series and after each patch. The tests are not"
+        " part of the tree; they were added to each step of it."
     )
     lines += ["", *wrap(_what_each_did(found, lane)), ""]
     if told:
@@ -164,7 +155,7 @@ def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
 
 
 def _what_each_did(found: Reviewed, lane: str) -> str:
-    """Say in a sentence for each patch what it did to the tests."""
+    """Return a sentence for each patch on its effect on the tests."""
     assert found.answer is not None
     parts = []
     changes = {each.label: each for each in found.changes if each.lane == lane}
@@ -176,7 +167,7 @@ def _what_each_did(found: Reviewed, lane: str) -> str:
         if ran.failure is not None:
             parts.append(f"{name} does not build.")
         elif change is None:
-            parts.append(f"{name} has nothing to be compared with.")
+            parts.append(f"{name} has no earlier result to compare with.")
         else:
             does = []
             if change.broke:
@@ -196,7 +187,7 @@ def _cells(ran: Ran) -> dict[str, str]:
 
 
 def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
-    """Return a table of tests below their suites, of no more columns than a mail has."""
+    """Return a table of tests, grouped by suite, in the width of a mail."""
     width = 2 + max(5, *map(len, heads))
     room = max(MIN_NAMES, WIDTH - 4 - width * len(heads))
     shown = dict(list(rows.items())[:_MOST_ROWS])
@@ -208,8 +199,7 @@ def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
         if test.partition(".")[0] != suite and "." in test:
             suite = test.partition(".")[0]
             lines.append(f"  {one_line(suite)}")
-        name = names[test]
-        name = name if len(name) <= longest else f"..{name[2 - longest :]}"
+        name = names[test] if len(names[test]) <= longest else f"..{names[test][2 - longest :]}"
         lines.append(f"    {name:<{longest}}" + "".join(f"{cell:>{width}}" for cell in cells))
     if len(rows) > _MOST_ROWS:
         lines.append(f"  and {len(rows) - _MOST_ROWS} more that change")
@@ -217,7 +207,7 @@ def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
 
 
 def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Sequence[Ran]) -> str:
-    """Say how the tests came out that no patch changes."""
+    """Return the results of the tests that no patch changes."""
     by_mark: dict[str, list[str]] = {}
     for test, cells in rows.items():
         if test not in told:
@@ -239,7 +229,7 @@ def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Seq
 
 
 def _builds(found: Reviewed) -> list[str]:
-    """Return what is to be said of the builds and of the checks."""
+    """Return the text on builds and checks."""
     assert found.answer is not None
     compiler = one_line(found.answer.compiler)
     bad = any(each.failure or each.warnings for each in found.answer.outcomes)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Get a series that somebody posted: from an archive by its Message-ID, or from a file.
+"""Get a posted series from an archive by its Message-ID, or from a file.
 
-b4 finds the thread, the version and the order of the patches, and looks at the
-signatures; see `iommuq.mail.review.fetch_worker`.
+b4 does it in a process of its own; see `iommuq.mail.review.fetch_worker`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from iommuq.system.errors import CommandTimeout, InfraError, UserError
 from iommuq.system.progress import one_line
 from iommuq.system.run import run, tail
 
-#: Seconds that an archive may take, with all look-ups for signatures.
+#: Seconds for an archive, with all look-ups for signatures.
 LIMIT = 180.0
-#: Bytes of a file with mails, and what a thread may have.
+#: Bytes of a file with mails.
 MOST = 64 << 20
 _BEGIN = re.compile(rb"From .*\r?\n")
 _TO_A_SERVER = re.compile(r"https?://")
@@ -31,11 +30,11 @@ _TO_A_SERVER = re.compile(r"https?://")
 
 @dataclass(frozen=True)
 class Attestation:
-    """One signature of a mail, as b4 judges it.
+    """b4's result for one signature of a mail.
 
     :ivar status: ``signed``, ``badsig`` or ``nokey``.
     :ivar identity: ``DKIM/example.com`` or ``ed25519/ada@example.com``.
-    :ivar mismatch: who sent the mail, if that is not who signed it.
+    :ivar mismatch: the sender of the mail, if another person signed it.
     """
 
     status: str
@@ -52,9 +51,9 @@ class Attestation:
 class Message:
     """A mail of the series.
 
-    :ivar reply: headers of a reply to it; its text is for us to write.
-    :ivar errors: what was wrong with its signatures.
-    :ivar remarks: what a mail program had done to it.
+    :ivar reply: headers of a reply to it.
+    :ivar errors: of its signatures.
+    :ivar remarks: changes by a mail program that were undone.
     """
 
     msgid: str
@@ -69,7 +68,7 @@ class Message:
 
     @property
     def signature(self) -> str:
-        """What b4 says of its signatures, in one line."""
+        """The results for its signatures, in one line."""
         if not self.attestation:
             return "not signed"
         text = "; ".join(map(str, self.attestation))
@@ -78,11 +77,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Posted:
-    """A whole series.
+    """A complete series.
 
-    :ivar revisions: the versions of it that the thread has.
-    :ivar base_commit: what it says it is made for; empty if it does not.
-    :ivar notes: what b4 warned of.
+    :ivar revisions: the versions in the thread.
+    :ivar base_commit: the base that it names; empty if none.
+    :ivar notes: warnings of b4.
     :ivar mails: the patches as files, in order, in the form of ``b4 am``.
     """
 
@@ -97,7 +96,7 @@ class Posted:
 
     @property
     def title(self) -> str:
-        """What the series is called."""
+        """The subject of the series, without prefixes."""
         head = self.cover or self.patches[0]
         return one_line(re.sub(r"^(?:\s*\[[^]]*\])+\s*", "", head.subject)) or "no subject"
 
@@ -113,11 +112,11 @@ def fetch(
     """Get a series.
 
     :param what: a Message-ID, an address in an archive, or a file or directory with mails.
-    :param folder: an empty directory to put the patches into.
-    :param version: which version of it; the latest if None.
-    :param config: settings of b4, ``b4.midmask=…``, on top of those of git.
-    :param offline: ask no server, not even for the keys of signatures.
-    :raises UserError: there is no such series, or it is not whole.
+    :param folder: an empty directory for the patches.
+    :param version: None for the latest.
+    :param config: settings of b4, ``b4.midmask=…``, besides git's configuration.
+    :param offline: use no network, not even for the keys of signatures.
+    :raises UserError: there is no such series, or it is not complete.
     :raises InfraError: the archive does not answer.
     """
     mbox: Path | None = None
@@ -125,13 +124,13 @@ def fetch(
     if Path(what).exists():
         mbox, wanted = _readable(Path(what), folder), None
     elif "@" not in what:
-        raise UserError(f"{what}: no such file, and no Message-ID")
+        raise UserError(f"{what}: neither a file nor a Message-ID")
     elif offline:
-        raise UserError("--offline gets nothing from an archive", hint="name an mbox")
+        raise UserError("--offline: archives cannot be read", hint="name an mbox")
     elif not _TO_A_SERVER.match(what) and not _has_archive(config):
         raise UserError(
-            "no archive is configured to look it up in",
-            hint="git config --global b4.midmask https://lore.kernel.org/all/%s",
+            "no archive is configured",
+            hint="`git config --global b4.midmask https://lore.kernel.org/all/%s`",
         )
     request = {
         "what": wanted,
@@ -161,7 +160,7 @@ def fetch(
         answer = json.loads(done.output)
     except ValueError as error:
         said = one_line(tail(done.stderr, 1)) or f"exit {done.returncode}"
-        raise InfraError(f"b4 cannot read it: {said}", hint="`b4 am` has more to say") from error
+        raise InfraError(f"b4 cannot read it: {said}", hint="run `b4 am` for details") from error
     return _posted(answer, folder)
 
 
@@ -175,7 +174,7 @@ def _posted(answer: dict[str, Any], folder: Path) -> Posted:
 
 
 def _has_archive(config: Sequence[str]) -> bool:
-    """Tell whether somebody said where the archive is: b4's own default is the real one."""
+    """Tell whether an archive is configured; b4's default is not used."""
     if any(each.startswith("b4.midmask=") for each in config):
         return True
     done = run(["git", "config", "b4.midmask"], cwd=Path.cwd(), check=False)
@@ -183,19 +182,19 @@ def _has_archive(config: Sequence[str]) -> bool:
 
 
 def _readable(path: Path, folder: Path) -> Path:
-    """Return what b4 can read: a file with a mail of its own is no mbox."""
+    """Return a file or Maildir that b4 can read; a single mail becomes an mbox."""
     if path.is_dir():
         if not all((path / name).is_dir() for name in ("cur", "new", "tmp")):
             raise UserError(f"{path}: not a maildir", hint="name an mbox, a maildir or a mail")
         return path.resolve()
     try:
-        # A device or a pipe has no size that could be asked for.
+        # The size of a device or a pipe is not known.
         with path.open("rb") as file:
             data = file.read(MOST + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     if len(data) > MOST:
-        raise UserError(f"{path}: more than {MOST >> 20} MiB is no series")
+        raise UserError(f"{path}: more than {MOST >> 20} MiB: too large for a series")
     if not data.strip():
         raise UserError(f"{path}: the file is empty")
     if b"\0" in data:

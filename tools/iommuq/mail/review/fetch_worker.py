@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Let b4 get a series from an archive or a file, and write down what it makes of it.
+"""The process that gets a series with b4 0.16 from an archive or a file.
 
-A process of its own: b4 ends the process it is in, and a server may be slow.  It is
-given one line of JSON on standard input and answers with one on standard output; the
-patches, as ``b4 am`` makes them, go into a directory.
-
-This is what b4 0.16 offers to other programs: its parser of arguments, `LoreMailbox`,
-`LoreSeries.patches` and of `LoreMessage` the attestation, `make_reply` and
-`get_am_message`.
+Reads and writes one line of JSON; the patches, as ``b4 am`` makes them, go into a directory.
 """
 
 from __future__ import annotations
@@ -23,15 +17,12 @@ from typing import Any
 import b4
 import b4.command
 
-#: What b4 may have to say; more is dropped.
+#: Warnings of b4 that are kept.
 _MOST_NOTES = 40
 
 
 class Refused(Exception):
-    """The series cannot be taken.
-
-    :param kind: ``user`` or ``infra``, whose fault it is.
-    """
+    """The series cannot be used; *kind* is ``user`` or ``infra``."""
 
     def __init__(self, kind: str, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -39,7 +30,7 @@ class Refused(Exception):
 
 
 class _Notes(logging.Handler):
-    """Keeps what b4 warns of."""
+    """Keeps the warnings of b4."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -56,9 +47,9 @@ def collect(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     :param request: ``what`` (a message id, or None for all of ``mbox``), ``mbox`` (a file or a
         directory, or None for the archive), ``version`` (or None), ``config`` (of b4), ``offline``.
-    :param folder: where to put the patches, as ``0001.eml`` and on.
+    :param folder: the directory for the patches, ``0001.eml`` and so on.
     :return: the answer, as `iommuq.mail.review.fetch` reads it.
-    :raises Refused: there is no whole series.
+    :raises Refused: there is no complete series.
     """
     notes = _Notes()
     b4.logger.handlers = [notes]
@@ -78,9 +69,8 @@ def collect(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             mailbox.add_message(message)
         except ValueError as error:
             subject = b4.LoreMessage.clean_header(message.get("Subject"))
-            raise Refused(
-                "user", f"{subject!r}: no Message-ID", "take the mail from the list's archive"
-            ) from error
+            hint = "take the mail from the list's archive"
+            raise Refused("user", f"{subject!r}: no Message-ID", hint) from error
     series = _series(mailbox, request["version"])
     patches = [patch for patch in series.patches[1:] if patch is not None]
     answer: dict[str, Any] = {
@@ -103,13 +93,12 @@ def collect(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         try:
             mail = patch.get_am_message(add_trailers=False)
         except SystemExit as error:
-            # It suspects that what people see is not what a compiler does.
+            # b4 exits on characters that hide code from readers.
             said = "; ".join(notes.lines[before:])
             raise Refused("user", f"{patch.full_subject}: {said}") from error
-        # Its lines as they are: what is said of line 43 is said of the 43rd of the file.
-        (folder / f"{number:04}.eml").write_bytes(
-            b4.LoreMessage.get_msg_as_bytes(mail, headers="encode")
-        )
+        # Lines are not changed, since findings refer to line numbers.
+        data = b4.LoreMessage.get_msg_as_bytes(mail, headers="encode")
+        (folder / f"{number:04}.eml").write_bytes(data)
         answer["patches"].append(described)
     answer["notes"] = notes.lines
     return answer
@@ -124,54 +113,51 @@ def _messages(arguments: Any, request: dict[str, Any], notes: _Notes) -> list[An
         return list(messages)
     said = "; ".join(notes.lines)
     if request["mbox"] is not None:
-        raise Refused("user", f"{request['mbox']}: no mail in it")
+        raise Refused("user", f"{request['mbox']}: no mail found")
     if re.search(r"\b404\b|No messages found", said) or not said:
         raise Refused("user", f"the archive has no message {request['what']}")
-    raise Refused("infra", said, "is the archive up? b4.midmask says where it is")
+    raise Refused("infra", said, "check that the archive of b4.midmask is up")
 
 
 def _series(mailbox: b4.LoreMailbox, version: int | None) -> b4.LoreSeries:
-    """Return the one series that is meant, and see that it is whole."""
+    """Return the selected series; Refused if it is not complete."""
     if not mailbox.series:
-        raise Refused("user", "there is no patch in it", _no_patch(mailbox))
+        raise Refused("user", "no patch found", _no_patch(mailbox))
     if version is not None and version not in mailbox.series:
         have = ", ".join(f"v{each}" for each in sorted(mailbox.series))
-        raise Refused("user", f"there is no v{version} of it; there are {have}")
+        raise Refused("user", f"no v{version} of this series; found: {have}")
     series = mailbox.get_series(version, codereview_trailers=False)
     if series is None:
-        raise Refused("user", "none of its patches is there")
+        raise Refused("user", "all patches are missing")
     patches = [patch for patch in series.patches[1:] if patch is not None]
     for counter, times in Counter(patch.counter for patch in patches).items():
         if times > 1:
             ids = " and ".join(f"<{patch.msgid}>" for patch in patches if patch.counter == counter)
             raise Refused(
                 "user",
-                f"v{series.revision}: {times} mails say that they are patch {counter}: {ids}",
+                f"v{series.revision}: {times} mails are patch {counter}: {ids}",
                 "name a message of the right thread, or give an mbox with one of them",
             )
     expected = max(patch.expected for patch in patches)
     missing = sorted(set(range(1, expected + 1)) - {patch.counter for patch in patches})
     if missing:
         names = ", ".join(f"{number}/{expected}" for number in missing)
-        raise Refused(
-            "user",
-            f"v{series.revision}: {names} of it is missing",
-            "it may still be on its way; b4 mbox shows what the archive has",
-        )
+        hint = "it may not have arrived yet; `b4 mbox` shows the content of the archive"
+        raise Refused("user", f"v{series.revision}: missing: {names}", hint)
     return series
 
 
 def _no_patch(mailbox: b4.LoreMailbox) -> str:
-    """Say why mails that may well be meant as patches are none."""
+    """Return the hint for a thread without patches."""
     for each in [*mailbox.unknowns, *mailbox.followups, *mailbox.covers.values()]:
         kinds = [part.get_content_type() for part in each.msg.walk() if part.get_filename()]
         if kinds:
-            return f"an attachment of type {kinds[0]} is no patch to review; ask for it inline"
-    return "is that the cover letter's thread?"
+            return f"an attachment of type {kinds[0]} is not a patch; ask for an inline patch"
+    return "check that this is the thread of the series"
 
 
 def _describe(message: b4.LoreMessage) -> dict[str, Any]:
-    """Return what is told of a message, and the headers of a reply to it."""
+    """Return the facts about a message, and the headers of a reply to it."""
     reply = message.make_reply("")
     attestations, _, _ = message.get_attestation_status("softfail")
     return {
@@ -181,11 +167,7 @@ def _describe(message: b4.LoreMessage) -> dict[str, Any]:
         "date": b4.LoreMessage.clean_header(message.msg.get("Date")),
         "body": message.body,
         "attestation": [
-            {
-                "status": each["status"],
-                "identity": each["identity"],
-                "mismatch": each.get("mismatch", ""),
-            }
+            {key: each.get(key, "") for key in ("status", "identity", "mismatch")}
             for each in attestations
         ],
         "errors": [" ".join(str(e).split()) for a in message.attestors for e in a.errors],
@@ -197,22 +179,18 @@ def _describe(message: b4.LoreMessage) -> dict[str, Any]:
 
 
 def _straighten(message: b4.LoreMessage) -> list[str]:
-    """Undo what a mail program did to a patch, as far as that can be done.
-
-    :return: what there was to undo, for people.
-    """
+    """Undo changes of a mail program to a patch, and return a remark for each."""
     remarks: list[str] = []
     part = _text_part(message)
     if part is None:
         return remarks
     if str(part.get_param("format", "")).lower() == "flowed":
-        # git undoes the folding of lines; b4 takes them as they are.
+        # Unlike b4, git joins folded lines.
         _, log, diff = b4.get_mailinfo(message.msg.as_bytes(policy=b4.emlpolicy))
         message.body = (log + diff).decode("utf-8", "replace")
         remarks.append("sent as format=flowed")
     elif (wrong := _wrong_charset(part)) is not None:
-        text, remark = wrong
-        message.body = text
+        message.body, remark = wrong
         remarks.append(remark)
     if len([each for each in message.msg.walk() if not each.is_multipart()]) > 1:
         remarks.append("sent in several parts or as an attachment")
@@ -233,10 +211,7 @@ def _text_part(message: b4.LoreMessage) -> Any:
 
 
 def _wrong_charset(part: Any) -> tuple[str, str] | None:
-    """Return the text of a part whose bytes are not in the charset it names, and a remark.
-
-    :raises Refused: nobody knows what its characters are.
-    """
+    """Return text and remark for a part in UTF-8 that declares another charset."""
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return None
@@ -245,18 +220,18 @@ def _wrong_charset(part: Any) -> tuple[str, str] | None:
         data.decode(named)
     except (LookupError, UnicodeDecodeError) as error:
         try:
-            return data.decode("utf-8"), f"is UTF-8, though it says {named}"
+            return data.decode("utf-8"), f"is UTF-8, but declared as {named}"
         except UnicodeDecodeError:
             raise Refused(
                 "user",
-                f"a mail says that it is in {named}, and is not, nor in UTF-8",
-                "characters would be lost; ask for it once more",
+                f"charset of a mail: declared as {named}, but neither that nor UTF-8",
+                "ask the author to send it again",
             ) from error
     return None
 
 
 def main() -> None:
-    """Do what standard input asks for."""
+    """Handle the request on standard input."""
     request = json.loads(sys.stdin.read())
     try:
         answer = collect(request, Path(request["folder"]))

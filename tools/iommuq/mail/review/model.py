@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a review found: what came out of the sandbox, and what it means for the series."""
+"""The results of a review: the answer of the sandbox, and what it means for the series."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 
 @dataclass(frozen=True)
 class Remark:
-    """Something that a check has to say.
+    """A finding of a check.
 
-    :ivar text: in one line; one that begins with a number and a colon is of that line
-        of the patch's mail.
+    :ivar text: one line; a leading number and colon name a line of the patch's mail.
     """
 
     status: str
@@ -27,7 +26,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Checked:
-    """What one check said of one patch."""
+    """The findings of one check about one patch."""
 
     check: str
     label: str
@@ -36,10 +35,10 @@ class Checked:
 
 @dataclass(frozen=True)
 class Ran:
-    """What one suite did at one step.
+    """The results of one suite at one step.
 
-    :ivar failure: why there is no kernel; None if there is one.
-    :ivar messages: of tests that failed.
+    :ivar failure: why no kernel was built; None if one was.
+    :ivar messages: the output of failed tests, by test.
     """
 
     label: str
@@ -57,9 +56,9 @@ class Ran:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out of the sandbox: a stranger's words.
+    """The answer of the sandbox; untrusted.
 
-    :ivar lanes: what each suite ran on.
+    :ivar lanes: name of a suite -> its title.
     """
 
     lanes: dict[str, str]
@@ -70,11 +69,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A series, and all that is known of it now.
+    """A series, and the results of its review.
 
-    :ivar labels: of its steps, the one before it first, as `Ran` has them.
-    :ivar texts: the lines of each patch's mail, as what is said of line 43 counts them.
-    :ivar refusal: why it does not apply, with the number of the patch, from 1.
+    :ivar labels: of its steps, as in `Ran`; the first is the tree before the series.
+    :ivar texts: the lines of each patch's mail, as findings count them.
+    :ivar refusal: the number of the patch that does not apply, from 1, and why.
     :ivar trusted: it ran without a sandbox.
     """
 
@@ -91,14 +90,14 @@ class Reviewed:
 
     @property
     def names(self) -> dict[str, str]:
-        """What people call each step: ``base``, ``1/2``, ``2/2``."""
+        """The name of each step: ``base``, ``1/2``, ``2/2``."""
         total = len(self.labels) - 1
         titles = ["base", *(f"{number}/{total}" for number in range(1, total + 1))]
         return dict(zip(self.labels, titles, strict=True))
 
     @property
     def clean(self) -> bool:
-        """Whether it applies and builds, and no test fails that did not fail before."""
+        """Whether it applies, builds without warnings, and breaks no test."""
         if self.answer is None or self.refusal is not None:
             return False
         good = all(
@@ -110,13 +109,13 @@ class Reviewed:
 
     @property
     def changes(self) -> list[Change]:
-        """What each patch did to the tests of each suite."""
+        """The effect of each patch on the tests of each suite."""
         if self.answer is None:
             return []
         found = []
         for lane in self.answer.lanes:
             ran = {each.label: each for each in self.answer.outcomes if each.lane == lane}
-            # A step that does not build says nothing: its neighbours are compared.
+            # A step that does not build is left out of the comparison.
             before: Ran | None = None
             for label in self.labels:
                 now = ran.get(label)
@@ -133,7 +132,7 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Change:
-    """What one patch did to the tests of one suite."""
+    """The effect of one patch on the tests of one suite."""
 
     label: str
     lane: str
@@ -142,10 +141,8 @@ class Change:
 
 
 def exit_code(found: Reviewed) -> int:
-    """Return the exit code that a review stands for."""
-    if found.refusal is not None or found.answer is None:
-        return EXIT_VERDICT
-    if not found.clean:
+    """Return the exit code for a review."""
+    if found.answer is None or not found.clean:
         return EXIT_VERDICT
     unknown = any(outcome.unknown for outcome in found.answer.outcomes)
     return EXIT_INFRA if unknown else EXIT_OK

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a series that somebody posted is applied: which base, and after which of our patches."""
+"""Where a posted series is applied: on which base, after which patches of the queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Place:
     :ivar label: the step of the queue: ``base``, ``baseline`` or a patch.
     :ivar patches: of the queue, applied before the series.
     :ivar wanted: the base-commit of the series; empty if it names none.
-    :ivar met: it is what the series is applied to.
+    :ivar met: whether the series is applied to that commit.
     """
 
     base: Base
@@ -42,11 +42,11 @@ class Place:
 
 
 def find_place(base: Base, queue: Queue, at: str | None, wanted: str) -> Place:
-    """Say where a series goes.
+    """Return where a series is applied.
 
     :param at: the step that the user named; None for the one whose commit is *wanted*,
-        or the base as it is.
-    :param wanted: the base-commit of the series, or as much of it as it names.
+        or the plain base.
+    :param wanted: the base-commit of the series, possibly abbreviated.
     :raises UserError: there is no step *at*.
     """
     if at is not None:
@@ -61,20 +61,10 @@ def find_place(base: Base, queue: Queue, at: str | None, wanted: str) -> Place:
 
 def _commit(base: Base, queue: Queue, label: str, wanted: str) -> bool:
     """Tell whether *wanted* is the commit of a step."""
-    if not wanted:
-        return False
-    # From what is remembered, mostly; a queue that does not apply is somebody else's trouble.
-    commit = make_steps(base, queue, None, to=label)[-1].commit
-    return commit.startswith(wanted)
+    return bool(wanted) and make_steps(base, queue, None, to=label)[-1].commit.startswith(wanted)
 
 
 def _up_to(queue: Queue, label: str) -> tuple[Patch, ...]:
     if label == PLAIN:
         return ()
-    patches = list(queue.baseline)
-    if label != BASELINE:
-        for patch in queue.sent:
-            patches.append(patch)
-            if patch.label == label:
-                break
-    return tuple(patches)
+    return (*queue.baseline, *queue.sent[: queue.steps.index(label)])

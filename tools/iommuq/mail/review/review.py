@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Review a series that somebody posted: fetch it, try it, and draft what to reply.
+"""Review a posted series: fetch it, apply it, and test it in a sandbox.
 
-Outside of the sandbox are b4, which reads the mails, and git, which applies the patches in
-an object database of the review's own; whatever runs a line of the series is inside.
+b4 reads the mails and git applies them outside; all that runs code of the series is inside.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ from iommuq.system.git.scratch import borrow
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
 
-#: Seconds that what is left of a review is kept for: its logs.
+#: Seconds that the logs of a review are kept.
 KEEP = 30 * 24 * 3600.0
-# Bytes of a log that are kept, and of all of them; an empty one takes a block, too.
+# Bytes kept of one log, and of all; an empty log counts as a block.
 _MOST_LOG = 16 << 20
 _MOST_LOGS = 256 << 20
 _BLOCK = 4096
@@ -52,14 +51,14 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for.
+    """The request of the user.
 
     :ivar what: a Message-ID, an address, or a file.
     :ivar base: the name of the base.
-    :ivar at: the step of its queue to apply to; None for what the series says, or the base.
+    :ivar at: the step of its queue to apply to; None for the series' base-commit, or the base.
     :ivar version: of the series; None for the latest.
     :ivar config: settings of b4.
-    :ivar seconds: for all that runs in the sandbox; None for the usual limit.
+    :ivar seconds: limit for the sandbox; None for the default.
     """
 
     what: str
@@ -76,13 +75,12 @@ class Wish:
 
 @contextlib.contextmanager
 def review(wish: Wish) -> Iterator[Reviewed]:
-    """Fetch, screen, apply and try a series.
+    """Fetch, screen, apply and test a series.
 
-    What was found is there for the block; after it the kernel's sources and objects are
-    removed, which takes a while.
+    After the block, the kernel's sources and objects are removed.
 
-    :raises UserError: there is no such series, it is not whole, or it was refused.
-    :raises InfraError: there is no sandbox, or it met a limit.
+    :raises UserError: there is no such series, it is not complete, or it was refused.
+    :raises InfraError: there is no sandbox, or a limit was reached.
     """
     limits = default_limits()
     if wish.seconds is not None:
@@ -91,8 +89,11 @@ def review(wish: Wish) -> Iterator[Reviewed]:
         work = folder / "work"
         work.mkdir(mode=0o755)
         sandbox = Sandbox(work, limits, trusted=wish.trust)
-        # First of all: there is no point in asking a server if nothing can be done then.
-        _probe(sandbox)
+        sandbox.probe()
+        for path in work.iterdir():
+            path.unlink()
+        if sandbox.owner is not None:
+            os.chown(work, os.geteuid(), os.getegid())
         (folder / "mails").mkdir()
         with progress.step(f"Fetching {wish.what}"):
             posted = fetch(
@@ -106,7 +107,7 @@ def review(wish: Wish) -> Iterator[Reviewed]:
 
 
 def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Reviewed:
-    """Screen a series, apply it, and let the sandbox try it."""
+    """Screen a series, apply it, and test it in the sandbox."""
     work = sandbox.writable
     mails = _screened(posted)
     spec = basefile.load_spec(wish.base)
@@ -150,11 +151,11 @@ def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Review
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """Return a directory for one review, of which only the logs stay."""
+    """Yield a directory for one review; only the logs in it are kept."""
     home = files.cache_dir() / "reviews"
     home.mkdir(parents=True, exist_ok=True)
     for old in home.iterdir():
-        # Whose tool is dead, and logs that nobody will look at any more.
+        # Remains of a process that was killed, and old logs.
         pid = old.name.rpartition("-")[2]
         alive = pid.isdigit() and Path("/proc", pid).exists()
         with contextlib.suppress(OSError):
@@ -165,7 +166,7 @@ def _folder() -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(tempfile.mkdtemp(prefix=f"{stamp}-", suffix=f"-{os.getpid()}", dir=home))
-    # Whoever runs in the sandbox has to get to what is below it.
+    # The user of the sandbox needs access.
     folder.chmod(0o755)
     try:
         yield folder
@@ -177,19 +178,8 @@ def _folder() -> Iterator[Path]:
             folder.rmdir()
 
 
-def _probe(sandbox: Sandbox) -> None:
-    sandbox.probe()
-    for path in sandbox.writable.iterdir():
-        path.unlink()
-    if sandbox.owner is not None:
-        os.chown(sandbox.writable, os.geteuid(), os.getegid())
-
-
 def _screened(posted: Posted) -> list[Mail]:
-    """Look at every patch, and decode them.
-
-    :raises UserError: one of them writes outside of the tree, or is no sound patch.
-    """
+    """Screen and parse every patch."""
     total = len(posted.mails)
     for number, path in enumerate(posted.mails, 1):
         screen.screen(path.read_bytes(), f"{number}/{total}")
@@ -198,12 +188,12 @@ def _screened(posted: Posted) -> list[Mail]:
     except UserError as error:
         what = error.what.replace(f"{posted.mails[0].parent}/", "")
         flowed = any("format=flowed" in each for m in posted.patches for each in m.remarks)
-        hint = "sent as format=flowed, which loses lines; ask for it once more" if flowed else ""
+        hint = "format=flowed loses lines; ask the author to send it again" if flowed else ""
         raise UserError(what, hint=hint or error.hint) from error
 
 
 def _write_queue(folder: Path, place: Place, posted: Posted) -> None:
-    """Write a queue whose baseline is all that the series is applied to."""
+    """Write a queue of the series; its baseline is the patches to apply it to."""
     names = [f"baseline/{number:04}.patch" for number in range(1, len(place.patches) + 1)]
     names += [f"review/{number:04}.patch" for number in range(1, len(posted.mails) + 1)]
     for name, source in zip(
@@ -216,7 +206,7 @@ def _write_queue(folder: Path, place: Place, posted: Posted) -> None:
 
 
 def _own_repository(where: Path, base: Base) -> Path:
-    """Make a repository that takes what it lacks from that of the base, and adds nothing there."""
+    """Make a repository that borrows the objects of the base."""
     words = ("--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=base")
     run(["git", "init", *words, where], cwd=where.parent)
     borrow(where, [base.git_dir])
@@ -224,10 +214,7 @@ def _own_repository(where: Path, base: Base) -> Path:
 
 
 class _DoesNotApply(Exception):
-    """A patch does not apply.
-
-    :ivar number: which, from 1.
-    """
+    """The patch of this number, from 1, does not apply."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(text)
@@ -235,11 +222,7 @@ class _DoesNotApply(Exception):
 
 
 def _apply(base: Base, folder: Path, name: str, posted: Posted) -> list[Step]:
-    """Apply the series patch by patch, and look at each tree that comes out.
-
-    :raises _DoesNotApply: one does not.
-    :raises UserError: a tree has what it should not have.
-    """
+    """Apply the series patch by patch, and screen each resulting tree."""
     queue = load_queue(folder, name)
     total = len(posted.mails)
     steps = make_steps(base, queue, None, to="baseline")
@@ -265,10 +248,7 @@ def _run(
     title: str,
     labels: Sequence[str],
 ) -> Answer:
-    """Let the worker do it in the sandbox, and read what it says.
-
-    :param labels: of the steps that it is to try.
-    """
+    """Run the worker in the sandbox, and return its answer about the steps *labels*."""
     work = sandbox.writable
     root = files.project_root()
     fields = {**asdict(request), "git_dir": str(request.git_dir), "queue": str(request.queue)}
@@ -300,15 +280,18 @@ def _run(
 
 
 def _read(pieces: Sequence[str], returncode: int, output: str, labels: Sequence[str]) -> Answer:
-    """Read what the worker said, or somebody in its place."""
+    """Parse the untrusted answer of the worker."""
     try:
         data = json.loads("".join(pieces))
         if isinstance(data, dict) and "error" in data:
-            _raise(data["error"])
+            kinds = {EXIT_VERDICT: VerdictError, EXIT_USER: UserError}
+            said = {key: str(data["error"][key]) for key in ("code", "what", "hint")}
+            kind = kinds.get(int(said["code"]), InfraError)
+            raise kind(one_line(said["what"]), hint=one_line(said["hint"]))
         answer = tables.validate(Answer, data, Path("the sandbox's answer"))
         places = [(ran.lane, ran.label) for ran in answer.outcomes]
         if len(set(places)) < len(places) or not {label for _, label in places} <= set(labels):
-            raise ValueError("a step that is not of the series, or is there twice")
+            raise ValueError("unknown or duplicate step")
         return answer
     except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         if isinstance(error, IommuqError) and "the sandbox's answer" not in error.what:
@@ -316,18 +299,12 @@ def _read(pieces: Sequence[str], returncode: int, output: str, labels: Sequence[
         lines = [one_line(line) for line in output.splitlines() if line.strip()]
         last = lines[-1][:200] if lines else f"exit status {returncode}"
         raise InfraError(
-            "what ran in the sandbox ended without an answer", hint=f"its last line: {last}"
+            "no answer from the sandbox: its process ended", hint=f"last line: {last}"
         ) from error
 
 
-def _raise(error: dict[str, object]) -> None:
-    kinds = {EXIT_VERDICT: VerdictError, EXIT_USER: UserError}
-    kind = kinds.get(int(str(error["code"])), InfraError)
-    raise kind(one_line(str(error["what"])), hint=one_line(str(error["hint"])))
-
-
 def _keep_logs(source: Path, target: Path) -> None:
-    """Take the logs out of what is removed: plain files alone, and not without end."""
+    """Keep the logs: only regular files, up to the limit."""
     if source.is_symlink() or source.parent.is_symlink():
         return
     with contextlib.suppress(OSError):

@@ -1,14 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run what came from a mailing list where it can do no harm.
+"""Run untrusted code in a bubblewrap sandbox, described in docs/reviewing.md.
 
-All of it runs in one sandbox: our own process that builds and boots, and everything that
-it starts.  So there is no process of ours outside that would write to, or believe, a file
-that a hostile Makefile has put a link in the place of.
-
-bubblewrap makes the sandbox: no network but a loopback of its own, a few directories of the
-host read-only, none of its sockets and no home, one directory to write to, and a process
-namespace that ends as a whole.  The kernel's own limits hold for each process, and a
-thread of ours looks at what they use together; see `iommuq.mail.review.sandbox_watch`.
+iommuq's process for builds runs inside too, so no process outside follows links made there.
 """
 
 from __future__ import annotations
@@ -30,21 +23,20 @@ from iommuq.system import tables
 from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing, TooMuchOutput
 from iommuq.system.run import Completed, run, tail
 
-#: MiB.
 MIB = 1 << 20
-#: Whom the sandbox's processes run as if we are root: root is exempt from the limit of
-#: processes, and nothing on a Debian system belongs to this one.
+#: The user of the processes if we are root, whom RLIMIT_NPROC does not limit; it owns
+#: nothing on a Debian system.
 OTHER_ID = 65533
 _DATA = Path(__file__).with_name("sandbox.toml")
-_HINT = "without one nothing of the series runs; --trust if you trust its author with this account"
+_HINT = "nothing was run; --trust runs the series without a sandbox, as your user"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# bubblewrap reads the filter from a descriptor, and run() hands none on.
+# bubblewrap reads the filter from a descriptor, and run() passes none on.
 _WITH_FILTER = 'exec "$@" 3<"$0"'
 _PROBE_LIMIT = 120.0
 _PROBE_PROCESSES = 24
-# No network, no way to write to the host or to make namespaces, and no forks without end.
+# Tests that network, host and namespaces are closed, and processes limited.
 _PROBE = """
-net=$(readlink /proc/self/ns/net) && [ "$net" != "$1" ] || { echo the network is there; exit 1; }
+net=$(readlink /proc/self/ns/net) && [ "$net" != "$1" ] || { echo network is reachable; exit 1; }
 if ( : > /usr/iommuq-probe ) 2>/dev/null; then rm /usr/iommuq-probe; echo writes to /usr; exit 1; fi
 unshare --user true 2>/dev/null && { echo it can make namespaces; exit 1; }
 : > "$0/probe" || { echo cannot write to its own directory; exit 1; }
@@ -56,7 +48,7 @@ echo contained
 
 @dataclass(frozen=True)
 class Limits:
-    """What the processes of a sandbox may use; ``sandbox.toml`` explains each."""
+    """The limits of a sandbox; ``sandbox.toml`` explains each."""
 
     processes: int
     memory: int
@@ -89,11 +81,11 @@ def default_limits() -> Limits:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Where to run, and within which limits.
+    """A sandbox.
 
-    :ivar writable: the one directory that can be written to; it has the same path inside.
-    :ivar readable: what can be read besides the host's programs, with the same paths inside.
-    :ivar trusted: no sandbox at all: the limits, and nothing else.
+    :ivar writable: the only writable directory; it has the same path inside.
+    :ivar readable: readable besides the host's programs, with the same paths inside.
+    :ivar trusted: only the limits, no sandbox.
     """
 
     writable: Path
@@ -103,7 +95,7 @@ class Sandbox:
 
     @property
     def owner(self) -> int | None:
-        """Whom the writable directory has to belong to; None for ourselves."""
+        """The required owner of the writable directory; None for the current user."""
         return OTHER_ID if os.geteuid() == 0 and not self.trusted else None
 
     @property
@@ -112,9 +104,9 @@ class Sandbox:
         return self.writable.with_name(f"{self.writable.name}.seccomp")
 
     def hand_over(self) -> None:
-        """Give the writable directory, with what is in it, to whom it has to belong to.
+        """Give the writable directory and its content to `owner`.
 
-        To be called before anything has run in the sandbox, and never after.
+        Must be called before the first run in the sandbox, and never after.
         """
         if not self.trusted:
             machine = sandbox_filter.find(_document().machine, platform.machine())
@@ -126,19 +118,18 @@ class Sandbox:
                 os.chown(path, self.owner, self.owner, follow_symlinks=False)
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-        """Return what runs *words* in the sandbox.
+        """Return the argument vector that runs *words* in the sandbox.
 
-        :param environment: all variables there are, besides PATH, HOME and the locale.
+        :param environment: all variables, besides PATH, HOME and the locale.
         """
-        if self.trusted:
-            return [*self._rlimits(), *words]
-        return [*self._bubblewrap(environment), *self._rlimits(), *words]
+        outer = [] if self.trusted else self._bubblewrap(environment)
+        return [*outer, *self._rlimits(), *words]
 
     def _rlimits(self) -> list[str]:
         limits = self.limits
         return [
             "prlimit",
-            # Of our own account others' processes would count, too.
+            # Without a sandbox, all processes of the user would count.
             *([] if self.trusted else [f"--nproc={limits.processes}"]),
             f"--as={limits.address_space * MIB}",
             f"--fsize={limits.file_size * MIB}",
@@ -152,11 +143,11 @@ class Sandbox:
         argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
         argv += ["--hostname", "sandbox", "--clearenv"]
+        argv += ["--cap-drop", "ALL"]
         if self.owner is None:
-            argv += ["--unshare-user", "--cap-drop", "ALL"]
+            argv += ["--unshare-user"]
         else:
-            # Just what it takes to become somebody else.
-            argv += ["--cap-drop", "ALL"]
+            # For setpriv below.
             for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
                 argv += ["--cap-add", name]
         for name in _document().readable:
@@ -169,17 +160,14 @@ class Sandbox:
         argv += ["--proc", "/proc", "--dev", "/dev"]
         for place, size in (("/dev/shm", self.limits.shm), ("/tmp", self.limits.tmp)):
             argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
-        # After /tmp: what is to be seen may well be below the host's.
+        # After /tmp, since it may be below it.
         for shown in self.readable:
             argv += [*_parents(shown), "--ro-bind", str(shown), str(shown)]
         argv += [*_parents(self.writable), "--bind", str(self.writable), str(self.writable)]
-        # /dev is a tmpfs without a limit, and so is the root.
+        # Both are a tmpfs without a limit.
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
-        known = {
-            "PATH": f"{Path(sys.prefix) / 'bin'}:{_PATH}",
-            "HOME": "/tmp",
-            "LC_ALL": "C.UTF-8",
-        }
+        path = f"{Path(sys.prefix) / 'bin'}:{_PATH}"
+        known = {"PATH": path, "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
         for key, value in {**known, **environment}.items():
             argv += ["--setenv", key, value]
         argv += ["--"]
@@ -187,16 +175,16 @@ class Sandbox:
             argv += ["setpriv", f"--reuid={self.owner}", f"--regid={self.owner}"]
             argv += ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
             argv += ["--"]
-        # Of several processes the one that takes the most memory is a bad choice if it is ours.
+        # The OOM killer chooses these processes first.
         argv += ["choom", "--adjust", "1000", "--"]
-        # Not bubblewrap's --chdir: that is done before we are somebody else.
+        # bubblewrap's --chdir would run as the wrong user.
         return [*argv, "env", f"--chdir={self.writable}"]
 
     def probe(self) -> None:
-        """See that the sandbox works here, by running something in it.
+        """Test that the sandbox works on this machine.
 
         :raises ToolMissing: bubblewrap is not installed.
-        :raises InfraError: it does not work: user namespaces are off, most likely.
+        :raises InfraError: it does not work; most likely user namespaces are off.
         """
         if self.trusted:
             return
@@ -206,13 +194,13 @@ class Sandbox:
                 package = "bubblewrap" if tool == "bwrap" else "util-linux"
                 raise ToolMissing(f"{tool} is not installed ({package}): no sandbox", hint=_HINT)
         few = replace(self, limits=replace(self.limits, processes=_PROBE_PROCESSES))
-        # Devices tell nothing: some drivers put one of theirs into every new namespace.
+        # Not by devices: some drivers add one to every new namespace.
         network = str(Path("/proc/self/ns/net").readlink())
         argv = few.argv(["sh", "-c", _PROBE, str(self.writable), network], {})
         try:
             done = run(argv, cwd=self.writable, timeout=_PROBE_LIMIT, check=False, watched=True)
         except CommandTimeout as error:
-            raise InfraError("the sandbox does not come up", hint=_HINT) from error
+            raise InfraError("the sandbox does not start", hint=_HINT) from error
         if done.returncode != 0 or done.output.strip() != "contained":
             said = tail(done.output.strip() or done.stderr, 1) or f"exit {done.returncode}"
             raise InfraError(f"no sandbox can be made here: {said}", hint=_HINT)
@@ -224,19 +212,19 @@ class Sandbox:
         environment: Mapping[str, str],
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
-        """Run something in the sandbox, and end it if it uses more than it may.
+        """Run a command in the sandbox, and kill it at a limit.
 
-        :param environment: all variables there are, besides PATH, HOME and the locale.
+        :param environment: all variables, besides PATH, HOME and the locale.
         :param on_line: called with each line of its output, from another thread.
-        :return: the finished process, whatever its exit status; nothing of it is left.
-        :raises InfraError: it met one of the limits.
+        :return: the finished process, with any exit status; no descendant is left.
+        :raises InfraError: it reached one of the limits.
         """
         watch = Watch(
             self.writable,
             most_memory=self.limits.memory * MIB,
             most_disk=self.limits.disk * MIB,
             most_files=self.limits.files,
-            # Those that bring it up count here, too.
+            # The processes that start the sandbox count too.
             most_processes=self.limits.processes + 16,
         )
         with watch.watching() as watcher:
@@ -253,24 +241,20 @@ class Sandbox:
                     most=self.limits.output * MIB,
                 )
             except TooMuchOutput as error:
-                raise InfraError(
-                    f"the series printed more than {self.limits.output} MiB"
-                ) from error
+                text = f"the series was stopped: it printed more than {self.limits.output} MiB"
+                raise InfraError(text) from error
             except CommandTimeout as error:
-                limit = self.limits.seconds
-                raise InfraError(
-                    f"the series was not done after {limit:g} s and was ended",
-                    hint="--limit SECONDS gives it more time",
-                ) from error
+                text = f"the series was stopped: not done after {self.limits.seconds:g} s"
+                raise InfraError(text, hint="--limit SECONDS raises the limit") from error
         if watcher.reason:
-            raise InfraError(f"the series was ended: {watcher.reason}", hint=str(_DATA))
+            raise InfraError(f"the series was stopped: {watcher.reason}", hint=str(_DATA))
         return done
 
 
 def remove(folder: Path) -> None:
-    """Remove what was written in a sandbox, however deep it is and whatever its modes.
+    """Remove a directory written in a sandbox, of any depth and with any modes.
 
-    `shutil.rmtree` calls itself for each level, and there may be more than Python has room for.
+    `shutil.rmtree` is recursive, and could exceed Python's limit.
     """
     for words in (("rm", "-rf"), ("chmod", "-R", "u+rwX"), ("rm", "-rf")):
         if folder.exists():
@@ -278,10 +262,7 @@ def remove(folder: Path) -> None:
 
 
 def _parents(path: Path) -> list[str]:
-    """Return what makes the directories on the way to *path*.
-
-    bubblewrap makes them by itself, but for us alone.
-    """
+    """Return the options for the parents of *path*; by default only the user can read them."""
     return [
         word
         for parent in reversed(path.parents[:-1])
@@ -290,7 +271,7 @@ def _parents(path: Path) -> list[str]:
 
 
 def python_paths() -> tuple[Path, ...]:
-    """Return what our own interpreter and package need to be there."""
+    """Return the paths that our interpreter and package need."""
     package = Path(iommuq.__file__).resolve().parent
     wanted = [Path(sys.prefix), Path(sys.base_prefix), package]
     return tuple(dict.fromkeys(each for each in wanted if not each.is_relative_to("/usr")))

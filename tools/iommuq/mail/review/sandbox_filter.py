@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make the filter of system calls that holds in a sandbox: ``seccomp``'s classic BPF.
+"""Make the system call filter of a sandbox, in classic BPF for seccomp.
 
-It is no list of what a build needs, which nobody knows, but of what no build does: to make
-namespaces, in which the kernel offers more to be attacked and more to be filled, to mount,
-and a few calls with a history.
+It denies what no build needs: new namespaces, mounts, and calls with a history of exploits.
 """
 
 from __future__ import annotations
@@ -14,26 +12,26 @@ from dataclasses import dataclass
 
 from iommuq.system.errors import UserError
 
-# <linux/bpf_common.h>: load a word, jump if equal, if not less, if a bit is set, return.
+# <linux/bpf_common.h>: load a word; jump if equal, if not less, if a bit is set; return.
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-# Of struct seccomp_data: number, architecture, low word of the first argument.
+# Offsets in struct seccomp_data: number, architecture, low word of the first argument.
 _NUMBER, _ARCH, _FIRST = 0, 4, 16
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
 _CLONE_NEWUSER = 0x10000000
-# On x86 numbers from here on are those of another ABI with the same calls.
+# The first number of the x32 ABI on x86.
 _X32 = 0x40000000
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The numbers of a machine's system calls.
+    """The system call numbers of a machine.
 
-    :ivar name: as ``uname -m`` has it.
-    :ivar audit_arch: what the kernel calls it in ``<linux/audit.h>``.
-    :ivar clone: may make processes and threads, but no user namespace.
-    :ivar clone3: is said not to exist, as its flags cannot be looked at; C libraries
-        then use the former.
+    :ivar name: as in ``uname -m``.
+    :ivar audit_arch: from ``<linux/audit.h>``.
+    :ivar clone: allowed without CLONE_NEWUSER.
+    :ivar clone3: fails with ENOSYS, since its flags cannot be checked; C libraries then
+        use clone.
     :ivar denied: name -> number of those that fail with EPERM.
     """
 
@@ -46,7 +44,7 @@ class Machine:
     def __post_init__(self) -> None:
         for number in (self.clone, self.clone3, *self.denied.values()):
             if not 0 <= number < _X32:
-                raise ValueError(f"{number} is no number of a system call")
+                raise ValueError(f"{number} is not a system call number")
 
 
 def find(machines: tuple[Machine, ...], name: str) -> Machine:
@@ -58,17 +56,17 @@ def find(machines: tuple[Machine, ...], name: str) -> Machine:
         if machine.name == name:
             return machine
     raise UserError(
-        f"no filter of system calls is known for {name}, so there is no sandbox",
-        hint="sandbox.toml has those that are",
+        f"no system call filter for {name}: no sandbox",
+        hint="sandbox.toml lists the supported machines",
     )
 
 
 def program(machine: Machine) -> bytes:
-    """Return the filter as bubblewrap reads it: the instructions, eight bytes each."""
+    """Return the filter as bubblewrap reads it: instructions of eight bytes."""
     denied = _instruction(_RETURN, _ERRNO | errno.EPERM)
     allowed = _instruction(_RETURN, _ALLOW)
     parts = [
-        # Programs for another architecture have other numbers.
+        # Numbers of another architecture differ.
         _instruction(_LOAD, _ARCH),
         _instruction(_EQUAL, machine.audit_arch, 1, 0),
         denied,

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Look at what the processes of a sandbox use together, and end them at the limit.
+"""Watch what the processes of a sandbox use together, and kill them at the limit.
 
-The kernel limits a process and an account, not a disk or the memory of many processes,
-unless there is a control group to be had, which takes a service manager or root.  So this
-looks four times a second.  What it may miss in between is a moment's worth.
+Polls every `TICK`: control groups would need root or a service manager.
 """
 
 from __future__ import annotations
@@ -18,13 +16,13 @@ from pathlib import Path
 
 from iommuq.system import groups
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 TICK = 0.25
-# Counting a kernel's files takes half a second, asking for free room none: files are
-# counted when so much room, or so many files, went since, whoever took them.
+# Counting a kernel's files takes half a second, statvfs() no time: files are counted
+# when so many bytes, or so many inodes, were used since.
 _STEP = 256 << 20
 _STEP_FILES = 50_000
-# Bytes below which the disk counts as full, and so does the machine's memory.
+# Bytes of free disk, and of free memory, at which the sandbox is stopped.
 _FLOOR = 256 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -32,7 +30,7 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 @dataclass(frozen=True)
 class Watch:
-    """What may be used.
+    """The limits.
 
     :ivar folder: the directory whose size counts.
     :ivar most_memory: bytes, of all processes.
@@ -47,7 +45,7 @@ class Watch:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watcher]:
-        """Return a watcher that looks as long as the block lasts."""
+        """Yield a watcher, and stop it after the block."""
         watcher = Watcher(self)
         try:
             yield watcher
@@ -56,9 +54,9 @@ class Watch:
 
 
 class Watcher:
-    """Looks at one process with all that descend from it.
+    """Watches one process and its descendants.
 
-    :ivar reason: why they were ended; empty if they were not.
+    :ivar reason: why they were killed; empty if they were not.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -69,12 +67,12 @@ class Watcher:
         self.reason = ""
 
     def begin(self, pid: int) -> None:
-        """Look at the process *pid*, which leads its group."""
+        """Start to watch the process *pid*, the leader of its group."""
         self._thread = threading.Thread(target=self._run, args=(pid,), daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -93,7 +91,7 @@ class Watcher:
             return f"its processes took more than {watch.most_memory >> 20} MiB of memory"
         if processes > watch.most_processes:
             return f"it had more than {watch.most_processes} processes"
-        # What is in no process counts, too: files in memory without a name, for one.
+        # Covers memory of no process, such as memfd files.
         if available() < _FLOOR:
             return f"less than {_FLOOR >> 20} MiB of the machine's memory were left"
         room = os.statvfs(watch.folder)
@@ -108,7 +106,7 @@ class Watcher:
         try:
             size, count = weigh(watch.folder)
         except OSError as error:
-            return f"it has a directory that nobody can look into: {error.strerror}"
+            return f"it made an unreadable directory: {error.strerror}"
         if size > watch.most_disk:
             return f"it wrote more than {watch.most_disk >> 20} MiB"
         if count > watch.most_files:
@@ -117,7 +115,7 @@ class Watcher:
 
 
 def available() -> int:
-    """Return the bytes of memory that the machine can still give out."""
+    """Return the bytes of memory available on the machine."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
@@ -125,10 +123,7 @@ def available() -> int:
 
 
 def usage(pid: int) -> tuple[int, int]:
-    """Return the bytes of memory that a process and its descendants have to themselves.
-
-    :return: bytes, and the number of those processes.
-    """
+    """Return the bytes of unshared memory, and the number, of a process and its descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -151,15 +146,14 @@ def usage(pid: int) -> tuple[int, int]:
 
 
 def weigh(folder: Path) -> tuple[int, int]:
-    """Return how much room all files below a directory take.
+    """Return the bytes on disk, and the number, of files and directories below a directory.
 
-    :return: bytes, and the number of files and directories.
-    :raises OSError: one of them cannot be looked into: it is not readable, or too deep down.
+    :raises OSError: a directory is not readable, or its path is too long.
     """
     size = count = 0
     left = [str(folder)]
     while left:
-        # What goes meanwhile does not count.
+        # Files that vanish meanwhile are ignored.
         with contextlib.suppress(*_GONE), os.scandir(left.pop()) as entries:
             for entry in entries:
                 with contextlib.suppress(*_GONE):

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Refuse a patch that would write anywhere but into the tree, before anything is written.
+"""Refuse a patch that would write outside the tree, before anything is written.
 
-The names in a diff are looked at as text, every one that git might go by; a second look
-is at the trees that git made of it in its object database, which is what is checked out.
-git refuses much of this by itself, each in its own words.
+Names are checked in the text of the diff, and again in the trees that git made of it.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Store
 from iommuq.system.progress import one_line
 
-#: What a mode stands for, of those that a patch may not bring.
+#: Modes that a patch must not create.
 KINDS = {"120000": "a symbolic link", "160000": "a submodule"}
 
 _START = re.compile(rb"^(?:diff -|Index: |--- \S)", re.MULTILINE)
@@ -31,7 +29,7 @@ _MODE = re.compile(rb"(?:old mode|new mode|new file mode|deleted file mode) (\d+
 _INDEX = re.compile(rb"index [0-9a-f]+\.\.[0-9a-f]+ (\d+)$")
 _ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
 _PLAIN = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
-# What file systems take for .git that ignore case, or some characters.
+# Names that are .git to file systems that ignore case, or some characters.
 _GIT = re.compile(r"(?:\.git|git~\d+)(?:[ .:].*)?|\.gitmodules", re.IGNORECASE | re.DOTALL)
 _HINT = "refused: nothing of the series was written or run"
 
@@ -43,10 +41,10 @@ def text_of(mail: bytes) -> bytes:
 
 
 def screen(mail: bytes, label: str) -> None:
-    """Look at every name and mode in the diff of a mail.
+    """Check every name and mode in the diff of a mail.
 
-    :param label: what to call the patch.
-    :raises UserError: one is not of a file in the tree.
+    :param label: the name of the patch, for errors.
+    :raises UserError: one is not of a regular file in the tree.
     """
     text = text_of(mail)
     start = _START.search(text)
@@ -63,7 +61,7 @@ def screen(mail: bytes, label: str) -> None:
 
 
 def _headers(diff: bytes) -> Iterator[bytes]:
-    """Yield the lines of a diff that are not in a hunk."""
+    """Yield the lines of a diff outside of hunks."""
     left = [0, 0]
     for line in diff.split(b"\n"):
         line = line.rstrip(b"\r")
@@ -81,11 +79,11 @@ def _headers(diff: bytes) -> Iterator[bytes]:
 
 
 def _names(line: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Yield the names in a header line, and whether each has a component to be stripped."""
+    """Yield the names in a header line, and whether git strips their first component."""
     if line.startswith(b"diff --git "):
         both = line.removeprefix(b"diff --git ")
         half = len(both) // 2
-        # As git does it: names with blanks are not quoted, but the two are the same.
+        # Names with blanks are not quoted; as in git, both are assumed equal.
         if both[half : half + 1] == b" " and both[1:half] == both[half + 2 :]:
             yield both[:half], True
             yield both[half + 1 :], True
@@ -93,24 +91,20 @@ def _names(line: bytes) -> Iterator[tuple[bytes, bool]]:
             yield match[1], True
             yield match[2], True
     elif match := _NAME.match(line):
-        # A time may follow, after a tab.
+        # A tab and a time may follow.
         yield match[1].split(b"\t")[0].rstrip(), True
     elif match := _MOVED.match(line):
         yield match[1], False
 
 
 def _checked(name: bytes, prefixed: bool, label: str) -> str:
-    """Return a name, without what git strips.
+    """Return a name as git strips it; UserError if it is not of a file in the tree."""
 
-    :raises UserError: it is not of a file in the tree.
-    """
+    def plain(found: re.Match[bytes]) -> bytes:
+        return bytes([int(found[1], 8) & 255 if found[1].isdigit() else _PLAIN[found[1][0]]])
+
     if name[:1] == b'"':
-        name = _ESCAPE.sub(
-            lambda found: bytes(
-                [int(found[1], 8) & 255 if found[1].isdigit() else _PLAIN[found[1][0]]]
-            ),
-            name[1:-1],
-        )
+        name = _ESCAPE.sub(plain, name[1:-1])
     shown = one_line(name.decode("utf-8", "backslashreplace"))
     if name == b"/dev/null":
         return shown
@@ -126,17 +120,17 @@ def _checked(name: bytes, prefixed: bool, label: str) -> str:
 def _refuse(path: str, label: str) -> None:
     shown = one_line(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
     if any(_GIT.fullmatch(part) for part in path.split("/")):
-        raise UserError(f"{label}: {shown} is git's own", hint=_HINT)
+        raise UserError(f"{label}: {shown} is reserved for git", hint=_HINT)
     if not is_safe_path(path) or "\\" in path:
         raise UserError(f"{label}: {shown} is outside of the tree", hint=_HINT)
     if not path.isprintable():
-        raise UserError(f"{label}: {shown} has characters that a file name should not", hint=_HINT)
+        raise UserError(f"{label}: {shown} has unprintable characters", hint=_HINT)
 
 
 def screen_tree(store: Store, before: str, after: str, label: str) -> None:
-    """Look at what a patch made of a tree, both being in the object database.
+    """Check the changes between two trees of the object database.
 
-    :raises UserError: it has a link, a submodule or a name that a tree should not have.
+    :raises UserError: there is a link, a submodule or a forbidden name.
     """
     words = ("diff-tree", "-r", "-z", "--raw", "--no-renames", before, after)
     fields = store.git(*words).output.split("\0")
@@ -145,5 +139,4 @@ def screen_tree(store: Store, before: str, after: str, label: str) -> None:
         _refuse(path, label)
         kind = KINDS.get(new) or KINDS.get(old)
         if kind:
-            shown = one_line(path)
-            raise UserError(f"{label}: {shown} is {kind}", hint=_HINT)
+            raise UserError(f"{label}: {one_line(path)} is {kind}", hint=_HINT)

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Check, build and run a series, inside of the sandbox.
+"""The process in the sandbox: checks, builds and runs a series.
 
-Started by `iommuq.mail.review.review` with a directory that holds all it needs.  It says on
-standard output what it is at, and at the end what it found, in lines of JSON that begin
-with `MARK`.  Whoever reads them must take them for a stranger's words.
+Prints its progress, then its untrusted answer in lines of JSON that begin with `MARK`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,24 +30,23 @@ from iommuq.system.files import project_root
 from iommuq.system.groups import pool
 from iommuq.system.run import run
 
-#: What begins a line for whoever started us.
+#: The prefix of lines with the answer.
 MARK = "@iommuq-review "
-#: The file that says what to do, in the directory that is given.
+#: The file with the request, in the given directory.
 REQUEST = "request.json"
-#: Checks of what is in our queue, where nobody has signed off yet.
+#: Checks that the caller makes.
 _OURS = ("signed-off",)
-#: Characters of a line, which must fit into what is read at once.
+#: Characters of the answer in one line.
 _PIECE = 60_000
 _MESSAGE_LINES = 20
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to do.
+    """The series to test, and how.
 
-    :ivar base: the name of the base.
     :ivar git_dir: the repository with the series applied.
-    :ivar queue: directory of the queue that the series makes.
+    :ivar queue: directory of a queue made of the series.
     :ivar suites: names of lanes.
     :ivar checks: ``quick``, ``all`` or ``none``.
     """
@@ -65,14 +62,11 @@ class Request:
 
 
 def work(request: Request) -> dict[str, Any]:
-    """Do it.
-
-    :return: the answer, as `iommuq.mail.review.review` reads it.
-    """
+    """Test a series, and return the answer, as `iommuq.mail.review.review` reads it."""
     root = project_root()
     spec = load_spec(request.base)
     base = Base(spec, request.version, "", request.kernel, request.commit, request.git_dir)
-    # It has no list of known failures: those are of our queue; here a failure is a failure.
+    # Without known failures: those are of our queue.
     queue = load_queue(request.queue, request.base)
     workspace = Workspace(root, base, queue, load_overlay(root / "kunit"))
     reports = list(_checks(workspace, request.checks))
@@ -92,9 +86,7 @@ def _checks(workspace: Workspace, which: str) -> Iterator[dict[str, Any]]:
     if which == "none":
         return
     slow = which == "all"
-    names: Sequence[str] = [
-        check.name for check in choose((), slow=slow) if check.name not in _OURS
-    ]
+    names = [check.name for check in choose((), slow=slow) if check.name not in _OURS]
     for report in check_queue(workspace, None, names, slow=slow):
         progress.note(f"{report.subject}: {report.check}: {report.status.value}")
         yield {
@@ -140,12 +132,9 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Do what the directory that is given asks for.
-
-    :return: the exit code: 0 if there is an answer.
-    """
+    """Handle the request in the given directory; return 0 if there is an answer."""
     folder = Path(sys.argv[1])
-    # One stream: what is under way is told in its place.
+    # One stream, so that progress and answer stay in order.
     sys.stderr = sys.stdout
     progress.configure(plain=True)
     try:

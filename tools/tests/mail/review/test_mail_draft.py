@@ -263,10 +263,10 @@ def test_files(tmp_path: Path) -> None:
     made = draft.compose(reviewed(*CLEAN))
     paths = draft.write(made, tmp_path / "out")
     assert [path.name for path in paths] == ["0000-reply.eml"]
-    with pytest.raises(UserError, match="never written over"):
+    with pytest.raises(UserError, match="never overwritten"):
         draft.write(made, tmp_path / "out")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="never written over"):
+    with pytest.raises(UserError, match="never overwritten"):
         draft.check_target(tmp_path / "file")
     assert draft.default_name("iommu: Keep it; rm -rf / ../..") == "review-iommu-keep-it-rm-rf"
     assert draft.default_name("../../..") == "review-series"

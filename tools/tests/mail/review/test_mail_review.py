@@ -296,7 +296,7 @@ def test_drafts_are_never_written_over(project: Project, series: Series) -> None
     (output / "0000-reply.eml").write_text("mine")
     done = run(project, mbox, "--output", str(output))
     assert done.code == 2
-    assert "never written over" in done.err
+    assert "never overwritten" in done.err
     assert (output / "0000-reply.eml").read_text() == "mine"
 
 
@@ -338,15 +338,15 @@ def answered(*labels: str) -> str:
 @pytest.mark.parametrize(
     ("lines", "kind", "what"),
     [
-        ([], InfraError, "without an answer"),
-        (["rubbish"], InfraError, "without an answer"),
-        (['{"error": 5}'], InfraError, "without an answer"),
-        (['{"lanes": {}, "compiler": 5}'], InfraError, "without an answer"),
+        ([], InfraError, "no answer from the sandbox"),
+        (["rubbish"], InfraError, "no answer from the sandbox"),
+        (['{"error": 5}'], InfraError, "no answer from the sandbox"),
+        (['{"lanes": {}, "compiler": 5}'], InfraError, "no answer from the sandbox"),
         (['{"error": {"code": 1, "what": "a\\u001b[2Jb", "hint": "c\\nd"}}'], VerdictError, "a"),
         (['{"error": {"code": 2, "what": "x", "hint": ""}}'], UserError, "x"),
-        (["[" * 100_000], InfraError, "without an answer"),
-        ([answered("0001")], InfraError, "without an answer"),
-        ([answered("baseline", "baseline")], InfraError, "without an answer"),
+        (["[" * 100_000], InfraError, "no answer from the sandbox"),
+        ([answered("0001")], InfraError, "no answer from the sandbox"),
+        ([answered("baseline", "baseline")], InfraError, "no answer from the sandbox"),
     ],
 )
 def test_answer_of_somebody_else(lines: list[str], kind: type[Exception], what: str) -> None:

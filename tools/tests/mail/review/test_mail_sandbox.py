@@ -188,7 +188,7 @@ for each in threads: each.start()'
 
 
 def test_filter_of_a_machine_that_nobody_knows() -> None:
-    with pytest.raises(UserError, match="no filter of system calls is known for vax"):
+    with pytest.raises(UserError, match="no system call filter for vax"):
         sandbox_filter.find((), "vax")
 
 
@@ -219,7 +219,7 @@ def test_daemons_do_not_outlive_it(sandbox: Sandbox) -> None:
             """python3 -c 'import os, time
 for _ in range(1900): os.mkdir("deep"); os.chdir("deep")
 open("f", "wb").write(bytes(16 << 20)); time.sleep(600)'""",
-            "nobody can look into: File name too long",
+            "unreadable directory: File name too long",
         ),
         ("yes", "printed more than 1 MiB"),
         ("head -c 99M /dev/zero", "printed more than 1 MiB"),
@@ -322,7 +322,7 @@ os.execv({real!r}, [{real!r}, *words])
     if broken == "nothing":
         sandbox.probe()
         return
-    with pytest.raises(InfraError, match=r"network is there|not limited|namespaces"):
+    with pytest.raises(InfraError, match=r"network is reachable|not limited|namespaces"):
         sandbox.probe()
 
 

@@ -37,12 +37,12 @@ def new_file(path: str, mode: str = "100644") -> bytes:
         (new_file("/etc/cron.d/evil"), "/etc/cron.d/evil is outside of the tree"),
         (new_file("./evil"), "./evil is outside of the tree"),
         (new_file("x\\..\\evil"), "is outside of the tree"),
-        (new_file(".git/hooks/post-checkout"), ".git/hooks/post-checkout is git's own"),
-        (new_file("sub/.GIT/config"), "sub/.GIT/config is git's own"),
-        (new_file("git~1/config"), "git~1/config is git's own"),
-        (new_file(".git /config"), ".git /config is git's own"),
-        (new_file(".gitmodules"), ".gitmodules is git's own"),
-        (new_file(".g\u200cit/config"), "characters that a file name should not"),
+        (new_file(".git/hooks/post-checkout"), ".git/hooks/post-checkout is reserved for git"),
+        (new_file("sub/.GIT/config"), "sub/.GIT/config is reserved for git"),
+        (new_file("git~1/config"), "git~1/config is reserved for git"),
+        (new_file(".git /config"), ".git /config is reserved for git"),
+        (new_file(".gitmodules"), ".gitmodules is reserved for git"),
+        (new_file(".g\u200cit/config"), "unprintable characters"),
         (new_file("link", "120000"), "link is a symbolic link"),
         (new_file("sub", "160000"), "sub is a submodule"),
         (
@@ -71,7 +71,7 @@ def new_file(path: str, mode: str = "100644") -> bytes:
             b"@@ -1 +1 @@\n-a\n+/etc\n",
             "x is a symbolic link",
         ),
-        (new_file("a\x1b]0;x\x07b"), "characters that a file name should not"),
+        (new_file("a\x1b]0;x\x07b"), "unprintable characters"),
     ],
 )
 def test_refused_with_the_path(mail: bytes, complaint: str) -> None:
@@ -136,8 +136,8 @@ def tree_with(base: Base, store: Store, path: str, mode: str, content: bytes = b
     ("path", "mode", "complaint"),
     [
         ("drivers/link", "120000", "drivers/link is a symbolic link"),
-        ("drivers/git~1/x", "100644", "drivers/git~1/x is git's own"),
-        ("evil\nname", "100644", "characters that a file name should not"),
+        ("drivers/git~1/x", "100644", "drivers/git~1/x is reserved for git"),
+        ("evil\nname", "100644", "unprintable characters"),
     ],
 )
 def test_trees_are_looked_at(
