@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iommuq.bases.dotconfig import malformed, missing, parse
+from iommuq.system import files
 from iommuq.system.errors import CommandFailed, UserError, VerdictError
 from iommuq.system.run import run
 
@@ -248,12 +249,7 @@ class Fragments:
 
 
 def _read_fragment(path: Path) -> str:
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", hint="a kernel is configured by it") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    text = files.read_text(path, hint="required to configure a kernel")
     number = malformed(text)
     if number is not None:
         raise UserError(

@@ -78,6 +78,19 @@ def hold(path: Path, holder: str) -> Iterator[None]:
         lock.release()
 
 
+def read_text(path: Path, *, hint: str = "") -> str:
+    """Return the text of a file of the user's.
+
+    :raises UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file at once, keeping its permissions: readers see all of it or the old one.
 

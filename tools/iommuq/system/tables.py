@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iommuq.system import files
 from iommuq.system.errors import UserError
 
 _T = TypeVar("_T")
@@ -28,11 +29,7 @@ def load(kind: type[_T], path: Path) -> _T:
     :raises UserError: it cannot be read or is malformed; names file and key.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+        data = tomllib.loads(files.read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: {error}") from error
     return validate(kind, data, path)

@@ -88,7 +88,7 @@ def test_uml_is_given_all_of_its_description() -> None:
         ('accelerators = ["tcg"]', 'accelerators = ["xen"]', "'xen' is none of"),
         ('accelerators = ["tcg"]', "accelerators = []", "accelerators is empty"),
         ('accelerators = ["tcg"]', 'minimum = "new"', "minimum is not a version"),
-        ('accelerators = ["tcg"]', "cpu = 1", "qemu.cpu: is not a key"),
+        ('accelerators = ["tcg"]', "cpu = 1", "qemu.cpu: unknown key"),
         ("boot_limit = 5", "boot_limit = 0", "boot_limit"),
         ("boot_limit = 5", "boot_limit = nan", "boot_limit"),
         ('"console=ttyS0"', '"iommuq.channel=x"', "for the tool to give"),
