@@ -42,21 +42,18 @@ def explain(tree: Path, names: Iterable[str], got: dict[str, str]) -> list[Unmet
     :param names: symbols, without ``CONFIG_``.
     :param got: the symbols of the resulting ``.config``.
     """
-    return [_explain_one(tree, name, got) for name in names]
-
-
-def _explain_one(tree: Path, name: str, got: dict[str, str]) -> Unmet:
-    place = _grep(tree, rf"^[[:space:]]*(menu)?config[[:space:]]+{name}[[:space:]]*$")
-    if place is None:
-        return Unmet(name, "", ())
-    depends = []
-    for expression in dict.fromkeys(_conditions(tree, *place)):
-        if is_met(expression, got):
-            continue
-        symbols = dict.fromkeys(word for word in _TOKEN.findall(expression) if _is_symbol(word))
-        state = ", ".join(f"{symbol}={got.get(symbol, 'n')}" for symbol in symbols)
-        depends.append(f"{expression} ({state})")
-    return Unmet(name, f"{place[0]}:{place[1]}", tuple(depends))
+    found = []
+    for name in names:
+        place = _grep(tree, rf"^[[:space:]]*(menu)?config[[:space:]]+{name}[[:space:]]*$")
+        depends = []
+        for expression in dict.fromkeys(_conditions(tree, *place) if place else ()):
+            if not is_met(expression, got):
+                symbols = dict.fromkeys(filter(_is_symbol, _TOKEN.findall(expression)))
+                state = ", ".join(f"{symbol}={got.get(symbol, 'n')}" for symbol in symbols)
+                depends.append(f"{expression} ({state})")
+        where = f"{place[0]}:{place[1]}" if place else ""
+        found.append(Unmet(name, where, tuple(depends)))
+    return found
 
 
 def _grep(tree: Path, pattern: str) -> tuple[str, int] | None:
@@ -74,7 +71,11 @@ def _conditions(tree: Path, file: str, number: int, depth: int = 0) -> Iterator[
     """Yield the dependencies of the entry at a line, then those of its enclosing blocks."""
     text = (tree / file).read_text(errors="replace")
     # Join continuation lines; line numbers are kept.
-    joined = re.sub(r"(?:[^\n]*\\\n)+[^\n]*", _joined, text)
+    joined = re.sub(
+        r"(?:[^\n]*\\\n)+[^\n]*",
+        lambda match: re.sub(r"\\\n\s*", "", match[0]) + "\n" * match[0].count("\n"),
+        text,
+    )
     lines = list(_without_help(joined))
     yield from _depends(lines, number)
     blocks: list[list[str]] = []
@@ -91,10 +92,6 @@ def _conditions(tree: Path, file: str, number: int, depth: int = 0) -> Iterator[
     source = _grep(tree, rf'^[[:space:]]*source[[:space:]]+"{re.escape(file)}"')
     if source is not None and depth < _DEPTH:
         yield from _conditions(tree, *source, depth + 1)
-
-
-def _joined(match: re.Match[str]) -> str:
-    return re.sub(r"\\\n\s*", "", match[0]) + "\n" * match[0].count("\n")
 
 
 def _without_help(text: str) -> Iterator[str]:

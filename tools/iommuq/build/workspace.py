@@ -66,19 +66,18 @@ class Workspace:
 
     def selftest_fragments(self, machine: Machine) -> Fragments:
         """Return the configuration of the kernel for the userspace suites on *machine*."""
-        folder = self.root / "selftests/configs"
-        paths = [folder / name for name in machine.config]
-        return Fragments.read(*paths, variant="selftest", tiny=True)
+        return Fragments.read(*self._configs(machine), variant="selftest", tiny=True)
 
     def firmware_fragments(self, machine: Machine) -> Fragments:
         """Return the configuration of the kernel for all firmware scenarios on *machine*.
 
         ``configs/firmware.config`` in the folder of the base is merged last.
         """
-        folder = self.root / "selftests/configs"
-        paths = [folder / name for name in machine.config]
-        paths += self._own_fragment("firmware")
+        paths = [*self._configs(machine), *self._own_fragment("firmware")]
         return Fragments.read(*paths, variant="firmware", tiny=True)
+
+    def _configs(self, machine: Machine) -> list[Path]:
+        return [self.root / "selftests/configs" / name for name in machine.config]
 
     def _own_fragment(self, name: str) -> list[Path]:
         path = self.base.spec.folder / "configs" / f"{name}.config"
