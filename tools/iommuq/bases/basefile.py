@@ -187,7 +187,7 @@ def write_seen(spec: BaseSpec, seen: Seen) -> None:
         good = False
     if not good:
         raise UserError(
-            f"{spec.path}: cannot rewrite `seen`", hint="write it as a [seen] table of its own"
+            f"{spec.path}: cannot rewrite `seen`", hint="write it as a separate [seen] table"
         )
     files.write_whole(spec.path, text.encode())
 

@@ -90,15 +90,20 @@ def fetch(spec: BaseSpec, *, update: bool = False) -> tuple[Base, list[str]]:
     :raises DiskFull: no space is left for it.
     """
     notes: list[str] = []
-    with _disk_errors(), _locked(spec):
-        _sweep(spec)
-        base = None
-        if not update and not isinstance(spec.source, DirectorySource):
-            base = cached(spec, thorough=True)
-        if base is None:
-            base = _fetch(spec, update, notes.append)
-        else:
-            _verify(spec, base.version, base.sha256, base.commit)
+    lock = _bases_dir() / f"{spec.name}.lock"
+    with _disk_errors():
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with files.hold(lock, f"another fetch of {spec.name}"):
+            # Left by killed fetches.
+            for left in _bases_dir().glob(f".{spec.name}.tmp-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            base = None
+            if not update and not isinstance(spec.source, DirectorySource):
+                base = cached(spec, thorough=True)
+            if base is None:
+                base = _fetch(spec, update, notes.append)
+            else:
+                _verify(spec, base.version, base.sha256, base.commit)
     seen = spec.seen
     if seen is not None and seen.version != base.version:
         label = spec.source.label
@@ -226,17 +231,6 @@ def _put(spec: BaseSpec, temporary: Path, found: Provided) -> None:
         home.rename(temporary / "old")
     temporary.rename(home)
     shutil.rmtree(home / "old", ignore_errors=True)
-
-
-def _sweep(spec: BaseSpec) -> None:
-    """Remove the files of killed fetches; the caller holds the lock."""
-    for left in _bases_dir().glob(f".{spec.name}.tmp-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _locked(spec: BaseSpec) -> contextlib.AbstractContextManager[None]:
-    _bases_dir().mkdir(parents=True, exist_ok=True)
-    return files.hold(_bases_dir() / f"{spec.name}.lock", f"another fetch of {spec.name}")
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ EXIT_INTERRUPTED = 130
 
 
 class IommuqError(Exception):
-    """Base of every error with an exit code of its own.
+    """Base of all errors with an exit code.
 
-    :param what: what is wrong and where, in one line.
+    :param what: the error and its place, in one line.
     :param hint: what to do next, in one line; may be empty.
     """
 
