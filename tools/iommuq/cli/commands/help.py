@@ -21,7 +21,6 @@ from iommuq.system.progress import one_line
 
 
 def _topics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-
     return [topic.name for topic in topics() if topic.name.startswith(incomplete)]
 
 

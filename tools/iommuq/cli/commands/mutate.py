@@ -33,8 +33,10 @@ from iommuq.system.git.objects import Store
 @click.command()
 @options.base
 @click.option("--hunks", is_flag=True, help="Remove hunks and lines of the patches instead.")
-@click.option("--patch", "patches", metavar="PATCH", multiple=True, help="Only of this patch.")
-@click.option("--function", "functions", metavar="NAME", multiple=True, help="Only in NAME.")
+@click.option("--patch", "patches", metavar="PATCH", multiple=True, help="Only mutants of PATCH.")
+@click.option(
+    "--function", "functions", metavar="NAME", multiple=True, help="Only mutants in NAME()."
+)
 @click.option(
     "--suite",
     "suites",
@@ -45,7 +47,9 @@ from iommuq.system.git.objects import Store
     help="Suites to run: kunit, selftest, firmware; the first that fails is the last to run.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the mutants, and build nothing.")
-@click.option("--limit", "count", type=click.IntRange(min=1), metavar="N", help="Try N at most.")
+@click.option(
+    "--limit", "count", type=click.IntRange(min=1), metavar="N", help="Try at most N mutants."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option(
     "--arch",
