@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``iommudrivers``, and ``iommuq drivers``, which is the same."""
+"""The command ``iommudrivers``, also ``iommuq drivers``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 @click.command()
 @click.argument("bases", nargs=-1, metavar="[BASE]...")
-@click.option("--at", metavar="PATCH", help="With the queue up to this patch; else without.")
+@click.option("--at", metavar="PATCH", help="With the queue up to this patch; by default none.")
 @click.option(
     "--into",
     metavar="FILE",
@@ -28,10 +28,10 @@ import click
 def drivers(
     bases: tuple[str, ...], at: str | None, into: Path | None, json_file: Path | None
 ) -> None:
-    """Say what each IOMMU driver of BASE can do, from its source; without BASE, of all.
+    """Show what each IOMMU driver of BASE supports, from its source; by default of all bases.
 
-    Which domains it has for identity, blocking and release, whether attaching them can
-    fail and how, and which reserved regions it reports.
+    Prints its domains for identity, blocking and release, whether and how attaching them
+    can fail, and the reserved regions that it reports.
     """
     from iommudrivers.command import run_drivers
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ``iommuq drivers`` does: read the sources of bases, judge the drivers, write it down."""
+"""``iommuq drivers``: read the sources of bases, judge the drivers, write the results."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from iommuq.system.git.objects import Store
 def run_drivers(
     names: Sequence[str], at: str | None, into: Path | None, json_file: Path | None
 ) -> None:
-    """Say what the drivers of kernels can do.
+    """Print or write what the drivers of kernels support.
 
     :param names: bases; none for all.
     :param at: the step of their queues; the plain kernels if None.
-    :param into: where to write the page; None to print the tables.
-    :param json_file: where to write all that is known; ``-`` for standard output.
+    :param into: file for the page; None: print the tables.
+    :param json_file: file for all results as JSON; ``-``: standard output.
     :raises UserError: there is no such base or step, or a file cannot be written.
     :raises VerdictError: a tree has no IOMMU drivers.
     """
     chosen = list(dict.fromkeys(names)) or [spec.name for spec in basefile.list_specs()]
     if at not in (None, PLAIN) and len(chosen) != 1:
-        raise UserError("--at is a step of one base's queue", hint="name the base")
+        raise UserError("--at needs exactly one base", hint="name the base")
     for path in (into, json_file):
         if path is not None and not path.parent.is_dir():
-            raise UserError(f"{path}: there is no directory {path.parent}")
+            raise UserError(f"{path}: no directory {path.parent}")
     specs = [basefile.load_spec(name) for name in chosen]
     kernels = [_judge(spec, at or PLAIN) for spec in specs]
     if json_file is not None:

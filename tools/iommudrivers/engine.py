@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a call returns: by following it, by what is known of it, or nobody knows."""
+"""The result of a call: from its source, from ``drivers.toml``, or unknown."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from iommudrivers.flow import Frame
 from iommudrivers.program import Definition, Program, Unit
 from iommudrivers.values import Kind, Value, Values
 
-#: Macros outside of the sources that set a variable that is their argument.
+#: Macros without source that set a variable in their arguments.
 _SETTERS = re.compile(r"poll_timeout|get_user$|_irqsave$|local_irq_save|wait_event")
 _ASSIGNS = re.compile(rb"[^=!<>]=[^=]")
 _RETURNS = re.compile(rb"\breturn\b")
-#: Calls within calls that are followed.
+#: Maximal depth of nested calls.
 _DEEPEST = 40
-#: Sets of arguments that a function is followed for, before one is made for all.
+#: Maximal sets of arguments of a function; with more it is evaluated once for all.
 _MOST = 16
 
 
 class Engine:
     """Follows the calls of a program.
 
-    :param types: of the domains that are known, by the name of the object.
+    :param types: types of the known domains, by the name of the object.
     """
 
     def __init__(self, program: Program, types: Mapping[str, int] | None = None) -> None:
         self.program = program
         self.types: dict[str, int] = dict(types or {})
-        #: Variables that are domains or have one in them: file and name -> object and member.
+        #: Variables that are or contain a domain: file and name -> object and member.
         self.objects: dict[tuple[str, str], tuple[str, str]] = {}
         self._known: dict[tuple[object, ...], Values] = {}
         self._contexts: dict[tuple[str, str, int], int] = {}
@@ -44,7 +44,7 @@ class Engine:
     def object_of(self, unit: Unit, name: str, member: str) -> Value | None:
         """Return the domain whose address ``&name`` or ``&name.member`` is, if it is one.
 
-        Of what a domain is a member of, ``&name`` is an object, too: its type is not known.
+        ``&name`` of a structure with a domain is an object of unknown type.
         """
         found = self.objects.get((unit.path, name))
         if found is None and (variable := self.program.variable(unit, name)) is not None:
@@ -73,7 +73,7 @@ class Engine:
     def special(
         self, frame: Expressions, name: str, arguments: Sequence[Node], env: Env
     ) -> Values | None:
-        """Return what a call is worth that is known to every C file; None if it is no such."""
+        """Return the value of a common kernel macro or function; None if it is none."""
         if name == "IS_ENABLED":
             return v.BOOL
         if name in ("container_of", "container_of_const") and len(arguments) == 3:
@@ -112,7 +112,7 @@ class Engine:
         node: Node,
         env: Env,
     ) -> Values:
-        """Return what a call is worth."""
+        """Return the value of a call."""
         place = frame.place(node)
         if name in env:
             return v.anything(f"`{name}` is a pointer to a function", place)
@@ -132,14 +132,14 @@ class Engine:
         return v.anything(f"{name}() is not among the sources", place)
 
     def sets_arguments(self, unit: Unit, name: str) -> bool:
-        """Tell whether a call is of a macro that may set the variables that it is given."""
+        """Tell whether a call is of a macro that may set its arguments."""
         if _SETTERS.search(name):
             return True
         body = self._macro_body(unit, name)
         return bool(_ASSIGNS.search(body))
 
     def returns_itself(self, unit: Unit, name: str) -> bool:
-        """Tell whether a call is of a macro that has a ``return`` in it."""
+        """Tell whether a call is of a macro with a ``return``."""
         return bool(_RETURNS.search(self._macro_body(unit, name)))
 
     def _macro_body(self, unit: Unit, name: str) -> bytes:
@@ -149,7 +149,7 @@ class Engine:
         return found[1].body if found is not None else b""
 
     def _called_back(self, frame: Expressions, name: str, node: Node) -> Iterator[Values]:
-        """Yield what the functions return that are among the arguments of a call."""
+        """Yield the results of the functions in the arguments of a call."""
         listed = node.child_by_field_name("arguments")
         found = False
         for each in listed.named_children if listed is not None else ():
@@ -192,7 +192,7 @@ class Engine:
 
 
 def _exact(values: Values | None, name: str) -> Values:
-    """Return an argument as the function knows it: a number or a domain, or anything."""
+    """Return the value of an argument in the function: a number, a domain, or unknown."""
     if values and len(values) <= 3 and all(v.is_exact(each) for each in values):
         return values
     return v.anything(f"argument `{name}`")

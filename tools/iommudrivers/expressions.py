@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an expression of C may be worth where it stands, and what is so if it is true.
+"""The possible values of an expression of C, and the environment if it is true.
 
-Of what a function can reach only its own variables are followed; a field of something is
-`Kind.ANY`, unless it is the type of the domain that is being attached.
+Only the local variables of a function are followed.  A field is `Kind.ANY`, except the type
+of the domain that is attached.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from iommudrivers import values as v
 from iommudrivers.program import Macro, NotUnderstood, Program, Unit, is_constant, part, parts
 from iommudrivers.values import Kind, Place, Value, Values
 
-#: What is known of variables; those that are not in it may be anything.
+#: The values of variables; others are unknown.
 Env = dict[str, Values]
-#: An environment, or None where nobody can be.
+#: An environment; None: unreachable.
 State = Env | None
 
 _ERRNO = re.compile(r"E[A-Z0-9]{2,}")
@@ -36,14 +36,14 @@ _DEEPEST = 40
 
 
 def join(one: State, other: State) -> State:
-    """Return what is known where two ways meet."""
+    """Return the environment where two paths meet."""
     if one is None or other is None:
         return other if one is None else one
     return {name: v.merge((one[name], other[name])) for name in one.keys() & other.keys()}
 
 
 class Calls(Protocol):
-    """What answers the calls that stand in an expression; `iommudrivers.engine.Engine` does.
+    """Evaluates the calls in an expression; see `iommudrivers.engine.Engine`.
 
     :ivar program: the sources.
     """
@@ -59,18 +59,18 @@ class Calls(Protocol):
     def special(
         self, frame: Expressions, name: str, arguments: Sequence[Node], env: Env
     ) -> Values | None:
-        """Return what a call is worth that is known to every C file; None if it is no such."""
+        """Return the value of a common kernel macro or function; None if it is none."""
 
     def call(
         self, frame: Expressions, name: str, given: Sequence[Values], node: Node, env: Env
     ) -> Values:
-        """Return what a call is worth."""
+        """Return the value of a call."""
 
     def sets_arguments(self, unit: Unit, name: str) -> bool:
-        """Tell whether a call is of a macro that may set the variables that it is given."""
+        """Tell whether a call is of a macro that may set its arguments."""
 
     def returns_itself(self, unit: Unit, name: str) -> bool:
-        """Tell whether a call is of a macro that has a ``return`` in it."""
+        """Tell whether a call is of a macro with a ``return``."""
 
 
 class Expressions:
@@ -79,9 +79,9 @@ class Expressions:
     def __init__(self, engine: Calls, unit: Unit) -> None:
         self.engine = engine
         self.unit = unit
-        #: Variables that are not followed: somebody else may have their address.
+        #: Variables that are not followed: their address is taken.
         self.shared: frozenset[str] = frozenset()
-        #: Conditions that the statement stands under, the innermost last.
+        #: Conditions of the statement, the innermost last.
         self.conditions: list[str] = []
         self._macros = 0
 
@@ -94,7 +94,7 @@ class Expressions:
         return self.unit.words(node)
 
     def value(self, node: Node | None, env: Env) -> Values:
-        """Return what an expression may be worth; what it changes is changed in *env*."""
+        """Return the possible values of an expression; it may change *env*."""
         if node is None:
             return v.NOTHING
         method = getattr(self, f"_{node.type}", None)
@@ -184,7 +184,7 @@ class Expressions:
         return v.anything(f"`{self.text(node)}`", self.place(node))
 
     def _address(self, node: Node, env: Env) -> Values:
-        """Return what the address of something is: that of a domain, or just a pointer."""
+        """Return the value of an address: a domain, or a pointer."""
         if node.type == "identifier":
             name = self.text(node)
             found = self.engine.object_of(self.unit, name, "")
@@ -205,7 +205,7 @@ class Expressions:
         unknown = v.anything(f"`{self.text(node)}`", self.place(node))
         name = self.text(member)
         if base.type == "field_expression":
-            # x->domain.type, where x is what the domain is a part of
+            # x->domain.type, where x contains the domain
             owner, inside = parts(base, "argument", "field")
             found = self.value(owner, env)
             kinds = {
@@ -267,7 +267,7 @@ class Expressions:
             return frozenset(Value(Kind.INT, n) for n, state in both.items() if state is not None)
         one, two = self.value(left, env), self.value(right, env)
         if sign in operators.OPPOSITE:
-            # An empty set on the left is a variable that nothing is known to be in.
+            # The set on the left is empty if the variable is unknown.
             result = {1} if operators.compare(one, sign, two) else set()
             result |= {0} if operators.compare(one, operators.OPPOSITE[sign], two) else set()
             return frozenset(Value(Kind.INT, each) for each in result or {0, 1})
@@ -310,7 +310,7 @@ class Expressions:
         return result
 
     def run_call(self, node: Node, env: Env) -> None:
-        """Follow a call whose result nobody wants: it may change what it is given."""
+        """Evaluate a call whose result is not used: it may change its arguments."""
         function, listed = parts(node, "function", "arguments")
         arguments = listed.named_children if listed is not None else []
         for each in arguments:
@@ -328,7 +328,7 @@ class Expressions:
                 env[words] = v.anything(f"`{words}`, set by {name}()", self.place(each))
 
     def expand(self, unit: Unit, macro: Macro, given: Sequence[Values]) -> Values:
-        """Return what a macro with these arguments is worth, if it is an expression."""
+        """Return the value of a macro with these arguments, if it is an expression."""
         unknown = v.anything(f"macro `{macro.name}`")
         if self._macros > _DEEPEST or not macro.body:
             return unknown
@@ -346,7 +346,7 @@ class Expressions:
     # Conditions.
 
     def branch(self, node: Node, env: Env) -> tuple[State, State]:
-        """Return what is known if a condition is true, and what if it is false."""
+        """Return the environments if a condition is true, and if it is false."""
         if node.type == "parenthesized_expression" and len(node.named_children) == 1:
             return self.branch(node.named_children[0], env)
         if node.type == "unary_expression" and self.text(node).startswith("!"):
@@ -422,7 +422,7 @@ class Expressions:
 
 
 def _settle(env: Env, state: State) -> None:
-    """Take over what was changed on the way through an expression."""
+    """Copy the changes of an expression into another environment."""
     if state is not None:
         env.clear()
         env.update(state)

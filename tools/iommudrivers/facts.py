@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is taken for granted of functions that no source is read of: ``drivers.toml``."""
+"""Assumed results of functions whose source is not read: ``drivers.toml``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Gives = Literal["memory", "error", "number", "pointer", "count", "truth", "callb
 
 @dataclass(frozen=True)
 class Call(Table):
-    """Functions that give the same.
+    """Functions with the same kind of result.
 
-    :ivar gives: what.
+    :ivar gives: the kind of result.
     """
 
     gives: Gives
@@ -41,7 +41,7 @@ class _Document(Table):
 
 @cache
 def load() -> Mapping[str, Gives]:
-    """Return what each function gives."""
+    """Return the kind of result of each function."""
     with resources.as_file(resources.files(__package__).joinpath("drivers.toml")) as path:
         return _read(path)
 
@@ -52,9 +52,9 @@ def _read(path: Path) -> Mapping[str, Gives]:
 
 
 def result(name: str, place: Place, when: str) -> Values | None:
-    """Return what a call may be worth; None if nothing is known of the function.
+    """Return the possible values of a call; None if the function is unknown.
 
-    :param when: the condition that the call stands under.
+    :param when: the condition of the call.
     """
     gives = load().get(name)
     if gives == "memory":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Go through the statements of a function, all ways at once, and collect what it returns."""
+"""Follow all paths through a function, and collect what it returns."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from iommudrivers.program import NotUnderstood, Unit, part, parts
 from iommudrivers.values import Value, Values
 from iommuq.queue.csource import Function, descend
 
-#: Rounds of a loop before what changes in it is taken for anything.
+#: Rounds of a loop before its changed variables become unknown.
 _ROUNDS = 12
 _LONGEST = 70
-#: Reasons of a pointer's being NULL that are told.
+#: Number of reported reasons why a pointer is NULL.
 _CAUSES = 3
 
 
 @dataclass
 class _Loop:
-    """Where the ways out of a loop or a switch meet."""
+    """The end of a loop or a switch, where its paths meet."""
 
     leave: State = None
     again: State = None
@@ -36,9 +36,9 @@ class _Exits:
 
 
 class Frame(Expressions):
-    """A function that is being called.
+    """A function call.
 
-    :param engine: what answers the calls that it makes.
+    :param engine: evaluates the calls in it.
     """
 
     def __init__(self, engine: Calls, unit: Unit, function: Function) -> None:
@@ -87,7 +87,7 @@ class Frame(Expressions):
                         yield name
 
     def parameters(self) -> list[str]:
-        """Return the names of its parameters; an empty one for what has none."""
+        """Return the names of its parameters; empty for a parameter without a name."""
         for node in descend(self._function.node):
             if node.type == "parameter_list":
                 break
@@ -102,7 +102,7 @@ class Frame(Expressions):
                 names.append(self.text(inner) if inner is not None else "")
         return names
 
-    # Statements: each takes what is known before it, and returns what is known after it.
+    # Statements: each takes the environment before it, and returns the one after it.
 
     def _run(self, node: Node, env: State) -> State:
         if node.type == "labeled_statement":
@@ -110,7 +110,7 @@ class Frame(Expressions):
             env = join(env, self._exits.labels.get(self.text(label)))
             return self._run_all([each for each in node.named_children if each != label], env)
         if env is None:
-            # Nobody comes here but by a label further down.
+            # Unreachable, except through a label below.
             return self._run_all(node.named_children, None) if _has_label(node) else None
         method = getattr(self, f"_run_{node.type}", None)
         if method is not None:
@@ -128,7 +128,7 @@ class Frame(Expressions):
         return env
 
     def _run_compound_statement(self, node: Node, env: Env) -> State:
-        # What is declared in a block hides what has its name outside of it.
+        # A declaration in a block hides an outer variable of the same name.
         hidden = {name: env[name] for name in self._declared(node) if name in env}
         after = self._run_all(node.named_children, env)
         if after is not None:
@@ -168,7 +168,7 @@ class Frame(Expressions):
             while inner is not None and inner.type != "identifier":
                 inner = inner.child_by_field_name("declarator")
             if inner is not None:
-                # A variable that has none yet: whoever reads it has set it before.
+                # Without an initialiser: it is set before its first use.
                 found = self.value(value, env) if value is not None else v.NOTHING
                 if value is not None and value.type == "initializer_list":
                     found = v.anything(f"`{self.text(inner)}`")
@@ -181,7 +181,7 @@ class Frame(Expressions):
         if values:
             found = self.value(values[0], env)
             if self._is_pointer and found == frozenset({v.ZERO}):
-                # Whoever gets it is to be told where it is from.
+                # Record the origin of the value.
                 when = self.conditions[-1] if self.conditions else ""
                 found = frozenset({Value(v.Kind.NULL, place=self.place(node), when=when)})
             self._exits.returned.append(found)
@@ -195,7 +195,7 @@ class Frame(Expressions):
         return None
 
     def _under(self, found: Values) -> Values:
-        """Return an error that was set before it was needed with the condition that needs it."""
+        """Return an error that was set before its condition, with that condition."""
         when = self.conditions[-1]
         return frozenset(
             replace(each, when=when)
@@ -218,7 +218,7 @@ class Frame(Expressions):
         return join(after, no)
 
     def _why(self, condition: Node, env: State) -> str:
-        """Return a condition in words, with the call that made it true, if there is one."""
+        """Return the text of a condition, with the call that makes it true, if any."""
         words = self.text(condition).removeprefix("(").removesuffix(")")
         words = words if len(words) <= _LONGEST else f"{words[: _LONGEST - 1]}…"
         causes = []
@@ -251,7 +251,7 @@ class Frame(Expressions):
 
     def _run_do_statement(self, node: Node, env: Env) -> State:
         condition, body = parts(node, "condition", "body")
-        # The body once, and then it is a loop like others.
+        # The body once, then like another loop.
         loop = _Loop()
         self._loops.append(loop)
         self._breaks.append(loop)
@@ -270,7 +270,7 @@ class Frame(Expressions):
         macro: Node | None,
         update: Node | None = None,
     ) -> State:
-        """Go round a loop until no more is learnt.
+        """Repeat a loop until the environment is stable.
 
         :param condition: None if there is none, or if it is a macro's.
         :param macro: the arguments of a macro, which may set each of them.
@@ -324,7 +324,7 @@ class Frame(Expressions):
             if label is not None:
                 enters = not found or bool(v.equal(found, values))
             else:
-                # Not if each value that it may have is a label of its own.
+                # Not reachable if each possible value has its own label.
                 sure = [one for one in known if len(one) == 1 and v.is_exact(next(iter(one)))]
                 taken = [one for one in numbers if any(v.equal(frozenset({one}), x) for x in sure)]
                 enters = not found or len(taken) < len(found)
@@ -360,7 +360,7 @@ class Frame(Expressions):
         return None
 
     def _run_preproc_ifdef(self, node: Node, env: Env) -> State:
-        """Both settings of an option are kernels that somebody builds."""
+        """Follow both branches: both are valid configurations."""
         skip = [node.child_by_field_name(each) for each in ("name", "condition")]
         other = node.child_by_field_name("alternative")
         inner = [each for each in node.named_children if each not in skip and each != other]
@@ -376,7 +376,7 @@ class Frame(Expressions):
 
 
 def _cause(value: Value) -> str:
-    """Return the call that gave NULL or an error; empty if it was no call."""
+    """Return the call that returned NULL or an error; empty without one."""
     if value.kind is v.Kind.ERRPTR:
         return " → ".join(value.chain)
     if value.name:

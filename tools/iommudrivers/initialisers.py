@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read the fields that a structure is given where it is defined."""
+"""Read the fields in the initialiser of a structure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DEEPEST = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """A field, and what it is set to.
+    """A field and its value.
 
     :ivar text: the value, in one line.
-    :ivar node: the value; its text is *unit*'s.
-    :ivar condition: the ``#if`` that it stands under; empty if none.
-    :ivar macro: the macro that has it; empty if none.
+    :ivar node: the value, a node of *unit*.
+    :ivar condition: its ``#if``; empty if none.
+    :ivar macro: its macro; empty if none.
     """
 
     name: str
@@ -47,20 +47,20 @@ class Fields:
     unknown: tuple[str, ...] = ()
 
     def all(self, name: str) -> tuple[Setting, ...]:
-        """Return what a field is set to; two values are two settings of an ``#if``."""
+        """Return the values of a field; two values are two branches of an ``#if``."""
         found = [each for each in self.settings if each.name == name]
         plain = [each for each in found if not each.condition]
-        # The last one counts, as it does for the compiler.
+        # The last one counts, as in C.
         return (*(each for each in found if each.condition), *plain[-1:])
 
     def get(self, name: str) -> Setting | None:
-        """Return what a field is set to, if it is; of two ways the first."""
+        """Return the value of a field, of two the first; None if it is not set."""
         found = self.all(name)
         return found[0] if found else None
 
 
 class _MacroUnit(Unit):
-    """The body of a macro, as if it stood in an initialiser of its file."""
+    """The body of a macro, as part of an initialiser in its file."""
 
     def __init__(self, unit: Unit, body: bytes, line: int) -> None:
         self.path = unit.path
@@ -74,14 +74,14 @@ class _MacroUnit(Unit):
         self.__dict__["variables"] = unit.variables
 
     def variables_of_body(self) -> Node | None:
-        """Return the list that the body was put into; None if it does not fit in one."""
+        """Return the list with the body; None if it cannot be parsed in one."""
         for node in csource.descend(self.source.root):
             if node.type == "initializer_list":
                 return node
         return None
 
     def line(self, node: Node) -> int:
-        """Return the line of a node, from where the macro begins."""
+        """Return the line of a node."""
         return self._line + node.start_point[0]
 
 
@@ -103,7 +103,7 @@ def read_list(program: Program, unit: Unit, node: Node) -> Fields:
 
 
 def braces_of(node: Node) -> Node | None:
-    """Return the list in braces that a value is, None if it is none."""
+    """Return the value if it is a list in braces; else None."""
     while node.type != "initializer_list":
         if node.type == "compound_literal_expression":
             inner = node.child_by_field_name("value")
@@ -152,7 +152,7 @@ def _macro_name(unit: Unit, node: Node) -> str:
 
 
 def _condition(unit: Unit, first: int, line: int) -> str:
-    """Return the directives that a line of an initialiser stands under."""
+    """Return the ``#if`` directives of a line of an initialiser."""
     stack: list[str] = []
     for text in unit.text.decode("utf-8", "replace").splitlines()[first - 1 : line - 1]:
         words = text.strip()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say of each driver what the table asks: its domains, and whether attaching them can fail."""
+"""Judge each driver: its domains, and whether attaching them can fail."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Judge:
         self._unit = ops.unit
 
     def driver(self) -> Driver:
-        """Return what is to be said."""
+        """Return the results."""
         ops = self._ops
         resv = ops.fields.get("get_resv_regions")
         name = _callback(resv) if resv else ""
@@ -66,7 +66,7 @@ class Judge:
     # The domains.
 
     def _domain(self, field: str, kind: str) -> Iterator[Source]:
-        """Yield the domains that the driver has of a type."""
+        """Yield the domains of a type."""
         found = False
         for setting in self._ops.fields.all(field):
             found = True
@@ -91,7 +91,7 @@ class Judge:
         yield from sources or (self._empty_paging() if kind == _BLOCKED else (Source(How.NONE),))
 
     def _empty_paging(self) -> Iterator[Source]:
-        """Yield what the core blocks with where a driver has no domain for it."""
+        """Yield the empty paging domain that the core uses without a blocked domain."""
         found = False
         for field in (_ALLOCATE, *_ALLOCATE_PAGING):
             setting = self._ops.fields.get(field)
@@ -110,7 +110,7 @@ class Judge:
         yield Source(How.NONE)
 
     def _static(self, setting: Setting) -> Source:
-        """Return the domain that a field names."""
+        """Return the domain in a field."""
         name = setting.text.removeprefix("&").strip()
         notes = [f"under {setting.condition}"] if setting.condition else []
         parts = name.split(".")
@@ -157,12 +157,12 @@ class Judge:
         yield Source(How.ALLOCATED, name, place, verdict, (note,))
 
     def _default_attach(self) -> Setting | None:
-        """Return the attach callback of domains that have no ops of their own."""
+        """Return the attach callback of domains without their own ops."""
         setting = self._ops.fields.get("default_domain_ops")
         return attach_of(self._engine.program, setting) if setting is not None else None
 
     def attach(self, setting: Setting, domain: Value) -> Verdict:
-        """Judge an attach callback that is given a domain."""
+        """Judge an attach callback, called with a domain."""
         name = _callback(setting)
         starts = self._engine.program.functions(setting.unit, name)
         place = setting.place
@@ -223,7 +223,7 @@ class Judge:
         words = set()
         for each in returned:
             if each.kind is Kind.INT:
-                # 0 is the number of blocked; here it leaves the choice to the core.
+                # 0 leaves the choice to the core; it is also the number of "blocked".
                 word = numbers.get(each.number, str(each.number)) if each.number else "any"
                 words.add(word)
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read what a macro stands for as if it stood in the file."""
+"""Parse the body of a macro as part of its file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iommuq.queue import csource
 
 
 class Text:
-    """The text of a macro, with the names and the line of the file that it is in."""
+    """The body of a macro, with the names and the line of its file."""
 
     def __init__(self, unit: Unit, text: bytes, line: int) -> None:
         self._unit = unit
@@ -29,12 +29,12 @@ class Text:
         return " ".join(self.of(node).split())
 
     def line(self, _node: Node) -> int:
-        """Return the line that the macro begins in."""
+        """Return the first line of the macro."""
         return self._line
 
 
 def as_expression(body: bytes) -> tuple[Node | None, bytes]:
-    """Return the node of what a macro stands for, if it is an expression."""
+    """Return the node of the body of a macro; None if it is no expression."""
     text = b"int f(void) { return (" + body + b"); }"
     source = csource.parse(text)
     if not source.functions or source.root.has_error:

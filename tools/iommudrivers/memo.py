@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keep what was found, under the hash of the sources and of the code that judges them."""
+"""Cache the results, with the hash of the sources and of the analysis as key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iommuq.system import files as dirs
 
 
 def judged(files: Mapping[str, bytes]) -> tuple[Driver, ...]:
-    """Judge the drivers of a tree, or read what was found when they were.
+    """Judge the drivers of a tree, or return the cached results.
 
     :param files: its sources by path.
     """
@@ -30,7 +30,7 @@ def judged(files: Mapping[str, bytes]) -> tuple[Driver, ...]:
     from iommudrivers.judge import judge_all
 
     found = tuple(judge_all(files))
-    # No room for it is no error: it can be judged again.
+    # A full disk is no error: the analysis can be repeated.
     with contextlib.suppress(OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)
         temporary = memo.with_name(f".{memo.name}.{os.getpid()}")
@@ -49,7 +49,7 @@ def _key(files: Mapping[str, bytes]) -> str:
 
 @cache
 def _code() -> str:
-    """Return the hash of the code that judges: another code may find something else."""
+    """Return the hash of the code of the analysis."""
     digest = hashlib.sha256()
     paths = [*Path(__file__).parent.glob("*.py"), Path(csource.__file__)]
     for path in sorted(paths):

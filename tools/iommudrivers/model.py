@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is said of a driver."""
+"""The results for a driver."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class Reason:
-    """A way to an error, or to what nobody can tell.
+    """A path to an error, or to an unknown value.
 
-    :ivar what: ``-ENOMEM``, or why nothing is known.
-    :ivar chain: the functions on the way, from the attach callback on.
-    :ivar when: the condition that the error stands under.
+    :ivar what: ``-ENOMEM``, or why the value is unknown.
+    :ivar chain: the functions on the path, from the attach callback.
+    :ivar when: the condition of the error.
     """
 
     what: str
@@ -37,8 +37,8 @@ class Verdict:
     """Whether an attach can fail, and how.
 
     :ivar attach: the callback.
-    :ivar failures: errors that there is a way to.
-    :ivar unknown: what could not be followed.
+    :ivar failures: the possible errors.
+    :ivar unknown: the calls and values that are unknown.
     """
 
     attach: str
@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def answer(self) -> Answer:
-        """The answer in a word."""
+        """The answer."""
         if self.failures:
             return Answer.FAILS
         return Answer.UNDECIDED if self.unknown else Answer.NEVER
@@ -68,8 +68,8 @@ class Source:
     """A domain that the core may attach.
 
     :ivar name: of the variable, or of the callback that allocates it.
-    :ivar verdict: of its attach; None if there is no attach to be judged.
-    :ivar notes: what else is to be known, a sentence each.
+    :ivar verdict: of its attach; None without an attach callback.
+    :ivar notes: further remarks, one sentence each.
     """
 
     how: How
@@ -84,8 +84,8 @@ class Region:
     """A type of reserved regions that a driver may report.
 
     :ivar kind: ``DIRECT``, ``MSI``, …
-    :ivar place: where the type is named.
-    :ivar chain: the functions from the callback on.
+    :ivar place: the line with the type.
+    :ivar chain: the functions from the callback.
     """
 
     kind: str
@@ -95,10 +95,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Driver:
-    """All that the table says of a driver.
+    """All results for a driver.
 
-    :ivar identity: its identity domains; more than one if it depends.
-    :ivar release: the domain that it names for a device that goes; empty if none.
+    :ivar identity: its identity domains; more than one if there are conditions.
+    :ivar release: the domain for a removed device; empty if none.
     :ivar default: how the default domain is chosen.
     :ivar resv: its callback for reserved regions; empty if it has none.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What was found by reading a driver that its table cannot say: ``drivers-read.toml``."""
+"""Remarks from reading the source of drivers: ``drivers-read.toml``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iommuq.system import tables
 class Note(Table):
     """A remark on a driver.
 
-    :ivar bases: the kernels that it was read in.
+    :ivar bases: the kernels that it is about.
     """
 
     driver: str

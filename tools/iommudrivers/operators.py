@@ -13,7 +13,7 @@ MIRRORED = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 def compare(one: Values, sign: str, two: Values) -> Values:
-    """Return what of one side is left if the comparison is true."""
+    """Return the values of one side for which the comparison may be true."""
     if sign == "==":
         return v.equal(one, two)
     if sign == "!=":

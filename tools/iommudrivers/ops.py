@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Find the drivers of a program: each ``struct iommu_ops``, and the domains that it names."""
+"""Find the drivers of a program: each ``struct iommu_ops``, and its domains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iommudrivers.program import Program, Unit, Variable
 from iommudrivers.values import Kind, Place
 from iommuq.queue.csource import descend
 
-#: Types of domains that the table speaks of, by the macro that names them.
+#: Types of domains in the table, by macro.
 TYPES = {
     "IOMMU_DOMAIN_BLOCKED": "blocked",
     "IOMMU_DOMAIN_IDENTITY": "identity",
@@ -28,7 +28,7 @@ TYPES = {
     "IOMMU_DOMAIN_PLATFORM": "platform",
     "IOMMU_DOMAIN_NESTED": "nested",
 }
-#: Fields of the operations that name a domain.
+#: Fields of the operations with a domain.
 DOMAINS = ("identity_domain", "blocked_domain", "release_domain", "default_domain")
 _OPS = "struct iommu_ops"
 _DEFINED = re.compile(rb"struct[ \t]+iommu_ops\b[^;{}()]*=")
@@ -38,8 +38,8 @@ _DEFINED = re.compile(rb"struct[ \t]+iommu_ops\b[^;{}()]*=")
 class Ops:
     """The operations of a driver.
 
-    :ivar fields: what they are set to where they are defined.
-    :ivar changes: fields that are set at run time: which, to what, and where.
+    :ivar fields: their values in the definition.
+    :ivar changes: fields that are set at run time: field, value and place.
     """
 
     driver: str
@@ -49,12 +49,12 @@ class Ops:
 
     @property
     def unit(self) -> Unit:
-        """The file that they are in."""
+        """Their file."""
         return self.variable.unit
 
     @property
     def place(self) -> Place:
-        """Where they are defined."""
+        """The place of their definition."""
         return Place(self.variable.unit.path, self.variable.line)
 
 
@@ -62,10 +62,10 @@ class Ops:
 class Domain:
     """A domain that is a variable.
 
-    :ivar key: what it is called in the engine.
-    :ivar kind: its type, a key of `TYPES`; empty if it is not known.
-    :ivar attach: its attach callback; None if none was found.
-    :ivar problem: what is not known of it, and why.
+    :ivar key: its name in the engine.
+    :ivar kind: its type, a key of `TYPES`; empty if unknown.
+    :ivar attach: its attach callback; None without one.
+    :ivar problem: why its type or callback is unknown.
     """
 
     name: str
@@ -90,7 +90,7 @@ def find_ops(program: Program) -> list[Ops]:
                 changes = tuple(
                     (name, words, place)
                     for owner, name, words, place in _changes(program, unit)
-                    # Whose, if it is not one of the others by name: anybody's.
+                    # Without a known owner: it may be of any driver.
                     if owner == variable.name or owner not in unit.variables
                 )
                 found.append(Ops(_title(path), variable, fields, changes))
@@ -98,7 +98,7 @@ def find_ops(program: Program) -> list[Ops]:
 
 
 def _title(path: str) -> str:
-    """Return what people call the driver that a file is of."""
+    """Return the usual name of the driver of a file."""
     folder, stem = posixpath.split(posixpath.splitext(path)[0])
     parts = folder.split("/")
     if parts[0] == "arch" and len(parts) > 1:
@@ -109,7 +109,7 @@ def _title(path: str) -> str:
 
 
 def _changes(program: Program, unit: Unit) -> Iterator[tuple[str, str, str, Place]]:
-    """Yield the assignments to a field that names a domain: whose, which, to what, and where."""
+    """Yield assignments to a field with a domain: owner, field, value and place."""
     for path in program.driver_files(unit.path):
         if not path.endswith(".c") or not any(
             re.search(rb"(?:\.|->)" + name.encode() + rb"[ \t]*=[^=]", program.files[path])
@@ -130,7 +130,7 @@ def _changes(program: Program, unit: Unit) -> Iterator[tuple[str, str, str, Plac
 
 
 def find_domains(engine: Engine) -> dict[str, Domain]:
-    """Find the variables that are domains, and tell the engine.
+    """Find the variables that are domains, and register them in the engine.
 
     :return: the domains by key.
     """
@@ -196,7 +196,7 @@ def attach_of(program: Program, ops: Setting) -> Setting | None:
 
 
 def type_number(engine: Engine, unit: Unit, name: str) -> int:
-    """Return the number of a type of domains; -1 if the sources do not tell."""
+    """Return the number of a type of domains; -1 if unknown."""
     macro = engine.program.macro(unit, name)
     if macro is not None:
         for each in Expressions(engine, unit).expand(*macro, ()):
@@ -206,7 +206,7 @@ def type_number(engine: Engine, unit: Unit, name: str) -> int:
 
 
 def _without_value(unit: Unit) -> Iterator[tuple[str, Node]]:
-    """Yield the static structures that are given no value where they are defined."""
+    """Yield the static structures without an initialiser."""
     for node in unit.source.root.named_children:
         if node.type != "declaration":
             continue
@@ -220,7 +220,7 @@ def _without_value(unit: Unit) -> Iterator[tuple[str, Node]]:
 
 
 def _set_up_later(engine: Engine, unit: Unit, name: str, node: Node) -> tuple[Domain | None, str]:
-    """Return the domain that a variable has in it, if a function gives it a type."""
+    """Return the domain in a variable, if a function sets its type."""
     kind = attach = None
     member = ""
     for function in unit.source.functions:

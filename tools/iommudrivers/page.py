@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``docs/generated/drivers.md``: the table of the drivers, and the ways to every error."""
+"""``docs/generated/drivers.md``: the table of the drivers, and the paths to each error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HEAD = (
     "default domain",
     "reserved regions",
 )
-#: Errors of one function that are listed before the rest is counted.
+#: Number of errors of one function that are listed; the others are counted.
 _MOST = 8
 
 
@@ -31,8 +31,8 @@ _MOST = 8
 class Kernel:
     """The drivers of one kernel.
 
-    :ivar title: what to call it.
-    :ivar notes: what was found by reading.
+    :ivar title: its name.
+    :ivar notes: remarks from reading the source.
     """
 
     base: str
@@ -51,12 +51,12 @@ def render(kernels: Sequence[Kernel]) -> str:
 
 
 def as_text(kernels: Sequence[Kernel]) -> str:
-    """Return what is printed: the tables and the ways, without the explanation."""
+    """Return the tables and paths for the terminal, without the explanation."""
     return "\n".join(line for kernel in kernels for line in _kernel(kernel)).rstrip()
 
 
 def as_json(kernels: Sequence[Kernel]) -> list[dict[str, Any]]:
-    """Return all that is known."""
+    """Return all results."""
     return [
         {
             "base": kernel.base,
@@ -75,7 +75,7 @@ def _answers(driver: Driver) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON has a form for."""
+    """Convert a value for JSON."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):
@@ -186,7 +186,7 @@ def _phrase(verdict: Verdict) -> str:
 
 
 def _reasons(verdict: Verdict) -> Iterator[str]:
-    """Yield the ways to errors, those of one function together."""
+    """Yield the paths to errors, grouped by function."""
     groups: dict[tuple[str, ...], list[Reason]] = {}
     for reason in verdict.failures:
         groups.setdefault(reason.chain, []).append(reason)
@@ -205,5 +205,5 @@ def _reasons(verdict: Verdict) -> Iterator[str]:
 
 
 def _safe(text: str) -> str:
-    """Return text that is a cell's or a line's, whatever is in it."""
+    """Return text escaped for a cell or a line."""
     return one_line(text).replace("|", "\\|").replace("<", "&lt;")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The sources of the drivers: which file has which function, macro and variable.
 
-Files are parsed when somebody first asks for what is in them.  Which files could define a
-name is told by their text; whether they do, by the parser.
+Files are parsed at first use; a search of their text shows which files may define a name.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from tree_sitter import Node
 from iommuq.queue import csource
 from iommuq.queue.csource import Function, Source, descend
 
-# What the grammar takes for a part of the name that it stands beside.
+# The grammar takes these for a part of the name beside them.
 _ATTRIBUTE = re.compile(
     rb"\b__free\(\w+\)|\b(?:__user|__iomem|__maybe_unused|__init|__exit|__always_unused|__percpu"
     rb"|__must_check|__cold|__ref|__initdata|__ro_after_init|__read_mostly|__rcu"
     rb"|__force|__(?:acquires|releases|must_hold|printf|counted_by)\([\w&>.,-]*\))(?!\w)"
 )
-# A type as the argument of a macro, as of container_of(): the grammar knows but names there.
+# A type in the arguments of a macro such as container_of(): the grammar expects names.
 _TAG = re.compile(rb"(?<=[(,])(\s*)(?:struct|union|enum)(?=\s+\w+\s*[,)])")
 _UNSIGNED = re.compile(rb"(?<=[(,])unsigned (?:long|int)(?=\s*,)")
 _TYPEOF = re.compile(rb"\btypeof\((?:[^()\n]|\([^()\n]*\))*\)(?=\s+\w+\s*[=;])")
@@ -41,7 +40,7 @@ class Macro:
     """A macro.
 
     :ivar parameters: None if it is used without parentheses.
-    :ivar body: what it stands for.
+    :ivar body: its replacement text.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Macro:
 
 @dataclass(frozen=True)
 class Definition:
-    """A function, and the file that it is in."""
+    """A function and its file."""
 
     unit: Unit
     function: Function
@@ -60,9 +59,9 @@ class Definition:
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable that is given a value where it is defined.
+    """A variable with an initialiser.
 
-    :ivar node: that value.
+    :ivar node: the value.
     """
 
     unit: Unit
@@ -82,7 +81,7 @@ class Unit:
 
     @cached_property
     def functions(self) -> Mapping[str, list[Function]]:
-        """Its functions; for two settings of an ``#ifdef`` there are two."""
+        """Its functions; two of a name for two branches of an ``#ifdef``."""
         found: dict[str, list[Function]] = {}
         for function in self.source.functions:
             found.setdefault(function.name, []).append(function)
@@ -110,7 +109,7 @@ class Unit:
 
     @cached_property
     def variables(self) -> Mapping[str, Variable]:
-        """Variables outside of functions that have a value, by name."""
+        """Global variables with an initialiser, by name."""
         found: dict[str, Variable] = {}
         for node in _outside(self.source.root):
             if node.type != "declaration":
@@ -129,7 +128,7 @@ class Unit:
 
     @cached_property
     def includes(self) -> tuple[str, ...]:
-        """Files that it includes by a path that is relative to it."""
+        """Files that it includes with a relative path."""
         folder = posixpath.dirname(self.path)
         names = (match[1].decode("utf-8", "replace") for match in _INCLUDE.finditer(self.text))
         return tuple(posixpath.normpath(posixpath.join(folder, name)) for name in names)
@@ -143,12 +142,12 @@ class Unit:
         return " ".join(self.of(node).split())
 
     def line(self, node: Node) -> int:
-        """Return the line that a node begins in."""
+        """Return the first line of a node."""
         return node.start_point[0] + 1
 
 
 class Program:
-    """All the files that may be looked into.
+    """All files of the analysis.
 
     :param files: their contents by path.
     """
@@ -158,7 +157,7 @@ class Program:
         self._units: dict[str, Unit] = {}
         self._found: dict[tuple[str, str], tuple[Definition, ...]] = {}
         self._near: dict[str, tuple[str, ...]] = {}
-        #: Files whose text looks as if it defined a macro, or a function.
+        #: Files that may define a macro or a function, by a search of the text.
         self._macros = _index(files, _DEFINES)
         self._beginnings = _index(files, _BEGINS)
 
@@ -193,7 +192,7 @@ class Program:
         return self._found[key]
 
     def macro(self, unit: Unit, name: str) -> tuple[Unit, Macro] | None:
-        """Return the macro that a name in a file stands for."""
+        """Return the macro of a name in a file."""
         candidates = self._macros.get(name, frozenset())
         for path in self._sight(unit.path) if candidates else ():
             if path in candidates and name in (other := self.unit(path)).macros:
@@ -201,7 +200,7 @@ class Program:
         return None
 
     def variable(self, unit: Unit, name: str) -> Variable | None:
-        """Return the variable that a name in a file stands for."""
+        """Return the variable of a name in a file."""
         if name in unit.variables:
             return unit.variables[name]
         pattern = re.compile(rb"\b" + name.encode() + rb"\b[^;{}]*=")
@@ -248,7 +247,7 @@ class Program:
         return tuple(found)
 
     def _sight(self, path: str) -> Iterator[str]:
-        """Yield the files whose macros and inline functions a file may use, nearest first."""
+        """Yield the files whose macros and inline functions a file may use, the nearest first."""
         near = self.driver_files(path)
         yield path
         yield from (each for each in near if each != path)
@@ -272,13 +271,13 @@ def _index(files: Mapping[str, bytes], pattern: re.Pattern[bytes]) -> dict[str, 
 
 
 class NotUnderstood(Exception):
-    """A node lacks what every node of its kind has: the parser guessed."""
+    """A node has a missing part: the parser failed."""
 
 
 def part(node: Node, name: str) -> Node:
     """Return a part of a node.
 
-    :raises NotUnderstood: it has none of that name.
+    :raises NotUnderstood: there is no such part.
     """
     found = node.child_by_field_name(name)
     if found is None:
@@ -289,18 +288,18 @@ def part(node: Node, name: str) -> Node:
 def parts(node: Node, *names: str) -> list[Node]:
     """Return parts of a node.
 
-    :raises NotUnderstood: it lacks one.
+    :raises NotUnderstood: one is missing.
     """
     return [part(node, name) for name in names]
 
 
 def is_constant(name: str) -> bool:
-    """Tell whether a name is written as macros and enumerators are."""
+    """Tell whether a name is in capitals like macros and enumerators."""
     return bool(_CONSTANT.fullmatch(name))
 
 
 def _plain(text: bytes) -> bytes:
-    """Return a file without what the grammar does not know, every byte in its place."""
+    """Replace text that the grammar does not know; offsets are kept."""
 
     def put(word: bytes) -> Callable[[re.Match[bytes]], bytes]:
         return lambda match: word.ljust(len(match[0]))
@@ -317,12 +316,12 @@ def _unfold(body: bytes) -> bytes:
 
 
 def _without_directives(text: bytes) -> bytes:
-    """Blank the directives in an initialiser: the parser expects none, we want both ways."""
+    """Blank the directives in an initialiser, to parse both branches."""
     return _DIRECTIVE.sub(lambda match: re.sub(rb"[^\n]", b" ", match[0]), text)
 
 
 def _outside(root: Node) -> Iterator[Node]:
-    """Yield the nodes that are in no function."""
+    """Yield the nodes outside functions."""
     waiting = [root]
     while waiting:
         node = waiting.pop()

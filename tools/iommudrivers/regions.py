@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which types of reserved regions a driver can report.
+"""The types of reserved regions that a driver can report.
 
-Every enumerator ``IOMMU_RESV_*`` that is used as a value, and not only compared with, in
-the callback or in what it calls, however indirectly.  Where regions are copied that were
-made before, those count that are made elsewhere in the driver.
+These are the enumerators ``IOMMU_RESV_*`` that the callback, or a function called from it,
+uses as a value.  For a copied region, those of all regions made in the driver count.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from iommudrivers.values import Place
 from iommuq.queue.csource import descend
 
 _PREFIX = "IOMMU_RESV_"
-#: Calls that copy a region whose type was chosen elsewhere.
+#: Calls that copy a region with its type.
 _COPIES = ("kmemdup",)
-#: What makes a region; its type is an argument.
+#: Calls that make a region; the type is an argument.
 _MAKES = ("iommu_alloc_resv_region",)
 _ORDER = ("DIRECT", "DIRECT_RELAXABLE", "RESERVED", "MSI", "SW_MSI")
 
 
 def find(program: Program, unit: Unit, callback: str) -> tuple[tuple[Region, ...], tuple[str, ...]]:
-    """Return the types that a callback can report, and what could not be followed.
+    """Return the types that a callback can report, and the calls that are unknown.
 
     :param unit: the file that names the callback.
     """
@@ -78,7 +77,7 @@ def _note(
 
 
 def _uses(unit: Unit, body: Node) -> Iterator[Node]:
-    """Yield the enumerators that are a value in a function."""
+    """Yield the enumerators that a function uses as a value."""
     for node in descend(body):
         if node.type != "identifier" or not unit.of(node).startswith(_PREFIX):
             continue
@@ -107,7 +106,7 @@ def _calls(body: Node) -> Iterator[Node]:
 
 
 def _made_elsewhere(unit: Unit, chain: tuple[str, ...]) -> Iterator[Region]:
-    """Yield the regions that any function of the driver's file makes."""
+    """Yield the regions that any function in the file of the driver makes."""
     for function in unit.source.functions:
         for call in _calls(function.body):
             if unit.of(call) not in _MAKES or call.parent is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Get the files of a tree that hold IOMMU drivers, and those that they call.
+"""Read the files of a tree with IOMMU drivers, and those that they call.
 
-What has the words ``iommu_ops`` in it is found by git, folder by folder; the answer for a
-folder is kept under the id of its content, so it is asked for once.
+`git grep` finds the files with ``iommu_ops`` in each folder; its result is cached by the id
+of the folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iommuq.system import files as dirs
 from iommuq.system.errors import InfraError, VerdictError
 from iommuq.system.git.objects import Store
 
-#: Always read: the drivers, the core, and what else makes reserved regions.
+#: Always read: the drivers, the core, and other files that make reserved regions.
 _WANTED = (
     "drivers/iommu",
     "drivers/acpi/arm64/iort.c",
@@ -27,15 +27,15 @@ _WANTED = (
     "include/linux/io-pgtable.h",
     "include/linux/acpi_iort.h",
 )
-#: Folders whose own folders are searched one by one: they are large, and patches change one.
+#: Large folders: each subfolder is searched and cached separately.
 _LARGE = ("arch", "drivers")
-#: No kernel code, or none that runs in a kernel.
+#: Folders without kernel code.
 _SKIPPED = ("Documentation", "tools", "samples", "LICENSES")
 _GENERATION = "1"
 
 
 def read_tree(store: Store, tree: str) -> dict[str, bytes]:
-    """Return the C files of a tree that are of interest, by path.
+    """Return the C files of a tree that the analysis needs, by path.
 
     :param tree: the id of a tree or a commit.
     :raises VerdictError: there are no IOMMU drivers in it.
@@ -62,7 +62,7 @@ def read_tree(store: Store, tree: str) -> dict[str, bytes]:
 
 
 def holders(store: Store, tree: str) -> list[str]:
-    """Return the C files of a tree that have the words ``struct iommu_ops`` in them."""
+    """Return the C files of a tree that contain ``struct iommu_ops``."""
     tops = store.entries(tree, [])
     tops = {path: entry for path, entry in tops.items() if path not in _SKIPPED}
     large = [f"{path}/" for path in _LARGE if path in tops]
@@ -95,7 +95,7 @@ def _search(store: Store, tree: str) -> list[str]:
 
 
 def _keep(memo: Path, found: list[str]) -> None:
-    # No room for it is no error: it can be searched again.
+    # A full disk is no error: the search can be repeated.
     with contextlib.suppress(OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)
         temporary = memo.with_name(f".{memo.name}.{os.getpid()}")

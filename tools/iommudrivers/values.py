@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an expression may be worth: a set of values, each with the place that it comes from.
+"""The possible values of an expression, each with its origin in the source.
 
-The sets are too large rather than too small.  What nobody can tell is `Kind.ANY`, with the
-reason; a set without it, and without an error, means that there is no error.
+A set may contain impossible values, but no possible one is missing.  An unknown value is
+`Kind.ANY`, with the reason.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What is known of a value."""
+    """The kind of a value."""
 
-    INT = "int"  # this number; 0 is NULL, too
+    INT = "int"  # this number; 0 is also NULL
     ERRNO = "errno"  # a negative error
-    ERRPTR = "errptr"  # a pointer made of one
-    NULL = "null"  # NULL, and somebody returned it
+    ERRPTR = "errptr"  # an ERR_PTR()
+    NULL = "null"  # NULL, returned by a function
     PTR = "ptr"  # a pointer that is none of these
-    OBJ = "obj"  # the domain that is attached, or what it is part of
+    OBJ = "obj"  # the attached domain, or its container
     POSITIVE = "positive"
     COUNT = "count"  # not negative
     ANY = "any"
@@ -39,15 +39,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Value:
-    """One thing that an expression may be worth.
+    """One possible value of an expression.
 
     :ivar number: of an `Kind.INT`.
     :ivar name: of an error, ``ENOMEM``, or of the function that gave it; of an object its own;
         of `Kind.ANY` the reason why nothing is known.
     :ivar member: of an object that the domain is a member of, which one.
-    :ivar place: the line that it comes from.
+    :ivar place: its line in the source.
     :ivar chain: the functions that returned it, the outermost first.
-    :ivar when: the condition that it stands under, in the words of the source.
+    :ivar when: its condition, as text of the source.
     """
 
     kind: Kind
@@ -59,7 +59,7 @@ class Value:
     when: str = field(default="", compare=False)
 
     def passed(self, function: str) -> Value:
-        """Return the value as the caller of *function* gets it."""
+        """Return the value as returned by *function*."""
         if self.kind in (Kind.INT, Kind.PTR, Kind.OBJ, Kind.POSITIVE, Kind.COUNT):
             return self
         return replace(self, chain=(function, *self.chain))
@@ -74,9 +74,9 @@ BOOL: Values = frozenset({ZERO, Value(Kind.INT, 1)})
 COUNT: Values = frozenset({Value(Kind.COUNT)})
 _POSITIVE = Value(Kind.POSITIVE)
 
-#: Errors that are told from another only by where they come from.
+#: Kinds that differ only by their origin.
 _ERRORS = (Kind.ERRNO, Kind.ERRPTR)
-#: More values than this are as good as none.
+#: Limit of a set; a larger one becomes unknown.
 _MOST = 60
 
 
@@ -88,15 +88,15 @@ def number(value: int) -> Values:
 def anything(reason: str, place: Place | None = None) -> Values:
     """Return the set of all values.
 
-    :param reason: why no more is known.
+    :param reason: why the value is unknown.
     """
     return frozenset({Value(Kind.ANY, name=reason, place=place)})
 
 
 def merge(sets: Iterable[Values]) -> Values:
-    """Return the union; of equal values with different ways the one with the shortest.
+    """Return the union; of equal values the one with the shortest path.
 
-    Which one is told must not depend on the order of a set.
+    The result must not depend on the order of a set.
     """
 
     def rank(value: Value) -> tuple[int, tuple[str, ...], bool, str]:
@@ -117,7 +117,7 @@ def merge(sets: Iterable[Values]) -> Values:
 
 
 def truths(values: Values) -> set[bool]:
-    """Return what a set may be as a condition."""
+    """Return the possible truth values of a set."""
     found: set[bool] = set()
     for value in values:
         if value.kind in (Kind.ANY, Kind.COUNT):
@@ -127,12 +127,12 @@ def truths(values: Values) -> set[bool]:
 
 
 def as_condition(values: Values) -> Values:
-    """Return what ``!!values`` may be."""
+    """Return the possible values of ``!!values``."""
     return frozenset(Value(Kind.INT, int(each)) for each in truths(values))
 
 
 def nonzero(values: Values) -> Values:
-    """Return what is left if it is not 0."""
+    """Return the values that are not 0."""
     return frozenset(
         _POSITIVE if value.kind is Kind.COUNT else value
         for value in values
@@ -141,7 +141,7 @@ def nonzero(values: Values) -> Values:
 
 
 def zero(values: Values) -> Values:
-    """Return what is left if it is 0."""
+    """Return the values that may be 0."""
     left = set()
     for value in values:
         if value.kind is Kind.NULL or value == ZERO:
@@ -152,7 +152,7 @@ def zero(values: Values) -> Values:
 
 
 def negative(values: Values) -> Values:
-    """Return what is left if it is less than 0."""
+    """Return the values that may be less than 0."""
     return frozenset(
         value
         for value in values
@@ -161,7 +161,7 @@ def negative(values: Values) -> Values:
 
 
 def not_negative(values: Values) -> Values:
-    """Return what is left if it is 0 or more."""
+    """Return the values that may be 0 or more."""
     return frozenset(
         Value(Kind.COUNT) if value.kind is Kind.ANY else value
         for value in values
@@ -170,12 +170,12 @@ def not_negative(values: Values) -> Values:
 
 
 def error_pointers(values: Values) -> Values:
-    """Return what is left if ``IS_ERR()`` is true of it."""
+    """Return the values for which ``IS_ERR()`` may be true."""
     return frozenset(value for value in values if value.kind in (Kind.ERRPTR, Kind.ANY))
 
 
 def other_pointers(values: Values) -> Values:
-    """Return what is left if ``IS_ERR()`` is false of it."""
+    """Return the values for which ``IS_ERR()`` may be false."""
     left = set()
     for value in values:
         if value.kind is Kind.ANY:
@@ -186,12 +186,12 @@ def other_pointers(values: Values) -> Values:
 
 
 def equal(values: Values, others: Values) -> Values:
-    """Return what of *values* may be equal to one of *others*."""
+    """Return the *values* that may be equal to one of *others*."""
     return frozenset(value for value in values if any(may_equal(value, each) for each in others))
 
 
 def unequal(values: Values, others: Values) -> Values:
-    """Return what of *values* may be different from all of *others*."""
+    """Return the *values* that may differ from all *others*."""
     if len(others) != 1:
         return values
     (other,) = others
@@ -203,14 +203,14 @@ def unequal(values: Values, others: Values) -> Values:
 
 
 def is_exact(value: Value) -> bool:
-    """Tell whether a value can be compared with another for sure."""
+    """Tell whether a value is exact, so that a comparison is certain."""
     return value.kind in (Kind.INT, Kind.NULL, Kind.OBJ) or (
         value.kind in _ERRORS and value.name[:1] == "E"
     )
 
 
 def is_same(value: Value, other: Value) -> bool:
-    """Tell whether two exact values are one."""
+    """Tell whether two exact values are equal."""
     if {value.kind, other.kind} <= {Kind.NULL, Kind.INT}:
         return value.number == other.number
     if value.kind is not other.kind:
@@ -219,7 +219,7 @@ def is_same(value: Value, other: Value) -> bool:
 
 
 def may_equal(value: Value, other: Value) -> bool:
-    """Tell whether two values may be one."""
+    """Tell whether two values may be equal."""
     if is_exact(value) and is_exact(other):
         return is_same(value, other)
     pair = (value, other)
@@ -232,14 +232,14 @@ def may_equal(value: Value, other: Value) -> bool:
 
 
 def to_pointer(values: Values) -> Values:
-    """Return what ``ERR_PTR()`` makes of a set."""
+    """Return ``ERR_PTR()`` of a set."""
     return frozenset(
         replace(value, kind=Kind.ERRPTR) if value.kind is Kind.ERRNO else value for value in values
     )
 
 
 def to_errno(values: Values, *, or_zero: bool = False) -> Values:
-    """Return what ``PTR_ERR()`` makes of a set.
+    """Return ``PTR_ERR()`` of a set.
 
     :param or_zero: as ``PTR_ERR_OR_ZERO()`` does.
     """

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``patches/<base>/base.toml``: where a kernel comes from, and what was last seen there."""
+"""``patches/<base>/base.toml``: the source of a kernel, and its last known version."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True)
 class Seen(Table):
-    """What a source had in it when somebody last looked and found it good.
+    """The last version of a source that was fetched and checked.
 
     :ivar version: the provider's version: a package's, a commit id, a file's name.
     :ivar sha256: of the package or archive; empty if there is no single file.
-    :ivar commit: the commit made of it, which depends on the files alone; may be empty.
+    :ivar commit: id of the commit, which depends on the files alone; may be empty.
     """
 
     version: str
@@ -44,13 +43,13 @@ class Seen(Table):
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """One kernel that patches are kept for.
+    """One kernel with a patch queue.
 
     :ivar name: the name of its folder, like ``6.12``.
-    :ivar title: what it is, for people.
+    :ivar title: its title in output.
     :ivar folder: ``patches/<name>``.
     :ivar source: where its sources come from.
-    :ivar seen: what was last found there; None before the first time.
+    :ivar seen: the last version fetched; None before the first fetch.
     """
 
     name: str
@@ -61,14 +60,14 @@ class BaseSpec:
 
     @property
     def path(self) -> Path:
-        """The file that says all this."""
+        """The file of the base."""
         return self.folder / FILE
 
     @property
     def key(self) -> str:
-        """A hash of where the sources come from, and of nothing else."""
+        """A hash of the ``[source]`` table."""
         fields = vars(self.source)
-        # A relative path means another place in another checkout; a package does not.
+        # A relative path depends on the checkout; a package does not.
         local = self.source.provider != "debian" and not any("://" in v for v in fields.values())
         text = json.dumps([fields, str(self.folder) if local else ""], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -76,8 +75,6 @@ class BaseSpec:
 
 @dataclass(frozen=True)
 class _Document(Table):
-    """The top level of the file."""
-
     name: str
     title: str
     source: dict[str, Any]
@@ -85,9 +82,8 @@ class _Document(Table):
 
 
 def load_spec(name: str) -> BaseSpec:
-    """Read a base's file.
+    """Read the file of the base *name*.
 
-    :param name: the base, like ``6.12``.
     :raises UserError: there is no such base, or its file is malformed.
     """
     folder = _patches() / name
@@ -97,17 +93,11 @@ def load_spec(name: str) -> BaseSpec:
             f"no base {name!r}; there {'are ' + there if there else 'is none'}",
             hint="`iommuq base add` makes one",
         )
-    try:
-        text = (folder / FILE).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder / FILE}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{folder / FILE}: not UTF-8 at byte {error.start}") from error
-    return parse(text, folder)
+    return parse(files.read_text(folder / FILE), folder)
 
 
 def list_specs() -> list[BaseSpec]:
-    """Read the files of all bases, the oldest kernel first.
+    """Return all bases, the oldest kernel first.
 
     :raises UserError: one of them is malformed.
     """
@@ -115,10 +105,10 @@ def list_specs() -> list[BaseSpec]:
 
 
 def parse(text: str, folder: Path) -> BaseSpec:
-    """Make sense of the text of a ``base.toml``.
+    """Parse the text of a ``base.toml``.
 
-    :param folder: the folder that it lies in, or will.
-    :raises UserError: it is malformed; file and key are named.
+    :param folder: the folder of the file.
+    :raises UserError: it is malformed; names file and key.
     """
     path = folder / FILE
     try:
@@ -140,7 +130,7 @@ def parse(text: str, folder: Path) -> BaseSpec:
 def render(name: str, source: Mapping[str, str], *, title: str = "") -> str:
     """Return the text of a ``base.toml``; the arguments are those of `add`.
 
-    :raises UserError: it cannot be the name of a base.
+    :raises UserError: the name is malformed.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot be the name of a base", hint="use one like 6.12")
@@ -154,9 +144,9 @@ def add(name: str, source: Mapping[str, str], *, title: str = "") -> Path:
 
     :param name: the base, like ``7.3``.
     :param source: keys and values of its ``[source]`` table.
-    :param title: what it is, for people.
+    :param title: its title in output.
     :return: the file.
-    :raises UserError: there is such a base, or an argument makes no sense.
+    :raises UserError: the base exists, or an argument is malformed.
     """
     text = render(name, source, title=title)
     folder = _patches() / name
@@ -167,14 +157,14 @@ def add(name: str, source: Mapping[str, str], *, title: str = "") -> Path:
     series = folder / "series"
     if not series.exists():
         series.write_text("# One patch a line, in the order to apply them.\n", encoding="utf-8")
-    _write(folder / FILE, text)
+    files.write_whole(folder / FILE, text.encode())
     return folder / FILE
 
 
 def write_seen(spec: BaseSpec, seen: Seen) -> None:
-    """Rewrite the ``[seen]`` table of a base's file, and nothing else in it.
+    """Rewrite the ``[seen]`` table of the file of a base, and nothing else.
 
-    :raises UserError: the file's form does not allow it.
+    :raises UserError: the form of the file does not allow it.
     """
     new = [f"{key} = {_quote(value)}" for key, value in vars(seen).items() if value]
     lines: list[str] = []
@@ -197,9 +187,9 @@ def write_seen(spec: BaseSpec, seen: Seen) -> None:
         good = False
     if not good:
         raise UserError(
-            f"{spec.path}: cannot rewrite `seen`", hint="write it as a [seen] table of its own"
+            f"{spec.path}: cannot rewrite `seen`", hint="write it as a separate [seen] table"
         )
-    _write(spec.path, text)
+    files.write_whole(spec.path, text.encode())
 
 
 def _patches() -> Path:
@@ -213,28 +203,10 @@ def _names() -> list[str]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return a key that puts 6.1 before 6.12 before 7.3."""
-    return [
-        (int(part or -1), "") if part.isdigit() else (-1, part)
-        for part in re.findall(r"\d+|\D+", name)
-    ]
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _quote(text: str) -> str:
     # A JSON string is a TOML string.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

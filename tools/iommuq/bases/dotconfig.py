@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read and write the form of ``.config`` files and Kconfig fragments.
+"""Read and write ``.config`` files and Kconfig fragments.
 
 Source: scripts/kconfig/confdata.c, conf_read_simple() and print_symbol().
 """
@@ -22,7 +22,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def malformed(text: str) -> int | None:
-    """Return the number of the first line of a fragment that says nothing; None if none is."""
+    """Return the number of the first malformed line of a fragment; None if there is none."""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.strip()
         if words and not words.startswith("#") and not _ENTRY.match(words):
@@ -39,5 +39,5 @@ def render(symbols: dict[str, str]) -> str:
 
 
 def missing(wanted: dict[str, str], got: dict[str, str]) -> dict[str, str]:
-    """Return what *wanted* asks for and *got* has otherwise; no entry counts as ``n``."""
+    """Return the symbols of *wanted* whose value in *got* differs; no entry counts as ``n``."""
     return {name: value for name, value in wanted.items() if got.get(name, "n") != value}

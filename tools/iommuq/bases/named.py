@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A kernel that is named on the command line: a base, or ``REPOSITORY@REF`` of git.
 
-The latter becomes a base as `iommuq base add` would make it, once its sources are here.
+The latter becomes a base, as by `iommuq base add`, once its sources are fetched.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from iommuq.system.files import project_root
 
 
 def read(words: str) -> BaseSpec:
-    """Return what is known of a kernel, without fetching anything.
+    """Return the base of a kernel, without fetching anything.
 
-    :param words: a base, or ``REPOSITORY@REF``; the base of the latter is called as the
-        ref is, without the ``v`` of a release.
-    :raises UserError: there is no such base, or it is no ref, or a base of that name is
-        from elsewhere.
+    :param words: a base, or ``REPOSITORY@REF``; the latter is named after the ref, without
+        the ``v`` of a release.
+    :raises UserError: no such base, no valid ref, or a base of that name has another source.
     """
     repository, at, ref = words.rpartition("@")
     if not at:
@@ -38,16 +37,16 @@ def read(words: str) -> BaseSpec:
     spec = basefile.load_spec(name)
     if spec.source != GitSource(source["url"], ref):
         raise UserError(
-            f"there is a base {name} already, and it is not {ref} of {source['url']}",
-            hint="`iommuq base add NAME git …` makes one of another name",
+            f"base {name} exists already, but is not {ref} of {source['url']}",
+            hint="`iommuq base add NAME git …` adds it with another name",
         )
     return spec
 
 
 def open_base(spec: BaseSpec) -> Base:
-    """Return the sources of what `read` returned; a base that is new gets its files now.
+    """Return the sources of what `read` returned; a new base is added.
 
-    :raises UserError: the repository has no such ref, or it is no kernel; nothing was made.
+    :raises UserError: the repository has no such ref, or it is no kernel; nothing was added.
     """
     base = sources.open_base(spec)
     if not spec.path.exists():

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Get the sources of a base once, and keep them in the cache as a git repository.
+"""Fetch the sources of a base once, and keep them in the cache as a git repository.
 
-``<cache>/bases/<name>`` holds ``repo.git``, a bare repository with one commit whose
-id depends on the files alone, and ``base.json``, which says what it was made of.
-Both appear at once, by a rename, so that a fetch that is killed leaves nothing but
-a directory that the next one removes.
+``<cache>/bases/<name>`` has a bare ``repo.git``, and ``base.json`` with its provenance.
 """
 
 from __future__ import annotations
@@ -45,13 +42,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Base:
-    """The sources of a base, ready for use.
+    """The sources of a base, fetched.
 
     :ivar version: the provider's version: a package's, a commit id, a file's name.
     :ivar sha256: of the package or archive; empty if there is no single file.
-    :ivar kernel: the kernel's own version, like ``6.12.117``.
+    :ivar kernel: the kernel version, like ``6.12.117``.
     :ivar commit: the commit with its files.
-    :ivar git_dir: the bare repository that holds the commit.
+    :ivar git_dir: the bare repository of the commit.
     """
 
     spec: BaseSpec
@@ -63,14 +60,12 @@ class Base:
 
 
 def open_base(spec: BaseSpec) -> Base:
-    """Return a base from the cache, or fetch it if it is not there.
-
-    From the cache this reads two small files and runs nothing.
+    """Return a base from the cache, without running git, or fetch it.
 
     :raises UserError: the source does not exist or is no kernel.
-    :raises InfraError: it cannot be had, or it is not what it should be.
+    :raises InfraError: it cannot be fetched, or differs from ``[seen]``.
     """
-    base = _cached(spec)
+    base = cached(spec)
     if base is not None:
         _verify(spec, base.version, base.sha256, base.commit)
         return base
@@ -82,51 +77,48 @@ def open_base(spec: BaseSpec) -> Base:
 
 def is_cached(spec: BaseSpec) -> bool:
     """Tell whether the cache holds a base, without fetching anything."""
-    return _cached(spec) is not None
-
-
-def cached(spec: BaseSpec) -> Base | None:
-    """Return a base if the cache holds it, without fetching anything."""
-    return _cached(spec)
+    return cached(spec) is not None
 
 
 def fetch(spec: BaseSpec, *, update: bool = False) -> tuple[Base, list[str]]:
-    """Make sure that the cache holds a base.
+    """Put a base into the cache if it is not there; a directory is read each time.
 
-    A directory is read anew each time; anything else only if the cache lacks it.
-
-    :param update: get it again even so, and the newest version there is.
-    :return: the base, and what the user should know about it, one line each.
+    :param update: fetch it again, and the newest version.
+    :return: the base, and notes for the user, one line each.
     :raises UserError: the source does not exist or is no kernel.
-    :raises InfraError: it cannot be had, or it is not what it should be; the cache
-        is as it was.
-    :raises DiskFull: there is no room for it.
+    :raises InfraError: it cannot be fetched, or differs from ``[seen]``; the cache is unchanged.
+    :raises DiskFull: no space is left for it.
     """
     notes: list[str] = []
-    with _disk_errors(), _locked(spec):
-        _sweep(spec)
-        base = None
-        if not update and not isinstance(spec.source, DirectorySource):
-            base = _cached(spec, thorough=True)
-        if base is None:
-            base = _fetch(spec, update, notes.append)
-        else:
-            _verify(spec, base.version, base.sha256, base.commit)
+    lock = _bases_dir() / f"{spec.name}.lock"
+    with _disk_errors():
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with files.hold(lock, f"another fetch of {spec.name}"):
+            # Left by killed fetches.
+            for left in _bases_dir().glob(f".{spec.name}.tmp-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            base = None
+            if not update and not isinstance(spec.source, DirectorySource):
+                base = cached(spec, thorough=True)
+            if base is None:
+                base = _fetch(spec, update, notes.append)
+            else:
+                _verify(spec, base.version, base.sha256, base.commit)
     seen = spec.seen
     if seen is not None and seen.version != base.version:
         label = spec.source.label
-        notes.append(f"{label} is {base.version} here, {seen.version} was seen last")
+        notes.append(f"{label} is {base.version} here, {seen.version} in [seen]")
     return base, notes
 
 
 def record_seen(spec: BaseSpec, base: Base) -> None:
-    """Write what a base is now into the ``[seen]`` table of its file.
+    """Write the version of a base into the ``[seen]`` table of its file.
 
-    :raises UserError: the file's form does not allow it.
+    :raises UserError: the form of the file does not allow it.
     """
     sha256 = base.sha256
     if not sha256 and spec.seen is not None and spec.seen.version == base.version:
-        # The same sources, had another way: an installed package has no file to hash.
+        # The same sources, from an installed package, which has no file to hash.
         sha256 = spec.seen.sha256
     write_seen(spec, Seen(base.version, sha256, base.commit))
 
@@ -139,10 +131,10 @@ def _key(spec: BaseSpec) -> str:
     return f"{FORMAT}-{spec.key}"
 
 
-def _cached(spec: BaseSpec, *, thorough: bool = False) -> Base | None:
-    """Return the base that the cache holds; None if it must be fetched.
+def cached(spec: BaseSpec, *, thorough: bool = False) -> Base | None:
+    """Return a base from the cache; None if it must be fetched.
 
-    :param thorough: ask git whether the objects are there; else look at the files.
+    :param thorough: ask git whether the objects exist; else look at the files.
     """
     home = _bases_dir() / spec.name
     repo = home / "repo.git"
@@ -164,7 +156,7 @@ def _cached(spec: BaseSpec, *, thorough: bool = False) -> Base | None:
 
 
 def _commit_in(repo: Path) -> str:
-    """Return the commit that a repository holds; nothing if it or its top directory is lost."""
+    """Return the commit of a repository; empty if it or its top directory is missing."""
     with contextlib.suppress(InfraError):
         found = open_repository(repo)
         commit = found.describe(BASE_REF)
@@ -173,7 +165,7 @@ def _commit_in(repo: Path) -> str:
 
 
 def _verify(spec: BaseSpec, version: str, sha256: str, commit: str) -> None:
-    """Compare with what was seen last; another version may of course be different."""
+    """Compare with ``[seen]``, if that has the same version."""
     seen = spec.seen
     if seen is None or seen.version != version:
         return
@@ -181,12 +173,12 @@ def _verify(spec: BaseSpec, version: str, sha256: str, commit: str) -> None:
         if here and there and here != there:
             raise InfraError(
                 f"{spec.source.label} {version}: {what} is {here}, {spec.path} has {there}",
-                hint="it may be damaged or tampered with; if it is right, delete [seen] there",
+                hint="it may be damaged or forged; if it is correct, delete [seen] there",
             )
 
 
 def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
-    """Make the base beside its place in the cache, then put it there."""
+    """Make the base in a temporary directory, then move it to its place in the cache."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{spec.name}.tmp-{os.getpid()}-", dir=_bases_dir()))
     try:
         repo, work = temporary / "repo.git", temporary / "work"
@@ -215,21 +207,14 @@ def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
 
 
 def _put(spec: BaseSpec, temporary: Path, found: Provided) -> None:
-    """Move a base that is complete to its place in the cache."""
     home = _bases_dir() / spec.name
     repo = home / "repo.git"
     if _commit_in(repo):
-        # Add to the repository that is there: others may be reading it, and the commits
-        # of patches applied to the old sources stay of use.
+        # Add to the repository: others may be reading it, and patched commits stay valid.
         words = ("-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--depth=1", "--no-tags")
-        ref = f"+{BASE_REF}:{BASE_REF}"
-        source = temporary / "repo.git"
         done = git(
-            *words,
-            "--update-head-ok",
-            "--no-auto-maintenance",
-            str(source),
-            ref,
+            *(*words, "--update-head-ok", "--no-auto-maintenance"),
+            *(str(temporary / "repo.git"), f"+{BASE_REF}:{BASE_REF}"),
             git_dir=repo,
             cwd=home,
             check=False,
@@ -240,33 +225,19 @@ def _put(spec: BaseSpec, temporary: Path, found: Provided) -> None:
             (temporary / "base.json").replace(home / "base.json")
             return
     if home.exists():
-        # A rename replaces only an empty directory; killed in between, there is no base.
+        # A rename replaces only an empty directory.
         home.rename(temporary / "old")
     temporary.rename(home)
     shutil.rmtree(home / "old", ignore_errors=True)
 
 
-def _sweep(spec: BaseSpec) -> None:
-    """Remove what fetches that were killed left behind; call it under the lock."""
-    for left in _bases_dir().glob(f".{spec.name}.tmp-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _locked(spec: BaseSpec) -> contextlib.AbstractContextManager[None]:
-    """Keep other processes from fetching the same base."""
-    _bases_dir().mkdir(parents=True, exist_ok=True)
-    return files.hold(_bases_dir() / f"{spec.name}.lock", f"another fetch of {spec.name}")
-
-
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Turn what the operating system says about files into errors of ours."""
+    """Turn an `OSError` into `DiskFull` or `InfraError`."""
     try:
         yield
     except OSError as error:
-        where = error.filename or _bases_dir()
+        what = f"{error.filename or _bases_dir()}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{where}: {error.strerror}", hint="a kernel takes about 700 MB of the cache"
-            ) from error
-        raise InfraError(f"{where}: {error.strerror or error}") from error
+            raise DiskFull(what, hint="a kernel takes about 700 MB of the cache") from error
+        raise InfraError(what) from error

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Turn a tree and a configuration into an image."""
+"""Build an image from a tree and a configuration."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One build directory of a kernel: configure it, run make in it, explain why that failed."""
+"""One build directory of a kernel: configure it, run make in it, explain a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,27 +25,26 @@ from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import open_repository
 from iommuq.system.run import Completed, failure, run, tail
 
-#: Seconds that one build may take: a full one is two minutes, on two cores.
+#: Time limit of one build in seconds.
 BUILD_LIMIT = 3600.0
 _CONFIG_LIMIT = 600.0
-#: Variables that keep out what would make an image depend on who built it, where and when.
+#: Variables for a reproducible image.
 ENVIRONMENT = {
     "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
     "KBUILD_BUILD_USER": "iommuq",
     "KBUILD_BUILD_HOST": "localhost",
     "KBUILD_BUILD_VERSION": "1",
     "LC_ALL": "C.UTF-8",
-    # Added to the compiler's by whoever exports them.
+    # Flags of the user's environment.
     "KCFLAGS": "",
     "KAFLAGS": "",
     "KCPPFLAGS": "",
-    # In place of make's own, when iommuq is itself run by make. No kernel here needs these
-    # programs, but Kconfig asks for their versions, and the image carries the answer.
+    # Also drops the flags of a make that runs iommuq.  Kconfig stores the versions of these
+    # programs in the image, but no kernel here needs them.
     "MAKEFLAGS": "-- RUSTC=no-rustc PAHOLE=no-pahole",
     "MAKELEVEL": "",
 }
-# As the shell says it, as make does where it needs no shell, as Python does, and as a
-# script's first line does.
+# Messages of the shell, of make without a shell, of Python, and of env in a script.
 _NOT_INSTALLED = re.compile(
     r"(?:^|: )(?:\d+: )?([\w+.-]+): (?:[Cc]ommand )?not found$"
     r"|^make(?:\[\d+\])?: ([\w+.-]+): No such file or directory$"
@@ -60,8 +59,8 @@ _FIRST_ERROR = re.compile(r"(?:: (?:fatal )?error: |\bundefined reference\b|^ld:
 class BuildDirectory:
     """One build directory, with the tree that is checked out for it.
 
-    :ivar step: whose tree that is.
-    :ivar source: where it is checked out.
+    :ivar step: the step of that tree.
+    :ivar source: the checkout.
     :ivar objects: the build directory.
     """
 
@@ -73,12 +72,12 @@ class BuildDirectory:
 
     @property
     def title(self) -> str:
-        """What is built, for people."""
+        """Its name in output."""
         return f"{self.base.spec.name} {self.step.label} for {self.arch.name}"
 
     @property
     def notes(self) -> Path:
-        """Our own files in the build directory."""
+        """The folder of iommuq's own files in the build directory."""
         return self.objects / ".iommuq"
 
 
@@ -88,16 +87,16 @@ def _home(base: Base) -> Path:
 
 @contextlib.contextmanager
 def hold(base: Base) -> Iterator[None]:
-    """Keep others from building a base; they would change its tree."""
+    """Lock the tree of a base during the block."""
     _home(base).mkdir(parents=True, exist_ok=True)
     with files.hold(_home(base) / "lock", f"another build of {base.spec.name}"):
         yield
 
 
 def enter(base: Base, step: Step, arch: Arch, variant: str) -> BuildDirectory:
-    """Check out the tree of a step and return the directory to build it in.
+    """Check out the tree of a step and return its build directory.
 
-    :param variant: of the configuration; each has a directory of its own.
+    :param variant: of the configuration; each has its own directory.
     """
     home = _home(base)
     with progress.step(f"Checking out {base.spec.name} {step.label}"):
@@ -110,13 +109,10 @@ def enter(base: Base, step: Step, arch: Arch, variant: str) -> BuildDirectory:
 
 @contextlib.contextmanager
 def interruptible(objects: Path, marker: Path) -> Iterator[None]:
-    """Let no file survive that a build may have left half-written.
+    """Remove the files that a killed build may have left incomplete, then run the block.
 
-    make removes what it is making when it is asked to stop, but not when it is
-    killed.  Such a file is newer than its sources and would never be made
-    again, so whatever is as new as the last unfinished build goes.  Not so our own
-    notes next to the marker, which are written whole: the warnings of objects that
-    are as good as before must not be forgotten.
+    Such a file is newer than its sources, and make would not make it again.  *marker* exists
+    during a build: files newer than it are removed, except the notes in its folder.
     """
     if marker.exists():
         begin = marker.stat().st_mtime
@@ -135,9 +131,9 @@ def interruptible(objects: Path, marker: Path) -> Iterator[None]:
 
 
 def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
-    """Make the ``.config``, unless the one that is there is still right.
+    """Make the ``.config``, unless it is up to date.
 
-    :raises VerdictError: it cannot be as the fragments ask.
+    :raises VerdictError: a symbol cannot be set as the fragments ask.
     """
     config = kdir.objects / ".config"
     stamp = kdir.notes / "configured.json"
@@ -153,20 +149,12 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
             return
     for path in (config, stamp):
         path.unlink(missing_ok=True)
-    # In one file: of two that contradict each other kunit.py takes neither.
+    # In one file: kunit.py refuses two that contradict each other.
     merged = kdir.notes / "merged.config"
     merged.write_text(dotconfig.render(fragments.wanted))
     with progress.step(f"Configuring {kdir.title}", log=log):
         for argv in _config_commands(kdir, fragments, merged):
-            done = run(
-                argv,
-                cwd=kdir.source,
-                env=ENVIRONMENT,
-                log_path=log,
-                timeout=_CONFIG_LIMIT,
-                check=False,
-                watched=True,
-            )
+            done = _run(kdir, argv, log, timeout=_CONFIG_LIMIT)
             if done.returncode != 0:
                 break
     if config.exists():
@@ -176,14 +164,33 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
     stamp.write_text(json.dumps({**wanted, "tree": kdir.step.tree}))
 
 
+def _run(
+    kdir: BuildDirectory,
+    argv: list[str],
+    log: Path,
+    *,
+    timeout: float,
+    on_line: Callable[[str], None] | None = None,
+) -> Completed:
+    return run(
+        argv,
+        cwd=kdir.source,
+        env=ENVIRONMENT,
+        log_path=log,
+        on_line=on_line,
+        timeout=timeout,
+        check=False,
+        watched=True,
+    )
+
+
 def _config_commands(kdir: BuildDirectory, fragments: Fragments, merged: Path) -> list[list[str]]:
-    """Return the commands that make a ``.config``: kunit.py's own, or the kernel's."""
+    """Return the commands that make a ``.config``, with kunit.py or with make."""
     objects = str(kdir.objects)
     if not fragments.tiny and not fragments.every:
         kunit = [sys.executable, "tools/testing/kunit/kunit.py", "config"]
         kunit += ["--arch", kdir.arch.make_arch, "--build_dir", objects]
         return [[*kunit, "--kunitconfig", str(merged)]]
-    # Which compiler it is decides what can be configured.
     make = ["make", f"ARCH={kdir.arch.make_arch}", f"O={objects}", *fragments.make_args]
     merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", objects, f"{objects}/.config"]
     begin = "allmodconfig" if fragments.every else "tinyconfig"
@@ -191,7 +198,7 @@ def _config_commands(kdir: BuildDirectory, fragments: Fragments, merged: Path) -
 
 
 def _kconfig_changed(kdir: BuildDirectory, tree: str) -> bool:
-    """Say whether any file that decides the configuration differs from *tree*."""
+    """Tell whether any file that affects the configuration differs from *tree*."""
     if tree == kdir.step.tree:
         return False
     try:
@@ -205,16 +212,16 @@ def _kconfig_changed(kdir: BuildDirectory, tree: str) -> bool:
 
 
 def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> Completed:
-    """Run make for the image of the architecture, showing how far it is.
+    """Run make for the image of the architecture, with its progress.
 
-    :param make_args: what else to tell make, such as ``W=1``.
-    :return: the finished process, with its exit status unchecked.
+    :param make_args: further arguments of make, such as ``W=1``.
+    :return: the finished process; the exit status is not checked.
     """
     count_file = kdir.notes / "count"
     count = 0
     with progress.step(f"Building {kdir.title}", log=log) as step:
         with contextlib.suppress(OSError, ValueError):
-            # How much there is to do is not known before the first full build.
+            # The total is known only after the first full build.
             if not (kdir.objects / kdir.arch.image).exists():
                 step.update(total=int(count_file.read_text()))
 
@@ -226,20 +233,10 @@ def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> C
                 step.update(done=count, note=made)
 
         jobs = len(os.sched_getaffinity(0)) + 1
-        done = run(
-            [
-                *("make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"),
-                # Each recipe's output in one piece: warnings follow their object.
-                *("-Otarget", *make_args, kdir.arch.target),
-            ],
-            cwd=kdir.source,
-            env=ENVIRONMENT,
-            log_path=log,
-            on_line=on_line,
-            timeout=BUILD_LIMIT,
-            check=False,
-            watched=True,
-        )
+        argv = ["make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"]
+        # -Otarget keeps the output of a recipe together: warnings follow their object.
+        argv += ["-Otarget", *make_args, kdir.arch.target]
+        done = _run(kdir, argv, log, timeout=BUILD_LIMIT, on_line=on_line)
     with contextlib.suppress(OSError, ValueError):
         known = int(count_file.read_text()) if count_file.exists() else 0
         if done.returncode == 0 and count > known:
@@ -248,17 +245,12 @@ def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> C
 
 
 def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:
-    """Say whose fault it is that a build failed: the machine's, or the patch's."""
+    """Return the error of a failed build: `InfraError` of the machine, or `VerdictError`."""
     tool = _NOT_INSTALLED.search(done.output)
-    if tool:
+    missing = tool[tool.lastindex or 0] if tool else toolchain.missing_header(done.output)
+    if missing:
         return ToolMissing(
-            f"{tool[tool.lastindex or 0]} is not installed, {kdir.title} needs it",
-            hint="`iommuq doctor` names the package",
-        )
-    header = toolchain.missing_header(done.output)
-    if header is not None:
-        return ToolMissing(
-            f"{header} is not installed, {kdir.title} needs it",
+            f"{missing} is not installed, {kdir.title} needs it",
             hint="`iommuq doctor` names the package",
         )
     infra = failure(done, log_path=log)

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Turn (tree, architecture, configuration) into an image that can be booted.
+"""Build a bootable image from a tree, an architecture and a configuration.
 
-Images are kept under a key that is the hash of all that went into them, so
-nothing is built twice.  What must be built is built incrementally: one work
-tree a base, whose files change only where two steps differ, and one build
-directory for each architecture.
+The key of an image is a hash of its inputs.  Builds are incremental: one work tree per base,
+one build directory per architecture and variant.
 """
 
 from __future__ import annotations
@@ -31,19 +29,19 @@ from iommuq.system.arches import Arch
 from iommuq.system.errors import DiskFull, InfraError, ObjectsLost, VerdictError
 from iommuq.system.files import cache_dir
 
-#: Part of every key; to be raised when the same input would give another image.
+#: Part of every key; increase when the same input gives another image.
 _GENERATION = "2"
 
 
 @dataclass(frozen=True)
 class Image:
-    """A kernel that was built, and all that is needed to run it with kunit.py.
+    """A kernel that was built, and the files to run it with kunit.py.
 
     :ivar key: content key.
-    :ivar folder: directory with the image where a build directory has it, the
-        ``.config`` and the tree's own ``tools/testing/kunit``.
+    :ivar folder: laid out like a build directory: the image, the ``.config`` and the
+        ``tools/testing/kunit`` of the tree.
     :ivar warnings: all compiler warnings of this kernel, normalised.
-    :ivar log: the log of the build; it may be gone by now.
+    :ivar log: the log of the build; may have been removed.
     :ivar built: whether this call built it.
     """
 
@@ -57,17 +55,17 @@ class Image:
 
 @dataclass(frozen=True)
 class Addition:
-    """Something else that is made from a tree and kept with its image.
+    """Additional files that are made from a tree and kept with its image.
 
-    :ivar key: a hash of all that goes into it besides the tree.
-    :ivar make: called with the source tree, the build directory, an empty directory
-        to fill and the log, while nobody else builds this base.
+    :ivar key: a hash of its inputs besides the tree.
+    :ivar make: called under the lock of the base, with the source tree, the build
+        directory, an empty directory to fill and the log.
     """
 
     key: str
     make: Callable[[Path, Path, Path, Path], None]
 
-    #: Where it is, in the image's folder.
+    #: Its folder in the image's folder.
     FOLDER: ClassVar[str] = "addition"
 
 
@@ -82,14 +80,14 @@ def image_key(
 
 
 def find_image(key: str, arch: Arch) -> Image | None:
-    """Return an image that was built before, and mark it as used."""
+    """Return an image from the cache, and mark it as used."""
     folder = _images() / key
     record = folder / "image.json"
     try:
         data = json.loads(record.read_text())
         os.utime(record)
         warnings, log = frozenset(data["warnings"]), Path(data["log"])
-        # A power cut may leave files of the right names with nothing in them.
+        # After a power cut the file may be empty.
         whole = (folder / arch.image).stat().st_size == data["size"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -103,15 +101,12 @@ def build_image(
     fragments: Fragments,
     addition: Addition | None = None,
 ) -> Image:
-    """Return the image for a step, building it if it was not built before.
+    """Return the image of a step from the cache, or build it.
 
-    If the repository lost the step's tree, say because another process fetched the base
-    again, the step is made again: the same patches give the same ids.
-
-    :param addition: what else to make from the tree.
-    :raises VerdictError: the step does not compile, or is not configured as asked.
+    :param addition: additional files to make from the tree.
+    :raises VerdictError: the step does not compile, or a symbol is not set as asked.
     :raises InfraError: a tool is missing, the disk is full.
-    :raises ObjectsLost: the sources of the base are gone, too.
+    :raises ObjectsLost: the sources of the base are missing in the repository.
     """
     base = workspace.base
     key = image_key(step, arch, fragments, addition)
@@ -125,6 +120,7 @@ def build_image(
         try:
             kdir = directory.enter(base, step, arch, fragments.variant)
         except ObjectsLost:
+            # Another process may have fetched the base: the same patches give the same ids.
             forget_steps(base)
             make_step(base, workspace.queue, workspace.overlay, to=step.label)
             kdir = directory.enter(base, step, arch, fragments.variant)
@@ -136,7 +132,7 @@ def build_image(
             failure = explain(kdir, done, log) if done.returncode != 0 else None
             if failure is not None and not isinstance(failure, VerdictError):
                 raise failure
-            # If the patch does not compile, what make got done is whole, and good.
+            # After a compile error the finished objects are valid.
             ledger = buildlog.update(ledger, done.output.splitlines(), kdir.source, kdir.objects)
             buildlog.save(ledger, kdir.notes / "warnings.json")
         if failure is not None:
@@ -153,9 +149,9 @@ def _publish(
     log: Path,
     addition: Addition | None = None,
 ) -> Image:
-    """Copy what is needed to run the image to its place, whole or not at all."""
+    """Copy the files to run the image to its folder; a rename makes them visible at once."""
     images = _images()
-    # Nobody else builds this base now: whoever began these is dead.
+    # Under the lock of the base: these are from killed processes.
     prefix = f".{kdir.base.spec.name}.tmp-"
     for left in images.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -169,13 +165,13 @@ def _publish(
         shutil.copytree(
             kdir.source / "tools/testing/kunit",
             temporary / "tools/testing/kunit",
-            # Compiled modules come along: they hold as long as the sources' times do.
+            # Includes __pycache__: copytree() keeps the times of the sources.
             ignore=shutil.ignore_patterns("test_data"),
         )
         if addition is not None:
             (temporary / Addition.FOLDER).mkdir()
             addition.make(kdir.source, kdir.objects, temporary / Addition.FOLDER, log)
-        # kunit.py wants one, to compare; what it compares was checked above.
+        # kunit.py needs one to compare; `configure` has checked it.
         (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
         record = {
             "warnings": sorted(found),
@@ -186,13 +182,13 @@ def _publish(
         (temporary / "image.json").write_text(json.dumps(record, indent=1))
         temporary.chmod(0o755)
         final = images / key
-        # A folder without its record is what a killed clean-up left.
+        # A killed clean-up may leave a folder without image.json.
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     except OSError as error:
         hint = "`iommuq doctor` shows the room"
         full = os.strerror(errno.ENOSPC)
-        # copytree() gathers what went wrong, as text.
+        # copytree() collects its errors as text.
         if full in str(error):
             raise DiskFull(f"{images}: {full}", hint=hint) from error
         raise InfraError(f"{images}: {error.strerror or error}", hint=hint) from error

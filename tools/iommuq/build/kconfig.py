@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say why a symbol that a fragment asks for is not set in a ``.config``.
-
-The merging itself is kunit.py's; it names the symbols that did not make it but
-not what they wait for.
-"""
+"""Kconfig fragments, and why a symbol that they ask for is not set in a ``.config``."""
 
 from __future__ import annotations
 
@@ -15,22 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iommuq.bases.dotconfig import malformed, missing, parse
+from iommuq.system import files
 from iommuq.system.errors import CommandFailed, UserError, VerdictError
 from iommuq.system.run import run
 
 _TOKEN = re.compile(r'"[^"]*"|\w+|&&|\|\||!=|[=!()<>]+')
 _VALUES = ("n", "m", "y")
-#: Files of Kconfig that source one another; deeper than any kernel goes.
+#: Limit of nested Kconfig files.
 _DEPTH = 10
 
 
 @dataclass(frozen=True)
 class Unmet:
-    """A symbol that was asked for in vain.
+    """A symbol that was not set as asked.
 
     :ivar name: without ``CONFIG_``.
-    :ivar where: file and line that define it, empty if nothing does.
-    :ivar depends: what it depends on and has not got, with the values found.
+    :ivar where: file and line of its definition; empty without one.
+    :ivar depends: its unmet dependencies, with the values found.
     """
 
     name: str
@@ -39,28 +36,24 @@ class Unmet:
 
 
 def explain(tree: Path, names: Iterable[str], got: dict[str, str]) -> list[Unmet]:
-    """Find out what keeps symbols from being set.
+    """Return the unmet dependencies of symbols, one entry each.
 
     :param tree: kernel source tree.
     :param names: symbols, without ``CONFIG_``.
-    :param got: the ``.config`` as it came out.
-    :return: one entry a symbol.
+    :param got: the symbols of the resulting ``.config``.
     """
-    return [_explain_one(tree, name, got) for name in names]
-
-
-def _explain_one(tree: Path, name: str, got: dict[str, str]) -> Unmet:
-    place = _grep(tree, rf"^[[:space:]]*(menu)?config[[:space:]]+{name}[[:space:]]*$")
-    if place is None:
-        return Unmet(name, "", ())
-    depends = []
-    for expression in dict.fromkeys(_conditions(tree, *place)):
-        if is_met(expression, got):
-            continue
-        symbols = dict.fromkeys(word for word in _TOKEN.findall(expression) if _is_symbol(word))
-        state = ", ".join(f"{symbol}={got.get(symbol, 'n')}" for symbol in symbols)
-        depends.append(f"{expression} ({state})")
-    return Unmet(name, f"{place[0]}:{place[1]}", tuple(depends))
+    found = []
+    for name in names:
+        place = _grep(tree, rf"^[[:space:]]*(menu)?config[[:space:]]+{name}[[:space:]]*$")
+        depends = []
+        for expression in dict.fromkeys(_conditions(tree, *place) if place else ()):
+            if not is_met(expression, got):
+                symbols = dict.fromkeys(filter(_is_symbol, _TOKEN.findall(expression)))
+                state = ", ".join(f"{symbol}={got.get(symbol, 'n')}" for symbol in symbols)
+                depends.append(f"{expression} ({state})")
+        where = f"{place[0]}:{place[1]}" if place else ""
+        found.append(Unmet(name, where, tuple(depends)))
+    return found
 
 
 def _grep(tree: Path, pattern: str) -> tuple[str, int] | None:
@@ -75,10 +68,14 @@ def _grep(tree: Path, pattern: str) -> tuple[str, int] | None:
 
 
 def _conditions(tree: Path, file: str, number: int, depth: int = 0) -> Iterator[str]:
-    """Yield what the entry at a line depends on: itself, then the blocks that it is in."""
+    """Yield the dependencies of the entry at a line, then those of its enclosing blocks."""
     text = (tree / file).read_text(errors="replace")
-    # A line that ends with a backslash goes on; line numbers stay as they are.
-    joined = re.sub(r"(?:[^\n]*\\\n)+[^\n]*", _joined, text)
+    # Join continuation lines; line numbers are kept.
+    joined = re.sub(
+        r"(?:[^\n]*\\\n)+[^\n]*",
+        lambda match: re.sub(r"\\\n\s*", "", match[0]) + "\n" * match[0].count("\n"),
+        text,
+    )
     lines = list(_without_help(joined))
     yield from _depends(lines, number)
     blocks: list[list[str]] = []
@@ -97,13 +94,9 @@ def _conditions(tree: Path, file: str, number: int, depth: int = 0) -> Iterator[
         yield from _conditions(tree, *source, depth + 1)
 
 
-def _joined(match: re.Match[str]) -> str:
-    return re.sub(r"\\\n\s*", "", match[0]) + "\n" * match[0].count("\n")
-
-
 def _without_help(text: str) -> Iterator[str]:
-    """Yield the lines of a file, those of help texts empty: they have words like "if", too."""
-    # Help is what is indented as its first line is, or further.
+    """Yield the lines of a file, with empty lines for help texts."""
+    # A help text has at least the indentation of its first line.
     wanted: int | None = None
     inside = False
     for line in text.expandtabs().splitlines():
@@ -118,7 +111,7 @@ def _without_help(text: str) -> Iterator[str]:
 
 
 def _depends(lines: list[str], number: int) -> Iterator[str]:
-    """Yield the ``depends on`` of the entry whose head is at a line."""
+    """Yield each ``depends on`` of the entry at a line."""
     ends = r"(?:menu)?config\b|menu\b|choice\b|if |end|source\b|comment\b|help$"
     for line in lines[number:]:
         if re.match(ends, line):
@@ -132,9 +125,9 @@ def _is_symbol(word: str) -> bool:
 
 
 def is_met(expression: str, got: dict[str, str]) -> bool:
-    """Tell whether an expression of Kconfig is anything but ``n``; if unsure, that it is not.
+    """Tell whether a Kconfig expression is ``y`` or ``m``; False if it cannot be parsed.
 
-    :param got: symbols and their values; what is not there is ``n``.
+    :param got: symbols and their values; missing ones are ``n``.
     """
     tokens = _TOKEN.findall(expression)
 
@@ -175,9 +168,9 @@ def is_met(expression: str, got: dict[str, str]) -> bool:
 
 
 def check(tree: Path, wanted: dict[str, str], config: Path) -> None:
-    """Check that a ``.config`` has all that the fragments asked for.
+    """Check that a ``.config`` has all symbols as asked.
 
-    :raises VerdictError: naming each symbol that it has not, and what that depends on.
+    :raises VerdictError: names each other symbol, and its unmet dependencies.
     """
     got = parse(config.read_text())
     lost = missing(wanted, got)
@@ -198,14 +191,13 @@ def check(tree: Path, wanted: dict[str, str], config: Path) -> None:
 
 @dataclass(frozen=True)
 class Fragments:
-    """Kconfig fragments, read once: what is edited later does not change a run.
+    """Kconfig fragments, read once: later edits do not change a run.
 
-    :ivar texts: contents, in the order they are merged.
-    :ivar variant: what sets them apart from the usual ones, in a word that can be
-        part of a file name; each variant has a build directory of its own.
-    :ivar tiny: they start from tinyconfig, not from Kconfig's defaults as kunit.py has it.
-    :ivar every: they start from allmodconfig; such a kernel is never built whole.
-    :ivar make_args: what else to tell make, such as ``W=1``.
+    :ivar texts: contents, in the order of merging.
+    :ivar variant: name of the build directory of other fragments than the usual ones.
+    :ivar tiny: start from tinyconfig, not from the defaults of Kconfig like kunit.py.
+    :ivar every: start from allmodconfig; such a kernel is never built completely.
+    :ivar make_args: further arguments of make, such as ``W=1``.
     """
 
     texts: tuple[str, ...]
@@ -220,44 +212,35 @@ class Fragments:
     ) -> Fragments:
         """Read fragments from files.
 
-        :param variant: as above.
-        :param tiny: as above.
-        :param every: as above.
         :raises UserError: one of them is missing or malformed.
         """
         return cls(tuple(_read_fragment(path) for path in paths), variant, tiny, every=every)
 
     @property
     def key(self) -> str:
-        """A hash of what they ask for; comments do not count."""
+        """A hash of the symbols and options, without comments."""
         words = [self.tiny, *(parse(text) for text in self.texts), *self.make_args]
         if self.every:
             words.append("allmodconfig")
-        text = json.dumps(words)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
     def with_warnings(self) -> Fragments:
-        """Return the same, built with the further warnings of ``W=1``."""
+        """Return the same fragments, to be built with ``W=1``."""
         variant = "-".join(filter(None, (self.variant, "w1")))
         return replace(self, variant=variant, make_args=(*self.make_args, "W=1"))
 
     @property
     def wanted(self) -> dict[str, str]:
-        """What they ask for, a later fragment over an earlier one."""
+        """The merged symbols; a later fragment overrides an earlier one."""
         return {name: value for text in self.texts for name, value in parse(text).items()}
 
 
 def _read_fragment(path: Path) -> str:
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", hint="a kernel is configured by it") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    text = files.read_text(path, hint="required to configure a kernel")
     number = malformed(text)
     if number is not None:
         raise UserError(
             f"{path}:{number}: not a line of a configuration",
-            hint="it is CONFIG_X=value, # CONFIG_X is not set, or a comment",
+            hint="use CONFIG_X=value, # CONFIG_X is not set, or a comment",
         )
     return text

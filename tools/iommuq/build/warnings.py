@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Compiler warnings of a kernel, as a set that does not depend on what was rebuilt.
+"""All compiler warnings of a kernel, also after an incremental build.
 
-An incremental build prints only the warnings of the objects it compiles.  The
-ledger keeps those of each object until that object is compiled again, so the
-union is always what a build from scratch would print.  A warning is normalised
-to file and text: line numbers move with every patch.
+The ledger keeps the warnings of each object until it is compiled again, without line numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +11,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-#: ``  CC      drivers/iommu/iommu.o``, as make prints it with -Otarget: right
-#: before the output of that recipe.
+from iommuq.system import files
+
+#: ``  CC      drivers/iommu/iommu.o``, which -Otarget puts before the output of its recipe.
 _OBJECT = re.compile(r"^  (?:\[M\] +)?(?:CC|AS|HOSTCC|LD|MODPOST|LINK|CC \[M\])\s+(\S+)\s*$")
 _WARNING = re.compile(r"^(?P<file>[^\s:]+?):(?:\d+:)*\s+warning: (?P<text>.*)$")
 _TOOL = re.compile(r"^(?:WARNING|warning): (?P<text>modpost: .*|objtool: .*)$")
@@ -26,10 +24,9 @@ Ledger = dict[str, list[str]]
 
 
 def normalise(line: str, source: Path) -> str | None:
-    """Return a warning without line numbers and machine paths; None if it is not one.
+    """Return the warning in a line of a build; None if there is none.
 
-    :param line: one line of a build.
-    :param source: the source tree, whose path is taken out.
+    :return: without line numbers and the path of the tree *source*.
     """
     text = line.replace(f"{source}/", "")
     match = _OBJTOOL.match(text) or _WARNING.match(text)
@@ -41,20 +38,20 @@ def normalise(line: str, source: Path) -> str | None:
 
 
 def compiled(line: str) -> str | None:
-    """Return the object that a line of a build says is being made."""
+    """Return the object that a line of a build names; None if it names none."""
     match = _OBJECT.match(line)
     return match[1] if match else None
 
 
 def update(ledger: Ledger, lines: Iterable[str], source: Path, objects: Path) -> Ledger:
-    """Return the ledger as it is after a build.
+    """Return the ledger after a build.
 
-    :param ledger: warnings by object, of the build directory before.
-    :param lines: what the build printed, made with ``-Otarget``.
+    :param ledger: the warnings by object before it.
+    :param lines: output of the build, made with ``-Otarget``.
     :param source: the source tree.
     :param objects: the build directory.
     """
-    # An object whose source is gone is in no kernel any more.
+    # Without its source an object is in no kernel.
     new = {made: found for made, found in ledger.items() if _has_source(made, source, objects)}
     current = ""
     for line in lines:
@@ -75,7 +72,7 @@ def _has_source(made: str, source: Path, objects: Path) -> bool:
     stem = made.removesuffix(".o")
     if stem == made:
         return True
-    # Some sources are themselves made.
+    # Some sources are generated.
     return any((top / f"{stem}{end}").exists() for top in (source, objects) for end in (".c", ".S"))
 
 
@@ -94,7 +91,5 @@ def load(path: Path) -> Ledger:
 
 
 def save(ledger: Ledger, path: Path) -> None:
-    """Write a ledger, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ledger, indent=0, sort_keys=True))
-    temporary.replace(path)
+    """Write a ledger."""
+    files.write_whole(path, json.dumps(ledger, indent=0, sort_keys=True).encode())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""All that belongs to one base, read once: a run keeps what it started with."""
+"""All files of one base, read once: later edits do not change a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from iommuq.system.files import project_root
 
 @dataclass(frozen=True)
 class Workspace:
-    """A base with its queue, and what is laid over its tree.
+    """A base with its queue, and the overlay of its tree.
 
     :ivar root: the checkout of the project.
     """
@@ -35,7 +35,7 @@ class Workspace:
 
     @classmethod
     def open(cls, name: str) -> Workspace:
-        """Read all of a base, fetching its source if it is not in the cache.
+        """Read all files of a base; fetch its source if it is not in the cache.
 
         :raises UserError: there is no such base, or its files are malformed.
         """
@@ -47,7 +47,7 @@ class Workspace:
 
     @property
     def title(self) -> str:
-        """The kernel, for people: ``Linux 6.12.117 (6.12.117-1~deb12u1)``."""
+        """The name of the kernel: ``Linux 6.12.117 (6.12.117-1~deb12u1)``."""
         return f"Linux {self.base.kernel} ({self.base.version})"
 
     def steps(self, to: str | None = None) -> list[Step]:
@@ -61,36 +61,32 @@ class Workspace:
         return make_steps(self.base, self.queue, self.overlay)
 
     def step(self, at: str | None) -> Step:
-        """Return one step: that which *at* names, or the last."""
+        """Return the step that *at* names; None: the last one."""
         return make_step(self.base, self.queue, self.overlay, to=at)
 
     def selftest_fragments(self, machine: Machine) -> Fragments:
-        """Return what the kernel for the userspace suites on *machine* is configured with."""
-        folder = self.root / "selftests/configs"
-        paths = [folder / name for name in machine.config]
-        return Fragments.read(*paths, variant="selftest", tiny=True)
+        """Return the configuration of the kernel for the userspace suites on *machine*."""
+        return Fragments.read(*self._configs(machine), variant="selftest", tiny=True)
 
     def firmware_fragments(self, machine: Machine) -> Fragments:
-        """Return what the kernel for firmware scenarios on *machine* is configured with.
+        """Return the configuration of the kernel for all firmware scenarios on *machine*.
 
-        One kernel is for all of them, the checkers in it: a step of a queue is built once,
-        and what it breaks unseen is seen in every scenario. What a base can or must do
-        otherwise is in ``configs/firmware.config`` of its folder, and is merged last.
+        ``configs/firmware.config`` in the folder of the base is merged last.
         """
-        folder = self.root / "selftests/configs"
-        paths = [folder / name for name in machine.config]
-        paths += self._own_fragment("firmware")
+        paths = [*self._configs(machine), *self._own_fragment("firmware")]
         return Fragments.read(*paths, variant="firmware", tiny=True)
+
+    def _configs(self, machine: Machine) -> list[Path]:
+        return [self.root / "selftests/configs" / name for name in machine.config]
 
     def _own_fragment(self, name: str) -> list[Path]:
         path = self.base.spec.folder / "configs" / f"{name}.config"
         return [path] if path.exists() else []
 
     def fragments(self, arch: Arch, extra: Sequence[str] = ()) -> Fragments:
-        """Return what the KUnit kernel for *arch* is configured with.
+        """Return the configuration of the KUnit kernel for *arch*.
 
-        What a base can or must do otherwise is in ``configs/<arch>.config`` of its own
-        folder, if it has one, and is merged last.
+        ``configs/<arch>.config`` in the folder of the base is merged last.
 
         :param extra: names of further fragments in ``kunit/configs``, such as ``debug``.
         :raises UserError: there is no fragment of that name, or one is malformed.

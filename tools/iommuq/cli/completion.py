@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What arguments can be completed with."""
+"""Shell completion of arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 
 import click
 
-#: What shells call us by, and the variable by which they ask for words.
+#: The name of the program, and the variable by which shells request completions.
 PROGRAM = "iommuq"
 VARIABLE = "_IOMMUQ_COMPLETE"
 
@@ -17,7 +17,7 @@ def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str)
     from iommuq.system.errors import IommuqError
     from iommuq.system.files import project_root
 
-    # Who presses a key is not told what is wrong with a file.
+    # No error messages during completion.
     with contextlib.suppress(IommuqError, OSError):
         names = (path.parent.name for path in (project_root() / "patches").glob("*/base.toml"))
         return sorted(name for name in names if name.startswith(incomplete))
@@ -25,7 +25,7 @@ def bases(_context: click.Context, _parameter: click.Parameter, incomplete: str)
 
 
 def patches(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Return the steps that begin with a word, of the base that is named before it."""
+    """Return the steps that begin with a word, of the base on the command line."""
     from iommuq.defaults import DEFAULT_BASE
     from iommuq.queue.model import load_queue
     from iommuq.system.errors import IommuqError

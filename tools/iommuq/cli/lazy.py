@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Groups of commands that are imported when they are asked for."""
+"""Groups of commands that are imported when they are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-#: Columns that the summary of a command may have.
+#: Maximal width of a summary in columns.
 _WIDTH = 64
 
 
@@ -19,10 +19,10 @@ _WIDTH = 64
 class Entry:
     """A command of a `LazyGroup`.
 
-    :ivar name: what the user types.
-    :ivar summary: one line for the group's help.
-    :ivar module: where the command is, if not in a file of its name in ``commands/``.
-    :ivar attribute: what the command is called there, if not like *name*.
+    :ivar name: the word on the command line.
+    :ivar summary: one line for the help of the group.
+    :ivar module: its module; by default the file *name* in ``commands/``.
+    :ivar attribute: its name in the module; by default *name*.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
         return sorted([*super().list_commands(ctx), *self._table])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, None if there is none of that name."""
+        """Return a command; None if there is no such command."""
         entry = self._table.get(cmd_name)
         return entry.load() if entry else super().get_command(ctx, cmd_name)
 

@@ -35,19 +35,19 @@ def cli(debug: bool, quiet: bool) -> None:
 
 
 def _terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
-    # The same way out as Ctrl-C: every process that was started is ended.
+    # Like Ctrl-C: all started processes are ended.
     raise KeyboardInterrupt
 
 
 def run(command: click.Command, program: str, variable: str) -> NoReturn:
-    """Run a command line, and exit with the code that its outcome stands for.
+    """Run a command line, and exit with its exit code.
 
-    :param program: its name.
-    :param variable: the environment variable through which shells ask for completions.
+    :param program: name of the program.
+    :param variable: environment variable by which shells request completions.
     """
     debug = "--debug" in sys.argv
     signal.signal(signal.SIGTERM, _terminated)
-    # What kernels print, and what people are called, must not depend on the locale.
+    # Output of kernels and names of people may not be printable in the locale.
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -78,22 +78,21 @@ def run(command: click.Command, program: str, variable: str) -> NoReturn:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _say(
-            f"{program}: {where}{error.strerror or error}", "`iommuq doctor` shows room and rights"
-        )
+        what = f"{program}: {where}{error.strerror or error}"
+        _say(what, "`iommuq doctor` shows room and rights")
         with contextlib.suppress(OSError):
             _flush()
         sys.exit(EXIT_INFRA)
 
 
 def _flush() -> None:
-    """Write out what was printed while errors are still told; at exit they are not."""
+    """Flush standard output while errors can still be reported."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        # What could not be written would be tried once more at exit.
+        # Python tries again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # Somebody who reads one line and leaves is no error.
+        # A closed pipe is no error, as with `| head`.
         if not isinstance(error, BrokenPipeError):
             raise
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Arguments and options that several commands have."""
+"""Arguments and options of several commands."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -9,6 +11,9 @@ from iommuq.cli.completion import bases, patches
 from iommuq.defaults import DEFAULT_BASE, KUNIT_LIMIT
 from iommuq.system import arches
 
+#: Types of options that name a directory, or a file to write.
+folder = click.Path(path_type=Path, file_okay=False)
+file = click.Path(path_type=Path, dir_okay=False)
 #: ``BASE``.
 base = click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
 #: ``--at``: a step of the queue.
@@ -18,21 +23,23 @@ at_patch = click.option(
     shell_complete=patches,
     help="Stop at this patch; by default all are applied.",
 )
-#: ``--json``: what `iommuq.report.live.events.json_lines` is for.
+#: ``--json``, for `iommuq.report.live.events.json_lines`.
 json_lines = click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print what happens as JSON, one object a line, and nothing else.",
+    help="Print only JSON: one object per line for each event.",
 )
-again = click.option("--again", is_flag=True, help="Run though nothing changed since the last run.")
+again = click.option(
+    "--again", is_flag=True, help="Run even if nothing changed since the last run."
+)
 no_known = click.option("--no-known", is_flag=True, help="Count known failures as failures.")
 arch = click.option(
     "--arch",
     type=click.Choice(arches.names()),
     default="um",
     show_default=True,
-    help="What to build for: um is fastest, x86_64 runs under QEMU.",
+    help="Architecture of the kernel: um is fastest, x86_64 runs under QEMU.",
 )
 config = click.option(
     "--config",
@@ -46,5 +53,5 @@ limit = click.option(
     type=click.IntRange(1, 10**6),
     default=KUNIT_LIMIT,
     show_default=True,
-    help="Seconds that one boot may take.",
+    help="Time limit of one boot in seconds.",
 )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The machines that kernels are booted on."""
+"""Boot kernels on virtual machines and on user-mode Linux."""

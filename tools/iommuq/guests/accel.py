@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Find out whether KVM works here, by booting something with it.
+"""Test whether KVM works, by booting a tiny guest that enters 64-bit mode (``longmode.S``).
 
-That ``/dev/kvm`` opens says little: under some hypervisors QEMU aborts, under
-others real mode works and the guest hangs on its way to 64 bits.  So a guest is
-booted whose firmware goes that way and then tells QEMU to exit, with a status that
-nothing else gives (``longmode.S``).  The verdict is remembered per machine, kernel
-and QEMU.
+Under some hypervisors ``/dev/kvm`` opens, but QEMU aborts or the guest hangs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,14 +21,14 @@ from iommuq.system.run import describe_status, run, tail
 
 QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
-#: Seconds for the tiny guest: it needs a tenth of one.
+#: Time limit of the tiny guest in seconds; it takes 0.1 s.
 LIMIT = 5.0
 
 _ROM_SIZE = 64 * 1024
-#: Where an x86 begins, 16 bytes before the end of the ROM: jmp 0xf000:0.
+#: The reset vector, 16 bytes before the end of the ROM: jmp 0xf000:0.
 _RESET = 0xFFF0
 _JUMP = bytes.fromhex("ea000000f0")
-#: What longmode.S writes to QEMU's isa-debug-exit, which ends with (value << 1) | 1.
+#: longmode.S writes 0x10 to isa-debug-exit; QEMU exits with (value << 1) | 1.
 _PORT = 0xF4
 _STATUS = (0x10 << 1) | 1
 _CODE = bytes.fromhex(
@@ -48,7 +45,7 @@ class Verdict:
     """Whether an accelerator can be used.
 
     :ivar usable: a guest booted with it.
-    :ivar reason: why not, or what was seen, in a few words.
+    :ivar reason: the reason, in a few words.
     """
 
     usable: bool
@@ -56,30 +53,22 @@ class Verdict:
 
 
 def kvm() -> Verdict:
-    """Return whether KVM works, from memory if it was tried here before.
+    """Return whether KVM works; stored for each machine, kernel and QEMU.
 
     :raises ToolMissing: QEMU is not installed.
     """
     if not DEVICE.exists():
         return Verdict(False, "there is no /dev/kvm")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return Verdict(False, "/dev/kvm may not be opened, join the group kvm")
+        return Verdict(False, "no permission for /dev/kvm, join the group kvm")
     key = _machine()
     memory = files.state_dir() / "accelerators.json"
-    try:
-        known = json.loads(memory.read_text())
-        return Verdict(**known[key])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return Verdict(**json.loads(memory.read_text())[key])
     verdict = boot("kvm")
-    try:
+    with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memory.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({key: asdict(verdict)}))
-        temporary.replace(memory)
-    except OSError:
-        # It will be found out again next time.
-        pass
+        files.write_whole(memory, json.dumps({key: asdict(verdict)}).encode())
     return verdict
 
 
@@ -101,14 +90,11 @@ def boot(accelerator: str) -> Verdict:
                     *(QEMU, "-nodefaults", "-no-user-config"),
                     *("-machine", "pc"),
                     *("-accel", accelerator),
-                    # What a guest would be given, too.
                     *("-cpu", "host" if accelerator == "kvm" else "qemu64"),
                     *("-m", "4"),
                     *("-display", "none"),
                     *("-bios", rom),
-                    # The only way for a guest to end QEMU with a status of its own.
                     *("-device", f"isa-debug-exit,iobase={_PORT:#x},iosize=0x04"),
-                    # Nothing may keep a guest alive that has gone astray.
                     "-no-reboot",
                 ],
                 cwd=Path("/"),
@@ -117,7 +103,7 @@ def boot(accelerator: str) -> Verdict:
                 watched=True,
             )
         except CommandTimeout:
-            return Verdict(False, "a guest that only goes to 64 bits hangs")
+            return Verdict(False, "a guest hangs when it enters 64-bit mode")
     if done.returncode == _STATUS:
         return Verdict(True, "a guest booted")
     said = tail(done.stderr or done.output, 1).strip()
@@ -125,7 +111,7 @@ def boot(accelerator: str) -> Verdict:
 
 
 def _machine() -> str:
-    """Return what the verdict depends on, as a hash."""
+    """Return a hash of machine, kernel and QEMU."""
     words = [platform.release(), platform.node()]
     for path in ("/etc/machine-id", "/proc/cpuinfo"):
         try:

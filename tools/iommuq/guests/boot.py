@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Boot a kernel on a machine, and return what its suites did there.
+"""Boot a kernel on a machine, and return the report of its suites.
 
-Either there is a whole report, or `GuestLost` is raised.  The console is for
-people and for splats; no verdict is read off it.
+The report is complete, or `GuestLost` is raised.  No verdict depends on the console.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,30 +25,29 @@ from iommuq.system import run as processes
 from iommuq.system.errors import CommandTimeout, InfraError
 from iommuq.system.logtext import clean_line, split_stamp
 
-#: Lines of the console that tell how a guest was lost.
+#: Lines of the console that are shown for a lost guest.
 TAIL_LINES = 12
-#: Seconds that a suite may need on top of its limit: to be killed, and for SysRq-t.
+#: Seconds that a suite may take on top of its limit: to be killed, and for SysRq-t.
 SUITE_GRACE = 20.0
-#: Seconds from the last line of the report to the guest's end.
+#: Seconds from the last line of the report to the end of the guest.
 END_LIMIT = 10.0
 
-# Of the directories with a guest's FIFO and process id; the tool's own follows.
+# Prefix of the temporary directories; the process id of iommuq follows.
 _PREFIX = "iommuq-guest-"
-# For the message alone: a lost guest is lost whatever its console says.
+# Only for the message.
 _PANIC = re.compile(r"Kernel panic - not syncing: .*|.*\bqemu-system-\w+: .*")
 _OUT_OF_MEMORY = re.compile(r"(?:Out of memory|Memory cgroup out of memory)\b.*")
 
 
 @dataclass(frozen=True)
 class SuiteReport:
-    """How a suite ended.
+    """The result of a suite.
 
-    :ivar status: its exit status as a shell gives it, or None if it did not end
-        by itself or was not run.
-    :ivar trouble: why *status* is no verdict, or not a good one; empty if it is one.
-    :ivar output: what it wrote, line by line; KTAP, mostly.
-    :ivar seconds: how long it took, by the guest's clock.
-    :ivar console: the lines of the guest's console that fall into its time.
+    :ivar status: its exit status like ``$?``; None if it was killed or not run.
+    :ivar trouble: why *status* is no reliable verdict; empty if it is one.
+    :ivar output: its lines of output, usually KTAP.
+    :ivar seconds: its duration, by the clock of the guest.
+    :ivar console: its lines of the console of the guest.
     """
 
     name: str
@@ -61,11 +60,11 @@ class SuiteReport:
 
 @dataclass(frozen=True)
 class GuestReport:
-    """What a guest did.
+    """The result of a guest.
 
     :ivar suites: in the order they were run.
     :ivar accelerator: ``native``, ``kvm`` or ``tcg``.
-    :ivar boot_seconds: from the start to the first suite; NaN if it never came.
+    :ivar boot_seconds: from the start to the first suite; NaN without one.
     :ivar console: all lines of the console.
     """
 
@@ -75,11 +74,9 @@ class GuestReport:
     console: tuple[str, ...]
 
     def interleaved(self, suite: SuiteReport) -> list[str]:
-        """Return the kernel's messages and the suite's lines in the order they came.
+        """Return kernel messages and the lines of the suite in order, to locate splats.
 
-        Init copies each line of output to the console, which keeps about 900
-        characters of it: good to say which case a splat fell in, but the verdicts
-        are those in `SuiteReport.output`.
+        The console cuts lines at about 900 characters; `SuiteReport.output` has all of them.
         """
         mark = f"iommuq: {suite.name}| "
         lines = []
@@ -90,10 +87,10 @@ class GuestReport:
 
 
 class GuestLost(InfraError):
-    """A guest ended without a whole report.
+    """A guest ended without a complete report.
 
     :ivar tail: the last lines of its console.
-    :ivar report: what there is of a report; the last suite may be the one it died in.
+    :ivar report: the incomplete report; its last suite may have killed the guest.
     """
 
     def __init__(self, what: str, *, hint: str, tail: str, report: GuestReport) -> None:
@@ -113,17 +110,16 @@ def boot(
 ) -> GuestReport:
     """Boot, run the suites of the initramfs, and power off.
 
-    :param kernel: the image, or the program that a UML kernel is.
+    :param kernel: the image, or the executable of a UML kernel.
     :param log: gets the command and the console.
-    :param limit: seconds for all of it; by default as long as the machine's and
-        the suites' own limits need.
-    :param hopeless: asked several times a second, from another thread, whether there is
-        any use in waiting: why not, or nothing.
-    :raises GuestLost: whatever ended without a whole report.
-    :raises InfraError: it could not be started.
+    :param limit: seconds for all of it; by default the sum of the limits of machine and suites.
+    :param hopeless: called several times a second, from another thread: returns why the
+        guest is to be killed, or an empty string.
+    :raises GuestLost: the guest ended without a complete report.
+    :raises InfraError: the guest could not be started.
     """
     if not kernel.is_file():
-        raise InfraError(f"{kernel}: there is no kernel", hint="build it again")
+        raise InfraError(f"{kernel}: no such kernel", hint="build it again")
     if limit is None:
         limit = machine.boot_limit + END_LIMIT
         limit += sum(suite.limit + SUITE_GRACE for suite in initramfs.suites)
@@ -139,11 +135,12 @@ def boot(
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
             argv = qemu.argv(machine, kernel, initramfs.path, fifo, work, accelerator)
-            keeper = _Keeper(machine, qemu.pid_file(work), hopeless)
+            pid_file = qemu.pid_file(work)
         else:
             environment = uml.environment()
             argv = uml.argv(machine, kernel, initramfs.path, fifo, work)
-            keeper = _Keeper(machine, uml.pid_file(work), hopeless)
+            pid_file = uml.pid_file(work)
+        keeper = _Keeper(machine, pid_file, hopeless)
         reason = ""
         with Channel(fifo, keeper.tick) as channel:
             try:
@@ -178,7 +175,7 @@ def boot(
 
 
 def _remove_stale() -> None:
-    """Remove the directories of those who were killed with SIGKILL."""
+    """Remove the directories of killed processes."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
@@ -186,16 +183,10 @@ def _remove_stale() -> None:
 
 
 class _Keeper:
-    """Ends a guest that does not get to its first suite, or to its end, or is hopeless.
-
-    :ivar reason: why it did; empty if it did not.
-    """
+    """Kills a guest that exceeds a limit or is hopeless; `reason` says why."""
 
     def __init__(
-        self,
-        machine: Machine,
-        pid_file: Path,
-        hopeless: Callable[[Transcript], str] | None,
+        self, machine: Machine, pid_file: Path, hopeless: Callable[[Transcript], str] | None
     ) -> None:
         self.start = time.monotonic()
         self.reason = ""
@@ -204,10 +195,10 @@ class _Keeper:
         self._hopeless = hopeless
 
     def tick(self, transcript: Transcript) -> None:
-        """Look at how far the guest is."""
+        """Check the progress of the guest."""
         now = time.monotonic()
         if transcript.began is None and now > self.start + self._limit:
-            self.reason = f"did not get to its first suite within {self._limit:g} s"
+            self.reason = f"did not start its first suite within {self._limit:g} s"
             self._kill()
         elif self._hopeless is not None and (reason := self._hopeless(transcript)):
             self.reason = reason
@@ -216,38 +207,30 @@ class _Keeper:
             self._kill()
 
     def _kill(self) -> None:
-        # Only the guest itself: run() ends whatever else is in its group.
-        try:
+        # Only the guest: run() ends the rest of its group.  No file: it has ended, or has
+        # not written it yet, then run() kills it at the limit.
+        with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int(self._pid_file.read_text())
             parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
             if int(parent) == os.getpid():
                 os.kill(pid, signal.SIGKILL)
-        except (OSError, ValueError, IndexError):
-            # Ended by itself, or it has no file yet: then the limit for all ends it.
-            pass
 
 
 def _explain(initramfs: Initramfs, transcript: Transcript, reason: str) -> str:
-    """Say in a few words how a guest was lost."""
-    state = transcript.suites[-1] if transcript.suites else None
-    if state is None:
-        where = "before its first suite"
-    elif state.over:
-        where = f"after {_name(initramfs, len(transcript.suites) - 1)}"
-    else:
-        where = f"in {_name(initramfs, len(transcript.suites) - 1)}"
+    """Return in a few words how a guest was lost."""
+    where, state = "before its first suite", None
+    if transcript.suites:
+        state, number = transcript.suites[-1], len(transcript.suites) - 1
+        names = [suite.name for suite in initramfs.suites]
+        name = names[number] if number < len(names) else f"suite {number}"
+        where = f"{'after' if state.over else 'in'} {name}"
     if transcript.garbled:
-        return f"wrote a report that makes no sense at {transcript.garbled!r}, {where}"
+        return f"malformed report at {transcript.garbled!r}, {where}"
     if state is not None and state.stuck:
-        return f"could not end a suite even with SIGKILL, {where}"
+        return f"a suite survived SIGKILL, {where}"
     if transcript.broken:
         return f"cannot run suites: {transcript.broken}"
     return f"{reason or 'ended'}, {where}"
-
-
-def _name(initramfs: Initramfs, number: int) -> str:
-    names = [suite.name for suite in initramfs.suites]
-    return names[number] if number < len(names) else f"suite {number}"
 
 
 def _report(
@@ -278,7 +261,7 @@ def _report(
 
 
 def _place(texts: Sequence[str], start: int, number: int, name: str) -> range:
-    """Return the lines of the console that a suite has; rather more if in doubt."""
+    """Return the lines of the console of a suite; too many if the marks are missing."""
 
     def find(text: str, first: int) -> int | None:
         return next((i for i in range(first, len(texts)) if texts[i].startswith(text)), None)
@@ -300,7 +283,7 @@ def _trouble(state: SuiteState, limit: float) -> str:
     if state.expired:
         reasons.append(f"did not end within {limit:g} s and was killed")
     if state.left:
-        reasons.append("left processes behind that held its output open")
+        reasons.append("left processes that held its output open")
     if state.cut:
-        reasons.append("wrote more than is kept of its output")
+        reasons.append("exceeded the output limit")
     return "; ".join(reasons)

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a guest's init reports, over a FIFO that nothing else of the guest writes to.
+"""The report of a guest's init, over its own FIFO; ``selftests/init`` defines the lines.
 
-``selftests/init`` says what each line means.  Every line must be one of those, in
-an order that makes sense: what a dying guest leaves half-written is told from a
-report by that.
+Unknown lines, or a wrong order, are errors: a dying guest leaves an incomplete report.
 """
 
 from __future__ import annotations
@@ -19,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: The name of the port, or whatever stands in for one.
+#: The name of the port, and of the protocol.
 NAME = "iommuq"
 VERSION = 1
-#: Bytes of output that are kept of one suite.
+#: Limit of the output of one suite in bytes; the rest is dropped.
 OUTPUT_LIMIT = 64 << 20
 
 _TICK = 0.05
@@ -32,17 +30,17 @@ _NUMBERED = re.compile(r"(\d+) (?:\|(.*)|(\w+)(?: (.+))?)", re.DOTALL)
 
 @dataclass
 class SuiteState:
-    """How far a suite is.
+    """The state of a suite.
 
     :ivar begin: seconds since the guest booted; None before it began.
     :ivar end: the same, for its end.
-    :ivar status: its exit status as a shell gives it; None before its end.
-    :ivar output: the lines that it wrote.
-    :ivar missing: what it needs and the guest has not; empty if it was run.
-    :ivar expired: it did not end within its limit, and was killed.
-    :ivar left: it left processes behind that held its output open.
-    :ivar stuck: not even SIGKILL ended it.
-    :ivar cut: there was more output than is kept.
+    :ivar status: its exit status like ``$?``; None before its end.
+    :ivar output: its lines of output.
+    :ivar missing: the path that it needs and the guest does not have; empty if it was run.
+    :ivar expired: it exceeded its time limit, and was killed.
+    :ivar left: it left processes that held its output open.
+    :ivar stuck: it survived SIGKILL.
+    :ivar cut: it exceeded `OUTPUT_LIMIT`.
     """
 
     begin: float | None = None
@@ -58,24 +56,23 @@ class SuiteState:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more can come of it."""
+        """Whether it has ended or was not run."""
         return self.status is not None or bool(self.missing)
 
 
 class Garbled(Exception):
-    """A line that no init would write there."""
+    """A line that is malformed or in the wrong place."""
 
 
 class Transcript:
-    """All that was reported so far.
+    """The report so far.
 
-    :ivar suites: those that began or could not, in order.
+    :ivar suites: those that began or could not be run, in order.
     :ivar broken: why the guest could not be set up; empty if it could.
-    :ivar whole: the last line came, and all before it made sense.
-    :ivar garbled: the first line that made no sense; empty if there was none.
-    :ivar began: when the first suite began, or nothing but its end can come any more;
-        seconds of `time.monotonic`.
-    :ivar ended: when the last line came.
+    :ivar whole: the report is complete and well-formed.
+    :ivar garbled: the first malformed line; empty without one.
+    :ivar began: time of the first suite, or else of the last line, by `time.monotonic`.
+    :ivar ended: time of the last line.
     """
 
     def __init__(self) -> None:
@@ -89,7 +86,7 @@ class Transcript:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take in what came; a line may come in pieces."""
+        """Parse more data; lines may be split."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for raw in lines:
             line = raw.decode("utf-8", "backslashreplace").removesuffix("\r")
@@ -102,7 +99,7 @@ class Transcript:
                 self.whole = False
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Mark the end of the data."""
         if self._rest and not self.garbled:
             self.garbled = self._rest[:80].decode("utf-8", "backslashreplace")
             self.whole = False
@@ -115,8 +112,7 @@ class Transcript:
         self._expect(not self.whole)
         word, _, rest = line.partition(" ")
         if word == "broken":
-            # The first reason is the cause of those after it.
-            self.broken = self.broken or rest
+            self.broken = self.broken or rest  # the first is the cause of the others
             self._note_end()
         elif word == "done":
             self._expect(int(rest) == len(self.suites) and all(s.over for s in self.suites))
@@ -168,9 +164,9 @@ class Transcript:
 
 
 class Channel:
-    """A FIFO, and the thread that reads it for as long as the block runs.
+    """A FIFO, and the thread that reads it during the block.
 
-    :param path: where it is made.
+    :param path: path of the FIFO.
     :param tick: called from the thread, several times a second.
     """
 
@@ -183,8 +179,7 @@ class Channel:
 
     def __enter__(self) -> Channel:
         os.mkfifo(self.path)
-        # Opened for writing as well, so that there is no end of file before the guest
-        # has opened it, and nobody waits for anybody.
+        # Also for writing: no end of file, and no blocking, before the guest has opened it.
         self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -201,14 +196,12 @@ class Channel:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         while True:
-            # Asked before the read: what a guest wrote before its end is read after it.
+            # Before the read: the last data is read after the guest's end.
             stopping = self._stop.is_set()
             poll.poll(0 if stopping else _TICK * 1000)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 while data := os.read(self._fd, _PIPE_SIZE):
                     self.transcript.feed(data)
-            except BlockingIOError:
-                pass
             if stopping:
                 return
             self._tick(self.transcript)

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make the initramfs of a guest: busybox, our init, the suites and what they need.
+"""Make the initramfs of a guest: busybox, init, the suites and their files.
 
-It is a cpio archive of the kernel's "newc" kind, made here so that device nodes
-need no root, and the same content gives the same bytes on every machine.
+A reproducible cpio archive in "newc" format, made without root.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import math
@@ -17,8 +15,6 @@ import shlex
 import shutil
 import stat
 import struct
-import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,7 +23,7 @@ from iommuq.system import files as dirs
 from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError
 
 BUSYBOX = "busybox"
-#: What of busybox is there under its own name, for init and for suites that are scripts.
+#: Applets of busybox with a link in /bin.
 APPLETS = (
     "[", "awk", "basename", "cat", "chmod", "cp", "cut", "dd", "devmem", "dirname", "dmesg",
     "echo", "env", "expr", "false", "find", "grep", "head", "hexdump", "insmod", "ip", "kill",
@@ -36,12 +32,9 @@ APPLETS = (
     "stty", "sync", "tail", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname",
     "wc", "xxd",
 )  # fmt: skip
-#: Archives that nobody used for this many seconds are removed.
-KEEP = 30 * 24 * 3600.0
 
 _DIRECTORIES = ("bin", "dev", "iommuq", "proc", "run", "sys", "tmp")
-# What the kernel gives init as standard input and output, and init needs until it has
-# mounted a devtmpfs.
+# Used by init before it mounts a devtmpfs; /dev/console is its standard input and output.
 _NODES = {"dev/console": (5, 1), "dev/kmsg": (1, 11), "dev/null": (1, 3)}
 _PT_INTERP = 3
 
@@ -52,8 +45,8 @@ class Suite:
 
     :ivar name: for the report and the log.
     :ivar argv: the program, an absolute path in the guest, and its arguments.
-    :ivar limit: seconds that it may take.
-    :ivar needs: paths that must exist in the guest, or it is not run.
+    :ivar limit: its time limit in seconds.
+    :ivar needs: paths in the guest; it is not run if one does not exist.
     """
 
     name: str
@@ -63,21 +56,21 @@ class Suite:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise UserError(f"{self.name!r} cannot be the name of a suite", hint="like iommufd")
+            raise UserError(f"{self.name!r} is not a valid name of a suite", hint="like iommufd")
         if not self.argv or not self.argv[0].startswith("/"):
             raise UserError(f"suite {self.name}: its program is not an absolute path")
         if not (math.isfinite(self.limit) and self.limit > 0):
-            raise UserError(f"suite {self.name}: its limit is {self.limit}, not some seconds")
+            raise UserError(f"suite {self.name}: limit {self.limit} is not a number of seconds")
         for path in self.needs:
             if not re.fullmatch(r"/[\w./:-]+", path):
-                raise UserError(f"suite {self.name}: it cannot need {path!r}")
+                raise UserError(f"suite {self.name}: needs: {path!r} is not an absolute path")
 
 
 @dataclass(frozen=True)
 class Entry:
     """One member of an archive.
 
-    :ivar path: without a slash in front.
+    :ivar path: without a leading slash.
     :ivar mode: type and permissions, as in ``st_mode``.
     :ivar data: content of a file, target of a symbolic link.
     :ivar device: major and minor number of a device node.
@@ -94,7 +87,7 @@ class Initramfs:
     """An archive in the cache.
 
     :ivar path: the file; its name is a hash of its content.
-    :ivar suites: what its init runs, in this order.
+    :ivar suites: the suites that init runs, in order.
     """
 
     path: Path
@@ -109,18 +102,17 @@ def build(
     init: Path | None = None,
     before: bytes = b"",
 ) -> Initramfs:
-    """Make an initramfs, or find it in the cache.
+    """Return an initramfs from the cache, or make it.
 
-    :param suites: what to run, in this order.
-    :param files: files to put in, by their absolute path in the guest; programs
-        among them must be static.
-    :param modules: those of *files* that are kernel modules to load, in this order.
+    :param suites: the suites to run, in order.
+    :param files: files by their absolute path in the guest; programs must be static.
+    :param modules: the kernel modules of *files* to load, in order.
     :param init: by default ``selftests/init``.
-    :param before: an archive that the kernel looks into before it unpacks this one.
+    :param before: an uncompressed archive to put first, such as ACPI tables.
     :raises ToolMissing: there is no static busybox.
     :raises InfraError: a file cannot be read, a program is not static, or the cache
         cannot be written.
-    :raises UserError: a suite or a module is none of *files*, or a path is malformed.
+    :raises UserError: a suite or a module is not in *files*, or a path is malformed.
     """
     entries = {path: Entry(path, stat.S_IFDIR | 0o755) for path in _DIRECTORIES}
 
@@ -138,7 +130,7 @@ def build(
     for path, source in files.items():
         inside = _inside(path)
         if inside in entries:
-            raise UserError(f"{path} of the guest cannot be {source}: it is taken")
+            raise UserError(f"{source}: {path} exists already in the initramfs")
         data = _read(source)
         put(inside, data, 0o755 if os.access(source, os.X_OK) else 0o644)
         if _is_dynamic(data, source):
@@ -161,10 +153,7 @@ def build(
 
 
 def cpio(entries: Iterable[Entry]) -> bytes:
-    """Return an archive as the kernel takes it; several may follow each other.
-
-    :param entries: in any order.
-    """
+    """Return an archive in "newc" format; archives may be concatenated."""
     chunks = []
     last = Entry("TRAILER!!!", 0)
     for number, entry in enumerate([*sorted(entries, key=lambda entry: entry.path), last], 1):
@@ -174,12 +163,12 @@ def cpio(entries: Iterable[Entry]) -> bytes:
             entry.mode,
             *(0, 0),  # owner and group
             2 if stat.S_ISDIR(entry.mode) else 1,
-            0,  # time of change
+            0,  # mtime
             len(entry.data),
-            *(0, 0),  # the device it was read from
+            *(0, 0),  # device of the original file
             *entry.device,
             len(name),
-            0,  # the checksum is for another kind of archive
+            0,  # checksum, not used by "newc"
         )
         header = b"070701" + b"".join(b"%08X" % field for field in fields)
         chunks += [_padded(header + name), _padded(entry.data)]
@@ -191,13 +180,10 @@ def _padded(data: bytes) -> bytes:
 
 
 def _inside(path: str) -> str:
-    """Return a path of the guest as the archive has it.
-
-    :raises UserError: it is not absolute, or climbs.
-    """
+    """Return an absolute path of the guest without its leading slash."""
     parts = path.split("/")
     if parts[0] or len(parts) < 2 or not all(parts[1:]) or {".", ".."} & set(parts):
-        raise UserError(f"{path!r} is no absolute path of a file in the guest")
+        raise UserError(f"{path!r} is not an absolute path of a file in the guest")
     return path[1:]
 
 
@@ -218,14 +204,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}", hint="a guest needs it") from error
+        raise InfraError(f"{path}: {error.strerror}", hint="required for a guest") from error
 
 
 def _is_dynamic(data: bytes, path: Path) -> bool:
-    """Tell whether this is a program that wants a dynamic linker.
-
-    :raises InfraError: it is an ELF file, but cut short.
-    """
+    """Tell whether this is an ELF file with a program interpreter."""
     if not data.startswith(b"\x7fELF"):
         return False
     try:
@@ -241,44 +224,25 @@ def _is_dynamic(data: bytes, path: Path) -> bool:
             for number in range(count)
         ]
     except (struct.error, IndexError) as error:
-        raise InfraError(f"{path}: the program is cut short", hint="build it again") from error
+        raise InfraError(f"{path}: truncated ELF file", hint="build it again") from error
     return _PT_INTERP in kinds
 
 
 def _publish(data: bytes) -> Path:
-    """Put an archive into the cache, whole or not at all, and return its path."""
+    """Put an archive into the cache and return its path."""
     folder = dirs.cache_dir() / "initramfs"
     path = folder / f"{hashlib.sha256(data).hexdigest()}.cpio"
     try:
-        # A power cut may leave a file of the right name with nothing in it.
+        # After a power cut the file may be empty.
         if path.exists() and path.stat().st_size == len(data):
             os.utime(path)
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        _forget_old(folder)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(data)
-                file.close()
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        dirs.forget_old(folder)
+        dirs.write_whole(path, data)
     except OSError as error:
+        what = f"{folder}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{folder}: {error.strerror}", hint="`iommuq doctor` shows the room"
-            ) from error
-        raise InfraError(
-            f"{folder}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
-        ) from error
+            raise DiskFull(what, hint="`iommuq doctor` shows the room") from error
+        raise InfraError(what, hint="IOMMUQ_CACHE_DIR names another place") from error
     return path
-
-
-def _forget_old(folder: Path) -> None:
-    limit = time.time() - KEEP
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime < limit:
-                path.unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``selftests/machines/*.toml``: the machines that suites are run on."""
+"""``selftests/machines/*.toml``: the machines that run the suites."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iommuq.bases.providers.job import Table, require
 from iommuq.system import arches, files, tables
 from iommuq.system.errors import UserError
 
-#: What may run a QEMU guest, the quickest first, and the processor to ask it for.
+#: Accelerators of QEMU, the fastest first, and the argument of ``-cpu``.
 CPUS = {"kvm": "host", "tcg": "max"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -19,15 +19,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Qemu(Table):
-    """What only QEMU can be told.
+    """Options of QEMU.
 
     :ivar machine: for ``-machine``.
     :ivar devices: one ``-device`` each.
-    :ivar firmware: for ``-bios``; empty for QEMU's own.
-    :ivar accelerators: those it works with, the preferred one first.
-    :ivar one_thread: TCG runs all processors in one thread.  With a thread each, a kernel
-        that patches its own code may be seen half patched (int3) by another processor.
-    :ivar minimum: the oldest QEMU that will do, like ``7.2``; empty for any.
+    :ivar firmware: for ``-bios``; empty: the default of QEMU.
+    :ivar accelerators: the supported ones, the preferred one first.
+    :ivar one_thread: TCG runs all processors in one thread.  With a thread each, a processor
+        may see code that another one is patching (int3).
+    :ivar minimum: the oldest supported QEMU, like ``7.2``; empty for any.
     """
 
     machine: str
@@ -50,17 +50,16 @@ class Machine(Table):
     """One machine.
 
     :ivar name: the name of its file, like ``q35``.
-    :ivar title: what it is, for people.
+    :ivar title: its title in output.
     :ivar guest: ``um`` or ``qemu``.
-    :ivar arch: the architecture that its kernel is built for.
+    :ivar arch: the architecture of its kernel.
     :ivar memory: in MiB.
     :ivar boot_limit: seconds from its start to the first suite.
-    :ivar cpus: how many.
-    :ivar huge_pages: how many there must be before the first suite.
-    :ivar arguments: for the kernel, on top of what every guest gets.
-    :ivar config: Kconfig fragments in ``selftests/configs`` that it needs.
-    :ivar driver: where the kernel has the driver of its IOMMU, which machines with another
-        one do not run: a folder, or a file.
+    :ivar cpus: number of processors.
+    :ivar huge_pages: number of huge pages before the first suite.
+    :ivar arguments: further arguments of the kernel.
+    :ivar config: its Kconfig fragments in ``selftests/configs``.
+    :ivar driver: folder or file of the driver of its IOMMU in the kernel.
     """
 
     name: str
@@ -78,9 +77,9 @@ class Machine(Table):
 
     def __post_init__(self) -> None:
         require(self.arch in arches.names(), f"arch is none of {', '.join(arches.names())}")
-        require(self.guest == arches.get(self.arch).guest, f"guest is not what {self.arch} runs on")
+        require(self.guest == arches.get(self.arch).guest, f"guest does not run {self.arch}")
         require((self.guest == "qemu") == (self.qemu is not None), "[qemu] is for guest = 'qemu'")
-        # Less, and the kernel panics before it can say why.
+        # With less the kernel panics before its first message.
         require(self.memory >= 64, "memory is less than 64 MiB")
         require(self.cpus >= 1, "cpus is less than 1")
         require(self.huge_pages >= 0, "huge_pages is negative")
@@ -88,17 +87,17 @@ class Machine(Table):
         require(not self.driver or self.driver.startswith("drivers/"), "driver is below drivers/")
         for word in self.arguments:
             require(word.isprintable(), "arguments must be printable")
-            require(not word.startswith("iommuq."), f"arguments: {word} is for the tool to give")
+            require(not word.startswith("iommuq."), f"arguments: {word} is set by iommuq itself")
 
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
-        """What every guest's kernel is given, and then what this one's is."""
+        """Arguments of the kernel: the common ones, then those of this machine."""
         return (
-            # A guest that panicked ends; with 0, the default, it would hang.
+            # Exit after a panic; the default is to hang.
             "panic=-1",
-            # Or printk drops all but ten lines in five seconds of what init writes to it.
+            # No rate limit for the messages of init.
             "printk.devkmsg=on",
-            # 256 pairs of terminals in sysfs, with KASAN under TCG, are a third of a boot.
+            # 256 pairs of terminals take a third of a boot with KASAN under TCG.
             "pty.legacy_count=0",
             f"iommuq.huge_pages={self.huge_pages}",
             *self.arguments,
@@ -106,7 +105,7 @@ class Machine(Table):
 
 
 def load(name: str) -> Machine:
-    """Read a machine's file.
+    """Read the file of a machine.
 
     :raises UserError: there is no such machine, or its file is malformed.
     """
@@ -125,5 +124,5 @@ def names() -> list[str]:
 
 
 def folder() -> Path:
-    """Return the directory of their files."""
+    """Return the directory of the files of machines."""
     return files.project_root() / "selftests" / "machines"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a QEMU guest is started."""
+"""The command line of a QEMU guest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERSION_LIMIT = 10.0
 
 
 def choose_accelerator(machine: Machine) -> str:
-    """Return the first of the machine's accelerators that works here.
+    """Return the first accelerator of the machine that works here.
 
     :raises ToolMissing: QEMU is not installed.
     :raises InfraError: none works.
@@ -38,10 +38,10 @@ def choose_accelerator(machine: Machine) -> str:
 
 
 def check_version(machine: Machine) -> None:
-    """Refuse a QEMU that is too old for the machine.
+    """Check that QEMU is not too old for the machine.
 
     :raises ToolMissing: QEMU is not installed.
-    :raises InfraError: it is too old, or does not say how old it is.
+    :raises InfraError: it is too old, or its version is unknown.
     """
     assert machine.qemu is not None
     path = _path()
@@ -51,15 +51,15 @@ def check_version(machine: Machine) -> None:
     if _numbers(version) < _numbers(machine.qemu.minimum):
         raise InfraError(
             f"QEMU {version} is too old, machine {machine.name} needs {machine.qemu.minimum}",
-            hint=f"it is {path}",
+            hint=f"found {path}",
         )
 
 
 def full_version() -> str:
-    """Return all that QEMU says of its version, for what depends on it.
+    """Return the version of QEMU with the suffix of the distribution.
 
     :raises ToolMissing: QEMU is not installed.
-    :raises InfraError: it does not say.
+    :raises InfraError: its version is unknown.
     """
     return _version(_path())[1]
 
@@ -73,14 +73,14 @@ def _path() -> str:
 
 @cache
 def _version(path: str) -> tuple[str, str]:
-    """Return the version, in short and with what the distribution adds."""
+    """Return the version without and with the suffix of the distribution."""
     try:
         done = run([path, "--version"], cwd=Path("/"), timeout=_VERSION_LIMIT, check=False)
     except CommandTimeout as error:
         raise InfraError(error.what, hint=error.hint) from error
     match = re.search(r"version (\d+\.\d+).*", done.output)
     if done.returncode != 0 or match is None:
-        raise InfraError(f"{path} --version does not tell its version", hint="is it QEMU?")
+        raise InfraError(f"{path} --version prints no version", hint="is it QEMU?")
     return match[1], match[0]
 
 
@@ -89,44 +89,37 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def argv(
-    machine: Machine,
-    kernel: Path,
-    initramfs: Path,
-    channel: Path,
-    work: Path,
-    accelerator: str,
+    machine: Machine, kernel: Path, initramfs: Path, channel: Path, work: Path, accelerator: str
 ) -> list[str]:
-    """Return what starts the guest.
+    """Return the command that starts the guest.
 
     :param channel: the FIFO for its report.
-    :param work: a directory of its own; it has the process id in `pid_file`.
+    :param work: its own directory, for `pid_file`.
     :param accelerator: ``kvm`` or ``tcg``.
     """
     assert machine.qemu is not None
     arguments = [f"iommuq.channel={NAME}", *machine.kernel_arguments]
     return [
         PROGRAM,
-        # Nothing that the user's or the distribution's configuration adds.
+        # Without the configuration of the user and the distribution.
         *("-nodefaults", "-no-user-config"),
         *("-machine", machine.qemu.machine),
         *("-accel", _accelerator(machine.qemu, accelerator)),
-        # "host" is KVM's alone. TCG's "max" has what a kernel for x86-64-v3 asks for, and
-        # RDRAND, without which a guest waits for entropy.
+        # "host" needs KVM. "max" has all of x86-64-v3, and RDRAND: no wait for entropy.
         *("-cpu", CPUS[accelerator]),
         *("-smp", str(machine.cpus)),
         *("-m", f"{machine.memory}M"),
         *("-display", "none"),
         *(("-bios", machine.qemu.firmware) if machine.qemu.firmware else ()),
-        # With signal=off a Ctrl-C in the guest's terminal would be the guest's; without
-        # one it only keeps QEMU from changing the terminal that it has not.
+        # signal=off: QEMU does not change the terminal.
         *("-chardev", "stdio,id=console,signal=off"),
         *("-serial", "chardev:console"),
-        # "file" appends nothing and converts nothing; that it is a FIFO is nothing to it.
+        # "file" also writes to a FIFO, unchanged.
         *("-chardev", f"file,id=report,path={_escaped(channel)}"),
         *("-device", "virtio-serial-pci"),
         *("-device", f"virtserialport,chardev=report,name={NAME}"),
         *(word for device in machine.qemu.devices for word in ("-device", device)),
-        # A panic with panic=-1, and a guest that cannot power off, end here.
+        # Exit after a panic with panic=-1, or a failed power-off.
         "-no-reboot",
         *("-pidfile", str(pid_file(work))),
         *("-kernel", str(kernel)),
@@ -141,17 +134,17 @@ def _accelerator(options: Qemu, accelerator: str) -> str:
 
 
 def pid_file(work: Path) -> Path:
-    """Return the file that the guest writes its process id to."""
+    """Return the file with the process id of the guest."""
     return work / "pid"
 
 
 def _escaped(path: Path) -> str:
-    # QEMU splits options at commas, and the list of -initrd.
+    # QEMU splits options and the argument of -initrd at commas.
     return str(path).replace(",", ",,")
 
 
 def _quoted(word: str) -> str:
-    """Quote a kernel argument as the kernel takes quotes: around the value."""
+    """Quote the value of a kernel argument, if it has white space."""
     if not re.search(r"\s", word):
         return word
     key, equals, value = word.partition("=")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a user-mode Linux guest is started."""
+"""The command line of a user-mode Linux guest."""
 
 from __future__ import annotations
 
@@ -14,49 +14,47 @@ from iommuq.system import files
 from iommuq.system.errors import InfraError
 from iommuq.system.run import run
 
-#: What reports name in the place of an accelerator.
+#: The accelerator in reports.
 ACCELERATOR = "native"
-#: The source of what makes up for the processor; its comment tells.
+#: Source of a preloaded library; for its purpose see there.
 SOURCE = Path(__file__).with_name("xstate.c")
 
-# run() passes no descriptors on, and of the channels that UML has, "fd" is the one that
-# takes a FIFO.
+# UML opens a FIFO only as "fd", and run() passes no descriptors.
 _WITH_CHANNEL = 'exec "$@" 3>"$0"'
 _COMPILE_LIMIT = 60.0
 
 
 def argv(machine: Machine, kernel: Path, initramfs: Path, channel: Path, work: Path) -> list[str]:
-    """Return what starts the guest.
+    """Return the command that starts the guest.
 
     :param channel: the FIFO for its report.
-    :param work: a directory of its own; it has the process id in `pid_file`.
+    :param work: its own directory, for `pid_file`.
     """
     return [
         *("/bin/sh", "-c", _WITH_CHANNEL, str(channel)),
         str(kernel),
         f"mem={machine.memory}M",
         f"initrd={initramfs}",
-        # Not below the user's home, where a killed guest would leave it.
+        # By default below $HOME.
         *(f"uml_dir={work}/", "umid=guest"),
-        # An xterm each is the default.
+        # By default an xterm each.
         "con=null",
-        # Both are open for writing only, and never have anything to be read. The
-        # second is /dev/tty1 in the guest.
+        # Both write-only; the second is /dev/tty1 in the guest.
         *("con0=fd:1", "con1=fd:3"),
         "iommuq.channel=/dev/tty1",
-        # SysRq-t follows bad pointers, which UML survives only since 6.15.
+        # SysRq-t follows bad pointers, which crashes UML before 6.15.
         "iommuq.tasks=proc",
         *machine.kernel_arguments,
     ]
 
 
 def pid_file(work: Path) -> Path:
-    """Return the file that the guest writes its process id to."""
+    """Return the file with the process id of the guest."""
     return work / "guest" / "pid"
 
 
 def environment() -> dict[str, str]:
-    """Return the variables to set for the guest, making what they name.
+    """Return the environment of the guest, and compile the library in it.
 
     :raises ToolMissing: there is no compiler.
     :raises InfraError: the cache cannot be written.
@@ -66,7 +64,7 @@ def environment() -> dict[str, str]:
     key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     library = files.cache_dir() / "uml" / f"xstate-{key}.so"
     if not library.exists():
-        # Two steps of a proof may want it at once, each in a thread.
+        # Other threads may compile it at the same time.
         temporary = library.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
             library.parent.mkdir(parents=True, exist_ok=True)

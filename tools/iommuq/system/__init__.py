@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What everything stands on: processes, files, git, errors, progress, tables."""
+"""Processes, files, git, errors, progress and tables, for all other rooms."""

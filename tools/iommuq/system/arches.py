@@ -16,13 +16,13 @@ from iommuq.system.errors import UserError
 class Arch:
     """One architecture.
 
-    :ivar name: as the user says it and as kunit.py's ``--arch`` takes it.
+    :ivar name: the argument of kunit.py's ``--arch``.
     :ivar make_arch: the kernel's ``ARCH=``.
-    :ivar target: what to ask make for.
-    :ivar image: the file that is booted, below the build directory.
+    :ivar target: the make target of the image.
+    :ivar image: the file to boot, relative to the build directory.
     :ivar guest: ``um`` or ``qemu``.
-    :ivar accelerator: what the guest runs on when kunit.py starts it.
-    :ivar needs: programs that must be installed to boot it.
+    :ivar accelerator: the one that kunit.py starts the guest with.
+    :ivar needs: programs required to boot it.
     """
 
     name: str
@@ -38,19 +38,10 @@ class Arch:
 @cache
 def _all() -> dict[str, Arch]:
     text = resources.files(__package__).joinpath("arches.toml").read_text()
-    return {
-        name: Arch(
-            name=name,
-            title=table["title"],
-            make_arch=table["make_arch"],
-            target=table["target"],
-            image=Path(table["image"]),
-            guest=table["guest"],
-            accelerator=table["accelerator"],
-            needs=tuple(table["needs"]),
-        )
-        for name, table in tomllib.loads(text).items()
-    }
+    tables = tomllib.loads(text)
+    for table in tables.values():
+        table.update(image=Path(table["image"]), needs=tuple(table["needs"]))
+    return {name: Arch(name, **table) for name, table in tables.items()}
 
 
 def names() -> tuple[str, ...]:
@@ -61,7 +52,7 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Arch:
     """Return an architecture by its name.
 
-    :raises UserError: there is none of that name.
+    :raises UserError: there is no such architecture.
     """
     try:
         return _all()[name]

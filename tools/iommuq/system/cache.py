@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keep the cache within bounds: what was used longest ago goes first.
+"""Limit the size of the cache: the least recently used entries are removed first.
 
-Images, programs and initramfs archives are bounded all the time.  Build directories and sources
-are few, and go only when somebody asks.
+Build directories and sources are removed only on request.
 """
 
 from __future__ import annotations
@@ -19,30 +18,24 @@ from iommuq.system import files
 from iommuq.system.errors import UserError
 from iommuq.system.files import cache_dir
 
-#: Bytes in a GiB.
 GIB = 1 << 30
-#: GiB of images and archives that are kept, unless ``IOMMUQ_CACHE_GIB`` says otherwise.
+#: Default limit of images and archives in GiB; ``IOMMUQ_CACHE_GIB`` overrides it.
 LIMIT = 4.0
-#: Seconds since its last use for which nothing goes: a run may be about to boot it.
+#: Seconds after its last use in which no entry is removed: a run may be about to boot it.
 RECENT = 3600.0
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One thing that can go by itself.
-
-    :ivar used: when it was used last, in seconds since the epoch.
-    """
-
     path: Path
     size: int
-    used: float
+    used: float  # seconds since the epoch
 
 
 def limit() -> int:
-    """Return how many bytes of images and archives are kept.
+    """Return the limit of images and archives in bytes.
 
-    :raises UserError: ``IOMMUQ_CACHE_GIB`` is no size.
+    :raises UserError: ``IOMMUQ_CACHE_GIB`` is not a number of GiB.
     """
     text = os.environ.get("IOMMUQ_CACHE_GIB", str(LIMIT))
     try:
@@ -55,11 +48,11 @@ def limit() -> int:
 
 
 def shrink(to: int | None = None, *, recent: float = RECENT) -> int:
-    """Remove what was used longest ago until the rest fits.
+    """Remove the least recently used entries until the rest fits.
 
     :param to: bytes that may stay; by default `limit`.
-    :param recent: seconds since the last use for which nothing goes.
-    :return: bytes that were freed.
+    :param recent: seconds after its last use in which no entry is removed.
+    :return: freed bytes.
     :raises UserError: as for `limit`.
     """
     bound = limit() if to is None else to
@@ -76,8 +69,7 @@ def shrink(to: int | None = None, *, recent: float = RECENT) -> int:
 
 def _entries() -> Iterator[_Entry]:
     for folder in (cache_dir() / "images").glob("[!.]*"):
-        # Its record is touched at each use.
-        record = folder / "image.json"
+        record = folder / "image.json"  # touched at each use
         with contextlib.suppress(OSError):
             used = (record if record.exists() else folder).stat().st_mtime
             yield _Entry(folder, _size(folder), used)
@@ -88,7 +80,7 @@ def _entries() -> Iterator[_Entry]:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes that a file, or all files of a folder, take on the disk."""
+    """Return the disk usage of a file or folder in bytes."""
     total = 0
     with contextlib.suppress(OSError):
         if not path.is_dir() or path.is_symlink():
@@ -101,7 +93,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder; under its own name there is all of it, or nothing."""
+    """Remove a file or folder; a folder is renamed first, so that its name is gone at once."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
@@ -113,13 +105,11 @@ def _remove(path: Path) -> None:
 
 
 def clean(*, trees: bool = False, bases: bool = False) -> int:
-    """Remove all images and archives, and what else is asked for.
+    """Remove all images and archives; results are kept.
 
-    Results stay: they are in the state directory.
-
-    :param trees: work trees and build directories, too.
-    :param bases: the sources of the kernels, too.
-    :return: bytes that were freed.
+    :param trees: also remove work trees and build directories.
+    :param bases: also remove the kernel sources.
+    :return: freed bytes.
     """
     freed = shrink(0, recent=0.0)
     for left in (cache_dir() / "images").glob(".*"):
@@ -127,7 +117,7 @@ def clean(*, trees: bool = False, bases: bool = False) -> int:
         shutil.rmtree(left, ignore_errors=True)
     if trees:
         for home in sorted((cache_dir() / "trees").glob("[!.]*")):
-            # Who is building there is waited for; the lock itself stays.
+            # Wait for a build; the lock itself stays.
             with files.hold(home / "lock", f"a build of {home.name}"):
                 for path in home.iterdir():
                     if path.name != "lock":

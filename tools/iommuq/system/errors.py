@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The errors that iommuq raises, and the exit code each stands for.
-
-Three roots: the user asked for something that cannot be (`UserError`), the
-code under test is not as it should be (`VerdictError`), the machine let us
-down (`InfraError`).  ``iommuq.cli`` turns them into one or two lines and an
-exit code; nothing else in the package exits.
-"""
+"""The errors of iommuq with their exit codes; only ``iommuq.cli`` exits."""
 
 from __future__ import annotations
 
@@ -20,9 +14,9 @@ EXIT_INTERRUPTED = 130
 
 
 class IommuqError(Exception):
-    """Base of every error with an exit code of its own.
+    """Base of all errors with an exit code.
 
-    :param what: what is wrong and where, in one line.
+    :param what: the error and its place, in one line.
     :param hint: what to do next, in one line; may be empty.
     """
 
@@ -52,15 +46,13 @@ class VerdictError(IommuqError):
 class InfraError(IommuqError):
     """A tool is missing, a guest was lost, the disk is full, and the like."""
 
-    exit_code = EXIT_INFRA
-
 
 class ToolMissing(InfraError):
-    """A program that is needed is not installed."""
+    """A required program is not installed."""
 
 
 class DiskFull(InfraError):
-    """There was no room left where something had to be written."""
+    """No space is left on the device."""
 
 
 class ObjectsLost(InfraError):
@@ -71,7 +63,7 @@ class ObjectsLost(InfraError):
 
 
 class CommandFailed(InfraError):
-    """A program ended with a status that the caller did not expect."""
+    """A program ended with an unexpected exit status."""
 
     def __init__(self, what: str, *, hint: str = "", returncode: int = 1, output: str = "") -> None:
         super().__init__(what, hint=hint)
@@ -80,11 +72,11 @@ class CommandFailed(InfraError):
 
 
 class CommandTimeout(InfraError):
-    """A program did not end within its limit and was ended."""
+    """A program exceeded its time limit and was killed."""
 
 
 class TooMuchOutput(InfraError):
-    """A program wrote more than it may and was ended."""
+    """A program exceeded its output limit and was killed."""
 
 
 def no_room(path: Path, error: OSError) -> InfraError:

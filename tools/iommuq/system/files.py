@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where things live: the project, the cache, the results, the logs.
+"""Paths of the project, the cache, the results and the logs.
 
-``IOMMUQ_CACHE_DIR`` and ``IOMMUQ_STATE_DIR`` override the user's directories
-of the XDG base directory specification; ``IOMMUQ_ROOT`` names the project when
-the package is not installed from a checkout.
+``IOMMUQ_ROOT``, ``IOMMUQ_CACHE_DIR`` and ``IOMMUQ_STATE_DIR`` override the defaults (XDG).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +24,8 @@ from iommuq.system.errors import UserError
 def project_root() -> Path:
     """Return the checkout that holds ``patches/``, ``kunit/`` and ``selftests/``.
 
-    :raises UserError: if neither ``IOMMUQ_ROOT`` nor the package's own place nor
-        the current directory or one above it has a ``patches`` directory.
+    :raises UserError: no ``patches`` directory in ``IOMMUQ_ROOT``, or, if that is not set,
+        in the checkout of the package, the current directory or its parents.
     """
     override = os.environ.get("IOMMUQ_ROOT")
     if override:
@@ -41,30 +41,28 @@ def project_root() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the directory for whatever can be made again: sources, builds, images."""
+    """Return the directory for what can be made again: sources, builds, images."""
     override = os.environ.get("IOMMUQ_CACHE_DIR")
     return Path(override).resolve() if override else Path(platformdirs.user_cache_dir("iommuq"))
 
 
 def state_dir() -> Path:
-    """Return the directory for what must be kept: the results of runs."""
+    """Return the directory for the results of runs."""
     override = os.environ.get("IOMMUQ_STATE_DIR")
     return Path(override).resolve() if override else Path(platformdirs.user_state_dir("iommuq"))
 
 
 def log_dir() -> Path:
-    """Return the directory that every step writes its full log into."""
+    """Return the directory of the full logs."""
     return state_dir() / "logs"
 
 
 @contextlib.contextmanager
 def hold(path: Path, holder: str) -> Iterator[None]:
-    """Keep other processes out for as long as the block runs.
-
-    The kernel drops the lock when its holder dies, however it dies.
+    """Hold a file lock during the block; the kernel drops it if the process dies.
 
     :param path: the lock file; its directory must exist.
-    :param holder: who may be holding it, in words, for the user who waits.
+    :param holder: what the user is told to wait for.
     """
     from filelock import FileLock, Timeout
 
@@ -80,37 +78,63 @@ def hold(path: Path, holder: str) -> Iterator[None]:
         lock.release()
 
 
-#: Logs older than this many seconds are removed when a new one is made.
+def read_text(path: Path, *, hint: str = "") -> str:
+    """Return the text of a file of the user's.
+
+    :raises UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file at once, keeping its permissions: readers see all of it or the old one.
+
+    :raises OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        temporary.write_bytes(data)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+#: Seconds; older logs and archives are removed when a new one is made.
 KEEP = 30 * 24 * 3600.0
 
 
-def new_log(what: str) -> Path:
-    """Make a new log, still empty.
-
-    :param what: what is logged, such as ``build-6.12-um-0001``.
-    :return: a path in the log directory that names the time, *what* and our process.
-    """
-    folder = log_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    _forget_old(folder)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", what)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = folder / f"{stamp}-{name}-{os.getpid()}.log"
-    # The same step twice in a second, or in two threads: two logs, never one with both.
-    number = 2
-    while True:
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            path = folder / f"{stamp}-{name}-{os.getpid()}.{number}.log"
-            number += 1
-        else:
-            return path
-
-
-def _forget_old(folder: Path) -> None:
+def forget_old(folder: Path, pattern: str = "*") -> None:
+    """Remove the files of a folder that were not changed for `KEEP`."""
     limit = time.time() - KEEP
-    for path in folder.glob("*.log"):
+    for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < limit:
                 path.unlink()
+
+
+def new_log(what: str) -> Path:
+    """Create an empty log.
+
+    :param what: what is logged, such as ``build-6.12-um-0001``.
+    :return: a path in the log directory; its name has the time, *what* and the process id.
+    """
+    folder = log_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    forget_old(folder, "*.log")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", what)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    # The same step twice in a second, or in two threads, gets two logs.
+    for number in itertools.count(1):
+        end = f".{number}.log" if number > 1 else ".log"
+        path = folder / f"{stamp}-{name}-{os.getpid()}{end}"
+        with contextlib.suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            break
+    return path

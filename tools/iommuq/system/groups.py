@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Process groups: start one, end one, and end them all should we be killed.
-
-What `iommuq.system.run` is made of; others only ask whether all is being ended, or end it.
-"""
+"""Process groups: start one, end one, and end all of them if this process is killed."""
 
 from __future__ import annotations
 
@@ -21,14 +18,12 @@ from typing import IO
 
 from iommuq.system.errors import InfraError, ToolMissing
 
-#: Seconds a group has between SIGTERM and SIGKILL.
+#: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
 
-# A shell that outlives us by a moment: it is told of each group, and reads until
-# our end of the pipe closes.  "done" means that all is well; end of file without it
-# means that we were killed, so the groups must go too.  (dash's kill takes a group only
-# with -s: -KILL and -- together it refuses.)  Who starts a process and is killed before
-# it can tell leaves one that is known by its mark alone, and not before its exec().
+# A shell that reads the id of each group from a pipe.  End of file without "done" means that
+# this process was killed: the shell kills the groups, then each process with the mark in its
+# environment, which was started but not reported.  (dash's kill takes a group only with -s.)
 _WATCHDOG = """
 groups=
 while read -r word; do
@@ -45,7 +40,7 @@ done
 _MARK = "IOMMUQ_WATCHED"
 
 
-# What other threads than the main one have started; see `end_other_threads`.
+# Processes started by threads other than the main one; see `end_other_threads`.
 _others: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 _others_lock = threading.Lock()
 _closed = False
@@ -53,9 +48,9 @@ _closed = False
 
 @contextlib.contextmanager
 def end_other_threads() -> Iterator[None]:
-    """End all that other threads than the main one have started, and let them start no more.
+    """Kill all processes of other threads, and those that they start during the block.
 
-    For the main thread, which alone is interrupted: in the block it waits for the others.
+    For the main thread, which waits for the others in the block.
     """
     global _closed
     with _others_lock:
@@ -70,10 +65,7 @@ def end_other_threads() -> Iterator[None]:
 
 
 def ending() -> bool:
-    """Tell whether other threads than the main one can start nothing any more.
-
-    What they have started was not lost then: it was ended.
-    """
+    """Tell whether `end_other_threads` is active: processes of other threads were killed."""
     return _closed
 
 
@@ -88,30 +80,29 @@ def _enlist(process: subprocess.Popen[bytes]) -> None:
 
 
 def signal_group(pgid: int, signum: int) -> None:
-    """Send a signal to a group; one that is gone is no error."""
+    """Send a signal to a group; a missing group is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pgid, signum)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started: SIGTERM, a grace period, SIGKILL."""
+    """End a process and its group: SIGTERM, `GRACE` seconds, SIGKILL."""
     try:
         signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
     finally:
-        # The leader may be gone while its children are not; and who presses Ctrl-C
-        # again wants them gone even sooner.
+        # Its children may outlive the leader; a second Ctrl-C in wait() gets here at once.
         signal_group(process.pid, signal.SIGKILL)
         process.wait()
 
 
 @dataclass(frozen=True)
 class Guard:
-    """What ends processes when we cannot.
+    """The interface of a `watchdog`.
 
-    :ivar tell: function to tell it of a group.
-    :ivar mark: environment by which it knows what it was not told of.
+    :ivar tell: reports a group to it.
+    :ivar mark: environment variables that mark processes not reported yet.
     """
 
     tell: Callable[[int], None]
@@ -120,11 +111,7 @@ class Guard:
 
 @contextlib.contextmanager
 def watchdog() -> Iterator[Guard]:
-    """End groups should this process be killed inside the block.
-
-    It is there before the first process, so that none is without it for long.  The
-    same if the block raises.
-    """
+    """Kill the reported groups if this process is killed in the block, or the block raises."""
     mark = secrets.token_hex(8)
     dog = subprocess.Popen(
         ["/bin/sh", "-c", _WATCHDOG, "sh", f"{_MARK}={mark}"],
@@ -145,17 +132,15 @@ def watchdog() -> Iterator[Guard]:
         yield Guard(tell, {_MARK: mark})
         last = b"done\n"
     finally:
-        # Without the last word it ends what is left: Ctrl-C may have come between two
-        # lines of ours, with a process started and nobody yet to end it.
+        # Without "done" it kills what is left: Ctrl-C may have come just after a start.
         with contextlib.suppress(BrokenPipeError):
             dog.communicate(last)
 
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block."""
+    """Defer SIGINT and SIGTERM to the end of the block; only the main thread gets them."""
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread is ever interrupted.
         yield
         return
     came: list[int] = []
@@ -183,11 +168,11 @@ def start(
     stderr: int,
     pipesize: int = -1,
 ) -> subprocess.Popen[bytes]:
-    """Start a process as the leader of its own session and group, and tell *guard* of it."""
+    """Start a process as the leader of its own session and group, and report it to *guard*."""
     process = None
     changed = {**(env or {}), **(guard.mark if guard else {})}
     try:
-        # An interrupt in between would leave a process that nobody knows of.
+        # An interrupt between start and report would leave the process running.
         with signals_held():
             process = subprocess.Popen(
                 words,
@@ -217,21 +202,21 @@ def start(
         raise InfraError(f"{words[0]}: cannot be executed") from error
 
 
-#: GiB that a guest and what is around it may take.
+#: GiB of memory for one guest and its QEMU.
 _GUEST_MEMORY = 4.0
 
 
 def workers() -> int:
-    """Return how many guests this machine can run at once."""
+    """Return the number of guests that this machine can run at once."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return max(1, min(len(os.sched_getaffinity(0)), int(memory / _GUEST_MEMORY)))
 
 
 @contextlib.contextmanager
 def pool(size: int | None = None) -> Iterator[Executor]:
-    """Return an executor whose threads, and what they started, end with the block.
+    """Return an executor; its threads and their processes end with the block.
 
-    :param size: threads; by default `workers`.
+    :param size: number of threads; by default `workers`.
     """
     executor = ThreadPoolExecutor(size or workers(), thread_name_prefix="iommuq")
     try:

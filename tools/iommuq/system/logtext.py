@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read console logs as text, with whatever bytes a dying kernel left in them."""
+"""Read console logs as text, invalid bytes included."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# Colours, cursor movements and titles: firmware and kselftest print some.
+# Colours, cursor movements and titles, as firmware and kselftest print them.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 
-#: What printk puts before a line: "[    1.234567] ", and with CONFIG_PRINTK_CALLER
-#: "[    1.234567][    T1] ".
+#: Prefix of printk: "[    1.234567] "; with CONFIG_PRINTK_CALLER "[    1.234567][    T1] ".
 STAMP = r"\[ *(\d+\.\d{6})\](?:\[ *[TC]\d+\])*"
 _STAMPED = re.compile(rf"(?:<\d+>)?{STAMP} ?")
 
 
 def clean_line(line: str) -> str:
-    """Return a console line without terminal sequences, its end, and raw control bytes.
-
-    What cannot be shown, a NUL say, becomes a backslash escape.
-    """
+    """Return a console line without terminal sequences and its end; escape control bytes."""
     line = _ANSI.sub("", line.rstrip("\r\n"))
     if line.isprintable():
         return line
@@ -30,13 +26,12 @@ def clean_line(line: str) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a console log; bytes that are no UTF-8 become backslash escapes.
+    """Return the lines of a console log; invalid UTF-8 becomes backslash escapes.
 
-    :return: its lines, numbered as in an editor.
     :raises OSError: it cannot be read.
     """
     text = path.read_bytes().decode("utf-8", "backslashreplace")
-    # Not splitlines(): that ends lines at form feeds and the like, too.
+    # Not splitlines(), which also splits at form feeds and the like.
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
@@ -44,9 +39,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def split_stamp(line: str) -> tuple[float | None, str]:
-    """Split what printk puts before a clean line from its text.
+    """Split the prefix of printk from a clean line.
 
-    :return: the time in seconds, or None without one, and the text.
+    :return: the time in seconds or None, and the text.
     """
     match = _STAMPED.match(line)
     if match is None:

@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tell the user, on standard error, what is being done and how far it is.
+"""Show progress on standard error: live lines on a terminal, else plain lines now and then.
 
-A step that is over in a moment says nothing at all.  On a terminal a longer one
-has a live line; elsewhere it has a plain line now and then.  Either way it ends
-with one line that gives its time and its log.  Results are not progress: they go
-to standard output, and never through here.
-
-A table of what there is to do may stand above the live lines; see `table`.
+A short step shows nothing; a longer one ends with a line that has its time and its log.
 """
 
 from __future__ import annotations
@@ -27,13 +22,12 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-#: Seconds that a step may take before anything is shown of it on a terminal.
+#: Seconds before a step is shown on a terminal.
 MOMENT = 0.5
-#: Seconds after which a plain line says that a step is under way.
+#: Seconds before the first plain line of a step, and between two of them.
 PLAIN_START = 2.0
-#: Seconds between two plain lines of one step.
 PLAIN_EVERY = 15.0
-#: Seconds between two looks at the steps.
+#: Seconds between two updates of the display.
 TICK = 0.1
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -41,11 +35,7 @@ _ASCII_FRAMES = "|/-\\"
 
 
 def duration(seconds: float) -> str:
-    """Say a time for people.
-
-    :param seconds: the time, in seconds.
-    :return: ``0.4 s``, ``12.3 s`` or ``2 min 05 s``.
-    """
+    """Return a time in seconds as text: ``0.4 s``, ``12.3 s`` or ``2 min 05 s``."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -63,17 +53,17 @@ def one_line(text: str) -> str:
 
 
 class Renderer(Protocol):
-    """Draws what stands above the live lines."""
+    """Draws a table above the live lines."""
 
     def render(self, width: int, height: int, *, utf8: bool) -> RenderableType:
-        """Return what to draw on a terminal of this size, in columns and lines."""
+        """Return the table for a terminal of this size in columns and lines."""
 
 
 class Step:
-    """One thing being done; `step` makes it and ends it.
+    """A running step; made by `step`.
 
     :ivar title: what is done, without a full stop.
-    :ivar log: file with the full output; may be set once it is known.
+    :ivar log: file with the full output; may be set later.
     """
 
     def __init__(self, title: str, log: Path | None, depth: int) -> None:
@@ -84,20 +74,17 @@ class Step:
         self._done: int | None = None
         self._total: int | None = None
         self._note = ""
-        # For plain lines: whether there was one, and when the next is due.
-        self.announced = False
-        self.due = PLAIN_START
+        self.announced = False  # by a plain line
+        self.due = PLAIN_START  # the next plain line
 
     def update(
         self, *, done: int | None = None, total: int | None = None, note: str | None = None
     ) -> None:
-        """Say how far the step is; what is left out stays as it was.
+        """Update the progress; None keeps a value.  Cheap, and allowed from any thread.
 
-        Cheap enough to be called for every line that a build prints, from any thread.
-
-        :param done: things done, say objects built.
-        :param total: things to do.
-        :param note: the one at hand, say ``CC drivers/iommu/iommu.o``.
+        :param done: number of items done, say objects built.
+        :param total: number of items to do.
+        :param note: the current item, say ``drivers/iommu/iommu.o``.
         """
         if done is not None:
             self._done = done
@@ -113,10 +100,10 @@ class Step:
 
     @property
     def state(self) -> str:
-        """What `update` was told last, in words; may be empty."""
+        """The last `update` as text; may be empty."""
         count = "" if self._done is None else str(self._done)
         if count and self._total:
-            # A total is often an estimate: 560 of 558 would only look wrong.
+            # A total may be an estimate: do not show 560/558.
             count += f"/{max(self._total, self._done or 0)}"
         return ", ".join(part for part in (count, one_line(self._note)) if part)
 
@@ -136,59 +123,54 @@ class _Display:
         self.plain: bool | None = None
 
     def begin(self, new: Step) -> None:
-        """Show *new* as soon as it has taken a moment."""
+        """Show *new* after `MOMENT`."""
         with self._lock:
             self._steps.append(new)
             self._start()
 
     def _start(self) -> None:
         if self._ticker is None and not self.quiet:
-            # One for each thread: it may be set while the one before is still to see it.
+            # One for each thread: the thread before may not have seen its own yet.
             self._wake = threading.Event()
             self._ticker = threading.Thread(target=self._tick, args=(self._wake,), daemon=True)
             self._ticker.start()
 
     def show_table(self, new: Renderer | None) -> None:
-        """Show a table above the live lines, or none any more."""
-        ticker = None
+        """Show a table above the live lines; None removes it."""
         with self._lock:
             self._table, self._since = new, time.monotonic()
             if new is not None:
                 self._start()
-            else:
-                ticker = self._stop()
+        self._stop_if_idle()
+
+    def _stop_if_idle(self) -> None:
+        with self._lock:
+            if self._steps or self._table is not None:
+                return
+            ticker, self._ticker = self._ticker, None
+            self._wake.set()
+            self._stop_live()
+        # Outside the lock: the ticker may be waiting for it.
         if ticker is not None:
             ticker.join()
 
-    def _stop(self) -> threading.Thread | None:
-        """Show nothing more if there is nothing; return the thread that is to be waited for."""
-        if self._steps or self._table is not None:
-            return None
-        ticker, self._ticker = self._ticker, None
-        self._wake.set()
-        self._stop_live()
-        return ticker
-
     def end(self, old: Step, outcome: str) -> None:
-        """Show *old* no more, and write its last line."""
+        """Remove *old* from the display, and write its last line."""
         with self._lock:
             self._steps.remove(old)
             elapsed = old.elapsed
             if outcome or old.log is not None or elapsed >= MOMENT:
                 log = "" if old.log is None else f", log {old.log}"
                 self._line(f"{'  ' * old.depth}{old.title}: {outcome}{duration(elapsed)}{log}")
-            ticker = self._stop()
-        # Outside the lock: the ticker may be waiting for it.
-        if ticker is not None:
-            ticker.join()
+        self._stop_if_idle()
 
     def note(self, text: str) -> None:
-        """Write one line, above the live lines if there are any."""
+        """Write a note of one line to standard error."""
         with self._lock:
             self._line(one_line(text))
 
     def plain_note(self, text: str) -> None:
-        """Write one line, unless there are live ones that show the same."""
+        """Write a note of one line to standard error, unless there are live lines."""
         with self._lock:
             if self._is_plain():
                 self._line(one_line(text))
@@ -196,7 +178,7 @@ class _Display:
     def _line(self, text: str) -> None:
         if self.quiet:
             return
-        # Progress must not be what breaks a build: a closed or full stderr is ignored.
+        # A closed or full stderr must not break a build.
         with contextlib.suppress(OSError, ValueError):
             if self._live is not None:
                 self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -206,12 +188,11 @@ class _Display:
     def _is_plain(self) -> bool:
         if self.plain is not None:
             return self.plain
-        # In CI even a terminal is read by nobody while it moves.
+        # A CI log is not a terminal, even if it looks like one.
         in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
         return in_ci or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb"
 
     def _tick(self, wake: threading.Event) -> None:
-        # TICK is read anew: it is what tests shorten.
         while not wake.wait(TICK):
             with self._lock:
                 if wake.is_set():
@@ -247,7 +228,7 @@ class _Display:
             table = None
         if not shown and table is None:
             return
-        # Here and not above: most commands are over before rich is needed.
+        # Not at the top: most commands end before they need rich.
         from rich.console import Console, Group
         from rich.live import Live
 
@@ -256,7 +237,7 @@ class _Display:
                 console=Console(file=sys.stderr, force_terminal=True),
                 auto_refresh=False,
                 transient=True,
-                # Only if both are one terminal; results must not end up on stderr.
+                # Only if both are terminals; results must not go to stderr.
                 redirect_stdout=sys.stdout.isatty(),
             )
             self._live.start()
@@ -288,7 +269,7 @@ class _Display:
             self._live = None
 
     def close(self) -> None:
-        """Leave the terminal as it was, whatever is still under way."""
+        """Restore the terminal."""
         self._wake.set()
         self._stop_live()
 
@@ -297,13 +278,13 @@ def _utf8() -> bool:
     return (getattr(sys.stderr, "encoding", "") or "").lower().startswith("utf")
 
 
-#: Called with each step that has ended, and how: empty if it came to its end.
+#: Called with each step that ended, and ``interrupted``, ``failed`` or an empty string.
 listeners: list[Callable[[Step, str], None]] = []
 
 _display = _Display()
-# A second Ctrl-C may come while the first is dealt with.
+# Also after a second Ctrl-C.
 atexit.register(_display.close)
-# Each thread starts at the outermost level: it has a context of its own.
+# Each thread has its own context, and starts at depth 0.
 _depth: contextvars.ContextVar[int] = contextvars.ContextVar("depth", default=0)
 
 
@@ -311,31 +292,24 @@ def configure(*, quiet: bool = False, plain: bool | None = None) -> None:
     """Choose how progress is shown, before the first step.
 
     :param quiet: show no steps and no notes.
-    :param plain: plain lines (True), live lines (False), or, with None, live
-        lines only if standard error is a terminal.
+    :param plain: True: plain lines, False: live lines, None: live lines on a terminal only.
     """
     _display.quiet = quiet
     _display.plain = plain
 
 
 def no_live_lines() -> None:
-    """Show plain lines from now on: the terminal is wanted for something else."""
+    """Show plain lines from now on: something else uses the terminal."""
     _display.plain = True
 
 
-def note(text: str) -> None:
-    """Write a note of one line to standard error."""
-    _display.note(text)
-
-
-def plain_note(text: str) -> None:
-    """Write a note of one line to standard error, unless there are live lines."""
-    _display.plain_note(text)
+note = _display.note
+plain_note = _display.plain_note
 
 
 @contextlib.contextmanager
 def table(drawn: Renderer) -> Iterator[None]:
-    """Show a table above the live lines for as long as the block runs; one at a time."""
+    """Show a table above the live lines during the block; one at a time."""
     _display.show_table(drawn)
     try:
         yield
@@ -345,13 +319,11 @@ def table(drawn: Renderer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def step(title: str, *, log: Path | None = None) -> Iterator[Step]:
-    """Show that something is being done for as long as the block runs.
-
-    Steps may be nested, and may be begun and ended from any thread.
+    """Show a step during the block.  Steps may be nested, and used from any thread.
 
     :param title: what is done, such as ``Building 6.12 baseline for um``.
     :param log: file with the full output, named in the last line.
-    :return: the step, to be told of its progress.
+    :return: the step, to be updated with its progress.
     """
     depth = _depth.get()
     token = _depth.set(depth + 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read a TOML file into dataclasses that derive from `Table`, or say which key is wrong."""
+"""Read a TOML file into dataclasses; an error names the wrong key."""
 
 from __future__ import annotations
 
@@ -8,31 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iommuq.system import files
 from iommuq.system.errors import UserError
 
 _T = TypeVar("_T")
 
-# What pydantic calls a mistake that has a plainer name.
+# Plain words for pydantic's types of errors.
 _REASONS = {
     "missing": "is missing",
     "missing_argument": "is missing",
-    "unexpected_keyword_argument": "is not a key that it may have",
-    "extra_forbidden": "is not a key that it may have",
+    "unexpected_keyword_argument": "unknown key",
+    "extra_forbidden": "unknown key",
 }
 
 
 def load(kind: type[_T], path: Path) -> _T:
-    """Read a file.
+    """Read a TOML file.
 
     :param kind: a dataclass; its ``__post_init__`` may raise `ValueError`.
-    :raises UserError: it cannot be read or is malformed; file and key are named.
+    :raises UserError: it cannot be read or is malformed; names file and key.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+        data = tomllib.loads(files.read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: {error}") from error
     return validate(kind, data, path)
@@ -41,11 +38,11 @@ def load(kind: type[_T], path: Path) -> _T:
 def validate(kind: type[_T], data: Mapping[str, Any], path: Path, where: str = "") -> _T:
     """Make a *kind* of a table.
 
-    :param path: the file that it is from.
-    :param where: what stands before its keys in that file, such as ``source.``.
-    :raises UserError: a key is wrong; file and key are named.
+    :param path: the file of the table.
+    :param where: prefix of its keys for messages, such as ``source.``.
+    :raises UserError: a key is wrong; names file and key.
     """
-    # Here and not above: it takes longer to import than most commands to run.
+    # Not at the top: the import takes longer than most commands.
     from pydantic import TypeAdapter, ValidationError
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What identifies the compiler: a kernel built by another one is another kernel."""
+"""The versions of compiler and linker, which are part of the key of an image."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from pathlib import Path
 
 from iommuq.system.run import run
 
-#: The variables that change what the kernel's Makefiles call.
-_COMPILER = ("gcc", "--version")
-_LINKER = ("ld", "--version")
-
 
 def versions() -> tuple[tuple[str, str], ...]:
-    """Return what compiler and linker call themselves, by program.
+    """Return (program, first line of its ``--version``) for compiler and linker.
 
     :raises ToolMissing: one of them is not installed.
     """
     return tuple(
-        (argv[0], run(argv, cwd=Path("/"), timeout=30).output.splitlines()[0])
-        for argv in (_COMPILER, _LINKER)
+        (tool, run((tool, "--version"), cwd=Path("/"), timeout=30).output.splitlines()[0])
+        for tool in ("gcc", "ld")
     )
 
 
@@ -35,13 +31,13 @@ def identity() -> str:
     return hashlib.sha256("\n".join(text for _, text in versions()).encode()).hexdigest()
 
 
-# Headers that no tree has: of those the package is missing, whatever is being built.
+# Headers that no kernel tree has: their package is not installed.
 _NO_HEADER = re.compile(
     r"fatal error: ((?:gelf|libelf|sys/capability|openssl/\S+)\.h): No such file"
 )
 
 
 def missing_header(said: str) -> str | None:
-    """Return the header that a compiler missed, if it belongs to a package of its own."""
+    """Return the header of a package that a compiler did not find; None if there is none."""
     match = _NO_HEADER.search(said)
     return None if match is None else match[1]

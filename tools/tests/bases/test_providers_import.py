@@ -82,7 +82,7 @@ def test_directory_is_read_anew_each_time(root: Path, toy_tree: Path) -> None:
     after, _ = bases.fetch(spec)
     assert after.commit != before.commit
     assert bases.open_base(spec) == after
-    # Who still works with the old one is not hurt.
+    # Users of the old commit still have it.
     toy.git("cat-file", "-e", f"{before.commit}:README", cwd=after.git_dir)
 
 
@@ -105,13 +105,13 @@ def test_hard_links_become_files(root: Path, toy_tree: Path) -> None:
     [
         (special("/etc/passwd"), "outside the tree"),
         (special("linux-source-6.12/../../x"), "outside the tree"),
-        (special("linux-source-6.12/.git/hooks/x"), "git's own"),
-        (special("linux-source-6.12/drivers/.GIT/x"), "git's own"),
-        (special("linux-source-6.12/null", tarfile.CHRTYPE), "device"),
-        (special("linux-source-6.12/fifo", tarfile.FIFOTYPE), "device"),
+        (special("linux-source-6.12/.git/hooks/x"), "in a directory of git"),
+        (special("linux-source-6.12/drivers/.GIT/x"), "in a directory of git"),
+        (special("linux-source-6.12/null", tarfile.CHRTYPE), "neither a file"),
+        (special("linux-source-6.12/fifo", tarfile.FIFOTYPE), "neither a file"),
         (special("linux-source-6.12/l", tarfile.SYMTYPE, "/etc"), "link to /etc"),
         (special("linux-source-6.12/a/l", tarfile.SYMTYPE, "../b/../../.."), "outside"),
-        (special("linux-source-6.12/l", tarfile.LNKTYPE, "linux-source-6.12/no"), "not there"),
+        (special("linux-source-6.12/l", tarfile.LNKTYPE, "linux-source-6.12/no"), "does not exist"),
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
 )
@@ -194,7 +194,7 @@ def test_git_keeps_the_commit_and_leaves_the_history(root: Path, toy_work: Path)
     spec = bases.load_spec("6.12")
     base, notes = bases.fetch(spec)
     assert base.commit == new
-    assert notes == [f"base is {new} here, {old} was seen last"]
+    assert notes == [f"base is {new} here, {old} in [seen]"]
     assert toy.git("rev-list", "--count", new, cwd=base.git_dir) == "1"
     assert bases.open_base(spec) == base
     by_id = fetch(root, f'provider = "git"\nurl = "{toy_work}"\nref = "{new}"')

@@ -144,7 +144,7 @@ def test_room_where_nothing_can_be_written(tmp_path: Path) -> None:
     program(tmp_path, "file", "")
     check = doctor.check_room("state", tmp_path / "file/logs", 0.0)
     assert not check.ok
-    assert check.detail == f"{tmp_path}/file cannot be written"
+    assert check.detail == f"{tmp_path}/file is not writable"
     assert "IOMMUQ_STATE_DIR" in check.fix
 
 
@@ -224,7 +224,7 @@ def test_a_machine_without_anything(
     )
 
 
-def test_table_says_what_mends_it() -> None:
+def test_table_shows_the_fix() -> None:
     console = Console(width=60, record=True, file=io.StringIO())
     console.print(
         doctor.table(
@@ -237,8 +237,8 @@ def test_table_says_what_mends_it() -> None:
     )
     lines = [line.split() for line in console.export_text().splitlines() if line.strip(" ─╶╴")]
     assert lines == [
-        ["LACKS", "git", "[none]"],
+        ["FAIL", "git", "[none]"],
         ["apt", "[git]"],
-        ["lacks", "quilt", "none"],
+        ["warn", "quilt", "none"],
         ["ok", "cores", "2"],
     ]

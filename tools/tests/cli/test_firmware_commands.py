@@ -57,7 +57,7 @@ def test_all_is_well(
     assert call("claim-group", "claim-idle") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Linux 6.1.0-toy (6.1-1), firmware scenarios under QEMU (tcg)"
-    # One line for each scenario that is as it should be.
+    # One row for each scenario that passes.
     assert [line.split() for line in lines[2:4]] == [
         ["claim-group", "pass"],
         ["claim-idle", "pass"],
@@ -102,7 +102,7 @@ def test_nothing_but_skips_is_not_green(special: dict[str, tuple[Status, str]]) 
         (("nosuch",), {"kernel": "k"}, "no scenario 'nosuch'"),
         (("nosuch",), {"kernel": None}, "'nosuch' is neither a base nor a scenario"),
         (("claim-group",), {"kernel": "k", "at": "0001"}, "--at is a step of a base's queue"),
-        (("no-iommu",), {"kernel": "k"}, "no scenario of these is for q35-amd"),
+        (("no-iommu",), {"kernel": "k"}, "none of these scenarios is for q35-amd"),
         ((), {"kernel": "k", "on": ("q36",)}, "no machine 'q36'"),
     ],
 )

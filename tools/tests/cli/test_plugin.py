@@ -231,13 +231,13 @@ def test_what_ran_and_was_not_collected_is_told(warm: Session) -> None:
     result = warm.run("kunit")
     result.assert_outcomes(**(USUAL | {"passed": 3}))
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["  ran, and was not collected: toy_owner.claim"])
+    result.stdout.fnmatch_lines(["  ran, but not collected: toy_owner.claim"])
     # Should it fail, nothing is as it should be.
     warm.project.edit(SUITE_C, "\t(void)test;", "\ttest->failed = 1;")
     result = warm.run("kunit")
     result.assert_outcomes(**(USUAL | {"passed": 3}))
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["  not selected, and failed: toy_owner.claim"])
+    result.stdout.fnmatch_lines(["  failed, not selected: toy_owner.claim"])
 
 
 def test_a_splat_that_is_nobody_s_fails_the_session(warm: Session) -> None:
@@ -251,7 +251,7 @@ def test_a_splat_that_is_nobody_s_fails_the_session(warm: Session) -> None:
     result.assert_outcomes(passed=1, deselected=5)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["  not selected, and failed: kernel.no_splat_outside_of_cases", "*sleeping function*"]
+        ["  failed, not selected: kernel.no_splat_outside_of_cases", "*sleeping function*"]
     )
 
 
@@ -267,8 +267,8 @@ def test_a_case_that_the_kernel_has_not(warm: Session) -> None:
     result.assert_outcomes(**(USUAL | {"skipped": 2, "failed": 1}))
     result.stdout.fnmatch_lines(
         [
-            "the kernel did not run it, and nothing in the source says why",
-            "SKIPPED * this kernel has it not: TOY_NEWER",
+            "the kernel did not run it, no #if in the source excludes it",
+            "SKIPPED * not in this kernel: TOY_NEWER",
             "FAILED *::toy_owner.claim2*",
         ]
     )
@@ -282,14 +282,14 @@ def test_a_case_that_the_kernel_has_not_is_skipped_by_itself_too(warm: Session) 
     )
     result = warm.run(f"{SUITE_C}::toy_owner.newer")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED * this kernel has it not: TOY_NEWER"])
+    result.stdout.fnmatch_lines(["SKIPPED * not in this kernel: TOY_NEWER"])
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("toy_owner.late_device", "toy_owner.claim", "passes, but is listed as known: nobody*"),
-        ("2999-01-01", "2020-02-29", "the list's entry is past its date: nobody*"),
+        ("2999-01-01", "2020-02-29", "the known failure has expired: nobody*"),
     ],
 )
 def test_a_list_that_is_wrong_fails(warm: Session, old: str, new: str, words: str) -> None:

@@ -110,7 +110,7 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("holds =", "hold = 1\nholds =", "hold: is not a key"),
+        ("holds =", "hold = 1\nholds =", "hold: unknown key"),
         ('title = "A claim is refused"', "", "title: is missing"),
         ('holds = "It is."', 'holds = " "', "holds is empty"),
         ('holds = "It is."', 'holds = "It is."\nseconds = 0', "seconds is not above 0"),

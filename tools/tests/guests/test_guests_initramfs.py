@@ -156,7 +156,7 @@ def test_a_dynamic_program_is_refused(files: Path) -> None:
 @pytest.mark.parametrize("size", [5, 6, 60, 70])
 def test_half_a_program_is_refused(files: Path, size: int) -> None:
     (files / "prog").write_bytes(DYNAMIC[:size])
-    with pytest.raises(InfraError, match="cut short"):
+    with pytest.raises(InfraError, match="truncated ELF"):
         build([], {"/tests/prog": files / "prog"})
 
 
@@ -193,12 +193,12 @@ def test_modules_are_listed_in_their_order(files: Path) -> None:
 
 @pytest.mark.parametrize("path", ["tests/x", "/tests/../x", "/", "", "/a//b", "/a/./b"])
 def test_paths_that_are_none_are_refused(files: Path, path: str) -> None:
-    with pytest.raises(UserError, match="no absolute path"):
+    with pytest.raises(UserError, match="not an absolute path"):
         build([], {path: files / "prog"})
 
 
 def test_nothing_replaces_init(files: Path) -> None:
-    with pytest.raises(UserError, match="it is taken"):
+    with pytest.raises(UserError, match="exists already in the initramfs"):
         build([], {"/init": files / "prog"})
 
 

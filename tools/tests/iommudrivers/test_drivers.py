@@ -356,9 +356,9 @@ def test_mistakes_are_told(toy_base: Base, toy_queue: Queue, tmp_path: Path) -> 
     del toy_base, toy_queue
     with pytest.raises(UserError, match=r"no base '9\.9'"):
         run_drivers(("9.9",), None, None, None)
-    with pytest.raises(UserError, match="--at is a step"):
+    with pytest.raises(UserError, match="--at needs exactly one base"):
         run_drivers(("6.12", "6.1"), "0001", None, None)
-    with pytest.raises(UserError, match="there is no directory"):
+    with pytest.raises(UserError, match=r"page\.md: no directory"):
         run_drivers(("6.12",), None, tmp_path / "none/page.md", None)
 
 

@@ -62,7 +62,7 @@ def test_nothing_is_signed_without_being_asked_for(fresh: Sender) -> None:
     fresh.prep()
     done = fresh.mail("sign")
     assert done.code == 2
-    assert "nobody is there to be asked" in done.err
+    assert "standard input is not a terminal" in done.err
     assert "Signed-off-by" not in fresh.git("log", "-3", "--format=%B")
 
 

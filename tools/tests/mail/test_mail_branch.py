@@ -41,7 +41,7 @@ def test_branch_returns_into_the_queue(sender: Sender) -> None:
     assert "return 2 + 0;" in (sender.folder / FIRST).read_text()
     assert "Signed-off-by" not in (sender.folder / FIRST).read_text()
     assert TESTS not in (sender.folder / "series").read_text()
-    assert refresh(sender) == "the queue has it all already\n"
+    assert refresh(sender) == "the queue is up to date\n"
     # The queue's own branch went along.
     ours = sender.git("log", "--format=%s", f"iommuq/{BASE}").splitlines()
     assert ours[:3] == [

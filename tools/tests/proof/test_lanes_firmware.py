@@ -24,6 +24,7 @@ from iommuq.results.known import Failure, KnownFailures, Verdict
 from iommuq.results.store import Run, Status, Store
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.kunit import Subject
+from iommuq.system import arches
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 from lanes_toy import queue, steps
@@ -152,7 +153,7 @@ def test_mutants_do_not_wait_long_for_a_kernel_that_hangs(
     """A machine's own limit is longer; and the key does not depend on it."""
     lane = open_lane(tmp_path)
     monkeypatch.setattr(mutate, "open_lanes", lambda _workspace, _names: [lane])
-    (found,) = mutate.Guests(("firmware",), "um", (), 30).lanes(lane.workspace)
+    (found,) = mutate.make_lanes(lane.workspace, ("firmware",), arches.get("um"), (), 30)
     assert isinstance(found, FirmwareLane)
     pairs = list(zip(lane.cases, found.cases, strict=True))
     assert all(long.machine.boot_limit > short.machine.boot_limit for long, short in pairs)

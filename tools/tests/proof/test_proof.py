@@ -154,7 +154,7 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
         ("[[patch]]\nname='0001'\nreason='x'\nbecause='y'", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nfixes=['a.b']\nneeded_by=['a.b']", "names a test twice"),
         ("[[patch]]\nname='0001'\nfixes=['kunit.a']\nneeded_by=['s.a']", "s.a is of no suite"),
-        ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: is not a key that it may have"),
+        ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: unknown key"),
         ("[[patch]]\nname='0001'\nfixes=['kuint.a']", "kuint.a is of no suite"),
         (
             "[[patch]]\nname='0001'\nfixes=['kunit.a']\nbreaks=['s.a']\nbecause='x'",

@@ -234,12 +234,12 @@ def test_tests_may_be_of_every_lane() -> None:
         ('"selftest.t.*"', '"kunit"', "reason.0.failure.0: tests: 'kunit' is of no suite"),
         ('"selftest.t.*"', '"*"', "reason.0.failure.0: tests: '*' is of no suite"),
         ('archs = ["um"]', 'archs = "um"', "reason.0.failure.0.archs: "),
-        ("until", "untill", "reason.0.failure.0.untill: is not a key that it may have"),
-        ("until", "bases = []\nuntil", "reason.0.failure.0.bases: is not a key"),
+        ("until", "untill", "reason.0.failure.0.untill: unknown key"),
+        ("until", "bases = []\nuntil", "reason.0.failure.0.bases: unknown key"),
         ("[[reason.failure]]", "[[failure]]", "reason.0.failure: is missing"),
         ("[[reason]]", "[[reason]", "Expected"),
         (REASON + FAILURE, "reason = 3", "reason: "),
-        (REASON + FAILURE, "[[reasons]]", "reasons: is not a key that it may have"),
+        (REASON + FAILURE, "[[reasons]]", "reasons: unknown key"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

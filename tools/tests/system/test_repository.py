@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iommuq.system.errors import DiskFull, InfraError, ObjectsLost
+from iommuq.system.errors import DiskFull, InfraError, ObjectsLost, UserError
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import Store
 from iommuq.system.git.repository import Repository
@@ -282,3 +282,13 @@ def test_no_repository(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(InfraError, match="not a git repository"):
             Repository(path)
+
+
+def test_names_that_pass_for_gits_own(repo: Path) -> None:
+    store = Store(repo, repo)
+    (blob,) = store.write_blobs([b"x\n"])
+    tree = _git(repo, "mktree", stdin=f"100644 blob {blob}\tgit~1\n")
+    with pytest.raises(UserError, match="aliases Git metadata"):
+        store.repo.entries(tree)
+    with pytest.raises(UserError, match="aliases Git metadata"):
+        store.replace("base^", {"GIT~1": f"100644 blob {blob}"})

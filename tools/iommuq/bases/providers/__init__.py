@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the sources of a base come from: one module for each kind of place.
+"""The providers of sources, one module each.
 
-A provider puts one commit, ``refs/heads/base``, into a bare repository.  What
-``[source]`` of a ``base.toml`` may say is the provider's dataclass, found by its
-``provider`` key in `KINDS`.
+A provider puts one commit, ``refs/heads/base``, into a bare repository.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ __all__ = [
 
 Source = DebianSource | GitSource | TarballSource | DirectorySource
 
-#: The ``provider`` key of a ``[source]`` table -> what else the table may hold.
+#: The ``provider`` key of a ``[source]`` table -> the dataclass of the table.
 KINDS: Mapping[str, type[Source]] = {
     "debian": DebianSource,
     "git": GitSource,
@@ -48,12 +46,9 @@ _PROVIDERS: Mapping[type[Source], Callable[[Any, Job], Provided]] = {
 
 
 def provide(source: Source, job: Job) -> Provided:
-    """Get the sources and make a commit of them.
+    """Fetch the sources and make a commit of them.
 
-    :param source: where they are.
-    :param job: where they go, and who is told.
-    :return: what was found there.
-    :raises UserError: *source* names something that does not exist or is no kernel.
-    :raises InfraError: it could not be reached, was cut short, or there was no room.
+    :raises UserError: *source* does not exist or is no kernel.
+    :raises InfraError: it could not be reached, was cut short, or no space is left.
     """
     return _PROVIDERS[type(source)](source, job)

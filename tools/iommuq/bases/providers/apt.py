@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Download packages with apt, without root and without touching its set-up.
-
-The system's own lists are only read.  Where they are stale or lack the suite, a
-private set of lists is made in a directory of the caller's.
-"""
+"""Download packages with apt, without root; the lists of the system are only read."""
 
 from __future__ import annotations
 
@@ -15,34 +11,30 @@ from iommuq.system import progress
 from iommuq.system.errors import CommandFailed, InfraError, ToolMissing
 from iommuq.system.run import Completed, run
 
-#: Signs the archive's suites, newer ones than the system's included.
+#: Keys of all suites of the archive, also newer ones.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-#: Seconds without a byte after which a server counts as lost.
+#: Timeout of a server in seconds.
 STALLED = 60
 
-# Messages are searched for words.
+# Messages in English: they are parsed.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANGUAGE": "", "DEBIAN_FRONTEND": "noninteractive"}
 _URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+)", re.M)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """The package file that apt would take.
-
-    :ivar file: its name.
-    :ivar size: in bytes.
-    """
+    """The package file that apt would download."""
 
     file: str
-    size: int
+    size: int  # in bytes
 
 
 @dataclass(frozen=True)
 class Apt:
     """apt with one set of sources and lists.
 
-    :ivar options: ``-o`` options that choose them; none are the system's.
-    :ivar log: file for the output of what takes long.
+    :ivar options: ``-o`` options that choose them; none: those of the system.
+    :ivar log: file for the output of updates and downloads.
     """
 
     log: Path
@@ -50,17 +42,17 @@ class Apt:
 
     @classmethod
     def private(cls, where: Path, log: Path, sources: str | None = None) -> Apt:
-        """Return an apt whose lists are in *where*; `update` has to fill them.
+        """Return an apt with its own lists, which `update` has to fill.
 
-        :param where: an existing directory.
-        :param sources: lines of a sources.list; the system's own sources if None.
+        :param where: an existing directory for the lists.
+        :param sources: lines of a sources.list; None: the sources of the system.
         """
         (where / "lists" / "partial").mkdir(parents=True)
         (where / "archives" / "partial").mkdir(parents=True)
         settings = {
             "Dir::State::Lists": where / "lists",
             "Dir::Cache": where,
-            # The sandbox's user may not be able to reach a directory of ours.
+            # The user of the sandbox may not have access to the directory.
             "APT::Sandbox::User": "",
         }
         if sources is not None:
@@ -70,25 +62,22 @@ class Apt:
         return cls(log, tuple(f"-o{key}={value}" for key, value in settings.items()))
 
     def update(self) -> str:
-        """Fetch the lists anew.
+        """Fetch the lists.
 
-        A source that fails is no error yet, as it may be of no interest here: the
-        package is found afterwards, or it is not.
-
-        :return: apt's complaint if any source failed, else nothing.
+        :return: apt's message if a source failed, which may not matter here; else empty.
         """
         with progress.step("Fetching apt's lists of packages", log=self.log):
             done = self._get("update", log_path=self.log, check=False, cwd=Path("/"))
         return _complaint(done.output, r"[WE]: *(Failed to fetch.+)|E: *(.+)")
 
     def find(self, package: str) -> Candidate | None:
-        """Return the file that apt would take for *package*; None if it knows of none."""
+        """Return the file that apt would download for *package*; None if there is none."""
         done = self._get("download", "--print-uris", package, check=False, cwd=Path("/"))
         match = _URI_LINE.search(done.output)
         return match and Candidate(match["file"], int(match["size"]))
 
     def alike(self, package: str) -> list[str]:
-        """Return the packages with the same name but for the version in it, with their own."""
+        """Return name and version of packages whose name differs only in its version."""
         stem = package.rstrip("0123456789.")
         names = self._cache("pkgnames", stem).output.split()
         same = re.compile(rf"{re.escape(stem)}\d+(?:\.\d+)*")
@@ -102,8 +91,8 @@ class Apt:
         """Download *package* into *where*; apt checks it against its signed lists.
 
         :return: the package file.
-        :raises InfraError: it could not be downloaded whole.
-        :raises DiskFull: there was no room.
+        :raises InfraError: the download failed.
+        :raises DiskFull: no space is left.
         """
         found = self.find(package)
         size = f", {found.size >> 20} MiB" if found else ""
@@ -122,15 +111,12 @@ class Apt:
         return files[0]
 
     def mirror(self) -> str | None:
-        """Return the URI of the Debian archive that the sources name; None if none does.
-
-        It is known by the ``Origin`` in its signed lists, so they must have been fetched.
-        """
+        """Return the URI of the Debian archive in the fetched lists; None without one."""
         words = ("indextargets", "--format=$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
         done = self._get(*words, check=False, cwd=Path("/"))
         for line in done.output.splitlines():
             origin, label, uri = line.split("|", 2)
-            # Security updates and backports of old have a label of their own.
+            # Security updates and old backports have another label.
             if origin == label == "Debian":
                 return uri
         return None
@@ -159,13 +145,13 @@ class Apt:
 
 
 def _complaint(output: str, pattern: str) -> str:
-    """Return what *pattern* captures in the first of apt's lines that begins with it."""
+    """Return the group of *pattern* in the first line of apt that begins with it."""
     match = re.search(f"^(?:{pattern})", output, re.M)
     return match[match.lastindex or 0].strip() if match else ""
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of *package* that is installed, None if it is not."""
+    """Return the installed version of *package*; None if it is not installed."""
     words = ("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Version}", package)
     done = run(words, cwd=Path("/"), check=False)
     status, _, version = done.output.partition("|")
@@ -173,7 +159,7 @@ def installed_version(package: str) -> str | None:
 
 
 def package_version(path: Path) -> str:
-    """Return the version that a package file says it is.
+    """Return the version of a package file.
 
     :raises InfraError: it is no package file.
     """

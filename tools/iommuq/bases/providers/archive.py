@@ -13,24 +13,20 @@ from iommuq.bases.providers.snapshot import Snapshot, importing
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.run import pipeline, tail
 
-# First bytes -> the command that unpacks standard input to standard output.
+# First bytes of a file, and its decompressor.
 _DECOMPRESSORS: Sequence[tuple[bytes, tuple[str, ...]]] = (
-    # xz is twice as quick with a thread a core; Debian's tarballs have blocks for that.
+    # One thread per core: the tarballs of Debian have blocks for that.
     (b"\xfd7zXZ\0", ("xz", "-dc", "-T0")),
     (b"\x1f\x8b", ("gzip", "-dc")),
     (b"BZh", ("bzip2", "-dc")),
     (b"\x28\xb5\x2f\xfd", ("zstd", "-dcq")),
 )
-# tarfile copies what is left of a block for each header; 10 KiB, its default, costs 15 % more.
+# tarfile copies the rest of a block for each header; its default of 10 KiB takes 15 % longer.
 _BLOCK = 512
 
 
 class _Stream:
-    """A pipe that knows whether its reader wanted more than there was.
-
-    tarfile takes an archive that ends between two members for a whole one, and
-    only the empty blocks at the end of a real one keep it from reading on.
-    """
+    """A pipe that notes a read at its end: tarfile accepts an archive without end blocks."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._read = pipe.read
@@ -44,7 +40,7 @@ class _Stream:
 
 
 def decompressor(path: Path) -> tuple[str, ...]:
-    """Return the command that unpacks *path* from its input to its output."""
+    """Return the command that decompresses *path* from its input to its output."""
     with path.open("rb") as file:
         head = file.read(8)
     for magic, command in _DECOMPRESSORS:
@@ -58,17 +54,15 @@ def import_archive(
 ) -> Provided:
     """Make a commit of the tar archive in a file.
 
-    :param job: where it goes.
     :param path: a tar archive, compressed or not, or a Debian package.
-    :param version: what to call it.
-    :param sha256: of the file; empty if nobody is to know.
-    :param member: the archive's path in the Debian package; empty for a plain archive.
-    :return: the commit and what it holds.
-    :raises UserError: the archive holds something that no kernel source has.
-    :raises InfraError: it is damaged or cut short, or there was no room.
+    :param version: recorded in the result.
+    :param sha256: recorded in the result; may be empty.
+    :param member: path of the archive in a Debian package; empty for a plain archive.
+    :raises UserError: the archive has members that no kernel source has.
+    :raises InfraError: it is damaged or cut short, or no space is left.
     """
     if member:
-        # GNU tar, and not tarfile: no thread of ours has to pump the data along.
+        # GNU tar, not tarfile: needs no thread to copy the data.
         commands: list[Sequence[str | Path]] = [
             ("dpkg-deb", "--fsys-tarfile", path),
             ("tar", "--extract", "--to-stdout", f"./{member}"),
@@ -95,12 +89,12 @@ def _add_members(pipe: IO[bytes], snapshot: Snapshot, where: str) -> None:
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_BLOCK) as archive:
             for member in archive:
                 _add_member(archive, member, snapshot, where)
-                # A stream cannot go back, and tarfile would keep every one of them.
+                # tarfile would keep all of them in memory.
                 cast("list[tarfile.TarInfo]", archive.members).clear()  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError) as error:
-        raise InfraError(f"{where}: not a whole tar archive: {error}") from error
+        raise InfraError(f"{where}: incomplete tar archive: {error}") from error
     if stream.short:
-        raise InfraError(f"{where}: not a whole tar archive: it has no end")
+        raise InfraError(f"{where}: incomplete tar archive: no end blocks")
 
 
 def _add_member(
@@ -118,4 +112,4 @@ def _add_member(
     elif member.islnk():
         snapshot.add_hardlink(member.name, member.linkname)
     elif not member.isdir():
-        raise UserError(f"{where}: {member.name} is a device or another thing that is no source")
+        raise UserError(f"{where}: {member.name} is neither a file, a directory nor a link")

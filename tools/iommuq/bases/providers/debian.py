@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Provider ``debian``: a kernel source package of Debian's, such as linux-source-6.12."""
+"""Provider ``debian``: a kernel source package of Debian, such as linux-source-6.12."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iommuq.bases.providers.archive import import_archive
 from iommuq.bases.providers.job import Job, Provided, Table, file_sha256, require
 from iommuq.system.errors import DiskFull, InfraError, IommuqError, UserError
 
-#: Where an installed source package has its archive.
+#: Directory of the archives of installed source packages.
 USR_SRC = Path("/usr/src")
 
 
@@ -21,9 +21,9 @@ USR_SRC = Path("/usr/src")
 class DebianSource(Table):
     """A ``[source]`` table with ``provider = "debian"``.
 
-    :ivar package: the binary package that holds the sources.
-    :ivar suite: a suite that the system's apt need not know, like ``trixie-backports``.
-    :ivar mirror: URI of the archive with that suite; the system's own if empty.
+    :ivar package: the binary package with the sources.
+    :ivar suite: a suite, not necessarily of the system's apt, like ``trixie-backports``.
+    :ivar mirror: URI of the archive with that suite; empty: the one of the system.
     """
 
     package: str
@@ -32,7 +32,7 @@ class DebianSource(Table):
     mirror: str = ""
 
     def __post_init__(self) -> None:
-        # These words end up in a sources.list and on command lines.
+        # These words go into a sources.list and command lines.
         package = re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", self.package)
         require(package, "package is not the name of a Debian package")
         require(re.fullmatch(r"([a-z0-9][a-z0-9.-]*)?", self.suite), "suite is malformed")
@@ -42,14 +42,14 @@ class DebianSource(Table):
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return self.package
 
 
 def provide_debian(source: DebianSource, job: Job) -> Provided:
     """Make a commit of the sources in the installed package, or else in one from apt.
 
-    :raises UserError: apt knows no such package.
+    :raises UserError: apt has no such package.
     :raises InfraError: it could not be downloaded, or is damaged.
     """
     member = f"usr/src/{source.package}.tar.xz"
@@ -57,7 +57,7 @@ def provide_debian(source: DebianSource, job: Job) -> Provided:
         version = installed_version(source.package)
         archive = USR_SRC / f"{source.package}.tar.xz"
         if version and archive.is_file():
-            # The package file itself is gone, and with it the sum that `[seen]` is about.
+            # There is no package file, and so no sha256 to compare with `[seen]`.
             job.verify(version, "")
             return import_archive(job, archive, version=version, sha256="")
     path = _download_suite(source, job) if source.suite else _download(source, job)
@@ -67,7 +67,7 @@ def provide_debian(source: DebianSource, job: Job) -> Provided:
 
 
 def _download(source: DebianSource, job: Job) -> Path:
-    """Get the package from the system's own sources."""
+    """Download the package from the sources of the system."""
     failed: InfraError | None = None
     system = Apt(job.log)
     if not job.update and system.find(source.package):
@@ -76,9 +76,9 @@ def _download(source: DebianSource, job: Job) -> Path:
         except DiskFull:
             raise
         except InfraError as error:
-            # Most often the lists are stale and the archive has a newer version only.
+            # Usually the lists are stale and the archive has only a newer version.
             failed = error
-    # Only root may update the system's lists, so have some of our own.
+    # Only root may update the lists of the system.
     apt = Apt.private(_directory(job, "apt"), job.log)
     complaint = apt.update()
     if apt.find(source.package):
@@ -89,7 +89,7 @@ def _download(source: DebianSource, job: Job) -> Path:
 
 
 def _download_suite(source: DebianSource, job: Job) -> Path:
-    """Get the package from a suite that the system's apt need not know."""
+    """Download the package from a suite, not necessarily one of the system."""
     mirror, complaint = source.mirror or Apt(job.log).mirror(), ""
     if not mirror:
         system = Apt.private(_directory(job, "apt"), job.log)
@@ -112,12 +112,12 @@ def _not_found(source: DebianSource, job: Job, where: str, complaint: str, apt: 
     known = ", ".join(apt.alike(source.package))
     what = f"it has {known}" if known else "run `apt-get update` after a change of its sources"
     return _unreachable(job, complaint) or UserError(
-        f"{where} knows no package {source.package}", hint=f"{what}; see {job.folder}/base.toml"
+        f"{where} has no package {source.package}", hint=f"{what}; see {job.folder}/base.toml"
     )
 
 
 def _unreachable(job: Job, complaint: str) -> InfraError | None:
-    """Return the error for lists that could not be fetched; None if they could."""
+    """Return the error for lists that could not be fetched; None without a complaint."""
     if not complaint:
         return None
     return InfraError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Provider ``directory``: a source tree on this machine, as it is when it is fetched."""
+"""Provider ``directory``: a local source tree, in the state when it is fetched."""
 
 from __future__ import annotations
 
@@ -29,28 +29,27 @@ class DirectorySource(Table):
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return self.path
 
 
 def provide_directory(source: DirectorySource, job: Job) -> Provided:
-    """Make a commit of all files below a directory, but for any ``.git``.
+    """Make a commit of all files below a directory except ``.git``.
 
-    :raises UserError: there is no such directory, it is no kernel, or it holds
+    :raises UserError: there is no such directory, it is no kernel, or it has
         sockets, devices or links that lead out of it.
     """
     top = job.place(source.path)
     if not top.is_dir():
         raise UserError(f"{top}: no such directory", hint=f"see {job.folder / 'base.toml'}")
     if (top / ".config").exists():
-        job.notice(f"{top} has been built in; builds elsewhere refuse that: make mrproper there")
+        job.notice(f"{top} has a .config, builds with O= will fail: run `make mrproper` there")
     with importing(job, f"Importing the sources of {job.name} ({top})", top) as snapshot:
         for folder, names, files in os.walk(top, onerror=_stop):
-            # In a fixed order, and .git may be a directory or, in a work tree, a file.
+            # .git is a directory, or in a work tree a file.
             names[:] = sorted(name for name in names if name != ".git")
             for name in sorted({*files, *names} - {".git"}):
                 _add(Path(folder, name), top, snapshot)
-    # The tree has no version but the kernel's.
     job.verify(snapshot.kernel, "")
     return Provided(snapshot.kernel, "", snapshot.commit, snapshot.kernel)
 

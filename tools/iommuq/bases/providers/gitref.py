@@ -31,7 +31,7 @@ class GitSource(Table):
     """A ``[source]`` table with ``provider = "git"``.
 
     :ivar url: a repository; a path is relative to the folder of ``base.toml``.
-    :ivar ref: tag, branch or whole commit id.
+    :ivar ref: tag, branch or full commit id.
     """
 
     url: str
@@ -47,19 +47,19 @@ class GitSource(Table):
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return self.ref
 
 
 def provide_git(source: GitSource, job: Job) -> Provided:
-    """Fetch one commit, as it is, without its history.
+    """Fetch one commit without its history.
 
     :raises UserError: there is no such local repository or ref, or it is no kernel.
     :raises InfraError: the repository could not be reached.
     """
     url = source.url if _IS_URL.match(source.url) else str(job.place(source.url))
     words = ("fetch", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
-    # Not iommuq.git: proxies, credentials and insteadOf are the user's to configure.
+    # Not iommuq.system.git: the user's configuration applies (proxies, credentials, insteadOf).
     command = (
         *("git", f"--git-dir={job.repo}", "-c", "fetch.unpackLimit=1", *words),
         *("--", url, f"+{source.ref}:refs/iommuq/fetched"),
@@ -84,14 +84,11 @@ def provide_git(source: GitSource, job: Job) -> Provided:
 
 
 def _explain(error: CommandFailed, source: GitSource, url: str, job: Job) -> Exception:
+    file = job.folder / "base.toml"
     if any(words in error.output for words in _UNKNOWN_REF):
-        return UserError(
-            f"{url} has no {source.ref!r}", hint=f"see `ref` in {job.folder / 'base.toml'}"
-        )
+        return UserError(f"{url} has no {source.ref!r}", hint=f"see `ref` in {file}")
     if "does not appear to be a git repository" in error.output and not _IS_URL.match(source.url):
-        return UserError(
-            f"{url} is not a git repository", hint=f"see `url` in {job.folder / 'base.toml'}"
-        )
+        return UserError(f"{url} is not a git repository", hint=f"see `url` in {file}")
     return InfraError(
         f"{url}: cannot be fetched: {tail(error.output, 1)}",
         hint=f"is the network up? full log: {job.log}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a provider is given and what it gives back, the same for all of them."""
+"""The input and output of all providers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERSION_LINE = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[
 
 
 class Table:
-    """Base of the dataclasses that are read from a TOML table: no key but their own."""
+    """Base of the dataclasses that are read from a TOML table; unknown keys are errors."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -29,15 +29,15 @@ class Table:
 class Job:
     """One request to a provider.
 
-    :ivar name: the base's name, for messages.
-    :ivar folder: the folder of its ``base.toml``, which relative paths start from.
-    :ivar repo: an empty bare repository, to be given `BASE_REF`.
+    :ivar name: the name of the base, for messages.
+    :ivar folder: the folder of its ``base.toml``; relative paths start there.
+    :ivar repo: an empty bare repository, which gets `BASE_REF`.
     :ivar work: an empty directory for downloads, removed afterwards.
     :ivar log: file for the output of all processes.
-    :ivar update: look for something newer, not only for what is known already.
-    :ivar verify: to be called with the version and the sha256 (empty if there is no
-        single file) before the content is used; raises if they are not as expected.
-    :ivar notice: called with each line that the user should read.
+    :ivar update: look for a newer version.
+    :ivar verify: called with version and sha256 (empty if there is no single file) before
+        the content is used; raises `InfraError` if they differ from ``[seen]``.
+    :ivar notice: called with each note for the user.
     """
 
     name: str
@@ -50,19 +50,13 @@ class Job:
     notice: Callable[[str], None]
 
     def place(self, path: str) -> Path:
-        """Return the file or directory that *path*, as ``base.toml`` has it, means."""
+        """Resolve a path of ``base.toml``."""
         return (self.folder / Path(path).expanduser()).resolve()
 
 
 @dataclass(frozen=True)
 class Provided:
-    """What a provider found.
-
-    :ivar version: the distribution's version, a commit id or a file's name.
-    :ivar sha256: of the single file it came in; empty if there is none.
-    :ivar commit: the id of the commit that was made.
-    :ivar kernel: the kernel's own version, like ``6.12.117``.
-    """
+    """The result of a provider; for the fields see `iommuq.bases.sources.Base`."""
 
     version: str
     sha256: str
@@ -71,20 +65,19 @@ class Provided:
 
 
 def require(condition: object, message: str) -> None:
-    """Refuse a value of a ``[source]`` table.
+    """Check a value of a table.
 
-    :raises ValueError: *condition* is false; pydantic makes its own error of it.
+    :raises ValueError: *condition* is false; pydantic turns it into its own error.
     """
     if not condition:
         raise ValueError(message)
 
 
 def kernel_version(makefile: str, where: str) -> str:
-    """Read a kernel's version out of its top Makefile.
+    """Return the version of a kernel, like ``make kernelversion``.
 
-    :param makefile: the text of the Makefile; empty if there is none.
-    :param where: what it is the Makefile of, for the message.
-    :return: the same as ``make kernelversion`` prints.
+    :param makefile: the text of its top Makefile; empty if there is none.
+    :param where: the name of the tree, for the message.
     :raises UserError: it is not the Makefile of a kernel.
     """
     fields: dict[str, str] = {}
@@ -100,7 +93,7 @@ def kernel_version(makefile: str, where: str) -> str:
 
 
 def base_commit(repo: Path) -> str:
-    """Return the id of the commit that *repo* holds."""
+    """Return the id of the commit in *repo*."""
     return open_repository(repo).find(BASE_REF)
 
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Turn a stream of files into one commit, through ``git fast-import``.
+"""Turn a stream of files into one commit with ``git fast-import``.
 
-This takes half the time of unpacking a kernel and ``git add``, needs no room for
-the unpacked tree, and takes files that the tree's own .gitignore would keep out:
-Debian's ignores everything at the top.
+Takes half the time of ``git add`` in an unpacked tree, and ignores .gitignore.
 """
 
 from __future__ import annotations
@@ -20,37 +18,35 @@ from iommuq.system import progress
 from iommuq.system.errors import UserError
 from iommuq.system.run import pipeline
 
-#: Raised when the same files would get another commit id than before.
+#: Increase when the same files get another commit id.
 FORMAT = 1
 
-# Nobody's name and the first second of the epoch: the id depends on the files alone.
+# A fixed name and time: the id depends on the files alone.
 _WHO = b"iommuq <iommuq@localhost> 0 +0000"
 
 _FAST_IMPORT = (
     "git",
-    # Measured on 6.12: level 0 is no quicker, as it writes 1.4 GB in place of 0.3.
+    # 6.12: level 0 is not faster, it writes 1.4 GB instead of 0.3 GB.
     *("-c", "core.compression=1", "-c", "pack.compression=1"),
-    # One pack, however few files: `bases` looks for it.
+    # Always a pack: `iommuq.bases.sources` looks for it.
     *("-c", "fastimport.unpackLimit=0"),
-    # Deltas are tried against the file before, which seldom fits: 32 s for nothing.
+    # Deltas take 32 s and save little.
     *("fast-import", "--quiet", "--done", "--depth=0"),
 )
 
 
 class Snapshot:
-    """The files of one tree, on their way into a repository.
+    """The files of one tree; a top directory that contains all of them is left out.
 
-    Nothing refers to them before `finish`; a directory that everything lies in is left out.
-
-    :ivar commit: the id of the commit, once `importing` is over.
-    :ivar kernel: the version in the tree's Makefile, once `finish` was called.
+    :ivar commit: the id of the commit, after `importing`.
+    :ivar kernel: the version in the Makefile of the tree, after `finish`.
     """
 
     def __init__(self, sink: IO[bytes], step: progress.Step, where: str) -> None:
         self._sink = sink
         self._step = step
         self._where = where
-        # path -> (mode, mark); a path that comes twice is what it was the last time.
+        # path -> (mode, mark); the last one of the same path counts.
         self._entries: dict[str, tuple[bytes, int]] = {}
         self._makefiles: dict[str, bytes] = {}
         self._links: dict[str, str] = {}
@@ -61,8 +57,8 @@ class Snapshot:
     def add_file(self, path: str, data: bytes, *, mode: int) -> None:
         """Add a regular file.
 
-        :param mode: its permissions; only whether the owner may execute it is kept.
-        :raises UserError: the path climbs out of the tree or into a repository's own files.
+        :param mode: its permissions; only the owner's execute bit is kept.
+        :raises UserError: the path is outside the tree or in a ``.git``.
         """
         path = self._check(path)
         self._add(path, data, b"100755" if mode & stat.S_IXUSR else b"100644")
@@ -72,7 +68,7 @@ class Snapshot:
     def add_symlink(self, path: str, target: str) -> None:
         """Add a symbolic link.
 
-        :raises UserError: the path is as `add_file` refuses it.
+        :raises UserError: as for `add_file`.
         """
         path = self._check(path)
         self._add(path, os.fsencode(target), b"120000")
@@ -81,17 +77,17 @@ class Snapshot:
     def add_hardlink(self, path: str, to: str) -> None:
         """Add a second name of a file that was added before.
 
-        :raises UserError: there is no such file, or the path is refused.
+        :raises UserError: there is no such file, or as for `add_file`.
         """
         path, to = self._check(path), self._check(to)
         if to not in self._entries:
-            raise UserError(f"{self._where}: {path} is a link to {to}, which is not there")
+            raise UserError(f"{self._where}: {path} is a link to {to}, which does not exist")
         self._entries[path] = self._entries[to]
 
     def finish(self) -> None:
         """Write the commit.
 
-        :raises UserError: this is not a kernel, or a symbolic link leads out of it.
+        :raises UserError: this is no kernel, or a symbolic link leads out of it.
         """
         prefix = self._common_prefix()
         for path, target in self._links.items():
@@ -118,12 +114,12 @@ class Snapshot:
         self._step.update(done=self._marks, note=path)
 
     def _check(self, path: str) -> str:
-        """Return *path* without needless dots and slashes, or refuse it."""
+        """Return *path* normalised, or raise `UserError`."""
         clean = PurePosixPath(path)
         if clean.is_absolute() or ".." in clean.parts or not clean.parts:
-            raise UserError(f"{self._where}: {path!r} would lie outside the tree")
+            raise UserError(f"{self._where}: {path!r} is outside the tree")
         if any(part.lower() == ".git" for part in clean.parts):
-            raise UserError(f"{self._where}: {path!r} would lie among git's own files")
+            raise UserError(f"{self._where}: {path!r} is in a directory of git")
         return str(clean)
 
     def _check_link(self, path: str, target: str) -> None:
@@ -137,7 +133,7 @@ class Snapshot:
                 raise UserError(f"{self._where}: {path} is a link to {target}, outside the tree")
 
     def _common_prefix(self) -> str:
-        """Return ``dir/`` if everything lies in one directory, else nothing."""
+        """Return ``dir/`` if all files are in one directory, else an empty string."""
         tops = {path.partition("/")[0] for path in self._entries}
         top = tops.pop() if len(tops) == 1 else ""
         return f"{top}/" if top and top not in self._entries else ""
@@ -151,14 +147,13 @@ def _quote(path: bytes) -> bytes:
 
 @contextlib.contextmanager
 def importing(job: Job, title: str, where: Path | str) -> Iterator[Snapshot]:
-    """Make a commit in the job's repository of all that the block adds.
+    """Make a commit in the repository of the job of all files that the block adds.
 
-    :param job: where it goes.
-    :param title: what is being done, for the progress line.
-    :param where: what the files are taken from, for messages.
-    :return: what the block has to fill.
+    :param title: title of the progress line.
+    :param where: name of the source, for messages.
+    :return: the snapshot that the block fills.
     :raises UserError: the files are not those of a kernel.
-    :raises DiskFull: there was no room.
+    :raises DiskFull: no space is left.
     """
     command = ["git", f"--git-dir={job.repo}", *_FAST_IMPORT[1:]]
     with (

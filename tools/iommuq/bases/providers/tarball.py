@@ -14,7 +14,7 @@ from iommuq.bases.providers.job import Job, Provided, Table, file_sha256, requir
 from iommuq.system import progress
 from iommuq.system.errors import InfraError, UserError
 
-#: Seconds without a byte after which a server counts as lost.
+#: Timeout of a server in seconds.
 STALLED = 60.0
 
 _SUFFIX = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?)$")
@@ -25,8 +25,8 @@ _CHUNK = 1 << 20
 class TarballSource(Table):
     """A ``[source]`` table with ``provider = "tarball"``.
 
-    :ivar url: ``https://…``, ``http://…``, ``file:///…`` or a path, which is
-        relative to the folder of ``base.toml``.
+    :ivar url: ``https://…``, ``http://…``, ``file:///…``, or a path relative to the folder
+        of ``base.toml``.
     """
 
     url: str
@@ -39,12 +39,12 @@ class TarballSource(Table):
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return self.url
 
 
 def provide_tarball(source: TarballSource, job: Job) -> Provided:
-    """Get an archive and make a commit of it.
+    """Download an archive and make a commit of it.
 
     :raises UserError: there is no such file, or it is no kernel.
     :raises InfraError: it could not be downloaded, or is damaged.
@@ -64,7 +64,7 @@ def provide_tarball(source: TarballSource, job: Job) -> Provided:
 
 
 def _download(url: str, path: Path, job: Job) -> None:
-    # Here and not above: it takes longer to import than all else in this package.
+    # Not at the top: slow to import.
     import urllib.error
     import urllib.request
     from http.client import HTTPException
@@ -78,10 +78,10 @@ def _download(url: str, path: Path, job: Job) -> None:
                     file.write(chunk)
                     step.update(note=f"{file.tell() >> 20} of {length >> 20} MiB")
         except urllib.error.HTTPError as error:
-            raise InfraError(f"{url}: the server says {error.code} {error.reason}") from error
+            raise InfraError(f"{url}: HTTP {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
             raise InfraError(f"{url}: {error.reason}", hint=hint) from error
         except (HTTPException, TimeoutError, ConnectionError) as error:
-            raise InfraError(f"{url}: the download was cut: {error}", hint=hint) from error
+            raise InfraError(f"{url}: the download was interrupted: {error}", hint=hint) from error
         if length and file.tell() != length:
             raise InfraError(f"{url}: cut after {file.tell()} of {length} bytes", hint=hint)

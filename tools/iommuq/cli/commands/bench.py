@@ -18,8 +18,7 @@ from pathlib import Path
 import click
 
 from iommuq.build.workspace import Workspace
-from iommuq.cli.completion import bases
-from iommuq.defaults import DEFAULT_BASE
+from iommuq.cli import options
 from iommuq.queue.checkout import checkout
 from iommuq.system import files, progress
 from iommuq.system.git.objects import Store
@@ -27,24 +26,38 @@ from iommuq.system.run import failure, run
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@options.base
 def bench(base: str) -> None:
-    """Measure this tool against kunit.py on BASE, in one run; takes fifteen minutes."""
-
-    run_bench(base)
+    """Measure iommuq against kunit.py on BASE; takes fifteen minutes."""
+    workspace = Workspace.open(base)
+    history = files.state_dir() / HISTORY
+    earlier = earlier_ratios(history, base)
+    found = measure(workspace)
+    for line in table(found, earlier):
+        print(line)
+    record = {
+        "time": time.time(),
+        "base": base,
+        "version": workspace.base.version,
+        "measures": {item.name: [item.ours, item.theirs] for item in found},
+    }
+    history.parent.mkdir(parents=True, exist_ok=True)
+    with history.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    print(f"history: {history}")
 
 
 HISTORY = "bench.jsonl"
-#: How often a short measurement is made; the best one counts.
+#: Rounds of a short measurement; the best one counts.
 ROUNDS = 3
-#: Further patches that a queue is made longer by, one after the other.
+#: Numbers of further patches in the queue.
 GROWTH = (1, 2, 4, 8, 16)
-#: Seconds that one measurement may take.
+#: Time limit of one measurement in seconds.
 _LIMIT = 3600.0
-#: A ratio that is so many times what it used to be is a slow-down.
+#: A ratio above this multiple of the earlier one is a slow-down.
 _SLOWER = 1.3
 _FILE = "drivers/iommu/iommu.c"
-#: What kunit.py says when it has read the results of the suites.
+#: Printed by kunit.py after the results.
 _TESTED = "Testing complete."
 
 
@@ -52,10 +65,10 @@ _TESTED = "Testing complete."
 class Measure:
     """One comparison.
 
-    :ivar ours: seconds that iommuq took, the start of the process included.
-    :ivar theirs: seconds that it takes without: with ``kunit.py run``, or by hand.
-    :ivar goal: what the ratio should not be above, if there is a goal for it.
-    :ivar limit: seconds that iommuq should not take more than, if there is one for that.
+    :ivar ours: seconds with iommuq, including the start of the process.
+    :ivar theirs: seconds with ``kunit.py run``, or with make.
+    :ivar goal: limit of the ratio; None without one.
+    :ivar limit: limit of *ours* in seconds; None without one.
     """
 
     name: str
@@ -66,12 +79,12 @@ class Measure:
 
     @property
     def ratio(self) -> float:
-        """Ours by theirs."""
+        """*ours* divided by *theirs*."""
         return self.ours / self.theirs
 
     @property
     def wanted(self) -> str:
-        """The goal, in words."""
+        """The goal as text."""
         if self.goal is not None:
             return f"{self.goal:.2f}"
         return "" if self.limit is None else f"{self.limit:g} s"
@@ -79,7 +92,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class _Site:
-    """A cache of its own with a checked out tree, and a project whose files may be changed."""
+    """A separate cache with a tree, and a copy of the project."""
 
     base: str
     tree: Path
@@ -100,7 +113,7 @@ class _Site:
         return self._time(argv, f": {self.base}: ", cwd=self.project)
 
     def by_hand(self) -> float:
-        """Run make and the suites as a person would after a change, and return the seconds."""
+        """Run make and the suites without iommuq, and return the seconds it took."""
         jobs = len(os.sched_getaffinity(0)) + 1
         make = ["make", "-s", "ARCH=um", f"O={self.objects}", f"-j{jobs}"]
         tests = [sys.executable, "tools/testing/kunit/kunit.py", "exec"]
@@ -109,17 +122,13 @@ class _Site:
         )
 
     def theirs(self) -> float:
-        """Run ``kunit.py run`` with its default configuration and return the seconds."""
+        """Run ``kunit.py run`` with its default configuration and return the seconds it took."""
         argv = [sys.executable, "tools/testing/kunit/kunit.py", "run"]
         words = [*argv, "--build_dir", str(self.objects), "iommu_*"]
         return self._time(words, _TESTED, cwd=self.tree)
 
     def _time(self, argv: list[str], said: str, cwd: Path) -> float:
-        """Run a command and return the seconds it took.
-
-        :param said: what it prints only when it comes to its end.
-        :raises InfraError: it did not: nothing was measured.
-        """
+        """Run a command that prints *said* at its end, and return the seconds it took."""
         begin = time.monotonic()
         done = run(
             argv,
@@ -127,8 +136,7 @@ class _Site:
             env=self.environment,
             log_path=self.log,
             timeout=_LIMIT,
-            # Known failures make kunit.py fail, and are not what is measured.
-            check=False,
+            check=False,  # kunit.py fails with known failures
             watched=True,
         )
         seconds = time.monotonic() - begin
@@ -137,21 +145,19 @@ class _Site:
         return seconds
 
     def touch_ours(self, number: int) -> None:
-        """Change a line of iommu.c, as a person would who works on a patch."""
+        """Change a line of iommu.c."""
         path = self.project / "kunit/overlay.toml"
-        path.write_text(
-            path.read_text().replace("append = '''\n", f"append = '''\n/* {number} */\n", 1)
-        )
+        old = "append = '''\n"
+        path.write_text(path.read_text().replace(old, f"{old}/* {number} */\n", 1))
 
     def touch_theirs(self) -> None:
-        """Make iommu.c look changed to make."""
+        """Touch iommu.c."""
         os.utime(self.tree / _FILE)
 
     def add_patches(self, text: str, first: int, last: int) -> None:
-        """Make the queue longer by some patches, each of which changes a line of iommu.c.
+        """Add the patches *first* to *last*, each of which changes a line of iommu.c.
 
-        :param text: the file, as the queue leaves it.
-        :param first: the number of the first one, from 1.
+        :param text: the file with the queue applied.
         """
         folder = self.project / "patches" / self.base
         (folder / "bench").mkdir(exist_ok=True)
@@ -164,7 +170,7 @@ class _Site:
 
 @contextmanager
 def _site(workspace: Workspace) -> Iterator[_Site]:
-    """Set up the two sides: sources unpacked, nothing built."""
+    """Unpack the sources twice; nothing is built."""
     name = workspace.base.spec.name
     cache = files.cache_dir()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=cache) as folder:
@@ -185,7 +191,7 @@ def _site(workspace: Workspace) -> Iterator[_Site]:
             "IOMMUQ_STATE_DIR": str(home / "state"),
             "IOMMUQ_ROOT": str(project),
             "MAKEFLAGS": "",
-            # Both sides are Python, and may keep what they compiled.
+            # Both sides may keep compiled modules.
             "PYTHONDONTWRITEBYTECODE": "",
         }
         log = files.new_log(f"bench-{name}")
@@ -193,10 +199,10 @@ def _site(workspace: Workspace) -> Iterator[_Site]:
 
 
 def synthetic_patch(text: str, number: int) -> str:
-    """Return a patch that puts a comment below the first line of a file.
+    """Return a patch that adds a comment below the first line of a file.
 
-    :param text: the file as it is before the first of them.
-    :param number: how many there are with this one; it goes on top of those before it.
+    :param text: the file before the first of these patches.
+    :param number: its number, from 1; it applies on top of the ones before.
     """
     first, second = text.split("\n")[:2]
     below = second if number == 1 else f"/* Bench {number - 1} */"
@@ -215,13 +221,13 @@ def _best(measure: Callable[[int], float]) -> float:
 
 
 def measure(workspace: Workspace) -> list[Measure]:
-    """Make all measurements; takes about fifteen minutes on two cores."""
+    """Return all measurements; takes about fifteen minutes on two cores."""
     found = []
     with tempfile.TemporaryDirectory(prefix="iommuq-bench-") as folder:
         objects = Store(workspace.base.git_dir, Path(folder))
         text = (objects.read_file(workspace.step(None).commit, _FILE) or b"").decode()
     with _site(workspace) as site:
-        # The first to run would pay for the other's reading from the disk, too.
+        # Read both trees from the disk before the first measurement.
         for tree in (site.tree, site.work):
             run(["grep", "-rqs", "no such text", "."], cwd=tree, timeout=_LIMIT, check=False)
         with progress.step("Cold, iommuq", log=site.log):
@@ -256,12 +262,12 @@ def measure(workspace: Workspace) -> list[Measure]:
 
 
 def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Iterator[Measure]:
-    """Measure the whole queue, and how its cost grows."""
+    """Measure the whole queue, and the cost of further patches."""
     steps = len(workspace.queue.steps)
     with progress.step("The whole queue", log=site.log):
-        # What the last step took from nothing, and then the other steps.
+        # The last step from scratch, then the other steps.
         ours = cold.ours + site.matrix()
-        # Measured once, and multiplied: from scratch each step takes as long as the last.
+        # Not measured: from scratch each step takes as long as the last.
         theirs = cold.theirs * steps
         yield Measure(f"{steps} steps", ours, theirs, 0.25)
         ours = _best(lambda _: site.matrix())
@@ -281,30 +287,10 @@ def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Itera
             yield Measure(f"one more, of {count}", seconds, hand, 1.3)
 
 
-def run_bench(base: str) -> None:
-    """Measure, print the table, and add it to the history."""
-    workspace = Workspace.open(base)
-    history = files.state_dir() / HISTORY
-    earlier = earlier_ratios(history, base)
-    found = measure(workspace)
-    for line in table(found, earlier):
-        print(line)
-    record = {
-        "time": time.time(),
-        "base": base,
-        "version": workspace.base.version,
-        "measures": {item.name: [item.ours, item.theirs] for item in found},
-    }
-    history.parent.mkdir(parents=True, exist_ok=True)
-    with history.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-    print(f"history: {history}")
-
-
 def table(found: Sequence[Measure], earlier: Mapping[str, float]) -> Iterator[str]:
     """Yield the lines of the table.
 
-    :param earlier: what the ratios used to be, by name.
+    :param earlier: the earlier ratios, by name.
     """
     yield f"{'':<20}{'iommuq':>10}{'without':>10}{'ratio':>8}{'goal':>8}{'before':>8}"
     for item in found:
@@ -313,14 +299,11 @@ def table(found: Sequence[Measure], earlier: Mapping[str, float]) -> Iterator[st
         line = f"{item.name:<20}{item.ours:>8.1f} s{item.theirs:>8.1f} s{item.ratio:>8.2f}"
         line += f"{item.wanted:>8}{shown:>8}"
         slower = before is not None and item.ratio > before * _SLOWER
-        yield (line + ("  slower than it was" if slower else "")).rstrip()
+        yield (line + ("  slower than before" if slower else "")).rstrip()
 
 
 def earlier_ratios(history: Path, base: str) -> dict[str, float]:
-    """Return what the ratios of a base used to be: the median of all that was measured.
-
-    A line that cannot be read, as one that was cut off, is left out.
-    """
+    """Return the median of all earlier ratios of a base, by name; malformed lines are ignored."""
     ratios: dict[str, list[float]] = {}
     try:
         lines = history.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -7,11 +7,11 @@ import click
 
 
 @click.command()
-@click.option("--trees", is_flag=True, help="Work trees and build directories, too.")
-@click.option("--all", "everything", is_flag=True, help="All of that, and the kernels' sources.")
-@click.option("--old", is_flag=True, help="Only what does not fit into IOMMUQ_CACHE_GIB.")
+@click.option("--trees", is_flag=True, help="Also work trees and build directories.")
+@click.option("--all", "everything", is_flag=True, help="Also the above, and kernel sources.")
+@click.option("--old", is_flag=True, help="Only what exceeds IOMMUQ_CACHE_GIB.")
 def clean(trees: bool, everything: bool, old: bool) -> None:
-    """Remove images from the cache; results and logs stay."""
+    """Remove images from the cache; results and logs are kept."""
     from iommuq.system import cache
 
     freed = cache.shrink() if old else cache.clean(trees=trees or everything, bases=everything)

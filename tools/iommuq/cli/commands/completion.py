@@ -12,7 +12,7 @@ from iommuq.cli.completion import PROGRAM, VARIABLE
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete our commands.
+    """Print the completion script for SHELL.
 
     bash: eval "$(iommuq completion bash)" in ~/.bashrc; zsh: the same with zsh in
     ~/.zshrc; fish: iommuq completion fish > ~/.config/fish/completions/iommuq.fish.

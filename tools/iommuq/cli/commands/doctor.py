@@ -32,17 +32,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def doctor(as_json: bool) -> int:
-    """Say what this machine has, what it lacks, and what mends that."""
+    """Check this machine, and show how to fix problems."""
+    checks = collect()
+    if as_json:
+        print(json.dumps(report(checks), indent=2))
+    else:
+        from rich.console import Console
 
-    return show_doctor(as_json=as_json)
+        Console(highlight=False).print(table(checks))
+    return EXIT_INFRA if lacking(checks) else EXIT_OK
 
 
 GIB = 1 << 30
-#: Seconds that a tool has to tell its version.
+#: Time limits in seconds: of a tool's ``--version``, and of the disk usage of the cache.
 TOOL_TIMEOUT = 10.0
-#: Seconds that the caches may take to be added up.
 SIZE_TIMEOUT = 60.0
-#: Groups of packages that ``make run`` cannot do without.
+#: Groups of packages that ``make run`` needs.
 NEEDED_GROUPS = ("venv", "run")
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.~+-]*")
@@ -50,13 +55,13 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.~+-]*")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """One check.
 
     :ivar area: ``tool``, ``machine``, ``accelerator``, ``base`` or ``cache``.
-    :ivar ok: it is there, and enough.
-    :ivar needed: nothing works without it.
-    :ivar detail: its version, its size, or what is wrong with it.
-    :ivar fix: the command, or else the advice, that mends it; empty if all is well.
+    :ivar ok: it exists, and is sufficient.
+    :ivar needed: iommuq does not work without it.
+    :ivar detail: its version, its size, or the error.
+    :ivar fix: the command or advice to fix it; may be empty.
     """
 
     area: str
@@ -69,7 +74,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Tool:
-    """An entry of ``doctor.toml``, where the fields are explained."""
+    """An entry of ``doctor.toml``; see the comments there."""
 
     name: str
     argv: tuple[str, ...]
@@ -79,7 +84,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Room:
-    """The GiB that a cold run needs: of memory, in the cache, for results."""
+    """The GiB that a cold run needs."""
 
     memory: float
     cache: float
@@ -87,17 +92,14 @@ class Room:
 
 
 def load_data() -> tuple[tuple[Tool, ...], Room]:
-    """Return what to look for and how much room there must be."""
+    """Return the required tools and space."""
     data = tomllib.loads(files(__package__).joinpath("doctor.toml").read_text("utf-8"))
     tools = tuple(Tool(**{**entry, "argv": tuple(entry["argv"])}) for entry in data["tool"])
     return tools, Room(**data["room"])
 
 
 def collect() -> list[Check]:
-    """Look at everything.
-
-    :return: a check a thing, those of an area together; never raises for what it finds.
-    """
+    """Return all checks, sorted by area; raises no error for a failed one."""
     tools, room = load_data()
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(check_tool, tools))
@@ -121,7 +123,7 @@ def collect() -> list[Check]:
 
 
 def lacking(checks: Iterable[Check]) -> list[Check]:
-    """Return the checks that failed and are needed; exit code 3 if there are any."""
+    """Return the failed checks that are needed; with any, the exit code is 3."""
     return [check for check in checks if check.needed and not check.ok]
 
 
@@ -131,18 +133,16 @@ def report(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def table(checks: Sequence[Check]) -> Table:
-    """Return the checks as a table for a terminal; what mends a thing stands under it."""
-    # Here, as rich takes longer to import than most commands take to run.
+    """Return the checks as a table for a terminal, each with its fix below."""
+    # Not at the top: rich takes longer to import than most commands take.
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     result = Table("", "", "", box=SIMPLE_HEAD, show_header=False, pad_edge=False)
     for i, check in enumerate(checks):
-        if check.ok:
-            mark = "ok"
-        else:
-            mark = "[red]LACKS[/red]" if check.needed else "[yellow]lacks[/yellow]"
+        failed = "[red]FAIL[/red]" if check.needed else "[yellow]warn[/yellow]"
+        mark = "ok" if check.ok else failed
         detail = escape(check.detail)
         if check.fix:
             detail += f"\n[bold]{escape(check.fix)}[/bold]"
@@ -152,7 +152,7 @@ def table(checks: Sequence[Check]) -> Table:
 
 
 def check_tool(tool: Tool) -> Check:
-    """Ask a tool for its version."""
+    """Check the version of a tool."""
     needed = tool.group in NEEDED_GROUPS
     fix = f"sudo apt-get install -y {tool.package}" if tool.package else ""
     try:
@@ -171,16 +171,15 @@ def check_tool(tool: Tool) -> Check:
 
 def check_cores() -> Check:
     """Count the cores that this process may use."""
-    return Check(
-        "machine", "cores", ok=True, needed=False, detail=str(len(os.sched_getaffinity(0)))
-    )
+    cores = len(os.sched_getaffinity(0))
+    return Check("machine", "cores", ok=True, needed=False, detail=str(cores))
 
 
 def check_memory(want: float, meminfo: Path = Path("/proc/meminfo")) -> Check:
-    """See whether there is memory enough.
+    """Check the memory.
 
     :param want: the total that a build needs, in GiB.
-    :param meminfo: the kernel's account of it.
+    :param meminfo: the file with its size.
     """
     try:
         fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
@@ -188,38 +187,33 @@ def check_memory(want: float, meminfo: Path = Path("/proc/meminfo")) -> Check:
     except (OSError, ValueError, KeyError):
         return Check("machine", "memory", ok=False, needed=False, detail=f"{meminfo}: unreadable")
     ok = total >= want * GIB
-    return Check(
-        "machine",
-        "memory",
-        ok=ok,
-        needed=False,
-        detail=f"{_gib(total)}, {_gib(free)} available",
-        fix="" if ok else f"builds may be killed with less than {want:g} GiB",
-    )
+    detail = f"{_gib(total)}, {_gib(free)} available"
+    fix = "" if ok else f"builds may be killed with less than {want:g} GiB"
+    return Check("machine", "memory", ok=ok, needed=False, detail=detail, fix=fix)
 
 
 def check_room(name: str, where: Path, want: float, *, used: int = 0) -> Check:
-    """See whether a directory of ours can be written, and has the room.
+    """Check whether a directory can be written, and has enough space.
 
     :param name: ``cache`` or ``state``.
-    :param where: the directory; it need not exist yet.
-    :param want: what a cold run needs, in GiB.
-    :param used: what it holds by now, in bytes, which counts as room.
+    :param where: the directory; need not exist yet.
+    :param want: the space for a cold run, in GiB.
+    :param used: bytes in use, which count as free space.
     """
     variable = f"IOMMUQ_{name.upper()}_DIR"
     there = next(path for path in (where, *where.parents) if path.exists())
     free = shutil.disk_usage(there).free
     detail, fix = f"{_gib(free)} free in {where}", ""
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        detail = f"{there} cannot be written"
-        fix = f"set {variable} to a directory that can"
+        detail = f"{there} is not writable"
+        fix = f"set {variable} to a writable directory"
     elif free + used < want * GIB:
         fix = f"free {_gib(int(want * GIB) - free - used)} there, or set {variable}"
     return Check("machine", f"{name} room", ok=not fix, needed=True, detail=detail, fix=fix)
 
 
 def check_uml() -> Check:
-    """See whether a UML kernel can run: it runs natively, on x86_64 alone."""
+    """Check whether a UML kernel can run: only on x86_64."""
     machine = platform.machine()
     ok = machine == "x86_64"
     fix = "" if ok else "use an x86_64 machine"
@@ -227,7 +221,7 @@ def check_uml() -> Check:
 
 
 def check_kvm() -> Check:
-    """See whether a guest really boots with KVM."""
+    """Check whether a guest boots with KVM."""
     try:
         verdict = accel.kvm()
     except IommuqError as error:
@@ -237,7 +231,7 @@ def check_kvm() -> Check:
 
 
 def check_tcg() -> Check:
-    """See whether QEMU was built with TCG."""
+    """Check whether QEMU was built with TCG."""
     argv = ("qemu-system-x86_64", "-accel", "help")
     try:
         done = run(argv, cwd=Path("/"), check=False, timeout=TOOL_TIMEOUT)
@@ -249,7 +243,7 @@ def check_tcg() -> Check:
 
 
 def check_bases() -> list[Check]:
-    """See which bases there are, and which version of each the cache has."""
+    """Check the bases, and which version of each is in the cache."""
     try:
         specs = sources.list_specs()
     except IommuqError as error:
@@ -270,13 +264,13 @@ def _check_base(name: str, title: str) -> Check:
 
 
 def check_sizes() -> dict[Path, int]:
-    """Return the bytes that each directory of the cache takes up on disk."""
+    """Return the disk usage of each directory of the cache in bytes."""
     cache = dirs.cache_dir()
     try:
         parts = sorted(path for path in cache.iterdir() if path.is_dir())
         if not parts:
             return {}
-        # Its status does not count: another iommuq may be removing files just now.
+        # The exit status is ignored: another process may be removing files.
         argv: list[str | Path] = ["du", "--null", "-sk", "--", *parts]
         output = run(argv, cwd=cache, check=False, timeout=SIZE_TIMEOUT).output
     except (OSError, IommuqError):
@@ -287,18 +281,3 @@ def check_sizes() -> dict[Path, int]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
-
-
-def show_doctor(*, as_json: bool) -> int:
-    """Print what the machine has and lacks.
-
-    :return: the exit code: 3 if something needed is missing.
-    """
-    checks = collect()
-    if as_json:
-        print(json.dumps(report(checks), indent=2))
-    else:
-        from rich.console import Console
-
-        Console(highlight=False).print(table(checks))
-    return EXIT_INFRA if lacking(checks) else EXIT_OK

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from iommuq.bases.basefile import list_specs
-from iommuq.cli.options import at_patch, json_lines
+from iommuq.cli import options
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.firmware import packages, scenario
 from iommuq.firmware.tables import classes
@@ -30,10 +30,10 @@ from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
 
 
 class _RunByDefault(click.Group):
-    """A group whose first word may be left out: then it is ``run``."""
+    """A group with the default command ``run``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``run`` in front of what is none of the commands."""
+        """Insert ``run`` if the first word is not a command."""
         if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -41,7 +41,7 @@ class _RunByDefault(click.Group):
 
 @click.group(cls=_RunByDefault)
 def firmware() -> None:
-    """Boot kernels on machines whose firmware claims memory for devices.
+    """Test kernels on machines whose firmware reserves memory for devices.
 
     Without a command: `iommuq firmware [BASE] [SCENARIO]...` runs scenarios; see
     `iommuq firmware run --help` for its options.
@@ -50,17 +50,17 @@ def firmware() -> None:
 
 @firmware.command()
 @click.argument("words", nargs=-1, metavar="[BASE] [SCENARIO]...")
-@at_patch
+@options.at_patch
 @click.option(
     "--kernel",
     metavar="IMAGE|PACKAGE",
-    help="Not a base but this kernel: a bzImage, a .deb, or a Debian package by name.",
+    help="Test this kernel instead of a base: a bzImage, a .deb, or the name of a Debian package.",
 )
 @click.option("--machine", "on", metavar="NAME", multiple=True, help="Only on this machine.")
-@click.option("--again", is_flag=True, help="Run even if nothing changed since the last run.")
-@click.option("--no-known", is_flag=True, help="Count known failures as failures.")
-@click.option("--full", is_flag=True, help="Print every check, also where all is well.")
-@json_lines
+@options.again
+@options.no_known
+@click.option("--full", is_flag=True, help="Print all checks, also those that pass.")
+@options.json_lines
 def run(
     words: tuple[str, ...],
     at: str | None,
@@ -75,8 +75,6 @@ def run(
 
     SCENARIO is one of those that `iommuq firmware list` prints.
     """
-    from iommuq.report.live import events
-
     with events.json_lines(as_json):
         return run_firmware(
             words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
@@ -85,18 +83,13 @@ def run(
 
 @firmware.command("list")
 def list_() -> None:
-    """Tell each scenario in a line."""
-
+    """List the scenarios."""
     list_scenarios()
 
 
 @firmware.command()
-@click.option("--stored", is_flag=True, help="Build and run nothing: the rest stays open.")
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write here, and not docs/generated/exposure.md.",
-)
+@click.option("--stored", is_flag=True, help="Use only stored results: build and run nothing.")
+@click.option("--into", type=options.file, help="By default docs/generated/exposure.md.")
 def exposure(stored: bool, into: Path | None) -> None:
     """Write docs/generated/exposure.md: each scenario on each kernel of selftests/exposure.toml."""
     from iommuq.report.exposure import write_exposure
@@ -110,25 +103,24 @@ def exposure(stored: bool, into: Path | None) -> None:
     "--classes",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="What `lspci -Dn` printed on that machine, or its /sys/bus/pci/devices.",
+    help="Output of `lspci -Dn` of that machine, or its /sys/bus/pci/devices.",
 )
 def table(file: Path, classes: Path | None) -> None:
     """Explain the DMAR, IVRS or IORT table in FILE.
 
-    Such as a copy of /sys/firmware/acpi/tables/DMAR: which devices have which
-    regions, and which of them VFIO and iommufd will refuse.
+    FILE is for example a copy of /sys/firmware/acpi/tables/DMAR.  Prints which devices have
+    which regions, and which of them VFIO and iommufd will refuse.
     """
-
     print_table(file, classes)
 
 
-#: Lines of a message that are printed; the log has all.
+#: Maximal lines of a message; the log has all of them.
 _MESSAGE_LINES = 6
 _ARCH = "x86_64"
 
 
 def list_scenarios() -> None:
-    """Print each scenario in a line, and the machines that there are for them."""
+    """Print the scenarios and their machines."""
     found = scenario.choose([])
     width = max((len(one.name) for one in found), default=0)
     for one in found:
@@ -152,14 +144,13 @@ def run_firmware(
 ) -> int:
     """Run scenarios on one kernel and print the table of verdicts.
 
-    :param words: a base and scenarios, or with *kernel* scenarios alone; all if there are
-        none.
-    :param at: the step of the base's queue, or None for the whole queue.
+    :param words: a base and scenarios, or with *kernel* only scenarios; none for all.
+    :param at: the step of the queue; None for the whole queue.
     :param kernel: an image file or a Debian package.
     :param on: names of machines; none for all.
     :param again: run even if nothing changed since the last run.
-    :param all_fail: take no failure for a known one.
-    :param full: print every check, not only those of scenarios that have something to tell.
+    :param all_fail: count known failures as failures.
+    :param full: print all checks, also those of scenarios that pass.
     :return: the exit code.
     :raises UserError: nothing could be tested.
     """
@@ -169,10 +160,10 @@ def run_firmware(
         machines.load(name)
     chosen = cases(scenarios, on)
     if not chosen:
-        raise UserError(f"no scenario of these is for {', '.join(on)}")
+        raise UserError(f"none of these scenarios is for {', '.join(on)}")
     if kernel is not None:
         if at is not None:
-            raise UserError("--at is a step of a base's queue, and --kernel is none")
+            raise UserError("--at and --kernel exclude each other")
         tested = foreign(packages.find(kernel))
     else:
         tested = queued(base, at)
@@ -194,7 +185,7 @@ def run_firmware(
 
 
 def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:
-    """Tell the base from the scenarios."""
+    """Return the base, and the scenarios."""
     bases = [spec.name for spec in list_specs()]
     if kernel is None and words and words[0] in bases:
         return words[0], words[1:]
@@ -220,7 +211,7 @@ def _report(
     print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
     columns = _columns(chosen, runs, verdicts)
     table = build(columns if full else _shortened(columns))
-    # Machines stand side by side: one does not change what another did.
+    # The columns are machines, not steps: there are no changes between them.
     matrix.show(replace(table, changes=()))
     _print_messages(runs, verdicts)
     counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
@@ -251,10 +242,7 @@ def _columns(
 
 
 def _shortened(columns: Sequence[Column]) -> list[Column]:
-    """Return the columns with one line for each scenario that is as it should be, or skipped.
-
-    A scenario of which any machine has more to tell keeps its checks, on all of them.
-    """
+    """Return the columns with one row for a scenario that passes or is skipped on all machines."""
     seen: dict[str, set[Verdict]] = {}
     for column in columns:
         for test, verdict in column.verdicts.items():
@@ -274,7 +262,7 @@ def _shortened(columns: Sequence[Column]) -> list[Column]:
 
 
 def _print_messages(runs: Sequence[Run], verdicts: dict[str, Verdict]) -> None:
-    """Print why checks failed, or have no verdict; each reason once a log."""
+    """Print the messages of checks that failed or have no verdict, each once per log."""
     told: set[tuple[str, str]] = set()
     for run in runs:
         for result in run.results:
@@ -300,7 +288,7 @@ def _print_message(result: Result) -> None:
 def print_table(file: Path, devices: Path | None) -> None:
     """Print the explanation of a table.
 
-    :param devices: where the classes of the machine's devices are; None if they are not known.
+    :param devices: file or folder with the classes of the devices; None if unknown.
     """
     for line in explain(file, None if devices is None else classes.read(devices)):
         print(line)

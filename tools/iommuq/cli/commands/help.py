@@ -21,7 +21,6 @@ from iommuq.system.progress import one_line
 
 
 def _topics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-
     return [topic.name for topic in topics() if topic.name.startswith(incomplete)]
 
 
@@ -30,11 +29,10 @@ def _topics(_context: click.Context, _parameter: click.Parameter, incomplete: st
 @click.option("--man", is_flag=True, help="Print the manual page, for man(1).")
 @click.pass_context
 def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
-    """Show a page of the documentation, or how a command is used.
+    """Show a page of the documentation, or the help of a command.
 
     Without TOPIC it lists the pages.
     """
-
     root = context.find_root()
     if man:
         click.echo(render(root.command), nl=False)
@@ -50,9 +48,8 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
     for word in words:
         found = command.get_command(inner, word) if isinstance(command, click.Group) else None
         if found is None:
-            names = (
-                root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-            )
+            group = root.command
+            names = group.list_commands(root) if isinstance(group, click.Group) else []
             raise unknown(" ".join(words), names)
         command, inner = found, click.Context(found, info_name=word, parent=inner)
     click.echo(command.get_help(inner))
@@ -60,33 +57,31 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
 
 _WIDTH = 76
 _STATUS = {
-    "0": "All is as it should be.",
-    "1": "A verdict against the code: a test fails, a patch does not apply or build.",
-    "2": "The user's mistake: a bad argument, a malformed file.",
-    "3": "The machine is at fault: a tool is missing, a guest was lost, the disk is full.",
+    "0": "Success.",
+    "1": "The code fails: a test fails, a patch does not apply or build.",
+    "2": "Usage error: a bad argument, a malformed file.",
+    "3": "Error of the machine: a tool is missing, a guest was lost, the disk is full.",
     "130": "Interrupted.",
 }
 _ENVIRONMENT = {
-    "IOMMUQ_ROOT": "The checkout, if it is neither where the package is nor above the "
-    "current directory.",
-    "IOMMUQ_CACHE_DIR": "What can be made again: sources, builds, images. "
-    "By default ~/.cache/iommuq.",
+    "IOMMUQ_ROOT": "The checkout. By default that of the package, or the current directory.",
+    "IOMMUQ_CACHE_DIR": "Sources, builds, images. By default ~/.cache/iommuq.",
     "IOMMUQ_STATE_DIR": "Results and logs. By default ~/.local/state/iommuq.",
     "NO_COLOR": "If set, output has no colours.",
-    "CI": "If set, progress is plain lines even on a terminal.",
+    "CI": "If set, progress is shown as plain lines even on a terminal.",
 }
 _FILES = {
-    "patches/BASE/series": "The patches of a base, in their order.",
-    "patches/BASE/proof.toml": "What each of them must prove.",
+    "patches/BASE/series": "The patches of a base, in order.",
+    "patches/BASE/proof.toml": "The tests that each patch must fix.",
     "kunit/, selftests/": "The tests.",
 }
 
 
 def render(root: click.Command, date: datetime.date | None = None) -> str:
-    """Return the page.
+    """Return the manual page.
 
     :param root: the command line.
-    :param date: that of the page; by default of ``SOURCE_DATE_EPOCH``, or today.
+    :param date: by default that of ``SOURCE_DATE_EPOCH``, or today.
     """
     context = click.Context(root, info_name="iommuq")
     lines = [
@@ -99,8 +94,8 @@ def render(root: click.Command, date: datetime.date | None = None) -> str:
         _escape("[OPTIONS] COMMAND [ARGS]..."),
         ".SH DESCRIPTION",
         *_paragraphs(
-            f"{root.help}\n\nThe pages of the documentation can be read by iommuq help TOPIC; "
-            "without a topic it lists them."
+            f"{root.help}\n\niommuq help TOPIC shows a page of the documentation; "
+            "without a topic it lists the pages."
         ),
         ".SH OPTIONS",
         *_options(root, context),
@@ -125,13 +120,12 @@ def _date() -> datetime.date:
 
 
 def _first(command: click.Command) -> str:
-    """Return the first sentence of a command's help, in one line."""
-    text = " ".join((command.help or "").partition("\n\n")[0].split())
-    return text.rstrip(".")
+    """Return the first paragraph of the help of a command, in one line."""
+    return " ".join((command.help or "").partition("\n\n")[0].split()).rstrip(".")
 
 
 def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Yield a subsection for each command that is none of commands."""
+    """Yield a subsection for each command that is not a group."""
     if not isinstance(command, click.Group):
         return
     for name in command.list_commands(context):
@@ -154,11 +148,10 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        # What every command has is said once, and arguments are in the text.
+        # --help is described once, and arguments are in the text.
         if record is None or not record[1] or (context.parent and parameter.name == "help"):
             continue
         yield ".TP"
-        # A choice is not a bracket that may be left out; "RANGE" is no word of ours.
         yield f"\\fB{_escape(record[0].replace(' RANGE', ''))}\\fP"
         yield from _filled(record[1])
 
@@ -179,7 +172,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _filled(text: str) -> Iterator[str]:
-    # Before escaping: no line may be broken within an escape.
+    # Before escaping: no line break within an escape sequence.
     words = " ".join(text.split())
     for line in textwrap.wrap(words, _WIDTH, break_long_words=False, break_on_hyphens=False):
         yield _escape(line)

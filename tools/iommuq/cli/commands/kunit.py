@@ -25,12 +25,9 @@ from iommuq.system.errors import EXIT_OK, InfraError, UserError
 @click.argument("filters", nargs=-1, metavar="[FILTER]...")
 @options.at_patch
 @options.again
-@click.option("--coverage", "counted", is_flag=True, help="Say what was executed.")
+@click.option("--coverage", "counted", is_flag=True, help="Show the coverage of the queue.")
 @click.option(
-    "--coverage-json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The same, and write the figures to FILE.",
+    "--coverage-json", type=options.file, metavar="FILE", help="Also write the coverage to FILE."
 )
 @options.arch
 @options.config
@@ -64,10 +61,7 @@ def kunit(
 
 
 def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
-    """Run the suites on one step, and print how much of the queue's files they execute.
-
-    :param figures: file to write the figures to.
-    """
+    """Run the suites on one step, print the coverage, and write it to *figures*."""
     workspace = lane.workspace
     plain = workspace.step(at)
     with recorded(workspace.base.spec.name) as recorder:
@@ -83,7 +77,7 @@ def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
             except InfraError as error:
                 if recorder.exit_code == EXIT_OK:
                     raise
-                # A guest that was lost wrote no counters; its tests were reported above.
+                # A lost guest wrote no counters; its tests were reported above.
                 progress.note(str(error))
                 return recorder.exit_code
         print()

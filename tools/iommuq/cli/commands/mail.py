@@ -12,6 +12,7 @@ import click
 
 from iommuq.bases.basefile import load_spec
 from iommuq.build.workspace import Workspace
+from iommuq.cli import options
 from iommuq.cli.lazy import Entry, LazyGroup
 from iommuq.mail import branch as branches
 from iommuq.mail import gate
@@ -22,13 +23,14 @@ from iommuq.queue.edit import tree as edittree
 from iommuq.queue.edit.tree import EditTree
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError, VerdictError
+from iommuq.system.progress import count
 
-_REVIEW = Entry("review", "Try a posted series, and draft a reply.")
+_REVIEW = Entry("review", "Test a posted series, and draft a reply.")
 _tree = click.option(
     "--from",
     "start",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The work tree; else the current directory.",
+    help="The work tree; by default the current directory.",
 )
 
 
@@ -41,105 +43,15 @@ def mail() -> None:
 @click.argument("base")
 @click.argument("series")
 @click.option(
-    "--into",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Make a work tree here; else that of `iommuq queue edit`.",
+    "--into", type=options.folder, help="The work tree; by default that of `iommuq queue edit`."
 )
 def prep(base: str, series: str, into: Path | None) -> None:
-    """Make a branch for b4 of SERIES of the queue of BASE, or bring it up to date."""
-
-    prepare_branch(base, series, into)
-
-
-@mail.command()
-@_tree
-def check(start: Path | None) -> int:
-    """Say whether the series may be sent: checks, sign-offs, recipients, proof."""
-
-    return check_branch(start)
-
-
-@mail.command()
-@_tree
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def sign(start: Path | None, yes: bool) -> None:
-    """Add your Signed-off-by to the patches that lack it."""
-
-    sign_branch(start, sure=yes)
-
-
-@mail.command()
-@_tree
-@click.option("--really", is_flag=True, help="Send; without it nothing leaves.")
-@click.option("--dry-run", is_flag=True, help="Print what would be sent: the default.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Write the messages into this directory.",
-)
-@click.option("--preview-to", metavar="ADDR", default="", help="Only to this address.")
-@click.option("--no-sign", is_flag=True, help="Without a cryptographic signature.")
-@click.option("--without", multiple=True, metavar="ADDR", help="Give up one who was refused.")
-def send(
-    start: Path | None,
-    really: bool,
-    dry_run: bool,
-    output: Path | None,
-    preview_to: str,
-    no_sign: bool,
-    without: tuple[str, ...],
-) -> int:
-    """Send the series, or what is left of one that was stopped half-way."""
-
-    if really and dry_run:
-        raise click.UsageError("--really and --dry-run exclude each other")
-    return send_branch(
-        start, really=really, output=output, preview=preview_to, plain=no_sign, without=without
-    )
-
-
-@mail.command()
-@_tree
-@click.option(
-    "--mbox",
-    type=click.Path(path_type=Path, exists=True),
-    help="Read this file or Maildir, not the archive.",
-)
-@click.option("--look", is_flag=True, help="Change nothing.")
-def trailers(start: Path | None, mbox: Path | None, look: bool) -> int:
-    """Collect Reviewed-by and the like from the thread into the queue's patches."""
-
-    return collect_trailers(start, mbox, look=look)
-
-
-@mail.command()
-@_tree
-@click.argument("old", default="", metavar="[vN]")
-@click.argument("new", default="", metavar="[vM]")
-@click.option(
-    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page, too."
-)
-def diff(start: Path | None, old: str, new: str, page: Path | None) -> None:
-    """Show what changed between versions, or since the last that was sent."""
-
-    show_difference(start, old, new, page)
-
-
-#: Recipients that are named before the others are counted.
-_NAMED = 4
-
-
-def prepare_branch(name: str, section: str, into: Path | None) -> None:
-    """Make the branch of a series and print what is on it.
-
-    :param name: the base.
-    :param into: where to make a work tree; the usual one if None.
-    """
+    """Make or update a branch for b4 with SERIES of the queue of BASE."""
     from iommuq.mail.prep import prepare
 
-    workspace = Workspace.open(name)
+    workspace = Workspace.open(base)
     tree = _tree_of(workspace, into)
-    done = prepare(workspace, tree, section)
+    done = prepare(workspace, tree, series)
     branch = done.branch
     print(f"{tree.folder}: branch {branch.name}, v{branch.revision}, change-id {branch.change_id}")
     for patch in done.needs:
@@ -152,11 +64,146 @@ def prepare_branch(name: str, section: str, into: Path | None) -> None:
         if line.startswith(("To: ", "Cc: ")):
             print(f"  {progress.one_line(line)}")
     for line in done.skipped:
-        print(f"not mailed with it: {line}")
+        print(f"not in the series: {line}")
+
+
+@mail.command()
+@_tree
+def check(start: Path | None) -> int:
+    """Check whether the series may be sent: checks, sign-offs, recipients, proof."""
+    workspace, branch = _open(start)
+    return _print_findings(gate.examine(workspace, branch))
+
+
+@mail.command()
+@_tree
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def sign(start: Path | None, yes: bool) -> None:
+    """Add your Signed-off-by to the patches that lack it."""
+    from iommuq.mail.branch import sign, unsigned
+
+    branch = branches.load(edittree.find(None, start))
+    left = unsigned(branch)
+    who = branches.identity(branch.tree)
+    if not left:
+        print(f"all patches are signed off by {who} already")
+        return
+    for each in left:
+        print(f"  {each.id[:12]} {progress.one_line(each.subject)}")
+    print("Signed-off-by certifies the Developer's Certificate of Origin:")
+    print('Documentation/process/submitting-patches.rst, "Sign your work".')
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError("standard input is not a terminal", hint="--yes signs without asking")
+        click.confirm(f"Sign these {len(left)} patches off as {who}?", abort=True)
+    print(f"{sign(branch)} patches signed off by {who}")
+
+
+@mail.command()
+@_tree
+@click.option("--really", is_flag=True, help="Send; without it nothing is sent.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent; the default.")
+@click.option("--output", type=options.folder, help="Write the messages into this directory.")
+@click.option("--preview-to", metavar="ADDR", default="", help="Send only to this address.")
+@click.option("--no-sign", is_flag=True, help="Without a cryptographic signature.")
+@click.option("--without", multiple=True, metavar="ADDR", help="Drop a refused recipient.")
+def send(
+    start: Path | None,
+    really: bool,
+    dry_run: bool,
+    output: Path | None,
+    preview_to: str,
+    no_sign: bool,
+    without: tuple[str, ...],
+) -> int:
+    """Send the series, or the rest of a series whose sending was interrupted."""
+    if really and dry_run:
+        raise click.UsageError("--really and --dry-run exclude each other")
+    from iommuq.mail import send
+
+    workspace, branch = _open(start)
+    findings = gate.examine(workspace, branch)
+    if not really:
+        code = _print_findings(findings)
+        return _write(workspace, branch, output, preview_to, plain=no_sign) or code
+    if output is not None:
+        raise UserError("--output and --really exclude each other")
+    if any(each.level is gate.Level.STOP for each in findings) and not preview_to:
+        _print_findings(findings)
+        raise VerdictError("nothing was sent", hint="see above")
+    done = send.send(workspace, branch, preview=preview_to, plain=no_sign, without=tuple(without))
+    _print_outcome(done.letters, done.box)
+    if done.problem:
+        print(f"stopped at {progress.one_line(done.problem)}")
+        print(f"Messages marked `sent` are out. Repeat the command for the rest: {done.box.folder}")
+        return EXIT_INFRA
+    print(f"v{branch.revision}: {len(done.letters)} messages sent by {done.server}")
+    if not preview_to:
+        after = branches.load(branch.tree)
+        print(f"tagged sent/{branch.change_id}-v{branch.revision}; the next is v{after.revision}")
+    return EXIT_OK
+
+
+@mail.command()
+@_tree
+@click.option(
+    "--mbox",
+    type=click.Path(path_type=Path, exists=True),
+    help="Read this file or Maildir instead of the archive.",
+)
+@click.option("--look", is_flag=True, help="Change nothing.")
+def trailers(start: Path | None, mbox: Path | None, look: bool) -> int:
+    """Collect trailers such as Reviewed-by from the thread into the patches of the queue."""
+    from iommuq.mail.trailers import Fate, collect
+
+    workspace, branch = _open(start)
+    done = collect(branch, mbox=mbox, take=not look)
+    for problem in done.problems:
+        print(f"thread: {progress.one_line(problem)}")
+    for each in done.found:
+        given = f"v{each.revision} of {each.patch}" if each.revision else each.patch
+        print(f"{each.fate}: {progress.one_line(each.text)}")
+        if each.fate is Fate.STALE:
+            print(f"    given to {progress.one_line(given)}, which has changed since")
+        else:
+            print(f"    for {progress.one_line(given)}")
+        print(f"    in <{progress.one_line(each.msgid)}> of {progress.one_line(each.sender)}")
+        print(f"    {progress.one_line(each.attestation)}")
+    if not done.found:
+        print("no trailers in the thread")
+    if done.taken and not look:
+        _print_taken(take_back(branches.load(branch.tree), workspace.queue.folder))
+    settled = (Fate.TAKEN, Fate.THERE)
+    return EXIT_OK if all(each.fate in settled for each in done.found) else EXIT_VERDICT
+
+
+@mail.command()
+@_tree
+@click.argument("old", default="", metavar="[vN]")
+@click.argument("new", default="", metavar="[vM]")
+@click.option("--html", "page", type=options.file, help="Also write a page.")
+def diff(start: Path | None, old: str, new: str, page: Path | None) -> None:
+    """Show the changes between two versions, or since the last one sent."""
+    from iommuq.mail.rangediff import compare, shown
+
+    branch = branches.load(edittree.find(None, start))
+    done = compare(branch, old, new)
+    if page is not None:
+        try:
+            page.write_text(done.html, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{page}: {error.strerror}") from error
+    print(f"{done.old} and {done.new}:")
+    for line in done.text.splitlines():
+        print(shown(line))
+
+
+#: Number of recipients that are named; the others are counted.
+_NAMED = 4
 
 
 def _tree_of(workspace: Workspace, into: Path | None) -> EditTree:
-    """Return the work tree of a queue, and make it if there is none."""
+    """Return the work tree of a queue, or make it."""
     from iommuq.queue.edit.tree import edit
 
     name = workspace.queue.base
@@ -175,15 +222,6 @@ def _open(start: Path | None) -> tuple[Workspace, MailBranch]:
     return Workspace.open(branch.tree.note.base), branch
 
 
-def check_branch(start: Path | None) -> int:
-    """Print whether a series may be sent.
-
-    :return: the exit code.
-    """
-    workspace, branch = _open(start)
-    return _print_findings(gate.examine(workspace, branch))
-
-
 def _print_findings(findings: Sequence[gate.Finding]) -> int:
     width = max(len(each.name) for each in findings)
     for each in findings:
@@ -191,78 +229,10 @@ def _print_findings(findings: Sequence[gate.Finding]) -> int:
         if each.hint and each.level is gate.Level.STOP:
             print(f"{'':<{width + 7}}({progress.one_line(each.hint)})")
     stops = sum(each.level is gate.Level.STOP for each in findings)
-    print(f"{stops} to mend before it may be sent" if stops else "it may be sent")
+    print(
+        f"FAIL: {count(stops, 'problem')} to fix before sending" if stops else "PASS: may be sent"
+    )
     return EXIT_VERDICT if stops else EXIT_OK
-
-
-def sign_branch(start: Path | None, *, sure: bool) -> None:
-    """Add the sender's Signed-off-by, after asking once.
-
-    :param sure: do not ask.
-    :raises UserError: nobody is there to ask.
-    """
-    from iommuq.mail.branch import sign, unsigned
-
-    branch = branches.load(edittree.find(None, start))
-    left = unsigned(branch)
-    who = branches.identity(branch.tree)
-    if not left:
-        print(f"all patches are signed off by {who} already")
-        return
-    for each in left:
-        print(f"  {each.id[:12]} {progress.one_line(each.subject)}")
-    print("Signed-off-by certifies the Developer's Certificate of Origin:")
-    print('Documentation/process/submitting-patches.rst, "Sign your work".')
-    if not sure:
-        if not sys.stdin.isatty():
-            raise UserError("nobody is there to be asked", hint="--yes says that you mean it")
-        click.confirm(f"Sign these {len(left)} patches off as {who}?", abort=True)
-    print(f"{sign(branch)} patches signed off by {who}")
-
-
-def send_branch(
-    start: Path | None,
-    *,
-    really: bool,
-    output: Path | None,
-    preview: str,
-    plain: bool,
-    without: Sequence[str],
-) -> int:
-    """Send a series, or print what would be sent.
-
-    :param really: send it.
-    :param output: write the messages here in place of that.
-    :param preview: to this address alone.
-    :param plain: without a signature of patatt's.
-    :param without: recipients to give up.
-    :return: the exit code.
-    """
-    from iommuq.mail import send
-
-    workspace, branch = _open(start)
-    findings = gate.examine(workspace, branch)
-    if not really:
-        code = _print_findings(findings)
-        return _write(workspace, branch, output, preview, plain=plain) or code
-    if output is not None:
-        raise UserError("--output writes messages, and --really sends them; not both")
-    if any(each.level is gate.Level.STOP for each in findings) and not preview:
-        _print_findings(findings)
-        raise VerdictError("nothing was sent", hint="see above")
-    done = send.send(workspace, branch, preview=preview, plain=plain, without=tuple(without))
-    _print_outcome(done.letters, done.box)
-    if done.problem:
-        print(f"stopped at {progress.one_line(done.problem)}")
-        print(
-            f"What is marked `sent` is out. The same command sends the rest; see {done.box.folder}"
-        )
-        return EXIT_INFRA
-    print(f"v{branch.revision}: {len(done.letters)} messages sent by {done.server}")
-    if not preview:
-        after = branches.load(branch.tree)
-        print(f"tagged sent/{branch.change_id}-v{branch.revision}; at work is v{after.revision}")
-    return EXIT_OK
 
 
 def _write(
@@ -286,7 +256,7 @@ def _write(
     try:
         where = f"would go to {send.server_of(branch)}"
     except UserError as error:
-        where = f"cannot go out: {error.what}"
+        where = f"cannot be sent: {error.what}"
     print(f"\nNothing was sent. {len(letters)} messages {where}; --really sends them.")
     if output is not None:
         print(f"They are in {output}")
@@ -312,38 +282,8 @@ def _print_outcome(letters: Sequence[Letter], box: Outbox) -> None:
                 print(f"{'':<11}{progress.one_line(line)}")
 
 
-def collect_trailers(start: Path | None, mbox: Path | None, *, look: bool) -> int:
-    """Collect trailers, take what is sound into the queue, and print all of them.
-
-    :param mbox: a file or a Maildir; None for the archive.
-    :param look: change nothing.
-    :return: the exit code: 1 if something was left that somebody has to look at.
-    """
-    from iommuq.mail.trailers import Fate, collect
-
-    workspace, branch = _open(start)
-    done = collect(branch, mbox=mbox, take=not look)
-    for problem in done.problems:
-        print(f"thread: {progress.one_line(problem)}")
-    for each in done.found:
-        given = f"v{each.revision} of {each.patch}" if each.revision else each.patch
-        print(f"{each.fate}: {progress.one_line(each.text)}")
-        if each.fate is Fate.STALE:
-            print(f"    given to {progress.one_line(given)}, which has changed since")
-        else:
-            print(f"    for {progress.one_line(given)}")
-        print(f"    in <{progress.one_line(each.msgid)}> of {progress.one_line(each.sender)}")
-        print(f"    {progress.one_line(each.attestation)}")
-    if not done.found:
-        print("no trailers in the thread")
-    if done.taken and not look:
-        _print_taken(take_back(branches.load(branch.tree), workspace.queue.folder))
-    settled = (Fate.TAKEN, Fate.THERE)
-    return EXIT_OK if all(each.fate in settled for each in done.found) else EXIT_VERDICT
-
-
 def refresh_branch(start: Path | None, *, force: bool) -> None:
-    """Take what was amended on a branch back into the queue, and print what became of it."""
+    """Write the amended commits of a branch back into the queue, and print the changes."""
     branch = branches.load(edittree.find(None, start))
     _print_taken(take_back(branch, load_spec(branch.tree.note.base).folder, force=force))
 
@@ -357,23 +297,4 @@ def _print_taken(done: Taken) -> None:
     if done.cover:
         print(f"{'changed':<10} 0000-cover.md")
     if not (done.cover or done.refreshed.changed):
-        print("the queue has it all already")
-
-
-def show_difference(start: Path | None, old: str, new: str, page: Path | None) -> None:
-    """Print what changed between two versions.
-
-    :param page: write it as HTML, too.
-    """
-    from iommuq.mail.rangediff import compare, shown
-
-    branch = branches.load(edittree.find(None, start))
-    done = compare(branch, old, new)
-    if page is not None:
-        try:
-            page.write_text(done.html, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{page}: {error.strerror}") from error
-    print(f"{done.old} and {done.new}:")
-    for line in done.text.splitlines():
-        print(shown(line))
+        print("the queue is up to date")

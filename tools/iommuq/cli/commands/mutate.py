@@ -13,8 +13,7 @@ from pathlib import Path
 import click
 
 from iommuq.build.workspace import Workspace
-from iommuq.cli.completion import bases
-from iommuq.defaults import DEFAULT_BASE
+from iommuq.cli import options
 from iommuq.proof import promises as prooffile
 from iommuq.proof import recording as feed
 from iommuq.proof.lanes import FirmwareLane, KunitLane, Lane, open_lanes
@@ -26,18 +25,17 @@ from iommuq.proof.mutants.trial import Bench, Fate, Trial
 from iommuq.queue.model import BASELINE, PLAIN, find_step
 from iommuq.results.runs.recorder import Recorder, recording
 from iommuq.system import arches, progress
+from iommuq.system.arches import Arch
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.system.git.objects import Store
 
 
 @click.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
-@click.option("--hunks", is_flag=True, help="Take out hunks and lines of the patches instead.")
+@options.base
+@click.option("--hunks", is_flag=True, help="Remove hunks and lines of the patches instead.")
+@click.option("--patch", "patches", metavar="PATCH", multiple=True, help="Only mutants of PATCH.")
 @click.option(
-    "--patch", "patches", metavar="PATCH", multiple=True, help="Try what is of PATCH only."
-)
-@click.option(
-    "--function", "functions", metavar="NAME", multiple=True, help="Try what is in NAME only."
+    "--function", "functions", metavar="NAME", multiple=True, help="Only mutants in NAME()."
 )
 @click.option(
     "--suite",
@@ -46,31 +44,27 @@ from iommuq.system.git.objects import Store
     multiple=True,
     default=("kunit",),
     show_default=True,
-    help="Who is to notice: kunit, selftest, firmware; the first that does is the last asked.",
+    help="Suites to run: kunit, selftest, firmware; the first that fails is the last to run.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the mutants, and build nothing.")
-@click.option("--limit", "count", type=click.IntRange(min=1), metavar="N", help="Try N at most.")
+@click.option(
+    "--limit", "count", type=click.IntRange(min=1), metavar="N", help="Try at most N mutants."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option(
     "--arch",
     type=click.Choice(arches.names()),
     default="um",
     show_default=True,
-    help="What to build the KUnit kernel for.",
+    help="Architecture of the KUnit kernel.",
 )
-@click.option(
-    "--config",
-    "configs",
-    metavar="NAME",
-    multiple=True,
-    help="Add kunit/configs/NAME.config, such as debug for KASAN and lockdep.",
-)
+@options.config
 @click.option(
     "--timeout",
     type=click.IntRange(1, 10**6),
     default=30,
     show_default=True,
-    help="Seconds that one boot for KUnit may take.",
+    help="Time limit of one boot for KUnit in seconds.",
 )
 def mutate(
     base: str,
@@ -87,108 +81,69 @@ def mutate(
 ) -> int:
     """Put small faults into the functions that the queue of BASE touches.
 
-    One at a time, and each is to be noticed by a test.  Those that are not are listed,
-    unless patches/BASE/mutants.toml says why no test can notice.
+    For each single fault a test must fail.  The others are listed,
+    unless patches/BASE/mutants.toml explains why no test can fail.
 
-    With --hunks the faults are the patches' own: one hunk is taken back, or one line that
-    a patch adds is taken out.
-    """
-
-    return run_mutate(
-        base,
-        Wanted(hunks, functions, patches, count),
-        Guests(suites, arch, configs, timeout),
-        only_list=only_list,
-        as_json=as_json,
-    )
-
-
-#: Seconds that an emulated guest has to boot. The machines' own limits are for a host that
-#: does other things; a mutant that hangs is waited for every time.
-_BOOT_LIMIT = 60.0
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be tried.
-
-    :ivar hunks: take hunks and lines of patches out, in place of other faults.
-    :ivar functions: names of functions; none for all that the queue touches.
-    :ivar patches: names of patches; none for all.
-    :ivar count: no more than so many.
-    """
-
-    hunks: bool = False
-    functions: tuple[str, ...] = ()
-    patches: tuple[str, ...] = ()
-    count: int | None = None
-
-
-@dataclass(frozen=True)
-class Guests:
-    """What it is to be tried on.
-
-    :ivar suites: names of lanes, in the order in which they are asked.
-    :ivar arch: what the kernel for KUnit is built for.
-    :ivar configs: names of further Kconfig fragments for it.
-    :ivar limit: seconds for one boot of it.
-    """
-
-    suites: tuple[str, ...]
-    arch: str
-    configs: tuple[str, ...]
-    limit: float
-
-    def lanes(self, workspace: Workspace) -> list[Lane]:
-        """Return the lanes.
-
-        :raises UserError: there is no lane, or no fragment, of one of the names.
-        """
-        found: dict[str, Lane] = {}
-        for name in self.suites:
-            (lane,) = open_lanes(workspace, [name])
-            if isinstance(lane, KunitLane):
-                # A missing fragment is told before anything is built.
-                arch = arches.get(self.arch)
-                workspace.fragments(arch, self.configs)
-                lane = replace(lane, arch=arch, configs=self.configs, limit=self.limit)
-            if isinstance(lane, FirmwareLane):
-                lane = lane.hurried(_BOOT_LIMIT)
-            found[name] = lane
-        return list(found.values())
-
-
-def run_mutate(base: str, wanted: Wanted, guests: Guests, *, only_list: bool, as_json: bool) -> int:
-    """Try the mutants of a queue, and print the survivors.
-
-    :param only_list: build nothing.
-    :param as_json: print JSON and nothing else.
-    :return: the exit code.
+    With --hunks a fault reverts one hunk of a patch, or removes one line that
+    a patch adds.
     """
     workspace = Workspace.open(base)
+    wanted = _Wanted(hunks, functions, patches, count)
     # A list is no run.
     with contextlib.nullcontext() if only_list else recording(base) as recorder:
-        code = _mutate(recorder, workspace, wanted, guests, only_list, as_json)
+        lanes = make_lanes(workspace, suites, arches.get(arch), configs, timeout)
+        code = _mutate(recorder, workspace, wanted, lanes, only_list, as_json)
         if recorder is not None:
             recorder.exit_code = code
         return code
 
 
+#: Seconds for the boot of an emulated guest: shorter than the limit of the machine, as each
+#: mutant that hangs takes this long.
+_BOOT_LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    hunks: bool
+    functions: tuple[str, ...]
+    patches: tuple[str, ...]
+    count: int | None
+
+
+def make_lanes(
+    workspace: Workspace, suites: Sequence[str], arch: Arch, configs: tuple[str, ...], limit: float
+) -> list[Lane]:
+    """Return the lanes of suites; *arch*, *configs* and *limit* (in seconds) are for KUnit.
+
+    :raises UserError: there is no such suite or fragment.
+    """
+    found: dict[str, Lane] = {}
+    for name in suites:
+        (lane,) = open_lanes(workspace, [name])
+        if isinstance(lane, KunitLane):
+            # Report a missing fragment before the first build.
+            workspace.fragments(arch, configs)
+            lane = replace(lane, arch=arch, configs=configs, limit=limit)
+        if isinstance(lane, FirmwareLane):
+            lane = lane.hurried(_BOOT_LIMIT)
+        found[name] = lane
+    return list(found.values())
+
+
 def _mutate(
     recorder: Recorder | None,
     workspace: Workspace,
-    wanted: Wanted,
-    guests: Guests,
+    wanted: _Wanted,
+    lanes: Sequence[Lane],
     only_list: bool,
     as_json: bool,
 ) -> int:
-    """Do what `run_mutate` says, in a workspace."""
     base = workspace.base.spec.name
-    lanes = guests.lanes(workspace)
     promises = prooffile.load(workspace.queue)
     patches = [find_step(workspace.queue, name) for name in wanted.patches]
     for label in {PLAIN, BASELINE}.intersection(patches):
-        raise UserError(f"{label} is no patch of the queue", hint="there is nothing to try of it")
+        raise UserError(f"{label} is no patch of the queue", hint="name a patch to mutate")
     entries = explained.load(workspace.base.spec.folder)
     with tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder:
         objects = Store(workspace.base.git_dir, Path(folder))

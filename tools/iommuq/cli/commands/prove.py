@@ -35,8 +35,8 @@ from iommuq.system.groups import pool
 )
 @click.option("--from", "first", metavar="PATCH", help="Begin with this patch.")
 @click.option("--to", "last", metavar="PATCH", help="End with this patch.")
-@click.option("--all", "unfolded", is_flag=True, help="A row for every test.")
-@click.option("--bisect", metavar="TEST", help="Say which patch breaks TEST.")
+@click.option("--all", "unfolded", is_flag=True, help="Show a row for every test.")
+@click.option("--bisect", metavar="TEST", help="Find the patch that breaks TEST.")
 @options.json_lines
 def prove(
     base: str,
@@ -49,8 +49,8 @@ def prove(
 ) -> int:
     """Test every step of the queue of BASE with every suite.
 
-    The table is held against patches/BASE/proof.toml, in which each patch names the
-    tests that it turns from failing to passing, or says why there are none.
+    The results are compared with patches/BASE/proof.toml: each patch names the
+    tests that it turns from failing to passing, or a reason why there are none.
     """
     with events.json_lines(as_json):
         workspace = Workspace.open(base)
@@ -73,12 +73,12 @@ def prove_queue(
 ) -> int:
     """Test steps with lanes, print the table and the verdict, and return the exit code.
 
-    :param folded: show one row for tests of a group that no step changes.
-    :param strict: a queue without a file of promises is unproven, too.
-    :param keep: keep the proof, for what is mailed: the steps are the whole queue.
+    :param folded: show one row for the tests of a group that no step changes.
+    :param strict: fail without ``proof.toml``.
+    :param keep: store the proof, for `iommuq mail`: the steps are the whole queue.
     """
     base = workspace.base.spec.name
-    # Before hours of work: an error in the promises is reported at once.
+    # Report errors in the file before hours of work.
     promises.load(workspace.queue)
     key = records.key_of(workspace, [lane.name for lane in chosen]) if keep else ""
     with recorded(base) as recorder:
@@ -96,7 +96,7 @@ def prove_queue(
             recording.outcome(recorder, outcome, chosen)
         proof = conclude(outcomes, chosen, workspace.queue, strict=strict)
         if keep and records.record(workspace, chosen, proof, key) is None:
-            progress.note("the queue or its tests changed during the run: the proof is not kept")
+            progress.note("proof not stored: the queue or its tests changed during the run")
         recorder.describe(findings=tuple(proof.findings), errors=tuple(proof.errors))
         recorder.exit_code = proof.exit_code
     print(f"{workspace.title}, {'; '.join(lane.title for lane in chosen)}")

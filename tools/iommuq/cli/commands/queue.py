@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from iommuq.bases import basefile, sources
-from iommuq.cli.completion import bases
+from iommuq.cli import options
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.queue.checkout import apply_to_repo
 from iommuq.queue.edit import tree as edittree
@@ -30,42 +30,55 @@ if TYPE_CHECKING:
 
 @click.group()
 def queue() -> None:
-    """The patches, and trees with them applied."""
+    """Patch queues, and trees with a queue applied."""
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@options.base
 def show(base: str) -> None:
     """List the patches of the queue of BASE."""
-
-    show_queue(base)
+    queue = load_queue(basefile.load_spec(base).folder, base)
+    section = None
+    for patch in queue.patches:
+        if patch.section != section:
+            section = patch.section
+            print(f"{section}:")
+        print(f"  {patch.label:<16} {progress.one_line(patch.subject)}")
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@options.base
 @click.option("--to", metavar="PATCH", help="Stop after this patch.")
 @click.option(
-    "--into",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Make a git repository here; without it, the patches are only tried.",
+    "--into", type=options.folder, help="Make a git repository here; by default only test this."
 )
 def apply(base: str, to: str | None, into: Path | None) -> None:
-    """Apply the queue of BASE, one commit a patch."""
-
-    apply_queue(base, to, into)
+    """Apply the queue of BASE, one commit per patch."""
+    spec = basefile.load_spec(base)
+    queue = load_queue(spec.folder, base)
+    kernel = sources.open_base(spec)
+    if into is None:
+        steps = make_steps(kernel, queue, None, to=to)
+    else:
+        steps = apply_to_repo(kernel, queue, into, to=to)
+    for step in steps:
+        subject = step.patch.subject if step.patch else f"{len(queue.baseline)} patches"
+        print(f"{step.commit[:12]} {step.label:<16} {progress.one_line(subject)}")
+    if into is not None:
+        print(f"{into}: branch iommuq/{base}")
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Make it here, not in the usual place.",
-)
+@options.base
+@click.option("--into", type=options.folder, help="Make it here instead of the default place.")
 def edit(base: str, into: Path | None) -> None:
-    """Make a work tree whose commits are the queue of BASE, to be changed with git."""
+    """Make a work tree whose commits are the queue of BASE, to change it with git."""
+    from iommuq.queue.edit.tree import edit
 
-    edit_queue(base, into)
+    spec = basefile.load_spec(base)
+    queue = load_queue(spec.folder, base)
+    tree = edit(sources.open_base(spec), queue, into)
+    print(f"{tree.folder}: branch iommuq/{base}, {len(queue.patches)} commits from iommuq-base on")
 
 
 @queue.command()
@@ -74,21 +87,20 @@ def edit(base: str, into: Path | None) -> None:
     "--from",
     "start",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The work tree; else the current directory, or the one made last.",
+    help="The work tree; by default the current directory, or the last one made.",
 )
-@click.option("--section", metavar="NAME", help="Where new patches go, if not where they stand.")
-@click.option("--afresh", is_flag=True, help="Write every patch anew, even if it is unchanged.")
-@click.option("--force", is_flag=True, help="Write over patches that somebody else has changed.")
+@click.option("--section", metavar="NAME", help="The section of new patches.")
+@click.option("--afresh", is_flag=True, help="Also write unchanged patches again.")
+@click.option("--force", is_flag=True, help="Overwrite patches that were changed in the queue.")
 def refresh(
     base: str | None, start: Path | None, section: str | None, afresh: bool, force: bool
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
-
     refresh_queue(base, start, section=section, afresh=afresh, force=force)
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@options.base
 @click.option(
     "--against",
     required=True,
@@ -98,29 +110,24 @@ def refresh(
 @click.option("--patch", metavar="PATCH", help="Only this patch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
-    """Say what of the queue of BASE another kernel has already."""
-
+    """Show which patches of the queue of BASE another kernel has already."""
     show_upstream(base, against, patch, as_json=as_json)
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@options.base
 @click.option(
     "--onto",
     required=True,
     metavar="NEW",
-    help="The base to carry the queue over to, or REPOSITORY@REF of git.",
+    help="The new base, or REPOSITORY@REF of git.",
 )
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Make the work tree here, and keep it.",
-)
+@click.option("--into", type=options.folder, help="Make the work tree here, and keep it.")
 @click.option("--section", metavar="NAME", help="Only the patches of this section.")
-@click.option("--baseline", is_flag=True, help="Those that go back in time, too.")
-@click.option("--continue", "action", flag_value="continue", help="Take what was mended.")
-@click.option("--skip", "action", flag_value="skip", help="Leave out the patch that conflicts.")
-@click.option("--abort", "action", flag_value="abort", help="Forget it all.")
+@click.option("--baseline", is_flag=True, help="Also the patches of the baseline.")
+@click.option("--continue", "action", flag_value="continue", help="Go on with resolved conflicts.")
+@click.option("--skip", "action", flag_value="skip", help="Drop the patch that conflicts.")
+@click.option("--abort", "action", flag_value="abort", help="End the rebase, and remove its tree.")
 def rebase(
     base: str,
     onto: str,
@@ -129,20 +136,18 @@ def rebase(
     baseline: bool,
     action: str | None,
 ) -> None:
-    """Carry the queue of BASE over to another kernel with three-way merges."""
-
+    """Rebase the queue of BASE to another kernel with three-way merges."""
     rebase_queue(base, onto, into, section=section, baseline=baseline, action=action)
 
 
 @queue.command()
-@click.argument("base", default=DEFAULT_BASE, shell_complete=bases)
+@options.base
 @click.option("--patch", metavar="PATCH", help="Only this patch.")
 @click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
-@click.option("--quick", is_flag=True, help="None of those that build.")
+@click.option("--quick", is_flag=True, help="Without the checks that build.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_json: bool) -> int:
     """Check the patches of BASE as reviewers do: message, style, new warnings."""
-
     return check_queue(base, patch, names, slow=not quick, as_json=as_json)
 
 
@@ -156,34 +161,20 @@ def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_
 @click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
 def check_mail_(form: str, names: tuple[str, ...]) -> int:
     """Check the patch mail on standard input, for b4."""
-
     return check_mail(form, names)
 
 
-#: Sources in no commit that are named before the rest is only counted.
+#: Number of untracked sources that are named; the others are counted.
 _STRAYS = 3
-
-
-def edit_queue(name: str, into: Path | None) -> None:
-    """Make a work tree of a queue and print where it is.
-
-    :param into: where; the usual place if None.
-    """
-    from iommuq.queue.edit.tree import edit
-
-    spec = basefile.load_spec(name)
-    queue = load_queue(spec.folder, name)
-    tree = edit(sources.open_base(spec), queue, into)
-    print(f"{tree.folder}: branch iommuq/{name}, {len(queue.patches)} commits from iommuq-base on")
 
 
 def refresh_queue(
     name: str | None, start: Path | None, *, section: str | None, afresh: bool, force: bool
 ) -> None:
-    """Write the commits of a work tree back and print what became of each patch.
+    """Write the commits of a work tree back into the queue, and print the changes.
 
     :param name: the base; None for that of the tree.
-    :param start: the tree; None for the current directory, or else the latest.
+    :param start: the tree; None for the current directory, or the last one made.
     """
     from iommuq.mail.back import is_on_mail_branch
     from iommuq.queue.edit.refresh import refresh
@@ -195,7 +186,7 @@ def refresh_queue(
             raise
         tree = edittree.find(DEFAULT_BASE, None)
     if is_on_mail_branch(tree):
-        # Here, as it takes b4.
+        # Not at the top: imports b4.
         from iommuq.cli.commands.mail import refresh_branch
 
         refresh_branch(tree.folder, force=force)
@@ -209,8 +200,8 @@ def refresh_queue(
     base = sources.cached(spec)
     if base is not None and base.commit != tree.note.commit:
         progress.note(
-            f"{tree.folder} is of {tree.note.version}, the base is {base.version} by now:"
-            " `iommuq queue rebase` takes the patches there"
+            f"{tree.folder} is of {tree.note.version}, the base is now {base.version}:"
+            " run `iommuq queue rebase`"
         )
     done, _ = refresh(tree, spec.folder, section=section, afresh=afresh, force=force)
     for entry in done.entries:
@@ -222,10 +213,10 @@ def refresh_queue(
 
 
 def show_upstream(name: str, against: str, only: str | None, *, as_json: bool) -> None:
-    """Print what of a queue another tree has already.
+    """Print which patches of a queue another tree has already.
 
-    :param against: as `open_target` takes it.
-    :param only: the patch to look for; all that are sent if None.
+    :param against: see `open_target`.
+    :param only: the patch to look for; None for all that are sent.
     """
     from iommuq.queue.upstream import show as report
     from iommuq.queue.upstream.patches import judge_queue
@@ -243,11 +234,11 @@ def show_upstream(name: str, against: str, only: str | None, *, as_json: bool) -
 
 @contextlib.contextmanager
 def open_target(against: str) -> Iterator[tuple[Target, str]]:
-    """Open what a queue is to be compared with.
+    """Open a tree to compare a queue with.
 
-    :param against: a base, a directory with unpacked sources, or ``REPOSITORY@REF`` of
-        a git repository on this machine.
-    :return: the tree, and what to call it.
+    :param against: a base, a directory with sources, or ``REPOSITORY@REF`` of a local git
+        repository.
+    :return: the tree, and its name.
     :raises UserError: it is none of them.
     """
     from iommuq.queue.upstream.targets import FolderTarget, TreeTarget, find_commit
@@ -275,14 +266,14 @@ def rebase_queue(
     baseline: bool,
     action: str | None,
 ) -> None:
-    """Carry a queue over to another base and print what became of each patch.
+    """Rebase a queue to another base and print the result for each patch.
 
-    :param onto: the base that it goes to; *name* itself if its sources are newer now;
-        or ``REPOSITORY@REF``, which makes a base of that.
-    :param into: the work tree; the usual place if None.
-    :param section: of this section alone; None for all.
-    :param baseline: those that go back in time, too.
-    :param action: ``continue``, ``skip`` or ``abort`` what stopped; None to begin.
+    :param onto: the new base; *name* itself if its sources are newer now; or
+        ``REPOSITORY@REF``, which is added as a base.
+    :param into: the work tree; None for the default place.
+    :param section: only the patches of this section; None for all.
+    :param baseline: also the patches of the baseline.
+    :param action: ``continue``, ``skip`` or ``abort``; None to begin.
     """
     from iommuq.bases import named
     from iommuq.queue.edit.tree import attach
@@ -294,7 +285,7 @@ def rebase_queue(
     where = into or rebasestate.place(name, onto)
     if action == "abort":
         state = rebase.abort(where)
-        print(f"the rebase of {state.base} onto {state.onto} is forgotten; {where} is gone")
+        print(f"aborted the rebase of {state.base} onto {state.onto}, removed {where}")
         return
     spec = basefile.load_spec(name)
     queue = load_queue(spec.folder, name)
@@ -325,23 +316,20 @@ def rebase_queue(
 
 
 def _as_seen(base: sources.Base) -> sources.Base:
-    """Return a base as it was when its patches were last seen to fit.
-
-    :raises UserError: it is so still, or nobody knows what it was.
-    """
+    """Return the version of a base in its ``[seen]``, which its patches are for."""
     seen = base.spec.seen
     name = base.spec.name
     if seen is None or not seen.commit or seen.commit == base.commit:
         raise UserError(
             f"{name} is {base.version}, which its patches are for",
-            hint=f"`iommuq base fetch {name} --update` gets a newer one, if there is one",
+            hint=f"`iommuq base fetch {name} --update` fetches a newer one, if there is one",
         )
     with tempfile.TemporaryDirectory(prefix="iommuq-seen-") as folder:
         if not Store(base.git_dir, Path(folder)).has(seen.commit):
             raise UserError(
                 f"{name} {seen.version}, which its patches are for, is not in the cache;"
                 f" {base.version} is",
-                hint="add a base for the old version (snapshot.debian.org has them all)",
+                hint="add a base for the old version (see snapshot.debian.org)",
             )
     return replace(base, commit=seen.commit, version=seen.version)
 
@@ -349,12 +337,12 @@ def _as_seen(base: sources.Base) -> sources.Base:
 def check_queue(
     name: str, only: str | None, names: Sequence[str], *, slow: bool, as_json: bool
 ) -> int:
-    """Check the patches of a queue and print what was found.
+    """Check the patches of a queue and print the findings.
 
-    :param only: the patch to check; all that are sent if None.
-    :param names: of the checks to make; none for all.
-    :param slow: those that build, too.
-    :return: the exit code: 1 if something failed or warned and nobody answered.
+    :param only: the patch to check; None for all that are sent.
+    :param names: of the checks; none for all.
+    :param slow: also those that build.
+    :return: the exit code: 1 for a failure or a warning without an answer.
     """
     from iommuq.build.workspace import Workspace
     from iommuq.checks import show as report
@@ -374,11 +362,11 @@ def check_queue(
 
 
 def check_mail(form: str, names: Sequence[str]) -> int:
-    """Check the mail on standard input and answer in the form that b4 wants.
+    """Check the mail on standard input and print the result for b4.
 
     :param form: ``json`` for review-*-check-cmd, ``lines`` for prep-perpatch-check-cmd.
-    :param names: of the checks to make; none for all that need no tree.
-    :return: the exit code: 0, as the verdict is in what was printed.
+    :param names: of the checks; none for all that need no tree.
+    :return: the exit code 0: the verdict is in the output.
     """
     from iommuq.checks import show as report
     from iommuq.checks.runner import check_mail as check
@@ -391,34 +379,3 @@ def check_mail(form: str, names: Sequence[str]) -> int:
     else:
         print(report.as_b4_lines([each for each in reports if each.status != "skip"]), end="")
     return EXIT_OK
-
-
-def show_queue(name: str) -> None:
-    """Print the patches of a queue, one a line, under their sections."""
-    queue = load_queue(basefile.load_spec(name).folder, name)
-    section = None
-    for patch in queue.patches:
-        if patch.section != section:
-            section = patch.section
-            print(f"{section}:")
-        print(f"  {patch.label:<16} {progress.one_line(patch.subject)}")
-
-
-def apply_queue(name: str, to: str | None, into: Path | None) -> None:
-    """Apply a queue and print the commits.
-
-    :param to: the step to stop after; all if None.
-    :param into: directory for a repository; None to try the patches only.
-    """
-    spec = basefile.load_spec(name)
-    queue = load_queue(spec.folder, name)
-    base = sources.open_base(spec)
-    if into is None:
-        steps = make_steps(base, queue, None, to=to)
-    else:
-        steps = apply_to_repo(base, queue, into, to=to)
-    for step in steps:
-        subject = step.patch.subject if step.patch else f"{len(queue.baseline)} patches"
-        print(f"{step.commit[:12]} {step.label:<16} {progress.one_line(subject)}")
-    if into is not None:
-        print(f"{into}: branch iommuq/{name}")

@@ -3,27 +3,29 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
 import click
 
+from iommuq.cli import options
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.mail.review import draft
 from iommuq.mail.review import review as reviews
 from iommuq.mail.review.model import Reviewed, exit_code
 from iommuq.mail.review.review import Wish
 from iommuq.system import progress
-from iommuq.system.progress import duration, one_line
+from iommuq.system.progress import count, duration, one_line
 
 
 @click.command()
 @click.argument("what", metavar="MSGID|MBOX")
-@click.option("--base", default=DEFAULT_BASE, show_default=True, help="The kernel to try it on.")
+@click.option("--base", default=DEFAULT_BASE, show_default=True, help="The kernel to apply it to.")
 @click.option(
     "--at",
     metavar="STEP",
-    help="Apply it after this step of the base's queue: base, baseline, a patch.",
+    help="Apply it after this step of the queue: base, baseline, a patch.",
 )
 @click.option("-v", "--version", type=click.IntRange(1), help="This version of the series.")
 @click.option(
@@ -34,7 +36,7 @@ from iommuq.system.progress import duration, one_line
     metavar="NAME=VALUE",
     help="A setting of b4, such as b4.midmask=https://lore.kernel.org/all/%s.",
 )
-@click.option("--offline", is_flag=True, help="Ask no server, not even for keys of signatures.")
+@click.option("--offline", is_flag=True, help="Use no server, not even for keys of signatures.")
 @click.option(
     "--suite", "suites", multiple=True, default=("kunit",), help="Run this: kunit, selftest."
 )
@@ -43,19 +45,15 @@ from iommuq.system.progress import duration, one_line
     type=click.Choice(["quick", "all", "none"]),
     default="quick",
     show_default=True,
-    help="all: those that build, too.",
+    help="all: also those that build.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1, 10**6),
     metavar="SECONDS",
-    help="For all that it builds and runs.",
+    help="Time limit of all builds and runs.",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Write the drafts into this new directory.",
-)
+@click.option("--output", type=options.folder, help="Write the drafts into this new directory.")
 @click.option(
     "--trust", is_flag=True, help="Build and run it with your own rights, without a sandbox."
 )
@@ -72,15 +70,12 @@ def review(
     output: Path | None,
     trust: bool,
 ) -> int:
-    """Try a series that somebody posted, and draft a reply.  Nothing is sent.
+    """Test a posted series, and draft a reply.  Nothing is sent.
 
-    The series is found by a Message-ID, or its address in an archive, or it is in a file.
-    It is applied to a kernel and tested before and after each patch; all that runs code
-    of the series is in a sandbox.
+    The series is named by a Message-ID, its address in an archive, or a file.
+    It is applied to a kernel and tested before and after each patch; code of the series
+    runs in a sandbox.
     """
-    # Here and not above: --help and a bad argument need none of it.
-    from iommuq.mail.review.review import Wish
-
     wish = Wish(
         what,
         base,
@@ -93,15 +88,6 @@ def review(
         seconds=limit,
         trust=trust,
     )
-    return review_series(wish, output)
-
-
-def review_series(wish: Wish, output: Path | None) -> int:
-    """Review a series and write the drafts.
-
-    :param output: the directory for them; one in the current directory if None.
-    :return: the exit code.
-    """
     if output is not None:
         draft.check_target(output)
     with reviews.review(wish) as found:
@@ -119,19 +105,15 @@ def review_series(wish: Wish, output: Path | None) -> int:
 
 
 def _free(folder: Path) -> Path:
-    """Return a directory that is not there yet, so that no draft is ever written over."""
-    number = 1
-    candidate = folder
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+    """Return a directory that does not exist: drafts are never overwritten."""
+    names = itertools.chain([folder.name], (f"{folder.name}-{n}" for n in itertools.count(2)))
+    return next(path for path in map(folder.with_name, names) if not path.exists())
 
 
 def _lines(found: Reviewed) -> list[str]:
     posted = found.posted
     total = len(posted.patches)
-    patches = "1 patch" if total == 1 else f"{total} patches"
+    patches = count(total, "patch", "patches")
     lines = [f"{posted.title}: v{posted.revision}, {patches}, {posted.messages} mails"]
     for message in (*([posted.cover] if posted.cover else []), *posted.patches):
         lines.append(f"  {message.subject}: {message.signature}")
@@ -140,7 +122,7 @@ def _lines(found: Reviewed) -> list[str]:
     place = found.place
     lines.append(f"applied to {place.title}")
     if place.wanted and not place.met:
-        lines.append(f"its base-commit {place.wanted[:12]} is not to be had here")
+        lines.append(f"its base-commit {place.wanted[:12]} is not available")
     if found.refusal is not None:
         lines.append(f"{found.refusal[0]}/{total} does not apply: {found.refusal[1]}")
         return lines

@@ -23,10 +23,10 @@ from iommuq.system.progress import duration
 
 @click.group()
 def runs() -> None:
-    """List the runs that are kept, show one, compare two.
+    """List the stored runs, show one, compare two.
 
-    A RUN is an id or the begin of one; last and last~1 are the newest one and the one
-    before; a FILE.json is what `iommuq report --json` wrote.
+    A RUN is an id or its beginning; last and last~1 are the newest one and the one
+    before; or a FILE.json that `iommuq report --json` wrote.
     """
 
 
@@ -34,41 +34,10 @@ def runs() -> None:
 @click.option(
     "-n", "number", type=click.IntRange(min=1), default=20, show_default=True, help="Runs."
 )
-@click.option("--all", "everything", is_flag=True, help="Every run that is kept.")
+@click.option("--all", "everything", is_flag=True, help="List all stored runs.")
 def list_(number: int, everything: bool) -> None:
     """Print the runs, the newest first."""
-
-    list_runs(None if everything else number)
-
-
-@runs.command()
-@click.argument("run", default="last")
-def show(run: str) -> int:
-    """Print what a run found; its own exit code is this command's."""
-
-    return show_run(run)
-
-
-@runs.command()
-@click.argument("a")
-@click.argument("b", default="last")
-def compare(a: str, b: str) -> int:
-    """Print what B has that A has not: failures, passes, slowness, warnings."""
-
-    return compare_runs(a, b)
-
-
-#: Lines that each list of a comparison, and of failures, has.
-_LINES = 40
-_WORDS = {0: "ok", 1: "failed", 2: "mistake", 3: "no verdict", 130: "interrupted"}
-
-
-def list_runs(limit: int | None) -> None:
-    """Print the runs in a line each, the newest first.
-
-    :param limit: how many; None for all.
-    """
-    found = Archive().summaries(limit)
+    found = Archive().summaries(None if everything else number)
     if not found:
         print("There are no runs yet; `iommuq run` makes one.")
     for one in found:
@@ -76,25 +45,11 @@ def list_runs(limit: int | None) -> None:
         print(f"{one.id:<24}  {begun}  {_outcome(one):<12}{_took(one):>12}  {visible(one.command)}")
 
 
-def _outcome(one: Summary) -> str:
-    if one.state is not State.FINISHED:
-        return one.state.value
-    if one.exit_code is None:
-        # Of before there were records: its results say how it ended.
-        return "finished"
-    return _WORDS.get(one.exit_code, f"exit {one.exit_code}")
-
-
-def _took(one: Summary) -> str:
-    return "" if one.finished is None else duration(one.finished - one.started)
-
-
-def show_run(word: str) -> int:
-    """Print what a run found.
-
-    :return: the exit code that the run stands for: never 0 for one that did not end.
-    """
-    record = pick(word)
+@runs.command()
+@click.argument("run", default="last")
+def show(run: str) -> int:
+    """Print the results of a run, and exit with its exit code."""
+    record = pick(run)
     view = View(record)
     for line in _about(record):
         print(line)
@@ -121,6 +76,40 @@ def show_run(word: str) -> int:
     return EXIT_VERDICT if view.tone is Tone.BAD else EXIT_INFRA
 
 
+@runs.command()
+@click.argument("a")
+@click.argument("b", default="last")
+def compare(a: str, b: str) -> int:
+    """Print the changes from A to B: failures, passes, slow tests, warnings."""
+    old, new = pick(a), pick(b)
+    found = compared(old, new)
+    print(f"from {old.id}  iommuq {visible(old.command)}")
+    print(f"to   {new.id}  iommuq {visible(new.command)}")
+    for record in (old, new):
+        if record.state is not State.FINISHED:
+            print(f"{record.id} is {record.state.value}: its results are incomplete")
+    for line in _report(found):
+        print(line)
+    return EXIT_VERDICT if found.is_worse else EXIT_OK
+
+
+#: Maximal lines of each list.
+_LINES = 40
+_WORDS = {0: "ok", 1: "failed", 2: "mistake", 3: "no verdict", 130: "interrupted"}
+
+
+def _outcome(one: Summary) -> str:
+    if one.state is not State.FINISHED:
+        return one.state.value
+    if one.exit_code is None:
+        return "finished"  # recorded by an older iommuq
+    return _WORDS.get(one.exit_code, f"exit {one.exit_code}")
+
+
+def _took(one: Summary) -> str:
+    return "" if one.finished is None else duration(one.finished - one.started)
+
+
 def _about(record: Record) -> Iterator[str]:
     yield f"Run {record.id}: iommuq {visible(record.command)}"
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.started))
@@ -133,23 +122,6 @@ def _about(record: Record) -> Iterator[str]:
         yield "ran on " + ", ".join(visible(guest) for guest in guests)
 
 
-def compare_runs(a: str, b: str) -> int:
-    """Print what changed from one run to another.
-
-    :return: 1 if the second one fails what the first did not, or warns where it did not.
-    """
-    old, new = pick(a), pick(b)
-    found = compared(old, new)
-    print(f"from {old.id}  iommuq {visible(old.command)}")
-    print(f"to   {new.id}  iommuq {visible(new.command)}")
-    for record in (old, new):
-        if record.state is not State.FINISHED:
-            print(f"{record.id} is {record.state.value}: what it has is not all")
-    for line in _report(found):
-        print(line)
-    return EXIT_VERDICT if found.is_worse else EXIT_OK
-
-
 def _report(found: Comparison) -> Iterator[str]:
     slow = [
         f"{visible(one.step)} {visible(one.what)}: {duration(one.seconds)}, usually"
@@ -159,8 +131,8 @@ def _report(found: Comparison) -> Iterator[str]:
     lists: tuple[tuple[str, Sequence[str]], ...] = (
         ("newly failing", list(_changes(found.failing))),
         ("newly passing", list(_changes(found.passing))),
-        ("no verdict any more", list(_changes(found.lost))),
-        ("not there any more", list(_changes(found.gone))),
+        ("without a verdict now", list(_changes(found.lost))),
+        ("missing now", list(_changes(found.gone))),
         ("newly slow", slow),
         ("warnings gained", [f"{visible(step)}: {visible(line)}" for step, line in found.gained]),
         ("warnings lost", [f"{visible(step)}: {visible(line)}" for step, line in found.vanished]),
@@ -172,14 +144,14 @@ def _report(found: Comparison) -> Iterator[str]:
     if not any(lines for _, lines in lists):
         yield "Nothing changed."
     if found.alone:
-        yield f"in one of the two only: {', '.join(visible(step) for step in found.alone)}"
+        yield f"only in one of them: {', '.join(visible(step) for step in found.alone)}"
     if found.unjudged:
         yield f"{found.unjudged} times not judged: too few earlier runs"
 
 
 def _changes(changes: Iterable[Change]) -> Iterator[str]:
     for one in changes:
-        before = "not there" if one.before is None else one.before.value
+        before = "missing" if one.before is None else one.before.value
         after = "" if one.after is None else f", is {one.after.value}"
         yield f"{visible(one.step)} {visible(one.test)}: was {before}{after}"
 

@@ -44,9 +44,9 @@ def selftest(
 
 
 def run_lane(workspace: Workspace, lane: Lane, at: str | None, *, again: bool) -> int:
-    """Run one lane on one step, print what failed, and return the exit code.
+    """Run one lane on one step, print the failures, and return the exit code.
 
-    :param at: the step, or None for the whole queue.
+    :param at: the step; None for the whole queue.
     :param again: run even if the store has the results.
     """
     step = workspace.step(at)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A plugin for pytest: ``pytest kunit selftests --iommu-base 6.12``.
 
-It is there for every pytest of this environment, so it does nothing, and imports
-nothing of the tool, unless a kernel is asked for by one of its options.
+Every pytest of the environment loads it: without its options it imports and does nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MARKS = {
     "selftest": "a test of a userspace suite",
     "firmware": "a check of a firmware scenario",
 }
-#: The directory that the workers share, as xdist hands it to them.
+#: Key of the shared directory in the input of a worker of xdist.
 _SHARED = "iommuq_shared"
 _FOLDER = pytest.StashKey[Path]()
 _OPTIONS = pytest.StashKey["Options"]()
@@ -72,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from iommuq.cli.pytest_plugin.nodes import LANES
     from iommuq.system import progress
 
-    # No live lines: pytest has its own, and workers have no terminal.
+    # No live lines: pytest has its own display, and workers have no terminal.
     progress.configure(quiet=config.get_verbosity() < 0, plain=True)
     config.stash[LANES] = Lanes(config.stash[_OPTIONS], config.stash[_FOLDER])
 
@@ -98,13 +97,13 @@ def _options(given: Any) -> Options:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of xdist where to meet the others."""
+    """Pass the shared directory to a worker of xdist."""
     if _FOLDER in node.config.stash:
         node.workerinput[_SHARED] = str(node.config.stash[_FOLDER])
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Make a node of a file with tests of a kernel."""
+    """Return the node of a file with kernel tests."""
     options = parent.config.stash.get(_OPTIONS, None)
     if options is None:
         return None
@@ -115,7 +114,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Remember what is left of the selection: a lane runs that, and no more."""
+    """Store the selected tests: a lane runs no others."""
     if _OPTIONS not in session.config.stash:
         return
     from iommuq.cli.pytest_plugin.nodes import LANES, KernelItem
@@ -131,7 +130,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say of a skip where the test is, and of a call how long the kernel took."""
+    """Set the place of a skip, and the duration from the kernel."""
     report = yield
     if _OPTIONS in item.config.stash:
         from iommuq.cli.pytest_plugin.nodes import KernelItem
@@ -140,7 +139,7 @@ def pytest_runtest_makereport(
             if report.skipped and isinstance(report.longrepr, tuple):
                 report.longrepr = (*item.place, report.longrepr[2])
             if report.failed and call.excinfo is not None:
-                # pytest asks a node for it only of the call.
+                # pytest calls it only for the phase "call".
                 report.longrepr = item.repr_failure(call.excinfo)
             if call.when == "call" and item.result_duration:
                 report.duration = item.result_duration
@@ -148,7 +147,7 @@ def pytest_runtest_makereport(
 
 
 def _outcomes(config: pytest.Config) -> list[Outcome]:
-    """Return what came of the lanes; none in a worker, whose chief tells it all."""
+    """Return the outcomes of the lanes; none in a worker of xdist."""
     if _FOLDER not in config.stash or hasattr(config, "workerinput"):
         return []
     from iommuq.cli.pytest_plugin.lanes import LANES, read
@@ -159,7 +158,7 @@ def _outcomes(config: pytest.Config) -> list[Outcome]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let nothing that went wrong aside of the selected tests pass."""
+    """Fail if something outside the selected tests failed."""
     if any(one.aside for one in _outcomes(session.config)) and session.exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -170,7 +169,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say on what the tests ran, and what else the kernel told."""
+    """Report the kernels, and failures outside the selected tests."""
     say = terminalreporter
     outcomes = _outcomes(config)
     if not outcomes:
@@ -181,9 +180,9 @@ def pytest_terminal_summary(
         if one.title:
             say.line(f"{one.title}: {len(one.told)} results")
         if one.extra:
-            say.line(f"  ran, and was not collected: {', '.join(one.extra)}", yellow=True)
+            say.line(f"  ran, but not collected: {', '.join(one.extra)}", yellow=True)
         for told in one.aside:
-            say.line(f"  not selected, and {told.verdict}: {told.test}", red=True)
+            say.line(f"  {told.verdict}, not selected: {told.test}", red=True)
             for line in told.message.splitlines():
                 plain = "".join(char if char.isprintable() else " " for char in line)
                 say.line(f"    {plain.rstrip()}")
@@ -198,6 +197,6 @@ def _hint(say: pytest.TerminalReporter, config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove what the workers shared."""
+    """Remove the shared directory."""
     if _FOLDER in config.stash and not hasattr(config, "workerinput"):
         shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)

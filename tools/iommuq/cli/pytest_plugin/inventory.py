@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which tests there are, read off the sources: nothing is built for it.
-
-What a kernel really has depends on conditionals in the sources, so each test comes
-with those that it is under.  What only the kernel knows, the run tells.
-"""
+"""The tests in the sources, with their preprocessor conditions; nothing is built."""
 
 from __future__ import annotations
 
@@ -22,9 +18,9 @@ from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Store
 
-#: The file that stands for what is about a KUnit kernel as a whole, below the checkout.
+#: The file of the checks of a whole KUnit kernel, relative to the checkout.
 KUNIT_WHOLE = Path("kunit/overlay.toml")
-#: The same for the userspace suites; what the tree itself brings is here, too.
+#: The same for the userspace suites; also for the suites of the kernel tree.
 SELFTEST_WHOLE = Path("selftests/suites.toml")
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|(\"(?:\\.|[^\"\\\n])*\")", re.DOTALL)
@@ -35,19 +31,18 @@ _CASE = re.compile(r"\bKUNIT_CASE\w*\(\s*(\w+)")
 _SUITE = re.compile(r"\bstruct kunit_suite\s+\w+\s*=\s*\{(.*?)\n\};", re.DOTALL)
 _SUITE_NAME = re.compile(r'\.name\s*=\s*"([^"]+)"')
 _SUITE_CASES = re.compile(r"\.test_cases\s*=\s*(\w+)")
-# TEST_F(fixture, name), TEST_F_TIMEOUT(fixture, name, seconds), TEST(name), and what
-# programs define on top.
+# TEST_F(fixture, name), TEST_F_TIMEOUT(fixture, name, seconds), TEST(name), and similar macros.
 _TEST = re.compile(r"^TEST\w*\(\s*(\w+)\s*(?:,\s*(\w+))?", re.MULTILINE)
 _VARIANT = re.compile(r"^FIXTURE_VARIANT_ADD\(\s*(\w+)\s*,\s*(\w+)\s*\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A test that is in a source.
+    """A test in a source.
 
-    :ivar test: its name, as results have it.
-    :ivar line: where it is, from 1; 0 if it is at no place.
-    :ivar condition: the preprocessor's conditions that it is under; may be empty.
+    :ivar test: its name in results.
+    :ivar line: its line, from 1; 0 without one.
+    :ivar condition: its preprocessor conditions; may be empty.
     """
 
     test: str
@@ -56,15 +51,12 @@ class Found:
 
 
 def kunit_files(root: Path) -> list[Path]:
-    """Return the files that have cases.
-
-    :param root: the checkout.
-    """
+    """Return the files with cases in the checkout *root*."""
     return [path for path in sorted((root / "kunit").rglob("*.c")) if kunit_cases(path)]
 
 
 def kunit_cases(path: Path) -> list[Found]:
-    """Return the cases that a file defines, in its order."""
+    """Return the cases of a file, in order."""
     text = _plain(path)
     arrays = {match[1]: match for match in _CASES.finditer(text)}
     outer = _included_under(path)
@@ -83,15 +75,12 @@ def kunit_cases(path: Path) -> list[Found]:
 
 
 def kunit_whole() -> list[Found]:
-    """Return what is checked of a KUnit kernel as a whole."""
+    """Return the checks of a whole KUnit kernel."""
     return [Found(SPLAT_CASE)]
 
 
 def program_cases(suite: str, text: str) -> list[Found]:
-    """Return the tests of a program that uses kselftest_harness.h.
-
-    :param text: its source.
-    """
+    """Return the tests in the source *text* of a program that uses kselftest_harness.h."""
     text = _blank(text)
     variants: dict[str, list[str]] = {}
     for match in _VARIANT.finditer(text):
@@ -99,7 +88,7 @@ def program_cases(suite: str, text: str) -> list[Found]:
     under = _conditions(text)
     found = []
     for match in _TEST.finditer(text):
-        # The harness calls the fixture of a test that has none "global".
+        # Without a fixture the harness uses the name "global".
         fixture, test = (match[1], match[2]) if match[2] else ("global", match[1])
         line = text.count("\n", 0, match.start()) + 1
         for variant in variants.get(fixture, [""]):
@@ -109,7 +98,7 @@ def program_cases(suite: str, text: str) -> list[Found]:
 
 
 def own_programs(root: Path) -> dict[Path, Suite]:
-    """Return the project's own programs: source and suite."""
+    """Return the programs of the project: source and suite."""
     return {
         root / "selftests/iommu" / f"{suite.name}.c": suite
         for suite in load_suites(root)
@@ -118,9 +107,9 @@ def own_programs(root: Path) -> dict[Path, Suite]:
 
 
 def selftest_whole(root: Path, base: str, at: str | None) -> list[Found]:
-    """Return what is not in a source of the project: whole programs, and the tree's own tests.
+    """Return the tests that are not in a source of the project.
 
-    :param base: the base whose sources are looked at, if they are in the cache.
+    :param base: the base whose sources are searched, if they are in the cache.
     :param at: the step of its queue; None for the last.
     """
     suites = load_suites(root)
@@ -136,14 +125,14 @@ def selftest_whole(root: Path, base: str, at: str | None) -> list[Found]:
 
 
 def _tree_sources(suites: Sequence[Suite], base: str, at: str | None) -> dict[str, str]:
-    """Return the sources of the tree's own programs; none of a base that was never fetched."""
+    """Return the sources of the programs in the tree; none if the base is not fetched."""
     if not (cache_dir() / "bases" / base / "repo.git").is_dir():
         return {}
     workspace = Workspace.open(base)
     try:
         tree = workspace.step(at).tree
     except VerdictError:
-        # A patch does not apply: the run will say so, and say it better.
+        # The run reports the patch that does not apply.
         return {}
     with tempfile.TemporaryDirectory(prefix="iommuq-inventory-") as folder:
         store = Store(workspace.base.git_dir, Path(folder))
@@ -177,12 +166,12 @@ def _plain(path: Path) -> str:
 
 
 def _blank(text: str) -> str:
-    """Return a source with blanks for comments, each line where it was."""
+    """Return a source with blanks for comments; line numbers are kept."""
     return _COMMENT.sub(lambda m: m[1] or re.sub(r"[^\n]", " ", m[0]), text)
 
 
 def _conditions(text: str) -> list[str]:
-    """Return what each line of a source is under."""
+    """Return the preprocessor conditions of each line of a source."""
     stack: list[str] = []
     found = []
     for line in text.split("\n"):
@@ -200,7 +189,7 @@ def _conditions(text: str) -> list[str]:
 
 
 def _included_under(path: Path) -> str:
-    """Return the conditions that the files beside it include a file under."""
+    """Return the conditions of the #include of a file in its folder."""
     for other in sorted(path.parent.glob("*.c")):
         text = _plain(other)
         for line, condition in zip(text.split("\n"), _conditions(text), strict=True):

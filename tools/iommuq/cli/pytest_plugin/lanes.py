@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run what a session of pytest selected: each lane once, however many tests and workers.
+"""Run the selected tests: each lane once per session of pytest.
 
-The workers of pytest-xdist share a directory.  The first that needs a lane runs it, and
-writes there what came of it; the others wait for that.
+The first worker of pytest-xdist that needs a lane runs it; the others wait for its outcome.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from iommuq.system import arches, files
 from iommuq.system.errors import InfraError, IommuqError, UserError, VerdictError
 from iommuq.system.files import project_root
 
-#: All lanes; each is a mark of pytest, too.
+#: All lanes; also marks of pytest.
 LANES = ("kunit", "selftest", "firmware")
 _BOOTS = "kernel.boots"
 _ARCH = "x86_64"
@@ -35,13 +34,13 @@ _ARCH = "x86_64"
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for.
+    """The options of the command line.
 
     :ivar at: the step of the queue; None for the last.
-    :ivar arch: what KUnit is built for.
-    :ivar on: ``um`` or ``qemu``: where the userspace suites run.
+    :ivar arch: the architecture of the KUnit kernel.
+    :ivar on: ``um`` or ``qemu``: the guest of the userspace suites.
     :ivar configs: names of further fragments for KUnit.
-    :ivar kernel: an image or a package for the scenarios, in place of the base.
+    :ivar kernel: an image or a package for the scenarios, instead of the base.
     :ivar again: run even if the store has the results.
     """
 
@@ -56,10 +55,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Told:
-    """One test that the kernel ran.
+    """The result of one test.
 
     :ivar verdict: value of a `Verdict`.
-    :ivar reason: why its failure is known; empty if it is not.
+    :ivar reason: reason of a known failure; else empty.
     """
 
     test: str
@@ -71,20 +70,20 @@ class Told:
 
     @property
     def bad(self) -> bool:
-        """Whether it is not as it should be."""
+        """Whether it failed or has no verdict."""
         verdict = Verdict(self.verdict)
         return verdict.fails or verdict is Verdict.ERROR
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a lane.
+    """The outcome of a lane.
 
-    :ivar title: the kernel, and what it ran on.
+    :ivar title: the kernel and its guest.
     :ivar kind: ``verdict``, ``user`` or ``infra`` if it could not run; else empty.
-    :ivar failure: why, for people.
-    :ivar extra: tests that ran, and are in no source that was looked at.
-    :ivar aside: those that are not as they should be, and that no selected test stands for.
+    :ivar failure: the error, if it could not run.
+    :ivar extra: tests that ran, but are in no source that was searched.
+    :ivar aside: bad results that belong to no selected test.
     """
 
     title: str = ""
@@ -99,20 +98,19 @@ class Outcome:
         return [one for one in self.told if _stands_for(test, one.test)]
 
     def trouble(self, test: str) -> Told | None:
-        """Return the result that explains why a test has none, if there is one."""
+        """Return the result that explains why a test has none; None without one."""
         suite = test.partition(".")[0]
         builds = next((one for one in self.told if one.test == f"{suite}.{BUILDS}"), None)
         if builds is not None and builds.verdict != Verdict.OK.value:
             return builds
         lost = [one for one in self.told if one.verdict == Verdict.ERROR.value]
-        # Best what is nearest; but a kernel that dies takes all later suites with it.
-        return next(
-            (one for one in lost if one.test.startswith(f"{suite}.")), next(iter(lost), None)
-        )
+        # Of the same suite, or of an earlier one that crashed the kernel.
+        own = [one for one in lost if one.test.startswith(f"{suite}.")]
+        return next(iter(own or lost), None)
 
 
 def _stands_for(test: str, result: str) -> bool:
-    # A case with parameters has a result for each.
+    # A case with parameters has a result for each of them.
     return result == test or result.startswith(f"{test}.")
 
 
@@ -120,8 +118,8 @@ def _stands_for(test: str, result: str) -> bool:
 class Lanes:
     """The lanes of one session.
 
-    :ivar shared: the directory of all workers.
-    :ivar selected: by lane, the tests that are to be run.
+    :ivar shared: the directory shared by all workers.
+    :ivar selected: the tests to run, by lane.
     """
 
     options: Options
@@ -130,19 +128,16 @@ class Lanes:
     _known: dict[str, Outcome] = field(default_factory=dict)
 
     def ran(self, lane: str) -> bool:
-        """Tell whether this process knows what came of a lane."""
+        """Tell whether this process has the outcome of a lane."""
         return lane in self._known
 
     def outcome(self, lane: str) -> Outcome:
-        """Return what came of a lane, running it if nobody has."""
+        """Return the outcome of a lane; run it if no worker has."""
         if lane not in self._known:
             path = self.shared / f"{lane}.json"
             with files.hold(self.shared / f"{lane}.lock", "another worker"):
                 if not path.exists():
-                    made = self._run(lane)
-                    temporary = path.with_suffix(".tmp")
-                    temporary.write_text(json.dumps(asdict(made)), encoding="utf-8")
-                    temporary.replace(path)
+                    files.write_whole(path, json.dumps(asdict(self._run(lane))).encode())
             self._known[lane] = read(path)
         return self._known[lane]
 
@@ -159,7 +154,7 @@ class Lanes:
         extra = [
             one
             for one in told
-            # What has no verdict may have no name, either.
+            # A result without a verdict may have no valid name.
             if one.verdict != Verdict.ERROR.value
             and not any(_stands_for(test, one.test) for test in _heads(one.test) if test in sources)
         ]
@@ -176,13 +171,13 @@ class Lanes:
 
 
 def _heads(test: str) -> list[str]:
-    """Return the names that may stand for a result: its own, and what is left of each dot."""
+    """Return the name of a result, and its prefixes up to each dot."""
     words = test.split(".")
     return [".".join(words[:count]) for count in range(len(words), 0, -1)]
 
 
 def read(path: Path) -> Outcome:
-    """Read what `Lanes.outcome` wrote."""
+    """Read an outcome that `Lanes.outcome` wrote."""
     data = json.loads(path.read_text(encoding="utf-8"))
     for key in ("told", "aside"):
         data[key] = tuple(Told(**each) for each in data[key])
@@ -197,13 +192,13 @@ def _kunit(options: Options, selected: Collection[str]) -> tuple[str, list[Told]
     try:
         return _on_step(workspace, lane, options)
     except NoSuchCase:
-        # That the kernel lacks what was selected is said of each test, with the reason.
+        # Each test then reports why the kernel does not have it.
         lane = replace(lane, filters=())
         return _on_step(workspace, lane, options)
 
 
 def _filters(tests: Sequence[str]) -> tuple[str, ...]:
-    """Return one filter that takes in all the tests, or none: each would be a boot."""
+    """Return one filter for all the tests, or none: each filter is a boot."""
     cases = [test for test in tests if test != SPLAT_CASE]
     if len(cases) < len(tests):
         return ()
@@ -255,14 +250,6 @@ def _tell(run: Run, verdicts: Mapping[str, Verdict], entries: Mapping[str, Failu
     for result in run.results:
         entry = entries.get(result.test)
         reason = "" if entry is None else f"{' '.join(entry.reason.split())} ({entry.link})"
-        told.append(
-            Told(
-                result.test,
-                verdicts[result.test].value,
-                result.message,
-                result.log,
-                reason,
-                result.duration,
-            )
-        )
+        test, verdict = result.test, verdicts[result.test].value
+        told.append(Told(test, verdict, result.message, result.log, reason, result.duration))
     return told

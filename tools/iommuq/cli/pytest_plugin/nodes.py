@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What pytest sees of the tests of a kernel: files with tests in them."""
+"""The pytest nodes of kernel tests: files, and tests in them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from iommuq.cli.pytest_plugin.lanes import Lanes, Options, Outcome, Told
 from iommuq.results.known import Verdict
 from iommuq.system.errors import IommuqError
 
-#: Set by the plugin, in the stash of a session's configuration.
+#: Key in the stash of the configuration.
 LANES = pytest.StashKey[Lanes]()
 
-# The first of these that a test with several results has is that of the test.
+# The verdict of a test with several results is the first of these.
 _WORST = (
     Verdict.FAILED, Verdict.UNEXPECTED_PASS, Verdict.EXPIRED, Verdict.FLAKY, Verdict.ERROR,
     Verdict.KNOWN, Verdict.OK, Verdict.SKIPPED,
@@ -26,15 +26,15 @@ _WORST = (
 
 
 class KernelFailure(Exception):
-    """A test failed; the text is what the kernel says."""
+    """A test failed; the text is from the kernel."""
 
 
 class NoVerdict(Exception):
-    """The machine is at fault, and nobody knows about the test."""
+    """No verdict on the test, because of an error of the machine."""
 
 
 class KernelFile(pytest.File):
-    """A file that tests of one lane are in."""
+    """A file with tests of one lane."""
 
     lane: str
     found: Callable[[], Iterable[Found]]
@@ -60,20 +60,20 @@ class KernelFile(pytest.File):
 
 
 class KernelItem(pytest.Item):
-    """One test that a kernel runs."""
+    """One kernel test."""
 
     def __init__(self, *, found: Found, lane: str, **rest: Any) -> None:
         super().__init__(**rest)
         self.found = found
         self.lane = lane
         self.told: list[Told] = []
-        #: Seconds that the kernel says it took.
+        #: Seconds, reported by the kernel.
         self.result_duration = 0.0
-        #: What a skip is told to come from: file and line.
+        #: File and line for a skip.
         self.place = (str(self.path), found.line or 1)
 
     def setup(self) -> None:
-        """Have the lane run, unless it has; what failed but the kernel is an error."""
+        """Run the lane if it has not run yet; failures other than the kernel's are errors."""
         outcome = self._outcome()
         if outcome.kind in ("user", "infra"):
             raise NoVerdict(outcome.failure)
@@ -89,7 +89,7 @@ class KernelItem(pytest.Item):
             terminal = plugins.getplugin("terminalreporter")
             if terminal is not None:
                 terminal.ensure_newline()
-            # It may take minutes: the user shall see how far it is.
+            # Show the progress: a lane may take minutes.
             with plugins.getplugin("capturemanager").global_and_fixture_disabled():
                 return lanes.outcome(self.lane)
         return lanes.outcome(self.lane)
@@ -109,7 +109,7 @@ class KernelItem(pytest.Item):
         return next((verdict for verdict in _WORST if verdict in verdicts), None)
 
     def runtest(self) -> None:
-        """Say what the kernel said."""
+        """Report the result of the kernel."""
         outcome = self.config.stash[LANES].outcome(self.lane)
         if outcome.kind:
             raise KernelFailure(outcome.failure)
@@ -129,7 +129,7 @@ class KernelItem(pytest.Item):
             case Verdict.UNEXPECTED_PASS:
                 raise KernelFailure(f"passes, but is listed as known: {those[0].reason}")
             case Verdict.EXPIRED:
-                raise KernelFailure(f"the list's entry is past its date: {those[0].reason}")
+                raise KernelFailure(f"the known failure has expired: {those[0].reason}")
             case _:
                 raise KernelFailure(_text(those))
 
@@ -140,29 +140,29 @@ class KernelItem(pytest.Item):
         if trouble is not None:
             raise KernelFailure(_text([trouble]))
         if self.found.condition:
-            # With one place for all that a file lacks, they are told in one line.
+            # The same place for all: pytest reports them in one line.
             self.place = (str(self.path), 1)
-            pytest.skip(f"this kernel has it not: {self.found.condition}")
-        raise KernelFailure("the kernel did not run it, and nothing in the source says why")
+            pytest.skip(f"not in this kernel: {self.found.condition}")
+        raise KernelFailure("the kernel did not run it, no #if in the source excludes it")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Show what the kernel said, and no line of Python."""
+        """Show the text from the kernel, without a traceback."""
         if isinstance(excinfo.value, KernelFailure | NoVerdict):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Say where the test is."""
+        """Return file, line and name of the test."""
         return self.path, self.found.line - 1 if self.found.line else None, self.name
 
 
 def _text(those: Sequence[Told]) -> str:
-    """Return what the kernel said, safe for any terminal."""
+    """Return the messages, safe for any terminal."""
     lines = []
     for one in those:
         if len(those) > 1:
             lines.append(f"{one.test}:")
-        lines += one.message.splitlines() or ["it failed without a word"]
+        lines += one.message.splitlines() or ["failed without a message"]
     lines += [f"full log: {log}" for log in dict.fromkeys(one.log for one in those) if log]
     return "\n".join("".join(c if c.isprintable() else " " for c in ln).rstrip() for ln in lines)
 
@@ -174,34 +174,27 @@ def _words(text: str) -> str:
 def file_node(
     path: Path, parent: pytest.Collector, options: Options, root: Path
 ) -> KernelFile | None:
-    """Return the node of a file, if it has tests of a kernel.
+    """Return the node of a file; None if it has no kernel tests.
 
     :param root: the checkout.
     """
-    try:
-        place = path.relative_to(root)
-    except ValueError:
+    if not path.is_relative_to(root):
         return None
+    place = path.relative_to(root)
     here = place.parts[0]
-    if (
-        here == "selftests"
-        and place.parent == Path("selftests/scenarios")
-        and path.suffix == ".toml"
-    ):
+    if place.parent == Path("selftests/scenarios") and path.suffix == ".toml":
         return KernelFile.make(parent, path, "firmware", lambda: inventory.checks(path.stem))
     if options.kernel is not None:
-        # It is as it is: nothing of ours is in it.
+        # A foreign kernel has no other tests.
         return None
     if here == "kunit" and path.suffix == ".c":
         return KernelFile.make(parent, path, "kunit", lambda: inventory.kunit_cases(path))
     if place == inventory.KUNIT_WHOLE:
         return KernelFile.make(parent, path, "kunit", inventory.kunit_whole)
     if place == inventory.SELFTEST_WHOLE:
+        base, at = options.base, options.at
         return KernelFile.make(
-            parent,
-            path,
-            "selftest",
-            lambda: inventory.selftest_whole(root, options.base, options.at),
+            parent, path, "selftest", lambda: inventory.selftest_whole(root, base, at)
         )
     suite = inventory.own_programs(root).get(path) if here == "selftests" else None
     if suite is None:

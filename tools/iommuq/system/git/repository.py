@@ -26,7 +26,7 @@ from gitdb.db import LooseObjectDB
 from gitdb.exc import ODBError
 
 from iommuq.system import groups
-from iommuq.system.errors import InfraError, ObjectsLost, no_room
+from iommuq.system.errors import InfraError, ObjectsLost, UserError, no_room
 from iommuq.system.git.command import QUICK, pinned
 from iommuq.system.git.commit import Commit
 from iommuq.system.run import run
@@ -199,10 +199,13 @@ class Repository(git.Repo):
         """Return what is in a directory.
 
         :param tree: the id of a tree.
+        :raises UserError: it has a name that could pass for git's own directory.
         """
-        with self._reading():
+        try:
             entries = tree_entries_from_data(self.content(tree))
-            return {name: (mode, sha.hex()) for sha, mode, name in entries}
+        except ValueError as error:
+            raise UserError(f"{self.git_dir}: tree {tree[:12]}: {error}") from error
+        return {name: (mode, sha.hex()) for sha, mode, name in entries}
 
     def changed(self, before: str, after: str) -> list[str]:
         """Return the files that differ between two trees or commits, sorted."""
@@ -257,7 +260,10 @@ class Repository(git.Repo):
         # git's order: a directory goes where its name with a slash would.
         named.sort(key=lambda entry: entry[2] + (b"/" if entry[1] == FOLDER else b""))
         stream = io.BytesIO()
-        tree_to_stream(named, stream.write)  # type: ignore[arg-type]  # takes bytes, too
+        try:
+            tree_to_stream(named, stream.write)  # type: ignore[arg-type]  # takes bytes, too
+        except ValueError as error:
+            raise UserError(f"{self.git_dir}: {error}") from error
         return self.write(b"tree", stream.getvalue())
 
     def write_commit(self, tree: str, parent: str, author: str, date: str, message: str) -> str:

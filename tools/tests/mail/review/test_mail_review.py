@@ -164,7 +164,7 @@ def test_base_commit(project: Project, series: Series) -> None:
     made.set_content(lost, charset="utf-8", cte="8bit")
     done = run(project, series.write(project.root / "x.mbox"), "--checks", "none")
     assert done.code == 0, done
-    assert "its base-commit 111111111111 is not to be had here" in done.out
+    assert "its base-commit 111111111111 is not available" in done.out
     [draft] = drafts(project).values()
     assert "base-commit 111111111111 is not" in draft.get_content()
 

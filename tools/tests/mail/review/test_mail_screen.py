@@ -147,11 +147,11 @@ def test_trees_are_looked_at(
     (tmp_path / "scratch").mkdir()
     store = Store(toy_base.git_dir, tmp_path / "scratch")
     before = store.tree_of(toy_base.commit)
-    if "\n" in path:
-        listing = f"100644 blob {store.write_blobs([b'x'])[0]}\t{path}\0"
+    (after,) = store.write_blobs([b"x"])
+    for name in reversed(path.split("/")):  # mktree makes names that GitPython refuses.
+        kind = f"{mode} blob" if name == path.split("/")[-1] else "040000 tree"
+        listing = f"{kind} {after}\t{name}\0"
         after = store.git("mktree", "-z", stdin=listing).output.strip()
-    else:
-        after = tree_with(toy_base, store, path, mode)
     with pytest.raises(UserError, match=re.escape(complaint)):
         screen_tree(store, before, after, "1/1")
     fine = tree_with(toy_base, store, "drivers/new.c", "100644")

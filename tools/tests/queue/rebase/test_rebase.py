@@ -331,7 +331,7 @@ def test_conflict_on_a_ref_of_git_is_found_again(project: Project) -> None:
         ("{here}@", "cannot be the name of a base"),
         ("{here}@..", "cannot be the name of a base"),
         ("{here}@-x", "cannot be the name of a base"),
-        ("{here}@7.3", r"there is a base 7\.3 already"),
+        ("{here}@7.3", r"base 7\.3 exists already"),
         ("nowhere", "no base 'nowhere'"),
     ],
 )
