@@ -241,9 +241,9 @@ def test_given_up(project: Project) -> None:
     project.rebase("abort")
     assert not project.where.exists()
     assert project.names == []
-    with pytest.raises(UserError, match="no rebase is under way"):
+    with pytest.raises(UserError, match="no rebase to abort"):
         project.rebase("abort")
-    with pytest.raises(UserError, match=r"no rebase of 6\.12 onto 7\.3 is under way"):
+    with pytest.raises(UserError, match=r"no rebase of 6\.12 onto 7\.3 to resume"):
         project.rebase("continue")
 
 
