@@ -50,15 +50,15 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         ),
         (proof({"a": OK}, VerdictError("no"), VerdictError("no")), ["0001: no", "0002: no"], 1),
         # A test that is gone, or renamed, or skipped from here on, is no proof any more.
-        (proof({"a": OK}, {"b": OK}), ["0001: what passed does not run any more: 1 (a)"], 1),
+        (proof({"a": OK}, {"b": OK}), ["0001: passed before, not run now: 1 (a)"], 1),
         (
             proof({"a": OK, "b": OK}, {"a": Verdict.SKIPPED}),
-            ["0001: what passed does not run any more: 2 (a, b)"],
+            ["0001: passed before, not run now: 2 (a, b)"],
             1,
         ),
         (
             proof({"a": OK}, VerdictError("no"), {"b": OK}),
-            ["0001: no", "0002: what passed does not run any more: 1 (a), compared with baseline"],
+            ["0001: no", "0002: passed before, not run now: 1 (a), compared with baseline"],
             1,
         ),
         (proof({"a": FAILED}, {"b": OK}), [], 0),
