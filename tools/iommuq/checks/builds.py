@@ -207,7 +207,7 @@ def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | Non
             said = study(base, step, plan.arch, fragments, paths, programs, checker)
             studies.append(said)
         except VerdictError:
-            if step is steps[-1]:
+            if step is steps[-1]:  # The step before is checked by itself.
                 raise
             studies.append({})
     return _Pair(*studies)

@@ -46,7 +46,7 @@ def subject_line(subject: Subject) -> list[Finding]:
     if rest[:1].islower():
         found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: capital letter after the prefix"))
     if _NO_ORDER.match(rest):
-        found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: is that an imperative?"))
+        found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: use the imperative"))
     wanted = {
         rule.prefix
         for change in subject.changes

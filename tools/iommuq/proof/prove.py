@@ -141,7 +141,7 @@ def steps_between(workspace: Workspace, first: str | None, last: str | None) -> 
     labels = [step.label for step in steps]
     wanted = workspace.step(first).label
     if wanted not in labels and last is None:
-        raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
+        raise UserError(f"{first} is no step of the queue", hint="the first step is the baseline")
     if wanted not in labels:
         raise UserError(f"{first} does not come before {last}")
     return steps[max(0, labels.index(wanted) - 1) :]

@@ -109,7 +109,7 @@ def test_what_a_checker_says_holds_as_long_as_the_file_does(
 def test_tests_of_ours_do_not_matter_to_all_drivers(
     plan: builds.Plan, laid: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever edits one does not wait for allmodconfig again; UML's configuration asks for them."""
+    """An edit of one does not build allmodconfig again; UML's configuration asks for them."""
     looked: list[str] = []
 
     def study(_: object, step: str, *__: object) -> dict[str, Said]:

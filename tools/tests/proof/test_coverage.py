@@ -248,7 +248,7 @@ def test_toy_kernel_that_counts(project: Project) -> None:
     # Nothing was written into the build directory, where the next run would add to it.
     assert not list((project.root / "cache").rglob("*.gcda"))
 
-    # The image is there; counters are always counted anew.
+    # The image is there; counters are always counted again.
     project.forget_trace()
     again = project.run("kunit", BASE, "--coverage")
     assert again.out == done.out

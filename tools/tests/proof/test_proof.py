@@ -191,7 +191,7 @@ def test_promised_test_that_is_not_there_before(toy: Queue, store: Store) -> Non
 
 
 def test_test_renamed_in_the_middle(toy: Queue, store: Store) -> None:
-    """It proves nothing from there on, and a promise says why if that is as it should be."""
+    """It proves nothing from there on, and a promise says why that is correct."""
     promise(toy, GOOD)
     renamed = lane(store, **{"s.a": "f p p", "s.old": "p p p"})
     renamed.says = {**renamed.says, "0002": {"s.a": "p", "s.new": "p"}}

@@ -33,13 +33,13 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
     ("made", "findings", "code"),
     [
         (proof({"a": OK}, {"a": OK}), [], 0),
-        # What the queue mends may fail before.
+        # Tests that the queue fixes may fail before.
         (proof({"a": FAILED}, {"a": OK}), [], 0),
         (proof({"a": KNOWN}, {"a": KNOWN}), [], 0),
         (proof({"a": Verdict.SKIPPED}, {"a": OK}), [], 0),
         (proof({"a": FAILED}, {"a": FAILED}), ["a fails with the whole queue applied"], 1),
         (proof({"a": OK}, {"a": FAILED}), ["0001 breaks a"], 1),
-        # Even if a later patch mends it: each step must be sound.
+        # Even if a later patch fixes it: each step must pass.
         (proof({"a": OK}, {"a": FAILED}, {"a": OK}), ["0001 breaks a"], 1),
         (proof({"a": OK}, {"a": KNOWN}), ["0001 breaks a"], 1),
         (proof({"a": OK}, VerdictError("no"), {"a": OK}), ["0001: no"], 1),
@@ -62,7 +62,7 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
             1,
         ),
         (proof({"a": FAILED}, {"b": OK}), [], 0),
-        # With a guest that was lost nobody can tell.
+        # A lost guest gives no verdict.
         (proof({"a": OK}, {"b": ERROR}), [], 3),
         (
             proof({"a": Verdict.UNEXPECTED_PASS}, {"a": OK}),
@@ -71,7 +71,7 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         ),
         (proof({"a": KNOWN}, {"a": Verdict.EXPIRED}), ["0001: a: expired"], 1),
         (proof({"a": OK}, {"a": OK}, warnings=("x.c: w",)), ["0001 adds a warning: x.c: w"], 1),
-        # An error is no verdict: it neither breaks nor mends.
+        # An error is no verdict: it neither breaks nor fixes.
         (proof({"a": OK}, {"a": ERROR}, {"a": OK}), [], 3),
         (proof({"a": FAILED}, {"a": ERROR}), [], 3),
         (proof({"a": OK, "b": ERROR}, {"a": FAILED, "b": OK}), ["0001 breaks a"], 1),

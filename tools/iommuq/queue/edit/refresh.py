@@ -126,7 +126,7 @@ def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
     base = tree.note.commit
     if store.git("merge-base", "--is-ancestor", base, tip, check=False).returncode != 0:
         raise UserError(
-            f"{tree.folder}: what is checked out does not descend from iommuq-base ({base[:12]})",
+            f"{tree.folder}: HEAD does not descend from iommuq-base ({base[:12]})",
             hint="check out the branch with the queue",
         )
     commits = list_commits(store, base, tip)

@@ -73,7 +73,7 @@ class Rebase:
         if where.exists() and any(where.iterdir()):
             raise UserError(f"{where}: not an empty directory", hint="give one with --into")
         names = [patch.name for patch in patches]
-        make_steps(base, queue, None)
+        make_steps(base, queue, None)  # Makes the objects that are copied next.
         join_repo(where, f"iommuq/{onto.spec.name}", onto, [base])
         state = State(base.spec.name, onto.spec.name, onto.commit, sums(queue), names)
         rebasestate.write(where, state)

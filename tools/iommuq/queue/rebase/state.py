@@ -57,7 +57,7 @@ class State:
 
     @property
     def at(self) -> str:
-        """The name of the next patch."""
+        """The name of the next patch, or ``its end``."""
         return self.names[len(self.done)] if len(self.done) < len(self.names) else "its end"
 
     @property

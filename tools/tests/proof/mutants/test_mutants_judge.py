@@ -125,7 +125,7 @@ def test_guests_of_promises_that_are_lost_twice_are_enough(tmp_path: Path) -> No
 
 
 def test_who_killed_another_is_asked_before_the_rest(tmp_path: Path) -> None:
-    """And nobody is asked twice."""
+    """No guest runs twice."""
     asked: list[list[str]] = []
 
     def lane(tests: Sequence[str]) -> Any:
@@ -209,7 +209,7 @@ def test_only_lost_guests_are_asked_again(tmp_path: Path) -> None:
 def test_guests_that_do_not_run_the_file_are_not_asked(
     tmp_path: Path, path: str, said: dict[str, Status], fate: Fate
 ) -> None:
-    """Those of another IOMMU; and nobody waits for their verdict."""
+    """Those of another IOMMU, which do not run."""
 
     def lane(tests: Mapping[str, Status]) -> Any:
         results = [SimpleNamespace(test=test, status=status) for test, status in tests.items()]
@@ -217,7 +217,7 @@ def test_guests_that_do_not_run_the_file_are_not_asked(
         made.keeping = lambda _store: made
         return made
 
-    # Nobody asks the whole, but for a file that all of it runs.
+    # All guests run only for a file that all of them run.
     whole = lane(said if path == "a.c" else {"amd.b": Status.FAIL, "intel.b": Status.FAIL})
     part = lane(said)
     part.narrowed = lambda _tests: None

@@ -27,7 +27,7 @@ static int toy_check(int left)
 }
 
 /* What each of the next"""
-#: Nobody compiles it.
+#: It is not compiled.
 OTHER = "int other(int x)\n{\n\treturn x && 1;\n}\n"
 
 

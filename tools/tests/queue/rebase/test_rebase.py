@@ -49,7 +49,7 @@ class Project:
                 path.write_text(path.read_text().replace(*edit))
 
     def rebase(self, action: str | None = None, **options: object) -> dict[str, str]:
-        """Rebase, and return what became of each patch."""
+        """Rebase, and return the result of each patch."""
         given = {"section": None, "baseline": False, "into": None, **options}
         into = given.pop("into")
         self.capsys.readouterr()
