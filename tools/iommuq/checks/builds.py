@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Checks that build: new warnings of the compiler, sparse, Coccinelle.
 
-``build-*`` are the kernels that `iommuq run` builds, from the same cache.  The others
-make the objects of the files that a patch changes, and no more: with ``W=1``, for UML
-as `iommuq kunit` configures it, for x86_64 and arm64 with all drivers that there are.
+``build-*`` builds the kernels of `iommuq run`, the others the objects of changed files.
 """
 
 from __future__ import annotations
@@ -26,24 +24,22 @@ from iommuq.system import arches
 from iommuq.system.arches import Arch
 from iommuq.system.errors import ToolMissing, VerdictError
 
-#: Whose kernels `iommuq run` and `iommuq kunit` build.
+#: The architectures whose kernels `iommuq run` and `iommuq kunit` build.
 _WHOLE = ("um", "x86_64")
 SPARSE = Checker("sparse", ("sparse",), ("C=1", "CHECK=sparse"))
-# The script is named in full, as make is in the build directory then.
 COCCICHECK = Checker(
     "coccicheck",
-    # Some of its rules are in OCaml, and spatch compiles them.
-    ("spatch", "ocamlopt"),
+    ("spatch", "ocamlopt"),  # spatch compiles rules that are in OCaml.
     ("C=1", "CHECK={source}/scripts/coccicheck", "MODE=report"),
     rules=("scripts/coccicheck", "scripts/coccinelle"),
 )
-_NOTHING = "it changes nothing that is compiled"
-#: Lines that are shown of what does not compile.
+_NOTHING = "no compiled file changes"
+#: The most compiler errors to show.
 _FEW = 3
 
 
 def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
-    """Build the tree with the patch and the one without it, and compare the warnings.
+    """Build the trees with and without the patch, and compare the warnings.
 
     :raises Skipped: it is a mail without a queue.
     """
@@ -51,7 +47,6 @@ def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
     arch = arches.get(arch_name)
     fragments = place.workspace.fragments(arch)
     old: frozenset[str] = frozenset()
-    # One of the two trees is that of the patch before, which was built just now.
     with contextlib.suppress(VerdictError):
         old = build_image(place.workspace, place.before, arch, fragments).warnings
     try:
@@ -63,10 +58,7 @@ def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a patch of a queue stands.
-
-    :ivar plain: the two without the overlay.
-    """
+    """A patch in a queue: the steps before and after it; *plain*: both without overlay."""
 
     workspace: Workspace
     before: Step
@@ -75,12 +67,9 @@ class _Place:
 
     @classmethod
     def of(cls, subject: Subject) -> _Place:
-        """Return it.
-
-        :raises Skipped: it is a mail without a queue.
-        """
+        """Return the place of a patch; raise `Skipped` for a mail without a queue."""
         if subject.workspace is None or subject.step is None or subject.previous is None:
-            raise Skipped("there is no tree to a mail alone")
+            raise Skipped("a mail has no tree")
         return cls(subject.workspace, subject.previous, subject.step, subject.plain)
 
 
@@ -88,8 +77,8 @@ class _Place:
 class Plan:
     """How to make the objects of a patch.
 
-    :ivar cross: the prefix of the compiler; empty for that of the machine.
-    :ivar every: with all drivers that there are, not as `iommuq kunit` configures it.
+    :ivar cross: the prefix of the cross compiler; empty for the native one.
+    :ivar every: all drivers are configured, instead of the configuration of `iommuq kunit`.
     """
 
     arch: Arch
@@ -108,60 +97,54 @@ class Plan:
 
 _UM = Plan(arches.get("um"), every=False)
 _X86 = Plan(arches.get("x86_64"))
-# No guest of ours is one, so it is in no table; the drivers of IORT and the SMMUs are, though.
+# For the drivers of IORT and the SMMUs.  No guest uses it, so it is not in arches.
 _ARM = Plan(
     Arch("arm64", "arm64", "arm64", "Image", Path("arch/arm64/boot/Image"), "", "", ()),
     cross="aarch64-linux-gnu-",
 )
-#: Checkers look with the first of these at what it compiles, and so on.
+#: A checker uses the first of these that compiles a file.
 _WIDE = (_X86, _ARM)
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """What is said of the files of a patch, by path, without it and with it."""
+    """The messages for the files of a patch, by path, without it and with it."""
 
     before: dict[str, Said]
     after: dict[str, Said]
 
     @property
     def broken(self) -> list[str]:
-        """The files that do not compile with the patch and do without it."""
+        """The files that compile without the patch but not with it."""
         return [
             path
             for path, said in self.after.items()
-            if said.status == FAILED and self._was(path).status != FAILED
+            if said.status == FAILED and self.before.get(path, Said()).status != FAILED
         ]
 
     @property
     def seen(self) -> set[str]:
-        """The files of which something can be said."""
+        """The files that compile, or fail only with the patch."""
         built = {path for path, said in self.after.items() if said.status == BUILT}
         return built | set(self.broken)
 
     def new(self, kind: str) -> list[str]:
-        """Return what is said with the patch alone: ``errors``, ``warnings`` or ``remarks``.
-
-        Of what this configuration has, that is: what is said of the rest means nothing.
-        """
+        """Return the new ``errors``, ``warnings`` or ``remarks`` in the files of *seen*."""
         after, before = (
             {text for path in self.seen if path in side for text in getattr(side[path], kind)}
             for side in (self.after, self.before)
         )
         return sorted(after - before)
 
-    def _was(self, path: str) -> Said:
-        return self.before.get(path, Said())
-
 
 def w1(plan: Plan, subject: Subject) -> list[Finding]:
-    """Compile the files of a patch with ``W=1``, and compare what the compiler says.
+    """Compile the files of a patch with ``W=1``, and compare the compiler's messages.
 
     :raises Skipped: there is nothing to compile, or no compiler for it.
-    :raises ToolMissing: something that the build needs is not installed.
+    :raises ToolMissing: a tool of the build is not installed.
     :raises VerdictError: no object of this tree can be made.
     """
-    # sparse looks at the same objects, and is quick.
+    # In the same build as sparse, which is fast.
     checker = SPARSE if plan in _WIDE and not missing(SPARSE) else None
     pair = _look(plan, subject, _sources(subject), checker)
     why = ", ".join(pair.new("errors")[:_FEW])
@@ -171,10 +154,10 @@ def w1(plan: Plan, subject: Subject) -> list[Finding]:
 
 
 def checked(checker: Checker, subject: Subject) -> list[Finding]:
-    """Compare what a checker says of the files of a patch with it and without it.
+    """Run a checker on the files of a patch, and return the messages that the patch adds.
 
-    :raises Skipped: there is nothing to look at.
-    :raises ToolMissing: something that the build needs is not installed.
+    :raises Skipped: there is no file to check.
+    :raises ToolMissing: a tool of the build is not installed.
     :raises VerdictError: no object of this tree can be made.
     """
     left = _sources(subject)
@@ -198,11 +181,11 @@ def checked(checker: Checker, subject: Subject) -> list[Finding]:
 
 
 def _left_out(subject: Subject, seen: set[str]) -> list[Finding]:
-    """Say which of a patch's own files nothing could be said of."""
+    """Report the files of a patch that were not checked."""
     left = sorted(_own(subject) - seen)
     if not left:
         return []
-    why = "not compiled in this configuration, or not without the patch either"
+    why = "not compiled in this configuration, or broken without the patch too"
     return [Finding(Status.SKIP, f"{why}: {', '.join(left)}")]
 
 
@@ -217,38 +200,33 @@ def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | Non
     programs = [f"{plan.cross}gcc"] if plan.cross else []
     programs += checker.programs if checker else ()
     studies = []
-    # Our tests are not the patch's, nor is what it takes to configure them.
+    # The overlay is not part of the patch, but the configuration for UML needs it.
     steps = place.plain if plan.every else (place.before, place.after)
     for step in steps:
         try:
             said = study(base, step, plan.arch, fragments, paths, programs, checker)
             studies.append(said)
         except VerdictError:
-            # That the patch before breaks the build is said there.
-            if step is steps[-1]:
+            if step is steps[-1]:  # The step before is checked by itself.
                 raise
             studies.append({})
     return _Pair(*studies)
 
 
 def _own(subject: Subject) -> set[str]:
-    """Return the sources of the kernel among the files that a patch changes and leaves."""
+    """Return the C sources of the kernel that a patch changes and does not remove."""
     tree = subject.need_tree()
-    paths = {change.path for change in subject.changes if change.path.endswith(".c")}
-    programs = ("tools/", "scripts/")
     return {
         path
-        for path in paths
-        if not path.startswith(programs) and tree.store.read_file(tree.after, path) is not None
+        for path in (change.path for change in subject.changes)
+        if path.endswith(".c")
+        and not path.startswith(("tools/", "scripts/"))
+        and tree.store.read_file(tree.after, path) is not None
     }
 
 
 def _sources(subject: Subject) -> list[str]:
-    """Return what to compile: sources of the patch, and those its headers go into.
-
-    Of the latter, those that the queue changes anywhere: what includes a header of the
-    kernel is thousands of files.
-    """
+    """Return the sources of the patch, and those of the queue that include its headers."""
     tree = subject.need_tree()
     paths = _own(subject)
     headers = [PurePosixPath(c.path).name for c in subject.changes if c.path.endswith(".h")]

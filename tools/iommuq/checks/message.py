@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks of what a patch says: its subject, its message, its trailers.
-
-The rules are those of Documentation/process/submitting-patches.rst.
-"""
+"""Checks of subject, message and trailers (Documentation/process/submitting-patches.rst)."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from collections.abc import Iterator
 from iommuq.checks.model import REGISTRY, Finding, Status, Subject
 from iommuq.checks.tables import load_prefixes
 
-#: Columns of a message.
+#: The most columns of a message.
 WIDTH = 75
-#: Characters of a subject, without the tag in brackets.
+#: The most characters of a subject, without the tag in brackets.
 _SUBJECT = 95
 
 _TRAILER = re.compile(r"([A-Z][A-Za-z-]+(?:-by|-to)?|Link|Fixes|Closes|Cc): *(.*)")
@@ -26,7 +23,7 @@ _BY = re.compile(r"(?:Signed-off|Reviewed|Acked|Tested|Reported|Suggested|Co-dev
 
 
 def trailers(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each line of the last paragraph, if that is one of trailers."""
+    """Yield name and value of each trailer, if all lines of the last paragraph are trailers."""
     paragraphs = subject.patch.message.rstrip("\n").split("\n\n")
     last = paragraphs[-1].split("\n") if len(paragraphs) > 1 else []
     matches = [_TRAILER.fullmatch(line) for line in last]
@@ -49,7 +46,7 @@ def subject_line(subject: Subject) -> list[Finding]:
     if rest[:1].islower():
         found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: capital letter after the prefix"))
     if _NO_ORDER.match(rest):
-        found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: is that an imperative?"))
+        found.append(Finding(Status.WARN, f"{rest.split()[0]!r}: use the imperative"))
     wanted = {
         rule.prefix
         for change in subject.changes
@@ -65,32 +62,31 @@ def subject_line(subject: Subject) -> list[Finding]:
 
 @REGISTRY.add("width", "width of the message")
 def message_width(subject: Subject) -> list[Finding]:
-    """A message has 75 columns; what cannot be broken may be longer."""
+    """A message has at most 75 columns, except for lines that cannot be broken."""
     found = []
     for number, line in enumerate(subject.body, 3):
-        long = len(line) > WIDTH
         whole = re.match(r"\s*\S+$|[A-Z][\w-]+: |[0-9a-f]{12,} |\s|>", line)
-        if long and not whole:
+        if len(line) > WIDTH and not whole:
             found.append(Finding(Status.WARN, f"{len(line)} columns: {line}", f"message:{number}"))
     if not any(line.strip() for line in subject.body):
-        found.append(Finding(Status.FAIL, "there is no message below the subject"))
+        found.append(Finding(Status.FAIL, "no message below the subject"))
     return found
 
 
 @REGISTRY.add("trailers", "Link, Fixes, Assisted-by and the like")
 def trailer_form(subject: Subject) -> list[Finding]:
-    """Trailers have the form that the tools which read them know."""
+    """Trailers have the form that tools expect."""
     found = []
     for name, value in trailers(subject):
         bad = ""
         if name == "Fixes" and not _FIXES.fullmatch(value):
-            bad = 'it is 12 digits of a commit and ("its subject")'
+            bad = 'the form is COMMIT ("SUBJECT"), with 12 digits or more'
         elif name in ("Link", "Closes") and not re.match(r"https?://\S+(?: #.*)?$", value):
-            bad = "it is an address"
+            bad = "the form is https://…"
         elif name == "Assisted-by" and not _ASSISTED.fullmatch(value):
-            bad = "it is NAME:VERSION, and the tools besides"
+            bad = "the form is NAME:VERSION [TOOL]…"
         elif _BY.fullmatch(name) and not _PERSON.fullmatch(value):
-            bad = "it is Name <address>"
+            bad = "the form is Name <address>"
         if bad:
             found.append(Finding(Status.FAIL, f"{name}: {value}: {bad}"))
     text = subject.patch.message.rstrip("\n")
@@ -103,12 +99,8 @@ def trailer_form(subject: Subject) -> list[Finding]:
 
 @REGISTRY.add("signed-off", "no Signed-off-by before it is sent")
 def signed_off(subject: Subject) -> list[Finding]:
-    """A Signed-off-by is a person's statement, made when they send the patch.
-
-    A mail that came from somewhere was sent, so it must have one.
-    """
+    """A patch of the queue has no Signed-off-by: its sender adds it.  A received mail has one."""
     there = any(name == "Signed-off-by" for name, _ in trailers(subject))
     if subject.workspace is None:
-        missing = Finding(Status.FAIL, "no Signed-off-by, and this was sent")
-        return [] if there else [missing]
-    return [Finding(Status.FAIL, "a Signed-off-by, but nobody sent this yet")] if there else []
+        return [] if there else [Finding(Status.FAIL, "no Signed-off-by in a sent mail")]
+    return [Finding(Status.FAIL, "a Signed-off-by before the patch is sent")] if there else []

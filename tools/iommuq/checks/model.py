@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a check is, what it looks at, and what it says."""
+"""The data of checks: checks, their subjects, and their reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iommuq.system.git.objects import Store
 
 
 class Status(StrEnum):
-    """How a check ended.  A check that could not be made is skipped, which is no pass."""
+    """The result of a check.  One that cannot run is skipped, which is not a pass."""
 
     PASS = "pass"
     WARN = "warn"
@@ -29,11 +29,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check has to say.
+    """One result of a check.
 
-    :ivar text: in one line.
+    :ivar text: one line.
     :ivar where: ``file:line``, or empty.
-    :ivar answer: why it is as it should be, if somebody said so.
+    :ivar answer: the reason why it is correct, from ``checks.toml``; empty without one.
     """
 
     status: Status
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What one check said about one patch, or about the series.
+    """The findings of one check.
 
     :ivar subject: the label of the patch, or the name of the section.
     """
@@ -55,24 +55,19 @@ class Report:
 
     @property
     def status(self) -> Status:
-        """The worst of what was found and not answered."""
+        """The worst status of the findings without an answer."""
         left = {finding.status for finding in self.findings if not finding.answer}
         order = (Status.FAIL, Status.WARN, Status.SKIP)
         return next((status for status in order if status in left), Status.PASS)
 
 
 class Skipped(Exception):
-    """A check cannot be made here, say because its tool is not installed."""
+    """A check cannot run, for example because its tool is not installed."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The tree that a patch makes, in the object database of its base.
-
-    :ivar store: that database.
-    :ivar before: id of the tree without the patch.
-    :ivar after: id of the tree with it.
-    """
+    """The ids of the trees without and with a patch, in the object database of its base."""
 
     store: Store
     before: str
@@ -81,9 +76,9 @@ class Tree:
     def extract(self, *names: str, before: bool = False) -> Path:
         """Return a directory with some files of the tree.
 
-        :param names: of files; with a slash at its end, of a directory, for the files in it.
-        :param before: of the tree without the patch.
-        :raises Skipped: the tree has none of that name.
+        :param names: of files, or of directories with a slash at the end.
+        :param before: take the tree without the patch.
+        :raises Skipped: the tree lacks one of them.
         """
         folder = self.store.folder / ("before" if before else "after")
         folder.mkdir(exist_ok=True)
@@ -110,14 +105,13 @@ class Tree:
 
 @dataclass(frozen=True)
 class Subject:
-    """A patch to be checked.
+    """A patch to check.  For a mail without a queue only the first two fields are set.
 
     :ivar data: the mail.
-    :ivar tree: what it makes; None for a mail without a queue.
-    :ivar workspace: its base with its queue; None for a mail.
-    :ivar step: the step that the patch makes, with the overlay; None for a mail.
-    :ivar previous: the step before.
-    :ivar plain: the two without the overlay, the step before first; none for a mail.
+    :ivar workspace: its base with its queue.
+    :ivar step: its step, with the overlay.
+    :ivar previous: the step before, with the overlay.
+    :ivar plain: the step before and its step, without the overlay.
     """
 
     patch: Patch
@@ -130,7 +124,7 @@ class Subject:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """What it does, file by file."""
+        """The files that it changes."""
         return self.patch.changes
 
     @cached_property
@@ -141,19 +135,16 @@ class Subject:
     def need_tree(self) -> Tree:
         """Return the tree.
 
-        :raises Skipped: there is none.
+        :raises Skipped: a mail has none.
         """
         if self.tree is None:
-            raise Skipped("there is no tree to a mail alone")
+            raise Skipped("a mail has no tree")
         return self.tree
 
 
 @dataclass(frozen=True)
 class Series:
-    """The patches of a section, with what is said about them all.
-
-    :ivar cover: the cover letter; empty if there is none.
-    """
+    """The patches of a section; *cover* is empty without a cover letter."""
 
     section: str
     queue: Queue
@@ -165,10 +156,9 @@ class Series:
 class Check:
     """A check.
 
-    :ivar title: what it looks at, in a few words.
-    :ivar run: looks at one patch; may raise `Skipped` or `ToolMissing`, which are no pass,
-        or `VerdictError` for a failure.
-    :ivar needs: programs that it cannot do without.
+    :ivar title: what it checks, in a few words.
+    :ivar run: checks one patch; may raise `Skipped`, `ToolMissing` or `VerdictError`.
+    :ivar needs: the programs that it needs.
     :ivar slow: it builds.
     """
 
@@ -179,26 +169,22 @@ class Check:
     slow: bool = False
 
     def report(self, subject: Subject) -> Report:
-        """Make the check."""
-        return Report(self.name, subject.patch.label, tuple(_guarded(self, subject)))
-
-
-def _guarded(check: Check, subject: Subject) -> list[Finding]:
-    for program in check.needs:
-        if shutil.which(program) is None:
-            return [Finding(Status.SKIP, f"{program} is not installed")]
-    try:
-        return check.run(subject)
-    except (Skipped, ToolMissing) as reason:
-        return [Finding(Status.SKIP, str(reason))]
-    except VerdictError as error:
-        # One patch; the others are to be looked at, too.
-        return [Finding(Status.FAIL, str(error))]
+        """Run the check on a patch; its errors become findings."""
+        lacks = next((name for name in self.needs if shutil.which(name) is None), None)
+        try:
+            if lacks is not None:
+                raise Skipped(f"{lacks} is not installed")
+            found = self.run(subject)
+        except (Skipped, ToolMissing) as reason:
+            found = [Finding(Status.SKIP, str(reason))]
+        except VerdictError as error:
+            found = [Finding(Status.FAIL, str(error))]
+        return Report(self.name, subject.patch.label, tuple(found))
 
 
 @dataclass
 class Registry:
-    """The checks there are, in the order they are made."""
+    """All checks, in the order they run."""
 
     checks: list[Check] = field(default_factory=list)
 
@@ -214,5 +200,4 @@ class Registry:
         return register
 
 
-#: All that were registered.
 REGISTRY = Registry()

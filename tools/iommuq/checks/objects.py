@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What compiler and checkers say of single source files of a tree.
+"""Messages of the compiler and of checkers for single source files of a tree.
 
-Only the objects of these files are made, in build directories that are kept; what was
-said is kept, too, so that a tree that was looked at once is not made again.
+Only the objects of these files are built.  Build directories and messages are cached.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from iommuq.build import warnings as buildlog
 from iommuq.build.directory import BUILD_LIMIT, ENVIRONMENT, BuildDirectory
 from iommuq.build.kconfig import Fragments
 from iommuq.queue.steps import Step
+from iommuq.queue.write import write_json
 from iommuq.system import files, progress, toolchain
 from iommuq.system.arches import Arch
-from iommuq.system.errors import InfraError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Store
 from iommuq.system.run import Completed, run
 
-#: Part of every key; to be raised when the same input would say something else.
+#: Part of every key.  Raise it when the same input gives other messages.
 _GENERATION = "2"
 BUILT, FAILED, LEFT_OUT = "built", "failed", "left out"
 _KINDS = ("errors", "warnings", "remarks")
-#: Seconds for a program to say its version.
+#: Seconds for a program to print its version.
 _MOMENT = 30.0
-# Whose words follow, as make prints it; with -Otarget all of an object is in one piece.
+# The line of make before the messages for an object, which -Otarget keeps together.
 _HEADING = re.compile(r"^  ([A-Z]+)(?: \[M\])? +(\S+)")
 _REMARK = re.compile(r"^(\S+?\.[chS]):[\d:-]*:? *((?:warning|error|ERROR|WARNING)\b:? *.*)$")
 _ERROR = re.compile(r"^(\S+?\.[chS]):[\d:]*:? *(?:fatal )?error: (.*)$")
@@ -49,9 +48,9 @@ class Checker:
     """A program that the kernel's build runs on each source file that it compiles.
 
     :ivar programs: what must be installed.
-    :ivar words: what make is told; ``{source}`` is the tree.
-    :ivar rules: files and directories that decide what it says of a file besides that file
-        and the headers next to it; None if whatever is included does.
+    :ivar words: arguments for make; ``{source}`` is the tree.
+    :ivar rules: files and directories that its result depends on, besides the source file
+        and the headers next to it; None if it depends on all headers.
     """
 
     name: str
@@ -62,12 +61,10 @@ class Checker:
 
 @dataclass(frozen=True)
 class Said:
-    """What was said of a file.
+    """The normalised messages for a file.
 
-    :ivar status: ``built``, ``failed``, or ``left out`` if the configuration has it not.
-    :ivar errors: what the compiler says, normalised.
-    :ivar warnings: what it warns of, normalised.
-    :ivar remarks: what the checker says, normalised.
+    :ivar status: ``built``, ``failed``, or ``left out`` if it is not configured.
+    :ivar remarks: the messages of the checker.
     """
 
     status: str = LEFT_OUT
@@ -85,12 +82,12 @@ def study(
     programs: Sequence[str],
     checker: Checker | None = None,
 ) -> dict[str, Said]:
-    """Return what is said of some files, making their objects if nobody asked before.
+    """Return the messages for some files, from the cache or by making their objects.
 
-    :param paths: the files, ``*.c``; those that the tree has not are left out.
-    :param programs: those whose version counts, besides the machine's own compiler.
-    :param checker: what else to let look at them.
-    :raises ToolMissing: something that the build needs is not installed.
+    :param paths: the files, ``*.c``; those that the tree lacks are ignored.
+    :param programs: programs whose version is part of the key, besides the native compiler.
+    :param checker: a checker to run on them.
+    :raises ToolMissing: a tool of the build is not installed.
     :raises VerdictError: the tree cannot be configured, or prepared for any object.
     """
     words = [_GENERATION, arch.name, fragments.key, toolchain.identity()]
@@ -112,13 +109,13 @@ def study(
             kdir = directory.enter(base, step, arch, fragments.variant)
             made = _study(kdir, fragments, left, checker)
         for path, said in made.items():
-            _write(notes[path], said)
+            write_json(notes[path], asdict(said))
         found |= made
     return found
 
 
 def _content(store: Store, tree: str, path: str, checker: Checker | None) -> list[str]:
-    """Return what decides what is said of a file of a tree."""
+    """Return the ids of all that the messages for a file depend on."""
     if checker is None or checker.rules is None:
         return [tree]
     around = store.entries(tree, [f"{PurePosixPath(path).parent}/"])
@@ -134,10 +131,10 @@ def _study(
     with directory.interruptible(kdir.objects, kdir.notes / "building"):
         directory.configure(kdir, fragments, log)
         for name in objects.values():
-            # Only of what it compiles the compiler says anything.
+            # The compiler must run again to print its messages.
             (kdir.objects / name).unlink(missing_ok=True)
         title = f"{checker.name if checker else 'W=1'} on {kdir.title}"
-        with progress.step(f"Looking at {len(paths)} files, {title}", log=log):
+        with progress.step(f"Checking {len(paths)} files, {title}", log=log):
             words = list(fragments.make_args)
             words += [word.format(source=kdir.source) for word in checker.words] if checker else []
             done = _make(kdir, words, list(objects.values()), log)
@@ -150,7 +147,8 @@ def _study(
         sides = (tuple(sorted(heard.get((path, kind), ()))) for kind in _KINDS)
         found[path] = Said(status, *sides)
     nothing = all(said.status == LEFT_OUT for said in found.values())
-    if done.returncode != 0 and nothing and not _is_left_out(done.output, objects.values()):
+    unknown = [f"No rule to make target '{name}'" in done.output for name in objects.values()]
+    if done.returncode != 0 and nothing and not any(unknown):
         raise directory.explain(kdir, done, log)
     return found
 
@@ -166,21 +164,15 @@ def _make(
         ],
         cwd=kdir.source,
         env=ENVIRONMENT,
-        # With a log, both streams are one, in the order they were written.
-        log_path=log,
+        log_path=log,  # With a log, both streams are one.
         timeout=BUILD_LIMIT,
         check=False,
         watched=True,
     )
 
 
-def _is_left_out(said: str, objects: Iterable[str]) -> bool:
-    """Tell whether make knows no way to what it was asked for: Kconfig left it out."""
-    return any(f"No rule to make target '{name}'" in said for name in objects)
-
-
 def _listen(said: str, kdir: BuildDirectory) -> dict[tuple[str, str], set[str]]:
-    """Sort what a build said: (the file, one of `_KINDS`) -> what was said."""
+    """Return the messages of a build by file and kind, one of `_KINDS`."""
     found: dict[tuple[str, str], set[str]] = {}
     path, checking = "", False
 
@@ -210,7 +202,7 @@ def _version(program: str) -> str:
 
 
 def missing(checker: Checker) -> bool:
-    """Tell whether a checker is not installed."""
+    """Return whether a checker is not installed."""
     return any(shutil.which(program) is None for program in checker.programs)
 
 
@@ -220,14 +212,4 @@ def _read(note: Path) -> Said | None:
         status = str(data.pop("status"))
         return Said(status, **{name: tuple(map(str, value)) for name, value in data.items()})
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return None  # Never made, or damaged: it is made again.
-
-
-def _write(note: Path, found: Said) -> None:
-    temporary = note.with_suffix(".new")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
-        temporary.replace(note)
-    except OSError as error:
-        raise InfraError(f"{note}: {error.strerror}") from error
+        return None  # Missing or damaged: it is made again.

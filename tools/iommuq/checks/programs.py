@@ -18,14 +18,14 @@ from iommuq.system.run import describe_status, run
 #: Seconds for one run of one program.
 _LIMIT = 300.0
 _PLACE = re.compile(r":\d+(?=[: ])")
-# An interpreter that cannot start the program says so in its own words.
+# Messages of an interpreter that cannot start the program.
 _BROKEN = re.compile(r"No such file or directory|Can't locate|SyntaxError|ModuleNotFoundError")
 
 
 def run_first(variants: Sequence[Program], subject: Subject) -> list[Finding]:
-    """Run the first of some programs whose files the tree has; kernels move their scripts.
+    """Run the first program whose files the tree has, as kernels move their scripts.
 
-    :raises Skipped: it has those of none, or there is no tree, or the program cannot run.
+    :raises Skipped: the tree has no such files, or the program cannot run.
     """
     for program in variants[:-1]:
         try:
@@ -37,9 +37,7 @@ def run_first(variants: Sequence[Program], subject: Subject) -> list[Finding]:
 
 
 def run_program(program: Program, subject: Subject) -> list[Finding]:
-    """Run a program on a patch, or on every file that it changes.
-
-    What it says of a file, and said of it before the patch, is not the patch's.
+    """Run a program on a patch, or on every changed file, without messages from before.
 
     :raises Skipped: it needs a tree and there is none, or it cannot run.
     """
@@ -67,10 +65,7 @@ def run_program(program: Program, subject: Subject) -> list[Finding]:
 
 
 def _run(program: Program, subject: Subject, folder: Path, path: str) -> list[Finding]:
-    """Run a program once.
-
-    :param folder: where the files of the tree are that it needs.
-    """
+    """Run a program once; *folder* has the files of the tree that it needs."""
     mail = subject.patch.path
     with tempfile.TemporaryDirectory(prefix="iommuq-said-") as place:
         said_in = Path(place) / "patch"
@@ -88,17 +83,14 @@ def _run(program: Program, subject: Subject, folder: Path, path: str) -> list[Fi
         what = one_line(lines[0]) if lines else describe_status(done.returncode)
         raise Skipped(f"{program.argv[0]} cannot run here: {what}")
     if done.returncode and not findings:
-        # It is not content, and what it says is in no form that is known.
+        # It failed with a message of unknown form.
         text = one_line(lines[0]) if lines else describe_status(done.returncode)
         findings = [Finding(Status.FAIL, text)]
     return findings
 
 
 def _what_it_says(subject: Subject) -> bytes:
-    """Return a mail with the lines alone that are the patch's: its message, and what it adds.
-
-    The others are empty, so that lines keep their numbers.
-    """
+    """Return a mail with all lines empty but those of its message and its additions."""
     lines = subject.data.split(b"\n")
     first = next((n for n, line in enumerate(lines) if line.startswith(b"diff --git ")), len(lines))
     kept = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make the checks of a queue, or of one mail."""
+"""Run the checks of a queue, or of one mail."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from iommuq.queue.steps import make_steps
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Store
 
-#: The modules whose checks there are.
+#: The modules that register checks.
 MODULES = (source, message, programs, builds)
-#: The checks of a series, which are made together.
+#: The name of the checks of a whole series.
 OF_SERIES = "series"
 
 
 def choose(names: Sequence[str], *, slow: bool) -> list[Check]:
-    """Return the checks to make.
+    """Return the checks to run.
 
-    :param names: of some checks; none for all.
-    :param slow: those that build, too.
+    :param names: of some checks; empty for all.
+    :param slow: also those that build.
     :raises UserError: there is no such check.
     """
     known = {check.name: check for check in REGISTRY.checks}
@@ -46,11 +46,11 @@ def choose(names: Sequence[str], *, slow: bool) -> list[Check]:
 def check_queue(
     workspace: Workspace, only: str | None, names: Sequence[str], *, slow: bool
 ) -> Iterator[Report]:
-    """Yield what the checks of a queue say, patch by patch, then of each series.
+    """Yield the reports for each patch of a queue, then for each series.
 
     :param only: the label of the one patch to check; None for all that are sent.
-    :param names: of the checks to make; none for all.
-    :param slow: those that build, too.
+    :param names: of the checks to run; empty for all.
+    :param slow: also those that build.
     :raises UserError: there is no such check, or the answers or a cover letter are malformed.
     """
     checks = choose(names, slow=slow)
@@ -71,16 +71,16 @@ def check_queue(
                 for report in check_series(Series(section, workspace.queue, members, text)):
                     yield _answer(report, section, answers, used)
     if only is None and not names and slow:
-        stale = [answer for answer in answers if answer not in used]
         found = [
-            Finding(Status.WARN, f"answers nothing: {answer.check}, {answer.patch}, {answer.text}")
-            for answer in stale
+            Finding(Status.WARN, f"unused: {answer.check}, {answer.patch}, {answer.text}")
+            for answer in answers
+            if answer not in used
         ]
         yield Report("answers", ANSWERS, tuple(found))
 
 
 def _read_cover(path: Path) -> str:
-    """Return a cover letter; nothing if there is none."""
+    """Return a cover letter; empty if there is none."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def _read_cover(path: Path) -> str:
 
 @contextlib.contextmanager
 def _subjects(workspace: Workspace) -> Iterator[list[Subject]]:
-    """Make the patches of a queue ready for being checked."""
+    """Return the patches of a queue as subjects."""
     base, queue = workspace.base, workspace.queue
     plain = make_steps(base, queue, None)
     laid = workspace.steps()
@@ -113,34 +113,21 @@ def _subjects(workspace: Workspace) -> Iterator[list[Subject]]:
 def check_mail(data: bytes, names: Sequence[str] = ()) -> list[Report]:
     """Check one mail, without a tree.
 
-    :param data: the mail; a cover letter has nothing that could be checked.
-    :param names: of the checks to make; none for all that need no tree.
-    :raises UserError: it is no mail.
+    :param data: the mail, with a patch.
+    :param names: of the checks to run; empty for all that do not build.
+    :raises UserError: it is not a mail with a patch.
     """
     with tempfile.TemporaryDirectory(prefix="iommuq-mail-") as folder:
         path = Path(folder) / "mail.patch"
         path.write_bytes(data)
         mail = read_mails([path])[0]
-        patch = Patch(
-            path=path,
-            name=path.name,
-            section="",
-            label=mail.subject,
-            subject=mail.subject,
-            author=mail.author,
-            date=mail.date,
-            message=mail.message,
-            diff=mail.diff,
-            diff_line=mail.diff_line,
-            changes=mail.changes,
-            sha256=mail.sha256,
-        )
+        patch = Patch(**vars(mail), path=path, name=path.name, section="", label=mail.subject)
         checks = choose(names, slow=False)
         return [check.report(Subject(patch, data)) for check in checks]
 
 
 def _answer(report: Report, name: str, answers: Sequence[Answer], used: set[Answer]) -> Report:
-    """Put to what a check found what somebody answered to it."""
+    """Add the answers to the findings of a report."""
     findings = []
     for finding in report.findings:
         for answer in answers:

@@ -14,7 +14,7 @@ _LIMIT = 120.0
 
 
 def check_series(series: Series) -> list[Report]:
-    """Make all checks of a series."""
+    """Run all checks of a series."""
     found = [Report("cover", series.section, tuple(_cover(series)))]
     try:
         people = _recipients(series)
@@ -32,24 +32,21 @@ def _cover(series: Series) -> list[Finding]:
     if not title.startswith("# "):
         found.append(Finding(Status.FAIL, "its first line is not `# ` and a subject"))
     if len(body.split()) < 20:
-        found.append(Finding(Status.WARN, "it says hardly anything"))
+        found.append(Finding(Status.WARN, "fewer than 20 words"))
     return found
 
 
 def _recipients(series: Series) -> list[Finding]:
-    """Compare whom get_maintainer.pl names with whom the cover letter names.
-
-    :raises Skipped: there is no cover letter, or the script cannot run.
-    """
+    """Compare the recipients of get_maintainer.pl with those in the cover letter."""
     if not series.cover:
-        raise Skipped("there is no cover letter to name them in")
+        raise Skipped("no cover letter")
     if shutil.which("perl") is None:
         raise Skipped("perl is not installed")
     there = {match.lower() for match in _ADDRESS.findall(series.cover)}
     wanted: dict[str, str] = {}
     for subject in series.subjects:
         root = subject.need_tree().extract("scripts/get_maintainer.pl", "MAINTAINERS")
-        # No history here: who is named is who MAINTAINERS names.
+        # There is no history, only MAINTAINERS.
         words = ("--no-tree", "--no-git", "--no-git-fallback", "--no-rolestats", "--no-n")
         argv = ["perl", "scripts/get_maintainer.pl", *words, str(subject.patch.path)]
         done = run(argv, cwd=root, timeout=_LIMIT, check=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Show what the checks of patches say: a table, JSON, and what b4 reads."""
+"""Format the reports of checks: as text, a table, JSON, and for b4."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iommuq.system.progress import one_line
 
 
 def as_lines(report: Report) -> list[str]:
-    """Return a report for people: a line, and one for each finding."""
+    """Return a report as text: its line, then the lines of each finding."""
     lines = [f"{report.status.value:<5} {one_line(report.subject):<16} {report.check}"]
     for finding in report.findings:
         lines.append(f"      {finding.status.value}: {_text(finding)}")
@@ -21,10 +21,7 @@ def as_lines(report: Report) -> list[str]:
 
 
 def as_table(reports: Sequence[Report]) -> str:
-    """Return a table: checks down, patches across, then each series as a whole.
-
-    Over a column are the section of the patch and its number there.
-    """
+    """Return a table: a row for each check, a column for each patch and each series."""
     subjects = list(dict.fromkeys(report.subject for report in reports))
     checks = list(dict.fromkeys(report.check for report in reports))
     cells = {(report.check, report.subject): report.status.value for report in reports}
@@ -42,7 +39,7 @@ def as_table(reports: Sequence[Report]) -> str:
 
 
 def as_json(reports: Iterable[Report]) -> str:
-    """Return reports for programs."""
+    """Return reports as JSON."""
     data = [
         {
             "check": report.check,
@@ -66,8 +63,7 @@ def as_json(reports: Iterable[Report]) -> str:
 def as_b4(reports: Iterable[Report]) -> str:
     """Return reports in the form of b4's review-*-check-cmd: a JSON array.
 
-    b4 knows pass, warn and fail, and takes anything else for a failure; what was
-    skipped is a warning there, so that it cannot be taken for passed.
+    b4 has no status for skipped checks, so they become warnings.
     """
     data = []
     for report in reports:
@@ -89,9 +85,9 @@ def as_b4(reports: Iterable[Report]) -> str:
 
 
 def as_b4_lines(reports: Iterable[Report]) -> str:
-    """Return reports in the form of b4's prep-perpatch-check-cmd: a line a finding.
+    """Return reports in the form of b4's prep-perpatch-check-cmd: a line for each finding.
 
-    There any line is a warning, one with ``ERROR:`` a failure, and no line at all a pass.
+    A line is a warning, a line with ``ERROR:`` a failure, no line a pass.
     """
     lines = []
     for report in reports:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks of what a patch does to the files, without building anything."""
+"""Checks of the files that a patch changes, without a build."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ _INCLUDE = re.compile(rb'^\s*#\s*include\s+([<"][^>"]+[>"])', re.MULTILINE)
 
 @REGISTRY.add("applies", "applies in its place, alone")
 def applies(subject: Subject) -> list[Finding]:
-    """The patch makes its tree of the one before it, and nothing is left as it was.
-
-    A queue whose patch does not apply ends before any check, with the place of the
-    hunk; what is seen here is that it is not empty.
-    """
+    """The patch changes its tree.  One that does not apply is an error before any check."""
     tree = subject.need_tree()
     if tree.before == tree.after:
-        return [Finding(Status.FAIL, "it changes nothing")]
+        return [Finding(Status.FAIL, "no change")]
     return []
 
 
 @REGISTRY.add("includes", "headers that are included twice")
 def includes(subject: Subject) -> list[Finding]:
-    """No file includes a header twice that included it once before."""
+    """The patch does not include a header a second time."""
     tree = subject.need_tree()
     found = []
     for change in subject.changes:
@@ -47,7 +43,7 @@ def includes(subject: Subject) -> list[Finding]:
 
 @REGISTRY.add("blanks", "blanks at the end of lines, and conflict markers")
 def blanks(subject: Subject) -> list[Finding]:
-    """What a patch adds has no blanks at the end, and no markers of a conflict."""
+    """Added lines have no trailing blanks and no conflict markers."""
     found = []
     for hunk in hunks(subject.patch.diff):
         for number in hunk.added:
@@ -55,5 +51,5 @@ def blanks(subject: Subject) -> list[Finding]:
             if line != line.rstrip():
                 found.append(Finding(Status.WARN, "blanks at the end of a line", hunk.path))
             if re.match(rb"(?:<{7}|>{7})(?: |$)", line):
-                found.append(Finding(Status.FAIL, "a marker of a conflict", hunk.path))
+                found.append(Finding(Status.FAIL, "a conflict marker", hunk.path))
     return list(dict.fromkeys(found))

@@ -12,16 +12,13 @@ from pathlib import Path
 from iommuq.bases.providers.job import Table, require
 from iommuq.system import tables
 
-#: Answers to what the checks of a queue find, next to its series.
+#: The file with answers to findings, next to the series file.
 ANSWERS = "checks.toml"
 
 
 @dataclass(frozen=True)
 class Prefix(Table):
-    """What subjects begin with that change files under a path.
-
-    :ivar also: other prefixes that are as good.
-    """
+    """The prefix of subjects for files under a path; *also*: other valid prefixes."""
 
     path: str
     prefix: str
@@ -29,7 +26,7 @@ class Prefix(Table):
 
     @property
     def all(self) -> set[str]:
-        """All that are good."""
+        """All valid prefixes."""
         return {self.prefix, *self.also}
 
 
@@ -37,16 +34,14 @@ class Prefix(Table):
 class Program(Table):
     """A check that is a program.
 
-    :ivar name: of the check; of several in a row with the same name, the first counts
-        whose *files* the tree has.
-    :ivar argv: ``{mail}`` is the patch, ``{said}`` the same with nothing but the message
-        and the lines that it adds, ``{root}`` a directory with *files* in it, ``{path}``
-        each of the files that the patch changes.
-    :ivar needs: programs it cannot do without.
+    :ivar name: of the check; of several with one name, the first whose *files* exist runs.
+    :ivar argv: ``{mail}`` is the patch, ``{said}`` the patch with only its message and added
+        lines, ``{root}`` a directory with *files*, ``{path}`` each file that the patch changes.
+    :ivar needs: the programs that it needs.
+    :ivar fail: pattern of lines that fail; others that match *warn* warn.
+    :ivar ignore: pattern of lines to ignore.
+    :ivar each: run it for each changed file that matches this pattern.
     :ivar files: files of the tree that it needs, or directories with a slash at the end.
-    :ivar each: it is run for every file that the patch changes and leaves, of this form.
-    :ivar fail: a line of its output that fails; the others that match *warn* warn.
-    :ivar ignore: lines that say nothing.
     """
 
     name: str
@@ -70,10 +65,10 @@ class Program(Table):
 
 @dataclass(frozen=True)
 class Answer(Table):
-    """Why something that a check says is as it should be.
+    """The reason why a finding is correct.
 
     :ivar patch: the patch's name in the series file, or the section; ``*`` for all.
-    :ivar text: a part of what the check says.
+    :ivar text: a part of the finding.
     """
 
     check: str
@@ -109,7 +104,7 @@ def load_prefixes() -> list[Prefix]:
 
 
 def load_programs() -> list[Program]:
-    """Return the programs."""
+    """Return the programs, in the order of the file."""
     return _document().program
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What each patch of a queue does to the tests, and whether that is what it promises."""
+"""Prove that each patch of a queue changes the tests as it promises."""

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Find the first patch that breaks a test: half the steps at a time.
-
-What was built and run before is neither built nor run again.
-"""
+"""Find the first patch that breaks a test, by bisection.  Cached builds and runs are reused."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ _GOOD = (Verdict.OK, Verdict.UNEXPECTED_PASS)
 
 
 def lane_of(lanes: Sequence[Lane], test: str) -> tuple[Lane, str]:
-    """Return the lane that a test is of, and its name there.
+    """Return the lane of a test, and its name there.
 
     :param test: ``<lane>.<test>``.
-    :raises UserError: none of the lanes is its.
+    :raises UserError: no lane has that name.
     """
     for lane in lanes:
         name = test.removeprefix(f"{lane.name}.")
@@ -29,12 +26,12 @@ def lane_of(lanes: Sequence[Lane], test: str) -> tuple[Lane, str]:
             return lane, name
     raise UserError(
         f"{test!r} does not begin with a suite",
-        hint="it is named as in the table: " + ", ".join(f"{lane.name}.…" for lane in lanes),
+        hint="give it as in the table: " + ", ".join(f"{lane.name}.…" for lane in lanes),
     )
 
 
 def first_failing(steps: Sequence[Step], lane: Lane, test: str) -> Step | None:
-    """Return the step from which on a test fails, or None if it passes at the last.
+    """Return the first step where a test fails; None if it passes at the last.
 
     :param test: its name in the lane.
     :raises UserError: the last step has no such test.
@@ -42,7 +39,7 @@ def first_failing(steps: Sequence[Step], lane: Lane, test: str) -> Step | None:
     """
     if _passes(steps[-1], lane, test, last=True):
         return None
-    # All before `good` is not asked; a step without the test is one where it is not broken.
+    # A step without the test counts as good.
     good, bad = -1, len(steps) - 1
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -58,14 +55,13 @@ def _passes(step: Step, lane: Lane, test: str, *, last: bool) -> bool:
         run = lane.run(lane.image(step), step)
     except VerdictError as error:
         progress.note(str(error))
-        # Without a kernel nobody can tell; the next step's kernel may say more.
-        return False
+        return False  # A step that does not build counts as bad.
     verdict = lane.judge(run).get(test)
     if verdict is None and last:
         raise UserError(
             f"{step.label} has no test {test!r}", hint=f"{lane.title} has {len(run.results)}"
         )
     if verdict is Verdict.ERROR:
-        raise InfraError(f"{step.label}: {test}: no verdict", hint="run it by itself to see why")
-    progress.note(f"{step.label}: {test}: {verdict.value if verdict else 'not there'}")
+        raise InfraError(f"{step.label}: {test}: no verdict", hint="run this test alone")
+    progress.note(f"{step.label}: {test}: {verdict.value if verdict else 'no such test'}")
     return verdict in _GOOD or verdict is None or verdict is Verdict.SKIPPED

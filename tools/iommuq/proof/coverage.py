@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Line and branch coverage of the files that a queue touches, by gcov under UML.
 
-UML is a process, so it is instrumented like one: gcc puts counters in, and libgcov writes
-them when the process ends, into the directory that ``GCOV_PREFIX`` names.  What must be
-different in the tree for that is laid over it, as the suites are; ``coverage.toml``
-has it.
+UML is a process: libgcov writes the counters to ``GCOV_PREFIX`` when it ends.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
+from operator import add
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,9 +30,9 @@ from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Store
 from iommuq.system.run import run
 
-#: The variable that libgcov takes a directory from.
+#: The variable with the output directory of libgcov.
 PREFIX = "GCOV_PREFIX"
-#: Part of the key of what is kept with an image.
+#: Part of the key of an image with notes of the compiler.
 _GENERATION = "1"
 _GCOV_LIMIT = 120.0
 
@@ -46,11 +44,11 @@ def _settings() -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class FunctionCover:
-    """How much of one function was executed.
+    """The coverage of one function.
 
     :ivar line: the first line of its definition, from 1.
-    :ivar lines: times that each line with code was executed, by number.
-    :ivar branches: times that each way of a decision was taken, by number of the line.
+    :ivar lines: execution count of each line with code, by line number.
+    :ivar branches: count of each way of the decisions in a line, by line number.
     """
 
     name: str
@@ -60,12 +58,12 @@ class FunctionCover:
 
     @property
     def missed(self) -> tuple[int, ...]:
-        """Lines that were never executed."""
+        """The lines that were not executed."""
         return tuple(line for line, count in sorted(self.lines.items()) if not count)
 
     @property
     def half(self) -> tuple[int, ...]:
-        """Lines that were executed, but decided one way only."""
+        """The executed lines with a decision that never took one of its ways."""
         return tuple(
             line
             for line, ways in sorted(self.branches.items())
@@ -75,22 +73,16 @@ class FunctionCover:
 
 @dataclass(frozen=True)
 class FileCover:
-    """How much of one file was executed.
-
-    :ivar functions: those that the compiler made code of, in order; None if the kernel does
-        not have the file in it.
-    """
+    """The coverage of one file; *functions*: those with code, None if it is not in the kernel."""
 
     path: str
     functions: tuple[FunctionCover, ...] | None
 
 
 def instrument(overlay: Overlay, store: Store, tree: str, paths: Sequence[str]) -> Overlay:
-    """Return an overlay that also makes the kernel count what it executes in some files.
+    """Return an overlay that also instruments some files.
 
-    :param overlay: what is laid over the tree as it is.
-    :param store: the objects of the base.
-    :param tree: the tree, to see where there is a Makefile.
+    :param tree: the tree, to look for Makefiles.
     :param paths: C files.
     """
     makefiles = {str(PurePosixPath(path).with_name("Makefile")) for path in paths}
@@ -109,9 +101,9 @@ def instrument(overlay: Overlay, store: Store, tree: str, paths: Sequence[str]) 
 
 
 def check_arch(name: str) -> None:
-    """Refuse an architecture whose kernels cannot count.
+    """Check that coverage supports an architecture.
 
-    :raises UserError: it is another than the one that can.
+    :raises UserError: it does not.
     """
     arch = _settings()["arch"]
     if name != arch:
@@ -119,10 +111,7 @@ def check_arch(name: str) -> None:
 
 
 def addition(paths: Sequence[str]) -> Addition:
-    """Return what keeps the compiler's notes of some files with an image.
-
-    :param paths: C files; those that are not compiled have no notes.
-    """
+    """Return an addition that keeps the ``.gcno`` files of compiled C files with an image."""
 
     def make(_source: Path, objects: Path, into: Path, _log: Path) -> None:
         for path in paths:
@@ -136,12 +125,12 @@ def addition(paths: Sequence[str]) -> Addition:
 
 
 def collect(image: Image, counters: Path, texts: Mapping[str, bytes]) -> tuple[FileCover, ...]:
-    """Read what a kernel counted.
+    """Read the counters of a kernel.
 
     :param image: built with `addition`.
-    :param counters: the directory that `PREFIX` named when it ran.
-    :param texts: the files, as they were compiled, by path.
-    :raises InfraError: it wrote no counters, or they are not of this image.
+    :param counters: the directory in `PREFIX`.
+    :param texts: the compiled files, by path.
+    :raises InfraError: there are no counters, or they are of another image.
     :raises ToolMissing: gcov is not installed.
     """
     covers = []
@@ -150,13 +139,13 @@ def collect(image: Image, counters: Path, texts: Mapping[str, bytes]) -> tuple[F
         if not notes.exists():
             covers.append(FileCover(path, None))
             continue
-        # The build directory's path is below: it is what the kernel was compiled with.
+        # libgcov appends the path of the build directory.
         wanted = PurePosixPath("/", path).with_suffix(".gcda")
         found = [each for each in counters.rglob(wanted.name) if str(each).endswith(str(wanted))]
         if len(found) != 1:
             raise InfraError(
                 f"the kernel wrote no counters for {path}",
-                hint="they are written as it halts; did it come to its end?",
+                hint="it writes them when it halts: look for a crash in its log",
             )
         covers.append(FileCover(path, _functions(path, text, _gcov(notes, found[0]))))
     return tuple(covers)
@@ -165,7 +154,7 @@ def collect(image: Image, counters: Path, texts: Mapping[str, bytes]) -> tuple[F
 def _gcov(notes: Path, counters: Path) -> Mapping[str, Any]:
     """Run gcov on one object, and return its JSON."""
     with tempfile.TemporaryDirectory(prefix="iommuq-gcov-") as folder:
-        # By one name: that is how gcov finds the one for the other.
+        # gcov needs the same name for both.
         shutil.copy2(notes, Path(folder, "x.gcno"))
         shutil.copy2(counters, Path(folder, "x.gcda"))
         argv = ["gcov", "--json-format", "--branch-probabilities", "--stdout", "x.gcda"]
@@ -175,16 +164,12 @@ def _gcov(notes: Path, counters: Path) -> Mapping[str, Any]:
         if not isinstance(data, dict) or not isinstance(data.get("files"), list):
             raise ValueError("no list of files")
     except ValueError as error:
-        raise InfraError(f"gcov: not the JSON that it should print: {error}") from error
+        raise InfraError(f"gcov: unexpected output: {error}") from error
     return data
 
 
 def _functions(path: str, text: bytes, data: Mapping[str, Any]) -> tuple[FunctionCover, ...]:
-    """Sort the lines of a file by its functions.
-
-    Not by what gcov takes for a line's function: what was inlined is its caller's.  And what
-    is included at the end of the file is another file.
-    """
+    """Assign lines to functions by number, as gcov assigns inlined code to the caller."""
     lines: dict[int, int] = {}
     branches: dict[int, list[int]] = {}
     try:
@@ -195,7 +180,10 @@ def _functions(path: str, text: bytes, data: Mapping[str, Any]) -> tuple[Functio
                 number = int(line["line_number"])
                 lines[number] = lines.get(number, 0) + int(line["count"])
                 ways = [int(way["count"]) for way in line["branches"] if not way["throw"]]
-                branches[number] = _sum(branches.get(number, []), ways)
+                old = branches.get(number, [])
+                # A line that was compiled twice with the same ways has their sums.
+                same = len(old) == len(ways)
+                branches[number] = list(map(add, old, ways)) if same else [*old, *ways]
     except (KeyError, TypeError, ValueError) as error:
         raise InfraError(f"gcov: {path}: unexpected JSON: {error!r}") from error
     covers = []
@@ -212,19 +200,12 @@ def _functions(path: str, text: bytes, data: Mapping[str, Any]) -> tuple[Functio
     return tuple(covers)
 
 
-def _sum(some: Sequence[int], others: Sequence[int]) -> list[int]:
-    """Add up the ways of a line that was compiled more than once, if they are the same ways."""
-    if len(some) == len(others):
-        return [one + other for one, other in zip(some, others, strict=True)]
-    return [*some, *others]
-
-
 @dataclass(frozen=True)
 class Measured:
-    """A step whose kernel counts what is executed, as long as `measuring` lasts.
+    """An instrumented step, valid inside `measuring`.
 
-    :ivar lane: runs the suites on the tree with counters.
-    :ivar paths: the files that are counted.
+    :ivar lane: runs the suites on the instrumented tree.
+    :ivar paths: the instrumented files.
     """
 
     lane: KunitLane
@@ -234,7 +215,7 @@ class Measured:
     counters: Path
 
     def covers(self, image: Image) -> tuple[FileCover, ...]:
-        """Return what was executed of the image of the step; see `collect`."""
+        """Return the coverage of the image of the step; see `collect`."""
         read = ((path, self.objects.read_file(self.step.tree, path)) for path in self.paths)
         texts = {path: text for path, text in read if text is not None}
         return collect(image, self.counters, texts)
@@ -247,10 +228,7 @@ class Measured:
 
 @contextlib.contextmanager
 def measuring(lane: KunitLane, plain: Step) -> Iterator[Measured]:
-    """Lay counters over the tree of a step for as long as the block runs.
-
-    :param plain: the step without them.
-    """
+    """Instrument the tree of the step *plain* for the duration of the block."""
     workspace = lane.workspace
     changes = (change for patch in workspace.queue.sent for change in patch.changes)
     paths = sorted({change.path for change in changes if is_kernel_source(change.path)})
@@ -261,10 +239,8 @@ def measuring(lane: KunitLane, plain: Step) -> Iterator[Measured]:
         overlay = instrument(workspace.overlay, objects, plain.tree, paths)
         counting = replace(workspace, overlay=overlay)
         counters = Path(folder) / "counters"
+        environment = {PREFIX: str(counters)}
         counted = replace(
-            lane,
-            workspace=counting,
-            addition=addition(paths),
-            environment={PREFIX: str(counters)},
+            lane, workspace=counting, addition=addition(paths), environment=environment
         )
         yield Measured(counted, counting.step(plain.label), objects, paths, counters)

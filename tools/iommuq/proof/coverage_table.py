@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The table of coverage: functions down, lines and branches across."""
+"""The table of coverage: a row for each function, with its lines and branches."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from iommuq.proof.coverage import FileCover, FunctionCover
 
 #: Version of the JSON form.
 JSON_FORMAT = 1
-#: Lines that are named as missed of one function; JSON has all.
+#: The most missed ranges to show for one function.  JSON has all.
 _NAMED = 8
 
-#: Path and name of functions.
+#: Functions by path and name.
 Names = Collection[tuple[str, str]]
 
 
 def report_lines(covers: Sequence[FileCover], touched: Names) -> Iterator[str]:
-    """Yield the table.
-
-    :param touched: the functions that the queue touches; they are marked, and summed up.
-    """
+    """Yield the table; the functions in *touched* are marked, and have a sum."""
     for cover in covers:
         if cover.functions is None:
-            yield f"{cover.path}: this kernel does not have it"
+            yield f"{cover.path}: not in this kernel"
             continue
         width = max([len(each.name) for each in cover.functions] + [len(cover.path)]) + 2
         yield f"{cover.path:<{width + 2}}{'lines':>15}{'branches':>15}  not executed; one way only"
@@ -37,14 +34,17 @@ def report_lines(covers: Sequence[FileCover], touched: Names) -> Iterator[str]:
         yield f"  {'all functions':<{width}}{_counts(cover.functions)}"
         own = [each for each in cover.functions if (cover.path, each.name) in touched]
         if own:
-            yield f"* {'those that the queue touches':<{width}}{_counts(own)}"
+            yield f"* {'functions of the queue':<{width}}{_counts(own)}"
 
 
 def _counts(functions: Sequence[FunctionCover]) -> str:
     totals = _totals(functions)
-    return "".join(
-        f"{_ratio(totals[what], totals[f'{what}_executed']):>15}" for what in ("lines", "branches")
-    )
+    text = ""
+    for what in ("lines", "branches"):
+        total, executed = totals[what], totals[f"{what}_executed"]
+        ratio = f"{executed}/{total} {100 * executed // total:3}%" if total else "-     "
+        text += f"{ratio:>15}"
+    return text
 
 
 def _totals(functions: Sequence[FunctionCover]) -> dict[str, int]:
@@ -58,12 +58,8 @@ def _totals(functions: Sequence[FunctionCover]) -> dict[str, int]:
     }
 
 
-def _ratio(total: int, executed: int) -> str:
-    return f"{executed}/{total} {100 * executed // total:3}%" if total else "-     "
-
-
 def _numbers(lines: Sequence[int]) -> str:
-    """Return numbers of lines as ranges, such as ``3, 7-9``, and an ellipsis if they are many."""
+    """Return line numbers as ranges, such as ``3, 7-9``, with an ellipsis if there are many."""
     ranges: list[list[int]] = []
     for line in lines:
         if ranges and ranges[-1][1] == line - 1:
@@ -75,7 +71,7 @@ def _numbers(lines: Sequence[int]) -> str:
 
 
 def to_json(covers: Sequence[FileCover], touched: Names, base: str, patch: str) -> dict[str, Any]:
-    """Return the coverage for other programs.
+    """Return the coverage as JSON.
 
     :param touched: the functions that the queue touches.
     :param patch: label of the step.

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests that change their mind: passed and failed on the very same image.
+"""Find flaky tests, which pass and fail on the same image.
 
-What looks wrong, or came out differently before, is run again in fresh guests.  Only if
-three runs in a row agree is it a verdict; else the test is flaky, and flaky is not passing.
+Unexpected results are run again.  Three runs must agree, or the test is flaky: no pass.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from iommuq.proof.prove import Outcome
 from iommuq.results.known import Verdict
 from iommuq.results.store import Run, Status, Store
 
-#: Runs that must agree.
+#: The number of runs that must agree.
 AGREE = 3
 
 _BAD = (Verdict.FAILED, Verdict.UNEXPECTED_PASS)
@@ -28,11 +27,7 @@ def settle(
     executor: Executor,
     store: Store | None = None,
 ) -> list[Outcome]:
-    """Run again what is doubtful, and mark what is flaky.
-
-    :param outcomes: as `prove.prove` returns them.
-    :return: the same, with the verdict of flaky tests changed.
-    """
+    """Run doubtful tests again, and return the outcomes of `prove.prove` with flaky verdicts."""
     store = store or Store()
     by_name = {lane.name: lane for lane in lanes}
     doubts = [_doubtful(outcomes, number, store) for number in range(len(outcomes))]
@@ -43,12 +38,12 @@ def settle(
             continue
         lane = by_name[outcome.lane]
         image = lane.image(outcome.step)
-        # If there are several guests, those in which they run are enough.
+        # Only in the guests that run these tests.
         asked = lane.narrowed(tests) or lane
         key = outcome.run.key if asked is lane else asked.run(image, outcome.step).key
         opinions = _opinions(store, key)
         keys[number] = key
-        # Of those that differ none counts any more.
+        # After a difference AGREE new runs are needed.
         for _ in range(AGREE if _differing(opinions) else AGREE - len(opinions)):
             futures.append(executor.submit(asked.run, image, outcome.step, again=True))
     for future in futures:
@@ -60,11 +55,7 @@ def settle(
 
 
 def _doubtful(outcomes: Sequence[Outcome], number: int, store: Store) -> set[str]:
-    """Return the tests of an outcome whose verdict needs more than one run.
-
-    These are failures that nobody expects: at the last step, or where the step before
-    passed; and whatever differs from another run of the same image.
-    """
+    """Return unexpected failures, at the last step or after a pass, and tests that differ."""
     outcome = outcomes[number]
     if outcome.run is None:
         return set()
@@ -77,13 +68,11 @@ def _doubtful(outcomes: Sequence[Outcome], number: int, store: Store) -> set[str
         if verdict in _BAD and (outcome is same_lane[-1] or earlier.get(test) is Verdict.OK)
     }
     opinions = _opinions(store, outcome.run.key)
-    # A failure that three runs have confirmed needs no fourth.
-    confirmed = bad if len(opinions) >= AGREE else set()
-    return (bad - confirmed) | _differing(opinions)
+    return (bad if len(opinions) < AGREE else set()) | _differing(opinions)
 
 
 def _opinions(store: Store, key: str) -> list[dict[str, Status]]:
-    """Return what the latest runs of the same image said, by test; errors say nothing."""
+    """Return the statuses of the latest runs of an image by test, without errors."""
     return [
         {r.test: r.status for r in other.results if r.status is not Status.ERROR}
         for other in store.history(key, AGREE)
@@ -109,7 +98,7 @@ def _marked(outcome: Outcome, tests: set[str], store: Store, key: str) -> Outcom
 
 
 def logs(outcome: Outcome, test: str, store: Store | None = None) -> list[str]:
-    """Return a log of each opinion on a flaky test, such as ``fail: /…/x.log``."""
+    """Return a log for each status of a flaky test, such as ``fail: /…/x.log``."""
     if outcome.run is None:
         return []
     found: dict[Status, str] = {}

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lanes of a proof: a suite, what it runs on, and how its results are judged.
+"""The lanes of a proof: a suite, its guest, and how its results are judged.
 
-A lane makes the image that its suite needs of a step, and runs the suite on it.
-Both are answered from the cache where nothing changed.
+A lane builds the image of a step and runs its suite on it, or takes both from the cache.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from iommuq.build.image import Addition, Image, build_image, image_key
 from iommuq.build.kconfig import Fragments
@@ -37,7 +36,7 @@ from iommuq.system import arches
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError, VerdictError
 
-#: The machine that is meant by the name of a guest.
+#: The machine of each guest.
 MACHINES = {"um": "um", "qemu": "q35"}
 
 
@@ -46,53 +45,42 @@ class Lane(Protocol):
 
     @property
     def name(self) -> str:
-        """What the suite is called, ``kunit``; tests are named ``<lane>.<test>``."""
+        """The name of the suite, ``kunit``; tests are named ``<lane>.<test>``."""
 
     @property
     def title(self) -> str:
-        """What it runs on, in words."""
+        """The suite and its guest, in words."""
 
     def image(self, step: Step) -> Image:
         """Return the image of a step, as `build.build_image` does."""
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
-        """Run the suite on an image, or answer from the store.
-
-        :param again: run even if the store has the results.
-        """
+        """Run the suite on an image; take results from the store unless *again*."""
 
     def judge(self, run: Run) -> dict[str, Verdict]:
-        """Return the verdicts of a run, by test, with known failures taken into account."""
+        """Return the verdicts of a run by test, which consider known failures."""
 
     def excuses(self, run: Run) -> dict[str, Failure]:
-        """Return the entries of the list of known failures that are for a run, by test."""
+        """Return the known failures that apply to a run, by test."""
 
     def image_key(self, step: Step) -> str:
-        """Return the content key that the image of a step has, or will have."""
+        """Return the content key of the image of a step."""
 
     def run_key(self, image: Image) -> str:
-        """Return the content key of all that decides what the suite says of an image."""
+        """Return the content key of all inputs of a run on an image."""
 
     def keeping(self, store: Store) -> Self:
-        """Return the same lane, with its results in another store."""
+        """Return the lane with another store for its results."""
 
     def narrowed(self, tests: Collection[str]) -> Lane | None:
-        """Return the lane with the guests alone in which some tests run; None if it is no less.
-
-        :param tests: as they are called in its runs.
-        """
+        """Return the lane with only the guests of some tests; None if that is all or none."""
 
     def runs_file(self, test: str, path: str) -> bool:
-        """Tell whether the guest of a test runs what is in a file of the kernel's.
-
-        :param path: as the tree has it; it is in the kernel.
-        """
+        """Return whether the guest of a test runs code of a file that is in the kernel."""
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What is made of the tree of a step."""
-
     arch: Arch
     fragments: Fragments
     addition: Addition | None = None
@@ -100,17 +88,12 @@ class _Recipe:
 
 @dataclass(frozen=True)
 class _Common:
+    name: ClassVar[str]
     workspace: Workspace
-    #: Failures that are no surprise.
     known: KnownFailures = field(kw_only=True)
     store: Store | None = field(default=None, kw_only=True)
-    #: Report no progress: it is a part of another lane.
+    #: Report no progress: it is part of another lane.
     quiet: bool = field(default=False, kw_only=True)
-
-    @property
-    def name(self) -> str:
-        """See `Lane`."""
-        raise NotImplementedError
 
     @property
     def _recipe(self) -> _Recipe:
@@ -152,7 +135,7 @@ class _Common:
         return replace(self, store=store)
 
     def narrowed(self, tests: Collection[str]) -> Lane | None:  # noqa: ARG002
-        """See `Lane`: all run in one guest."""
+        """See `Lane`: all tests run in one guest."""
         return None
 
     def runs_file(self, test: str, path: str) -> bool:  # noqa: ARG002
@@ -176,12 +159,13 @@ class KunitLane(_Common):
     """The KUnit suites, on the guest that kunit.py starts for *arch*.
 
     :ivar configs: names of further Kconfig fragments.
-    :ivar filters: as `run_kunit` takes them.
-    :ivar limit: seconds that one boot may take.
-    :ivar addition: what else is made from the tree.
-    :ivar environment: further variables for the guest, which is a process under UML.
+    :ivar filters: see `run_kunit`.
+    :ivar limit: seconds for one boot.
+    :ivar addition: what else to build from the tree.
+    :ivar environment: further variables for the UML process.
     """
 
+    name: ClassVar[str] = "kunit"
     arch: Arch
     configs: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
@@ -198,7 +182,7 @@ class KunitLane(_Common):
         filters: Sequence[str] = (),
         limit: float = KUNIT_LIMIT,
     ) -> KunitLane:
-        """Read what the lane needs; the rest is as the class has it.
+        """Read the known failures of a queue and make the lane.
 
         :raises UserError: the list of known failures is malformed.
         """
@@ -208,11 +192,6 @@ class KunitLane(_Common):
     @property
     def _arch(self) -> str:
         return self.arch.name
-
-    @property
-    def name(self) -> str:
-        """See `Lane`."""
-        return "kunit"
 
     @property
     def title(self) -> str:
@@ -244,11 +223,9 @@ class KunitLane(_Common):
 
 @dataclass(frozen=True)
 class SelftestLane(_Common):
-    """The userspace suites on one machine.
+    """The userspace suites on one machine."""
 
-    :ivar suites: those to run.
-    """
-
+    name: ClassVar[str] = "selftest"
     machine: Machine
     suites: tuple[Suite, ...]
 
@@ -256,11 +233,11 @@ class SelftestLane(_Common):
     def open(
         cls, workspace: Workspace, on: str, names: Sequence[str] = (), *, all_fail: bool = False
     ) -> SelftestLane:
-        """Read what the lane needs.
+        """Read the files of a queue and make the lane.
 
         :param on: ``um`` or ``qemu``.
-        :param names: the suites; none for all.
-        :param all_fail: take no failure for a known one.
+        :param names: the suites; empty for all.
+        :param all_fail: ignore the list of known failures.
         :raises UserError: one of the files is malformed, or there is no such suite.
         """
         known = KnownFailures() if all_fail else load_known(workspace.queue)
@@ -270,11 +247,6 @@ class SelftestLane(_Common):
     @property
     def _arch(self) -> str:
         return self.machine.arch
-
-    @property
-    def name(self) -> str:
-        """See `Lane`."""
-        return "selftest"
 
     @property
     def title(self) -> str:
@@ -300,16 +272,14 @@ class SelftestLane(_Common):
 
 @dataclass(frozen=True)
 class FirmwareLane(_Common):
-    """The firmware scenarios, each on its machines, all of them on one kernel.
+    """The firmware scenarios, each on its machines, all with one kernel."""
 
-    :ivar cases: those to run.
-    """
-
+    name: ClassVar[str] = "firmware"
     cases: tuple[Case, ...]
 
     @classmethod
     def open(cls, workspace: Workspace) -> FirmwareLane:
-        """Read what the lane needs.
+        """Read the files of a queue and make the lane.
 
         :raises UserError: a scenario, a machine or the list of known failures is malformed, or
             the list names a check that no scenario has.
@@ -329,11 +299,6 @@ class FirmwareLane(_Common):
         return self.cases[0].machine.arch
 
     @property
-    def name(self) -> str:
-        """See `Lane`."""
-        return "firmware"
-
-    @property
     def title(self) -> str:
         """See `Lane`."""
         return "firmware scenarios under QEMU"
@@ -350,19 +315,15 @@ class FirmwareLane(_Common):
         return replace(self, cases=found, quiet=True) if 0 < len(found) < len(self.cases) else None
 
     def hurried(self, limit: float) -> FirmwareLane:
-        """Return the lane with guests that are given up if they need longer to their first suite.
-
-        :param limit: seconds.
-        """
-
-        def hurry(machine: Machine) -> Machine:
-            return replace(machine, boot_limit=min(limit, machine.boot_limit))
-
-        cases = tuple(replace(case, machine=hurry(case.machine)) for case in self.cases)
-        return replace(self, cases=cases)
+        """Return the lane with a boot limit of at most *limit* seconds."""
+        found = []
+        for case in self.cases:
+            boot_limit = min(limit, case.machine.boot_limit)
+            found.append(replace(case, machine=replace(case.machine, boot_limit=boot_limit)))
+        return replace(self, cases=tuple(found))
 
     def runs_file(self, test: str, path: str) -> bool:
-        """See `Lane`: another IOMMU's driver is there, and finds nothing to drive."""
+        """See `Lane`: the driver of another IOMMU has no device."""
         drivers = {case.machine.name: case.machine.driver for case in self.cases}
         whose = {name for name, driver in drivers.items() if driver and path.startswith(driver)}
         return not whose or test.partition(".")[0] in whose
@@ -381,7 +342,7 @@ class FirmwareLane(_Common):
         key = self.run_key(image)
         runs = run_scenarios(kernel, self.cases, subject, store=store, again=again)
         results = tuple(result for run in runs for result in run.results)
-        # A proof has one run a cell, with a history of its own. The scenarios have theirs.
+        # A cell of a proof is one run with its own history, besides those of the scenarios.
         found = None if again else store.find(key)
         statuses = [(result.test, result.status) for result in results]
         if found is not None and [(each.test, each.status) for each in found.results] == statuses:
@@ -394,7 +355,7 @@ class FirmwareLane(_Common):
         return store.finish(whole, results, finished, splats)
 
 
-# What `iommuq prove --suite` takes, each with what it runs on there.
+# The suites of `iommuq prove --suite`.
 _LANES: dict[str, Callable[[Workspace], Lane]] = {
     "kunit": lambda workspace: KunitLane.open(workspace, arches.get("um")),
     "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
@@ -408,11 +369,11 @@ def names() -> tuple[str, ...]:
 
 
 def open_lanes(workspace: Workspace, wanted: Sequence[str] = ()) -> list[Lane]:
-    """Return the lanes of these names, or all if there are none.
+    """Return the lanes of some names; all if empty.
 
     :raises UserError: there is no lane of one of the names.
     """
     for name in wanted:
         if name not in _LANES:
-            raise UserError(f"no suite {name!r} to prove with; there are {', '.join(_LANES)}")
+            raise UserError(f"no suite {name!r}; there are {', '.join(_LANES)}")
     return [make(workspace) for name, make in _LANES.items() if not wanted or name in wanted]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verdicts by test and step, and what each step did to the tests."""
+"""Verdicts by test and step, and the changes of each step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from iommuq.results.known import Verdict
 from iommuq.system.progress import one_line
 
-#: Tests that a line under the table lists by name.
+#: The most tests that a line under the table names.
 NAMES = 5
 
 _PASSING = (Verdict.OK, Verdict.UNEXPECTED_PASS)
@@ -20,9 +20,9 @@ _FAILING = (Verdict.FAILED, Verdict.KNOWN)
 class Column:
     """One step.
 
-    :ivar subject: the patch's subject; empty for the baseline.
+    :ivar subject: of the patch; empty for the baseline.
     :ivar verdicts: by test, named ``suite.case``.
-    :ivar note: why there are no verdicts, such as ``does not build``.
+    :ivar note: the reason for no verdicts, such as ``does not build``.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One test, and its verdict at each step, None where it was not run."""
+    """One test, and its verdict at each step; None if it was not run."""
 
     suite: str
     test: str
@@ -47,15 +47,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """What one step did to the tests, compared with the last step before that ran them.
-
-    Only a pass and a failure are compared: an error is neither.
+    """The tests that changed at one step, compared with the last step before that ran them.
 
     :ivar unknown: tests that passed or failed before, and have no verdict now.
-    :ivar gone: tests that passed before, and are skipped or not there now though there is
-        a kernel.
-    :ivar since: the label of the step that it is compared with, if that is not the one
-        before, which has no kernel.
+    :ivar gone: tests that passed before, and are skipped or missing in a kernel that builds.
+    :ivar since: the label of the step before, if steps without a kernel are between; or empty.
     """
 
     column: Column
@@ -76,11 +72,7 @@ class Matrix:
 
 
 def build(columns: Sequence[Column]) -> Matrix:
-    """Make the table of some steps.
-
-    :param columns: the steps in order, the first one being what the others are built on.
-    """
-    # A dict is an ordered set: tests keep the order in which they ran first.
+    """Make the table of some steps, in order."""
     tests = list(dict.fromkeys(test for column in columns for test in column.verdicts))
     rows = []
     for test in tests:
@@ -100,7 +92,7 @@ def _change(rows: Sequence[Row], columns: Sequence[Column]) -> Change:
     fixed, broke, unknown, gone = [], [], [], []
     for row in rows:
         at = number - 1
-        # What a step without a kernel did is seen in the first one after it that has one.
+        # Steps that do not build are skipped.
         while at > 0 and row.cells[at] is None and columns[at].note:
             at -= 1
         before, after = row.cells[at], row.cells[number]
@@ -119,16 +111,15 @@ def _change(rows: Sequence[Row], columns: Sequence[Column]) -> Change:
 
 
 def fold(matrix: Matrix) -> Matrix:
-    """Return the table with one row for all tests of a group that no step changes.
+    """Return the table with one row for all unchanged tests of a group.
 
-    A group is what has the same name up to the last dot.  Only tests that pass, or are
-    skipped, at every step are folded; what each step did is told in full.
+    A group has the same name up to the last dot.  Only tests that pass, or are skipped, at
+    every step are folded.
     """
     groups: dict[tuple[str, str, tuple[Verdict | None, ...]], list[Row]] = {}
     for number, row in enumerate(matrix.rows):
         group = row.test.rpartition(".")[0]
         steady = len(set(row.cells)) == 1 and row.cells[0] in (Verdict.OK, Verdict.SKIPPED)
-        # A row that stays has a group of its own.
         name = group if steady and group else f"{number}"
         groups.setdefault((row.suite, name, row.cells), []).append(row)
     rows = [
@@ -139,7 +130,7 @@ def fold(matrix: Matrix) -> Matrix:
 
 
 def names(tests: Sequence[str]) -> str:
-    """Say how many tests there are, and name some."""
+    """Return the number of tests and the first names, such as ``2 (a, b)``."""
     if not tests:
         return "none"
     shown = [one_line(test) for test in tests[:NAMES]]

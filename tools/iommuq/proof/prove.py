@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Walk a queue from the baseline to its last patch: what does each patch do?
+"""Test every step of a queue, from the baseline to the last patch.
 
-Every step is built and runs every suite; a step that fails to build does not keep
-the later ones from being tried.  The outcome is a table of verdicts, and whether
-the queue is as it should be and does what it promises.
+Every step is built and runs every suite.  The result is a table of verdicts, and findings.
 """
 
 from __future__ import annotations
@@ -29,16 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step in one lane.
+    """The result of one step in one lane.
 
     :ivar lane: the lane's name.
-    :ivar run: the results, None if there is no kernel to run.
-    :ivar failure: why there is none.
-    :ivar verdicts: by test, with known failures taken into account.
-    :ivar warnings: compiler warnings that the step before did not have.
-    :ivar all_warnings: all of the kernel's; None if there is none.
-    :ivar settled_by: the key of the runs that a doubtful test had to agree in; empty if
-        there was none.
+    :ivar run: the results; None if the step does not build.
+    :ivar failure: why it does not build.
+    :ivar verdicts: by test, which consider known failures.
+    :ivar warnings: compiler warnings that the step before does not have.
+    :ivar all_warnings: all compiler warnings; None if it does not build.
+    :ivar settled_by: the key of the runs that settled doubtful tests; empty if there are none.
     """
 
     step: Step
@@ -53,10 +50,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Proof:
-    """All steps of a queue.
+    """The results of all steps of a queue.
 
-    :ivar unproven: promises of patches that they do not keep, one line each.
-    :ivar accepted: steps and tests that they may break.
+    :ivar unproven: broken promises of patches, one line each.
+    :ivar accepted: steps and the tests that they may break.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -66,7 +63,7 @@ class Proof:
 
     @property
     def findings(self) -> list[str]:
-        """What is not as it should be, one line each; empty if all is well."""
+        """What is wrong, one line each."""
         found: dict[str, None] = {}
         for outcome in self.outcomes:
             label = outcome.step.label
@@ -85,10 +82,10 @@ class Proof:
                 if (label, test) not in self.accepted:
                     found[f"{label} breaks {test}{against}"] = None
             gone = [test for test in change.gone if (label, test) not in self.accepted]
-            # With a guest that was lost its tests are gone, too, and that is said as such.
+            # The tests of a lost guest are errors, not findings.
             if gone and Verdict.ERROR not in change.column.verdicts.values():
-                found[f"{label}: what passed does not run any more: {names(gone)}{against}"] = None
-        # A test that a patch breaks is named with that patch, and not once more.
+                found[f"{label}: passed before, not run now: {names(gone)}{against}"] = None
+        # A test that a patch breaks is named only with that patch.
         blamed = {test for change in self.matrix.changes for test in change.broke}
         last = self.matrix.columns[-1].verdicts
         for test, verdict in last.items():
@@ -98,7 +95,7 @@ class Proof:
 
     @property
     def errors(self) -> list[str]:
-        """What the infrastructure failed to tell, one line each."""
+        """The tests without a verdict, because of the infrastructure, one line each."""
         return [
             f"{column.label}: {test}: no verdict"
             for column in self.matrix.columns
@@ -107,10 +104,7 @@ class Proof:
         ]
 
     def verdict(self, base: str) -> str:
-        """Return the verdict in one line, with numbers.
-
-        :param base: its name.
-        """
+        """Return the verdict in one line, with numbers; *base* is the name of the base."""
         rows, columns = self.matrix.rows, self.matrix.columns
         if self.exit_code == EXIT_OK:
             return f"PASS: {base}: {count(len(rows), 'test')} at {count(len(columns), 'step')}"
@@ -128,18 +122,18 @@ class Proof:
 
     @property
     def exit_code(self) -> int:
-        """The exit code that the proof stands for."""
+        """The exit code of the command."""
         if self.findings:
             return EXIT_VERDICT
         return EXIT_INFRA if self.errors else EXIT_OK
 
 
 def steps_between(workspace: Workspace, first: str | None, last: str | None) -> list[Step]:
-    """Return the steps from *first* to *last*, and the one that *first* is compared with.
+    """Return the steps from *first* to *last*, and the one before *first*.
 
-    :param first: the patch to begin with; None for the baseline.
-    :param last: the patch to end with; None for the last.
-    :raises UserError: there is no such step, or they are the wrong way round.
+    :param first: the first patch; None for the baseline.
+    :param last: the last patch; None for that of the queue.
+    :raises UserError: there is no such step, or *last* comes before *first*.
     """
     steps = workspace.steps(last)
     if first is None:
@@ -147,18 +141,10 @@ def steps_between(workspace: Workspace, first: str | None, last: str | None) -> 
     labels = [step.label for step in steps]
     wanted = workspace.step(first).label
     if wanted not in labels and last is None:
-        raise UserError(f"{first} is no step of the queue", hint="it begins with the baseline")
+        raise UserError(f"{first} is no step of the queue", hint="the first step is the baseline")
     if wanted not in labels:
         raise UserError(f"{first} does not come before {last}")
     return steps[max(0, labels.index(wanted) - 1) :]
-
-
-@dataclass
-class _Cell:
-    """One step in one lane, while it is worked on."""
-
-    outcome: Outcome
-    future: Future[Run] | None = None
 
 
 def prove(
@@ -170,27 +156,29 @@ def prove(
 ) -> list[Outcome]:
     """Build every step for every lane, and run it.
 
-    Builds share one work tree and follow each other here; a suite runs while the next
-    step is built.
+    Builds follow each other; a suite runs while the next step is built.
 
     :param executor: runs the suites; any of `concurrent.futures`.
-    :param on_outcome: called as each outcome is known, in order.
+    :param on_outcome: called for each outcome, in order.
     :return: the outcomes of the first step, those of the second, and so on.
     """
-    cells: list[_Cell] = []
+    outcomes: list[Outcome] = []
+    futures: list[Future[Run] | None] = []
     told = 0
 
     def tell(*, wait: bool) -> None:
         nonlocal told
-        while told < len(cells) and (wait or _is_done(cells[told])):
-            cell = cells[told]
-            if cell.future is not None:
-                lane = lanes[told % len(lanes)]
-                run = cell.future.result()
-                cell.outcome = replace(cell.outcome, run=run, verdicts=lane.judge(run))
+        while told < len(outcomes):
+            future = futures[told]
+            if future is not None:
+                if not (wait or future.done()):
+                    return
+                run = future.result()
+                verdicts = lanes[told % len(lanes)].judge(run)
+                outcomes[told] = replace(outcomes[told], run=run, verdicts=verdicts)
             told += 1
             if on_outcome is not None:
-                on_outcome(cell.outcome)
+                on_outcome(outcomes[told - 1])
 
     before: dict[str, frozenset[str]] = {}
     for step in steps:
@@ -198,40 +186,35 @@ def prove(
             try:
                 image = lane.image(step)
             except VerdictError as error:
-                cells.append(_Cell(Outcome(step, lane.name, failure=error)))
+                outcomes.append(Outcome(step, lane.name, failure=error))
+                futures.append(None)
             else:
-                old = before.get(lane.name)
-                new = () if old is None else tuple(sorted(image.warnings - old))
+                new = tuple(sorted(image.warnings - before.get(lane.name, image.warnings)))
                 before[lane.name] = image.warnings
-                outcome = Outcome(step, lane.name, warnings=new, all_warnings=image.warnings)
-                cells.append(_Cell(outcome, executor.submit(lane.run, image, step)))
+                outcomes.append(Outcome(step, lane.name, warnings=new, all_warnings=image.warnings))
+                futures.append(executor.submit(lane.run, image, step))
             tell(wait=False)
     tell(wait=True)
-    return [cell.outcome for cell in cells]
-
-
-def _is_done(cell: _Cell) -> bool:
-    return cell.future is None or cell.future.done()
+    return outcomes
 
 
 def conclude(
     outcomes: Sequence[Outcome], lanes: Sequence[Lane], queue: Queue, *, strict: bool
 ) -> Proof:
-    """Make the table of all outcomes, and hold it against the promises of the patches.
+    """Make the table of all outcomes, and compare it with the promises of the patches.
 
-    :param lanes: with one of them tests have their own names in the table, else the
-        name of the lane is put before.
-    :param strict: a queue without a file of promises is unproven, too.
+    :param lanes: with several of them the table has tests as ``<lane>.<test>``.
+    :param strict: a queue without ``proof.toml`` is unproven.
     :raises UserError: the file is malformed.
     """
     promises = prooffile.load(queue)
-    full = build(_columns(outcomes, qualified=True))
+    full = build(columns_of(outcomes))
     unproven: list[str] = []
     if strict or promises.exists:
         names = [lane.name for lane in lanes]
         unproven = prooffile.broken_promises(promises, full, queue, names)
     several = len(lanes) > 1
-    matrix = full if several else build(_columns(outcomes, qualified=False))
+    matrix = full if several else build(columns_of(outcomes, qualified=False))
     accepted = frozenset(
         (label, test if several else test.partition(".")[2])
         for label in promises.promises
@@ -240,7 +223,8 @@ def conclude(
     return Proof(tuple(outcomes), matrix, tuple(unproven), accepted)
 
 
-def _columns(outcomes: Sequence[Outcome], *, qualified: bool) -> list[Column]:
+def columns_of(outcomes: Sequence[Outcome], *, qualified: bool = True) -> list[Column]:
+    """Return a column for each step, with tests as ``<lane>.<test>`` if *qualified*."""
     columns: dict[str, Column] = {}
     for outcome in outcomes:
         step = outcome.step

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hand what the suites found to the recorder: the same few lines for every command."""
+"""Pass the results of suites to the recorder, for all commands."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 def workspace(
     recorder: Recorder, of: Workspace, steps: Sequence[TreeStep], lanes: Sequence[Lane]
 ) -> None:
-    """Hand in what a run is about.
+    """Record the base and the steps of a run.
 
-    :param steps: those that are tested.
-    :param lanes: with more than one of them tests are named ``<lane>.<test>``.
+    :param steps: the tested steps.
+    :param lanes: with several of them tests are named ``<lane>.<test>``.
     """
     base = of.base
     promises: dict[str, prooffile.Promise] = {}
-    # That it is malformed is for those to tell who hold the queue against it.
+    # A malformed file is reported by other code.
     with contextlib.suppress(UserError):
         promises = prooffile.load(of.queue).promises
     found: list[Step] = []
@@ -46,9 +46,9 @@ def workspace(
                 names = tuple(name.partition(".")[2] for name in names)
             step = replace(step, proof=promise.reason.strip(), accepted=names)
         found.append(step)
-    title = of.title
+    titles = "; ".join(lane.title for lane in lanes)
     recorder.describe(
-        title=f"{title}, {'; '.join(lane.title for lane in lanes)}" if lanes else title,
+        title=f"{of.title}, {titles}" if lanes else of.title,
         kernel=base.kernel,
         version=base.version,
         steps=tuple(found),
@@ -56,26 +56,22 @@ def workspace(
 
 
 def outcome(recorder: Recorder, found: Outcome, lanes: Sequence[Lane]) -> None:
-    """Hand in a cell of a proof; a later one of the same step and lane replaces it."""
+    """Record a cell of a proof; a later one of the same step and lane replaces it."""
     lane = next(lane for lane in lanes if lane.name == found.lane)
-    known = lane.excuses(found.run) if found.run is not None else {}
     recorder.cell(
         found.step.label,
         found.lane,
         found.run,
         failure="" if found.failure is None else str(found.failure),
         verdicts=found.verdicts,
-        known=known,
+        known=lane.excuses(found.run) if found.run is not None else {},
         warnings=None if found.all_warnings is None else sorted(found.all_warnings),
         added=found.warnings,
     )
 
 
 def run(recorder: Recorder, lane: Lane, found: Run, warnings: Collection[str] | None) -> None:
-    """Hand in a run of one lane.
-
-    :param warnings: all compiler warnings of its kernel; None if unknown.
-    """
+    """Record a run of one lane; *warnings* are those of its kernel, None if unknown."""
     recorder.cell(
         found.patch,
         lane.name,
@@ -89,7 +85,7 @@ def run(recorder: Recorder, lane: Lane, found: Run, warnings: Collection[str] | 
 def firmware(
     recorder: Recorder, tested: Tested, runs: Iterable[Run], known: KnownFailures, arch: str
 ) -> None:
-    """Hand in the runs of firmware scenarios."""
+    """Record the runs of firmware scenarios."""
     recorder.describe(title=f"{tested.title}, firmware scenarios", kernel=tested.subject.kernel)
     for found in runs:
         recorder.cell(
@@ -102,7 +98,7 @@ def firmware(
 
 
 def survivors(found: Mutation) -> Iterator[str]:
-    """Yield a line for each mutant that no test noticed."""
+    """Yield a line for each mutant that survived."""
     for trial in found.survivors:
         mutant = trial.mutant
         yield f"{mutant.path}:{mutant.line} {mutant.function}: mutant {mutant.operator} survived"

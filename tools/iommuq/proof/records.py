@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `iommuq prove` found about a whole queue, kept for those who ask later.
+"""The stored results of `iommuq prove` for a whole queue.
 
-A record answers for exactly one content.  Its key is a hash of the commit of the base, of
-the tree of every step with the suites laid over it, of the suites that were run, of what
-guests are and run (programs, machines, scenarios), of the configurations, of the promises
-and of the known failures; who changes any of them has no proof until `iommuq prove` has
-run again.  What a patch says in words is no part of it.
+The key of a record is a hash of all tested content; see `key_of`.
 """
 
 from __future__ import annotations
@@ -20,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from iommuq.proof import promises
 from iommuq.proof.matrix import Column, Matrix, build
+from iommuq.proof.prove import columns_of
+from iommuq.queue.write import write_json
 from iommuq.results import known
 from iommuq.results.known import Verdict
 from iommuq.system.errors import EXIT_OK, InfraError
@@ -30,19 +28,15 @@ if TYPE_CHECKING:
     from iommuq.proof.lanes import Lane
     from iommuq.proof.prove import Proof
 
-#: Part of every key; to be raised when records get another form.
+#: Part of every key.  Raise it when the form of records changes.
 _FORMAT = 1
-#: What guests are, and what runs in them, below the checkout.
+#: Files and directories of guests and their programs, below ``selftests/``.
 _GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A suite, and what it ran on.
-
-    :ivar guest: ``um`` or ``qemu``.
-    :ivar accelerator: ``native``, ``kvm`` or ``tcg``.
-    """
+    """A suite, its *guest* (``um``, ``qemu``) and *accelerator* (``native``, ``kvm``, ``tcg``)."""
 
     lane: str
     title: str
@@ -54,12 +48,11 @@ class Ran:
 class Record:
     """A proof of a whole queue.
 
-    :ivar key: of the content that it is of.
+    :ivar key: of the tested content.
     :ivar when: seconds since the epoch.
     :ivar kernel: release of the base, such as ``6.12.117``.
-    :ivar version: of its sources, as the provider has it.
-    :ivar exit_code: of the proof.
-    :ivar findings: what was not as it should be.
+    :ivar version: of its sources, from the provider.
+    :ivar findings: one line each, with missing verdicts.
     """
 
     key: str
@@ -73,21 +66,23 @@ class Record:
 
     @property
     def complete(self) -> bool:
-        """Whether every patch does what it promises, and nothing else is wrong."""
+        """Whether the proof passed."""
         return self.exit_code == EXIT_OK
 
     @property
     def matrix(self) -> Matrix:
-        """The table, tests by their full names."""
+        """The table, with full names of tests."""
         return build(self.columns)
 
 
 def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
-    """Return the key of a queue's content.
+    """Return the hash of the base, all steps, suites, guests, configurations and lists.
 
-    :param lanes: names of the suites; none for those that the base is proven with.
+    :param lanes: names of the suites; empty for those of the base.
     """
     names = sorted(lanes or lanes_of(workspace))
+    parents = (workspace.root / "kunit", workspace.root / "selftests", workspace.queue.folder)
+    folders = [parent / "configs" for parent in parents]
     facts = [
         _FORMAT,
         workspace.base.spec.name,
@@ -97,34 +92,23 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         _guests(workspace.root) if {"selftest", "firmware"} & set(names) else "",
         _hash(workspace.queue.folder / promises.NAME),
         _hash(workspace.queue.folder / known.NAME),
-        [[path.name, _hash(path)] for path in _configs(workspace)],
+        [[path.name, _hash(path)] for each in folders for path in sorted(each.glob("*.config"))],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def lanes_of(workspace: Workspace) -> tuple[str, ...]:
-    """Return the names of the suites that a base is proven with."""
+    """Return the names of the suites of a base."""
     from iommuq.proof.lanes import names
 
     return promises.load(workspace.queue).suites or names()
 
 
 def _guests(root: Path) -> list[tuple[str, str]]:
-    """Return each file that guests are made of, and its hash."""
+    """Return the files of guests, and their hashes."""
     places = [root / "selftests" / name for name in _GUESTS]
     files = {file for place in places for file in (place, *place.rglob("*")) if file.is_file()}
     return [(str(file.relative_to(root)), _hash(file)) for file in sorted(files)]
-
-
-def _configs(workspace: Workspace) -> list[Path]:
-    """Return what the kernels are configured with."""
-    root = workspace.root
-    folders = (
-        root / "kunit/configs",
-        root / "selftests/configs",
-        workspace.queue.folder / "configs",
-    )
-    return [path for folder in folders for path in sorted(folder.glob("*.config"))]
 
 
 def _hash(path: Path) -> str:
@@ -137,10 +121,10 @@ def _hash(path: Path) -> str:
 
 
 def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) -> Record | None:
-    """Keep what a proof of a whole queue found.
+    """Store the proof of a whole queue.
 
-    :param key: of the content when the proof was begun; if it is another by now nobody knows
-        which of the two was tested, and nothing is kept.
+    :param key: of the content when the proof began.
+    :return: None, and nothing is stored, if the content changed since then.
     """
     if key_of(workspace, [lane.name for lane in lanes]) != key:
         return None
@@ -149,13 +133,6 @@ def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) 
         if outcome.run is not None:
             title = next(lane.title for lane in lanes if lane.name == outcome.lane)
             ran[outcome.lane] = Ran(outcome.lane, title, outcome.run.guest, outcome.run.accelerator)
-    columns: dict[str, Column] = {}
-    for outcome in proof.outcomes:
-        step = outcome.step
-        old = columns.get(step.label, Column(step.label, step.patch.subject if step.patch else ""))
-        verdicts = {f"{outcome.lane}.{test}": each for test, each in outcome.verdicts.items()}
-        note = old.note if outcome.failure is None else "does not build"
-        columns[step.label] = Column(old.label, old.subject, {**old.verdicts, **verdicts}, note)
     done = Record(
         key=key,
         when=time.time(),
@@ -164,27 +141,17 @@ def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) 
         exit_code=proof.exit_code,
         findings=(*proof.findings, *proof.errors),
         ran=tuple(ran.values()),
-        columns=tuple(columns.values()),
+        columns=tuple(columns_of(proof.outcomes)),
     )
-    path = _path(done.key)
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(done), indent=1, default=_plain), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
+    data = asdict(done)
+    for column in data["columns"]:
+        column["verdicts"] = {test: each.value for test, each in column["verdicts"].items()}
+    write_json(_path(done.key), data)
     return done
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Verdict):
-        return value.value
-    raise TypeError(type(value).__name__)
-
-
 def find(workspace: Workspace) -> Record | None:
-    """Return the proof of a queue as it is now, None if nobody has made one."""
+    """Return the proof of the current content of a queue; None if there is none."""
     path = _path(key_of(workspace))
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -205,7 +172,7 @@ def find(workspace: Workspace) -> Record | None:
         raise InfraError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InfraError(
-            f"{path}: damaged", hint="remove it; `iommuq prove` writes it anew"
+            f"{path}: damaged", hint="remove it, then run `iommuq prove` again"
         ) from error
 
 

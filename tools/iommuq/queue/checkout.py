@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write trees to disk: for building, and for people.
+"""Write trees to disk: build directories, and git repositories for the user.
 
-A directory for building belongs to iommuq and goes from one tree to the next
-by rewriting the files that differ and no others, since make goes by their times.
+In a build directory only the files that differ are rewritten: make compares times.
 """
 
 from __future__ import annotations
@@ -25,24 +24,21 @@ from iommuq.system.run import Completed
 if TYPE_CHECKING:
     from iommuq.bases.sources import Base
 
-#: Seconds; a whole kernel takes 15 on an idle disk.
+#: Seconds.  A whole kernel takes 15 on an idle disk.
 _LIMIT = 1800.0
 
 
 def checkout(base: Base, tree: str, where: Path) -> None:
     """Make the directory *where* hold exactly the files of *tree*.
 
-    Files that are right already keep their times, files changed by hand are put
-    back, files that git does not know are left alone.  After a call that was
-    killed, or with a damaged index, everything is compared by content once, and
-    what should not be there is removed.
-
-    Next to *where*, ``<where>.index`` and ``<where>.busy`` are ours, too.  The
-    caller sees to it that nobody else uses them.
+    Unchanged files keep their times, files changed by hand are restored, untracked files
+    stay.  After a killed call or with a damaged index, all files are compared by content
+    and untracked files are removed.  The caller must lock *where*, ``<where>.index`` and
+    ``<where>.busy``.
 
     :param tree: the id of a tree, or of a commit.
     :raises ObjectsLost: the repository lost the tree; its steps must be made again.
-    :raises DiskFull: there was no room; the next call starts over.
+    :raises DiskFull: the disk is full; the next call starts over.
     """
     place = _Place(base.git_dir, where)
     place.prepare()
@@ -51,18 +47,16 @@ def checkout(base: Base, tree: str, where: Path) -> None:
             place.switch(tree)
             return
         except CommandFailed:
-            # A damaged index, most likely.  If not, this fails the same way.
-            pass
+            pass  # Probably a damaged index.  Otherwise recover() fails in the same way.
     place.recover(tree)
 
 
 def checkout_step(
     base: Base, queue: Queue, overlay: Overlay | None, label: str, where: Path
 ) -> Step:
-    """Make a step and check it out; make it anew should the repository have lost it.
+    """Make a step and check it out; make it again if the repository lost it.
 
     :param label: the step, as `iommuq.queue.model.find_step` understands it.
-    :return: the step.
     """
     step = make_steps(base, queue, overlay, to=label)[-1]
     try:
@@ -75,7 +69,7 @@ def checkout_step(
 
 
 class _Place:
-    """A directory for building, with its index and its mark."""
+    """A build directory, its index, and the file that marks an unfinished call."""
 
     def __init__(self, git_dir: Path, where: Path) -> None:
         self._git_dir = git_dir
@@ -84,26 +78,26 @@ class _Place:
         self._busy = where.with_name(f"{where.name}.busy")
 
     def prepare(self) -> None:
-        """See that the directory is there, and is ours."""
+        """Make the directory, or check that iommuq made it."""
         try:
             if not (self._index.exists() or self._busy.exists()):
                 self._where.mkdir(parents=True, exist_ok=True)
                 if any(self._where.iterdir()):
                     raise UserError(f"{self._where}: not empty, and not made by iommuq")
             self._where.mkdir(exist_ok=True)
-            # The caller keeps everybody else out, so whoever made this is dead.
+            # The caller holds the lock, so the process that left this is dead.
             self._index.with_name(f"{self._index.name}.lock").unlink(missing_ok=True)
         except OSError as error:
             raise InfraError(f"{self._where}: {error.strerror}") from error
 
     def is_sound(self) -> bool:
-        """Tell whether the index can be trusted: the last call was not cut off."""
+        """Return whether the last call finished, so that the index is valid."""
         return not self._busy.exists()
 
     def switch(self, tree: str) -> None:
         """Go from the tree that the index holds to another."""
         self._busy.touch()
-        # --reset compares what is on disk, too, and puts it back.
+        # --reset also restores files that changed on disk.
         self._git("read-tree", "--reset", "-u", tree)
         self._busy.unlink()
 
@@ -112,7 +106,7 @@ class _Place:
         self._busy.touch()
         self._index.unlink(missing_ok=True)
         self._git("read-tree", tree)
-        # Fails if files differ, which is what the next command is for.
+        # Fails if files differ; switch() rewrites those.
         self._git("update-index", "-q", "--refresh", check=False)
         self.switch(tree)
         self._git("clean", "-ffdxq")
@@ -134,12 +128,12 @@ class _Place:
 
 
 def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None) -> list[Step]:
-    """Make a git repository of the user's own with the queue applied, one commit a patch.
+    """Make a git repository with the queue applied, one commit a patch, on ``iommuq/<base>``.
 
-    It does not need the cache any more.  The branch is ``iommuq/<base>``, and the tag
-    ``iommuq-base`` is where it starts.  On any error there is no trace of it.
+    It does not depend on the cache.  The tag ``iommuq-base`` is the start of the branch.
+    On an error everything is removed again.
 
-    :param into: where; must not exist, or be empty.
+    :param into: a directory that does not exist, or is empty.
     :param to: the step to stop after, as `find_step` understands it; all if None.
     :return: the steps, without overlay.
     :raises UserError: *into* is not empty, or there is no step *to*.
@@ -151,8 +145,8 @@ def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None
         raise UserError(f"{into}: not an empty directory", hint="give one with --into")
     steps = make_steps(base, queue, None, to=to)
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        _clone(base, steps[-1].commit, into)
+        join_repo(into, f"iommuq/{base.spec.name}", base, [], steps[-1].commit)
+        _inside(into, "reset", "--quiet", "--hard")
     except BaseException as error:
         shutil.rmtree(into, ignore_errors=True)
         if there:
@@ -164,7 +158,7 @@ def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    # What is there has the same name, so the same content, and may be somebody else's file.
+    # An object of this name has the same content.
     if not Path(target).exists():
         try:
             os.link(source, target)
@@ -172,21 +166,16 @@ def _link_or_copy(source: str, target: str) -> None:
             shutil.copyfile(source, target)
 
 
-def _clone(base: Base, commit: str, into: Path) -> None:
-    join_repo(into, f"iommuq/{base.spec.name}", base, [], commit)
-    _inside(into, "reset", "--quiet", "--hard")
-
-
 def join_repo(
     into: Path, branch: str, base: Base, others: Sequence[Base], commit: str | None = None
 ) -> None:
-    """Make a repository with the objects of bases, and no files yet.
+    """Make a repository with the objects of bases, and an empty work tree.
 
-    :param branch: what to call the branch; the tag ``iommuq-base`` is where it starts.
-    :param base: where it starts.
-    :param others: further bases whose objects are wanted.
-    :param commit: where the branch is; at the base if None.
-    :raises InfraError: there is no room for it.
+    :param branch: its branch, which starts at the tag ``iommuq-base``.
+    :param base: the base that it starts from.
+    :param others: further bases whose objects are copied.
+    :param commit: the tip of the branch; the base if None.
+    :raises InfraError: the disk is full, or not writable.
     """
     git_dir = into / ".git"
     try:
@@ -194,8 +183,7 @@ def join_repo(
         _inside(into, "init", "--quiet", into)
         shallow: set[str] = set()
         for each in dict.fromkeys(one.git_dir for one in (base, *others)):
-            # As `git clone --local` does it; objects never change, and a fetch would
-            # pack them anew.
+            # Like `git clone --local`; a fetch would pack the objects again.
             shutil.copytree(
                 each / "objects",
                 git_dir / "objects",
@@ -203,7 +191,7 @@ def join_repo(
                 dirs_exist_ok=True,
             )
             with contextlib.suppress(FileNotFoundError):
-                # The base may be a commit that was fetched without its history.
+                # The base may have been fetched without its history.
                 shallow |= set((each / "shallow").read_text(encoding="ascii").splitlines(True))
         if shallow:
             (git_dir / "shallow").write_text("".join(sorted(shallow)), encoding="ascii")

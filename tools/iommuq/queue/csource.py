@@ -1,14 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Parse a C file of the kernel, and find its functions.
+"""Parse a C file of the kernel with tree-sitter, and find its functions.
 
-The grammar is tree-sitter's for C.  It knows no macro, and the kernel writes loops
-with macros: ``for_each_group_device(group, device) { … }`` looks like a call that lacks
-its semicolon, followed by a block of its own.  So each such name is replaced by
-``while`` and blanks, of the same length, before the file is parsed: every node has
-the place that it has in the file, and the loop is a loop.
-
-What still cannot be parsed stays in the tree as a node of its own.  Those who walk the
-tree leave such places alone, and say that they did.
+Loop macros (``for_each_*``) are replaced by ``while`` and blanks of the same length first.
 """
 
 from __future__ import annotations
@@ -21,20 +14,19 @@ from functools import cache
 import tree_sitter_c
 from tree_sitter import Language, Node, Parser
 
-#: What the kernel calls the macros that are loops.
+#: The names of loop macros.
 _LOOP = re.compile(rb"(?:\w+_)?for_each(?:_\w+)?")
-#: What begins after a loop's arguments: a block or a statement; after a call, an operator.
+#: After the arguments of a loop a block or a statement begins; after a call, an operator.
 _BODY = re.compile(rb"[{A-Za-z_]")
 _WHILE = b"while"
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function that is defined in a file.
+    """A function definition.
 
-    :ivar start: first line of the definition, from 1.
-    :ivar end: last line of it.
-    :ivar node: its node in the tree.
+    :ivar start: its first line, from 1.
+    :ivar end: its last line.
     """
 
     name: str
@@ -44,7 +36,7 @@ class Function:
 
     @property
     def body(self) -> Node:
-        """The block that it consists of."""
+        """The node of its block."""
         body = self.node.child_by_field_name("body")
         assert body is not None
         return body
@@ -52,13 +44,10 @@ class Function:
 
 @dataclass(frozen=True)
 class Source:
-    """A C file, parsed.
+    """A parsed C file.
 
-    :ivar text: its bytes.
-    :ivar functions: those that are defined in it, in order; a name may be there
-        twice, for two settings of an ``#ifdef``.
-    :ivar loops: where the macros begin that are loops, in bytes.
-    :ivar root: the node of the whole file.
+    :ivar functions: its definitions, in order; an ``#ifdef`` may give two of one name.
+    :ivar loops: offsets of the loop macros, in bytes.
     """
 
     text: bytes
@@ -67,15 +56,15 @@ class Source:
     root: Node = field(repr=False, compare=False)
 
     def of(self, node: Node) -> bytes:
-        """Return the text of a node, as the file has it."""
+        """Return the text of a node in the file."""
         return self.text[node.start_byte : node.end_byte]
 
     def line(self, byte: int) -> int:
-        """Return the number of the line that a byte is in, from 1."""
+        """Return the line of the byte at an offset, from 1."""
         return self.text.count(b"\n", 0, byte) + 1
 
     def lines(self, start: int, end: int) -> tuple[int, int]:
-        """Return where the lines begin and end that the bytes from *start* to *end* are in."""
+        """Return the offsets where the line of *start* begins and the line of *end* ends."""
         return self.text.rfind(b"\n", 0, start) + 1, (self.text + b"\n").find(b"\n", end)
 
 
@@ -86,7 +75,7 @@ def _parser() -> Parser:
 
 def descend(node: Node) -> Iterator[Node]:
     """Yield a node and all below it, in the order of the file."""
-    # Not recursion: an expression may be as deep as somebody likes.
+    # No recursion: expressions may be nested to any depth.
     waiting = [node]
     while waiting:
         found = waiting.pop()
@@ -95,7 +84,7 @@ def descend(node: Node) -> Iterator[Node]:
 
 
 def parse(text: bytes) -> Source:
-    """Parse a file; whatever it holds, this returns."""
+    """Parse a file.  What cannot be parsed becomes an error node in the tree."""
     root = _parser().parse(text).root_node
     loops = frozenset(_loops(root, text))
     if loops:
@@ -109,8 +98,7 @@ def parse(text: bytes) -> Source:
 
 
 def _loops(root: Node, text: bytes) -> Iterator[int]:
-    """Yield where the macros begin that are loops."""
-    # By its tokens: what the parser makes of a loop without braces is anybody's guess.
+    """Yield the offsets of loop macros, found by tokens, as their nodes are unreliable."""
     tokens = [
         each
         for each in descend(root)
@@ -126,7 +114,7 @@ def _loops(root: Node, text: bytes) -> Iterator[int]:
 
 
 def _after_arguments(tokens: Sequence[Node], number: int) -> Node | None:
-    """Return the token after the parentheses that the given one opens; None if it does not."""
+    """Return the token after the parentheses that begin at *number*; None without these."""
     depth = 0
     for index in range(number, len(tokens) - 1):
         depth += {"(": 1, ")": -1}.get(tokens[index].type, 0)
@@ -136,7 +124,6 @@ def _after_arguments(tokens: Sequence[Node], number: int) -> Node | None:
 
 
 def _is_inside_function(node: Node) -> bool:
-    """Tell a loop from a function that is defined, whose name may be like a loop's."""
     parent = node.parent
     while parent is not None and parent.type != "compound_statement":
         parent = parent.parent
@@ -153,7 +140,6 @@ def _functions(root: Node, text: bytes) -> Iterator[Function]:
 
 
 def _name(node: Node, text: bytes) -> str:
-    """Return the name of a function, however many pointers it returns."""
     inner = node.child_by_field_name("declarator")
     while inner is not None and inner.type != "identifier":
         inner = inner.child_by_field_name("declarator")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write commits as patch mails, in one form whatever git's version and configuration say."""
+"""Write commits as patch mails that do not depend on git's version and configuration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from iommuq.queue.parse import clean
 from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Store
 
-# Zeros for the commit and no version of git at the end: neither says anything about
-# the change.  Blob ids in full, as their short form grows with the repository.
+# No commit id and no version of git, which say nothing about the change.  Full blob ids,
+# as the length of the short form depends on the repository.
 _FORM = (
     "--zero-commit",
     "--no-signature",
@@ -41,12 +41,9 @@ _FORM = (
 
 
 def format_mails(store: Store, base: str, tip: str) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of a patch mail for each commit of a line, the oldest first.
+    """Yield file name and content of a patch mail for each commit, the oldest first.
 
-    The name is the one git gives: ``0001-`` and what is left of the subject.
-
-    :param base: the commit that the line starts from.
-    :param tip: its last commit.
+    The name is that of ``git format-patch``.  The commits are those in *base*..*tip*.
     """
     folder = store.folder / "mails"
     folder.mkdir()
@@ -59,7 +56,7 @@ def format_mails(store: Store, base: str, tip: str) -> Iterator[tuple[str, bytes
 
 
 class Proof:
-    """Applies diffs where commits were made, to see that they do what the commits do."""
+    """Checks that diffs make the same trees as commits."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -71,8 +68,7 @@ class Proof:
         return self._store.folder
 
     def same_change(self, diff: bytes, commit: Commit) -> bool:
-        """Tell whether a diff makes of a commit's parent what the commit made of it."""
-        # Commits come in their order most of the time, and then the index is right already.
+        """Return whether a diff, applied to the parent of a commit, gives the commit's tree."""
         parent = self._store.tree_of(commit.parents[0])
         if self._loaded != parent:
             self._store.read_tree(parent)
@@ -84,8 +80,8 @@ class Proof:
 
 
 def same_words(patch: Patch, commit: Commit) -> bool:
-    """Tell whether patch and commit have the same author, date and message."""
+    """Return whether patch and commit have the same author, date and message."""
     subject, blank, body = clean(commit.message).partition("\n\n")
-    # A subject that was typed over two lines is one line in a mail.
+    # A mail joins a subject of several lines.
     message = clean(" ".join(subject.split("\n")) + blank + body)
     return (patch.author, patch.date, patch.message) == (commit.author, commit.date, message)

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Take a unified diff apart into hunks.
-
-Only for telling people where something is and for comparing content; applying
-is left to git.
-"""
+"""Split a unified diff into hunks, for messages and comparison.  Only git applies diffs."""
 
 from __future__ import annotations
 
@@ -19,17 +15,16 @@ _NAME = re.compile(rb"(?:---|\+\+\+) ([^\t\r\n]+)")
 class Hunk:
     """One hunk of a diff.
 
-    :ivar path: the file it changes, without the leading ``a/``.
+    :ivar path: the file, without the leading ``a/``.
     :ivar header: its ``@@`` line.
-    :ivar number: its number within the file's hunks, from 1.
-    :ivar line: the line of the diff that *header* is on, from 1.
-    :ivar start: the line of the old file it starts at, from 1.
+    :ivar number: its number within the file, from 1.
+    :ivar line: the line of *header* in the diff, from 1.
+    :ivar start: its first line in the old file, from 1.
     :ivar before: context and removed lines, without line ends.
     :ivar after: context and added lines, without line ends.
-    :ivar new_start: the line of the new file it starts at, from 1; the one before it
-        if *after* is empty.
-    :ivar removed: which of *before* are removed, from 0.
-    :ivar added: which of *after* are added, from 0.
+    :ivar new_start: its first line in the new file, from 1; one less if *after* is empty.
+    :ivar removed: indices of the removed lines in *before*.
+    :ivar added: indices of the added lines in *after*.
     """
 
     path: str
@@ -45,13 +40,12 @@ class Hunk:
 
 
 def _path(old: bytes, new: bytes) -> str:
-    """Return the path both header lines speak of, without its first component."""
     name = new if old == b"/dev/null" else old
     return name.strip(b'"').partition(b"/")[2].decode("utf-8", "backslashreplace")
 
 
 def hunks(diff: bytes) -> Iterator[Hunk]:
-    """Yield the hunks of *diff* in order; text between them is skipped."""
+    """Yield the hunks of *diff* in order."""
     lines = diff.split(b"\n")
     old = new = b""
     number = at = 0

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The patch queue of a base: its series file, its patches, and what each step is called.
+"""The patch queue of a base: its series file, its patches, and the labels of its steps.
 
-A queue is read and checked whole: once there is a `Queue`, every patch of it
-is a mail with an author, a date, a subject and a sound diff.
+Every patch of a `Queue` was checked: it has an author, a date, a subject and a valid diff.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from iommuq.queue.parse import Change, read_mails
+from iommuq.queue.parse import Mail, read_mails
 from iommuq.system.errors import UserError
 
-#: The section whose patches take the tree back to before the thread; never sent.
+#: The section whose patches take the tree back to before the discussion.  Never sent.
 BASELINE = "baseline"
-#: The letter that goes before the patches of a series.
+#: The cover letter of a series.
 COVER = "0000-cover.md"
 #: The step before any patch.
 PLAIN = "base"
@@ -27,43 +26,25 @@ _SUFFIX = re.compile(r"\.(?:patch|diff|eml|mbox)$")
 
 
 @dataclass(frozen=True)
-class Patch:
+class Patch(Mail):
     """One patch of a queue.
 
-    :ivar path: the file.
     :ivar name: as in the series file, ``resv-direct/0001-iommu-….patch``.
     :ivar section: the folder in *name*, ``resv-direct``; empty if there is none.
-    :ivar label: what people call it: ``0001``, or ``resv-direct/0001`` where the
-        number alone would not do.
-    :ivar subject: without ``[PATCH …]``.
-    :ivar author: ``Name <address>``.
-    :ivar date: in git's raw form, ``<seconds since 1970> <+hhmm>``.
-    :ivar message: the whole commit message, subject included.
-    :ivar diff: what follows the message, from ``---`` on.
-    :ivar diff_line: line of the file that *diff* starts on, from 1; 0 if unknown.
-    :ivar changes: the files it changes, in its order.
-    :ivar sha256: of the file.
+    :ivar label: ``0001``, or ``resv-direct/0001`` where the number is ambiguous.
     """
 
     path: Path
     name: str
     section: str
     label: str
-    subject: str
-    author: str
-    date: str
-    message: str
-    diff: bytes
-    diff_line: int
-    changes: tuple[Change, ...]
-    sha256: str
 
 
 @dataclass(frozen=True)
 class Queue:
     """The patches of a base, in order; those of the baseline come first.
 
-    :ivar base: the base's name, ``6.12``.
+    :ivar base: the name of the base, ``6.12``.
     :ivar folder: ``patches/<base>``.
     """
 
@@ -73,24 +54,23 @@ class Queue:
 
     @property
     def baseline(self) -> tuple[Patch, ...]:
-        """The patches that make the tree the sent ones start from."""
+        """The patches that are never sent."""
         return tuple(patch for patch in self.patches if patch.section == BASELINE)
 
     @property
     def sent(self) -> tuple[Patch, ...]:
-        """The patches that are meant for upstream."""
+        """The patches for upstream."""
         return tuple(patch for patch in self.patches if patch.section != BASELINE)
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The labels of the steps: the baseline, then one a patch."""
+        """The labels of the steps: the baseline, then one for each patch to send."""
         return (BASELINE, *(patch.label for patch in self.sent))
 
 
 def load_queue(folder: Path, base: str) -> Queue:
     """Read ``series`` in *folder* and every patch that it names.
 
-    :param base: the name of the base the patches are for.
     :raises UserError: the series file or a patch is malformed; names file and line.
     """
     names = _read_series(folder)
@@ -101,27 +81,14 @@ def load_queue(folder: Path, base: str) -> Queue:
         base=base,
         folder=folder,
         patches=tuple(
-            Patch(
-                path=path,
-                name=name,
-                section=_section(name),
-                label=label,
-                subject=mail.subject,
-                author=mail.author,
-                date=mail.date,
-                message=mail.message,
-                diff=mail.diff,
-                diff_line=mail.diff_line,
-                changes=mail.changes,
-                sha256=mail.sha256,
-            )
+            Patch(**vars(mail), path=path, name=name, section=_section(name), label=label)
             for path, name, label, mail in zip(paths, names, labels, mails, strict=True)
         ),
     )
 
 
 def _series_lines(series: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and words of each line that is not empty, comments left out."""
+    """Yield number and words of each line with words, without comments."""
     try:
         text = series.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -140,7 +107,7 @@ def _series_lines(series: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_series(folder: Path) -> list[str]:
-    """Return the names in the series file, each seen to be a file inside *folder*."""
+    """Return the names in the series file, and check that each is a file inside *folder*."""
     series = folder / "series"
     names: list[str] = []
     seen: dict[Path, int] = {}
@@ -179,7 +146,7 @@ def _section(name: str) -> str:
 
 
 def _number(name: str, *, with_section: bool = False) -> str:
-    """Return the leading number of a patch's file name; the name itself if it has none."""
+    """Return the leading number of a patch's file name, or the name if it has none."""
     path = PurePosixPath(_SUFFIX.sub("", name))
     digits = re.match(r"\d+", path.name)
     number = digits[0] if digits else path.name
@@ -187,13 +154,7 @@ def _number(name: str, *, with_section: bool = False) -> str:
 
 
 def _labels(names: Sequence[str], main: str | None) -> list[str]:
-    """Return a short label of each patch that no other patch has.
-
-    The patches of the main series are known by their number alone, as long as it is
-    the only one there; all others have their section in their label.
-
-    :param main: the section of the main series.
-    """
+    """Return a unique label for each patch: its number in section *main*, else its path."""
     stems = [_SUFFIX.sub("", name) for name in names]
     numbered = [_number(name, with_section=True) for name in names]
     short = [_number(name) for name in names]
@@ -203,7 +164,7 @@ def _labels(names: Sequence[str], main: str | None) -> list[str]:
     labels = []
     for number, name in enumerate(names):
         leads = sections[number] == main and times_numbered[numbered[number]] == 1
-        # A section must not be able to pass for a step.
+        # A label must not be the name of another step.
         if sent[number] and leads and short[number] not in (BASELINE, PLAIN):
             labels.append(short[number])
         elif times_numbered[numbered[number]] == 1:
@@ -214,10 +175,7 @@ def _labels(names: Sequence[str], main: str | None) -> list[str]:
 
 
 def _main_series(folder: Path, names: Sequence[str]) -> str | None:
-    """Return the section that the queue is about: the first with a cover letter.
-
-    Where none has one, the first that is sent at all.
-    """
+    """Return the first section with a cover letter, else the first that is sent."""
     sections = list(dict.fromkeys(map(_section, names)))
     sent = [section for section in sections if section != BASELINE]
     covered = (section for section in sent if (folder / section / COVER).is_file())
@@ -227,10 +185,9 @@ def _main_series(folder: Path, names: Sequence[str]) -> str | None:
 def find_step(queue: Queue, text: str) -> str:
     """Return the label of the step that *text* names.
 
-    :param text: ``base`` (nothing applied), ``baseline``, a label, a file name or the end of a
-        path, a number with or without its section, or a part of a subject: the first of these
-        that fits.
-    :raises UserError: no step, or more than one, is meant.
+    :param text: ``base`` (no patch), ``baseline``, a label, the end of a path, a number with
+        or without its section, or a part of a subject; the first that matches.
+    :raises UserError: no step, or more than one, matches.
     """
     if text in (PLAIN, *queue.steps):
         return text
@@ -244,7 +201,7 @@ def find_step(queue: Queue, text: str) -> str:
     found = next((patches for patches in attempts if patches), [])
     if len(found) > 1:
         choice = " or ".join(f"{patch.label} ({patch.subject})" for patch in found)
-        raise UserError(f"{text!r} may be {choice}", hint="say which by its label")
+        raise UserError(f"{text!r} is ambiguous: {choice}", hint="give the label")
     if not found:
         raise UserError(
             f"no patch {text!r} for {queue.base}; there are {PLAIN}, {', '.join(queue.steps)}",
@@ -252,17 +209,16 @@ def find_step(queue: Queue, text: str) -> str:
         )
     if found[0].section == BASELINE:
         raise UserError(
-            f"{text!r} is a patch of the baseline, which is one step", hint=f"say {BASELINE}"
+            f"{text!r} is a patch of the baseline, which is one step", hint=f"give {BASELINE}"
         )
     return found[0].label
 
 
 def named_step(queue: Queue, name: str) -> str | None:
-    """Return the label of the step that a file of the base calls *name*.
+    """Return the label of the step that a file of the base names; None if there is none.
 
-    :param name: ``baseline``, or a patch: its label, its file name with or without
-        ``.patch``, or its number with its section, ``resv-direct/0001``.
-    :return: None if there is no such step.
+    :param name: ``baseline``, or the label of a patch, its name with or without ``.patch``,
+        or its number with its section, ``resv-direct/0001``.
     """
     if name == BASELINE:
         return BASELINE

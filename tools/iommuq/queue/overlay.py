@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The overlay: tests kept as plain files that can be laid over any revision of a tree.
+"""The overlay: tests as plain files that can be laid over any revision of a tree.
 
-Files are copied in, and a few files of the tree get lines appended to them
-(an ``#include``, a ``source``, a Makefile line).  Appending never conflicts, so
-the same tests run on a tree with the patches and on one without.
+Files are copied, and lines appended to files of the tree (``#include``, ``source``).
 """
 
 from __future__ import annotations
@@ -26,8 +24,7 @@ from iommuq.system.git.objects import Store
 #: The description of an overlay, in its folder.
 DESCRIPTION = "overlay.toml"
 
-# What editors and patch leave behind: never meant, and it would change the key
-# of every build while somebody has a file open.
+# Temporary files of editors and patch: they would change the key of every build.
 _LEFTOVERS = ("*~", "*.orig", "*.rej", ".*.sw?", ".#*", "#*#")
 _NAME = re.compile(r"[A-Za-z0-9_.,+=@/-]+")
 
@@ -47,9 +44,9 @@ class Overlay:
 
 
 def load_overlay(folder: Path) -> Overlay:
-    """Read ``overlay.toml`` in *folder*, and the files it speaks of.
+    """Read ``overlay.toml`` in *folder*, and the files it names.
 
-    :raises UserError: it is missing or malformed, or names what is not there.
+    :raises UserError: it is missing or malformed, or names a missing file.
     """
     path = folder / DESCRIPTION
     tables = _read_description(path)
@@ -77,10 +74,7 @@ def _overlay(
 
 
 def extend(overlay: Overlay, hooks: Iterable[tuple[str, str]]) -> Overlay:
-    """Return an overlay that appends more lines.
-
-    :param hooks: (path, lines to append).
-    """
+    """Return an overlay that appends more lines: (path, lines)."""
     return _overlay(overlay.files, (*overlay.hooks, *hooks))
 
 
@@ -88,7 +82,7 @@ _TABLES = {"copy": ("from", "to"), "hook": ("file", "append")}
 
 
 def _read_description(path: Path) -> dict[str, list[dict[str, str]]]:
-    """Return the tables of an overlay's description, each seen to be whole and safe."""
+    """Return the checked tables of an overlay's description."""
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -105,11 +99,11 @@ def _read_description(path: Path) -> dict[str, list[dict[str, str]]]:
         for number, table in enumerate(tables[name], 1):
             where = f"{path}: [[{name}]] number {number}"
             if not isinstance(table, dict) or table.keys() != set(keys):
-                raise UserError(f"{where}: it must have {' and '.join(keys)}, and nothing else")
+                raise UserError(f"{where}: needs exactly the keys {' and '.join(keys)}")
             for key in keys:
                 value: object = table[key]
                 if not isinstance(value, str) or not value.strip():
-                    raise UserError(f"{where}: {key} must be a text that is not empty")
+                    raise UserError(f"{where}: {key} must be a string that is not empty")
                 if key != "append":
                     _check_path(where, value)
     return tables
@@ -119,7 +113,7 @@ def _check_path(where: str, path: str) -> None:
     if not is_safe_path(path):
         raise UserError(f"{where}: {path!r} is not a path inside a tree")
     if not _NAME.fullmatch(path):
-        raise UserError(f"{where}: {path!r} has characters that no kernel file has in its name")
+        raise UserError(f"{where}: {path!r} has characters other than A-Z a-z 0-9 _.,+=@/-")
 
 
 def _sources(path: Path, folder: Path, table: dict[str, str]) -> Iterator[tuple[str, Path]]:
@@ -149,7 +143,7 @@ def _sources(path: Path, folder: Path, table: dict[str, str]) -> Iterator[tuple[
 
 @dataclass
 class Layer:
-    """An overlay whose files are in a repository, ready to be laid over trees."""
+    """An overlay whose files are in a repository."""
 
     overlay: Overlay
     store: Store
@@ -164,11 +158,10 @@ class Layer:
         }
 
     def over(self, tree: str, name: str) -> str:
-        """Lay the overlay over *tree*.
+        """Lay the overlay over *tree*, and return the id of the new tree.
 
-        :param name: what to call the tree in an error, ``6.12 baseline``.
-        :return: the id of the new tree.
-        :raises VerdictError: the tree lacks a file that lines are to be appended to.
+        :param name: names the tree in an error, ``6.12 baseline``.
+        :raises VerdictError: the tree lacks a file to append lines to.
         """
         hooked = [path for path, _ in self.overlay.hooks]
         entries = self.store.entries(tree, hooked) if hooked else {}
@@ -184,7 +177,7 @@ class Layer:
         return self.store.replace(tree, edits)
 
     def _append(self, entry: str, text: str) -> str:
-        """Return the entry of a file with *text* at its end, if it has it nowhere yet."""
+        """Return the entry of a file with *text* appended, unless it contains it."""
         if (entry, text) not in self._hooked:
             mode, _, blob = entry.split()
             data = self.store.read_blob(blob)

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read patches in mail form, as ``git format-patch`` writes and mail programs mangle them.
-
-``git mailsplit`` and ``git mailinfo`` take the mails apart, so encodings,
-charsets and line ends mean here what they mean to ``git am``.  A mail is read
-whole and checked before anything is done with it.
-"""
+"""Read patches in mail form, with ``git mailsplit`` and ``git mailinfo`` like ``git am``."""
 
 from __future__ import annotations
 
@@ -33,8 +28,8 @@ _SECTION = re.compile(rb"^diff --git ", re.M)
 _HUNK = re.compile(rb"^@@ -", re.M)
 _BINARY = re.compile(rb"^(?:GIT binary patch$|(?:Binary files|Files) .* differ$)", re.M)
 _INDEX = re.compile(rb"^index ", re.M)
-# What a section without a hunk may be: an empty file (blob e69de29) made or
-# removed, or, without an "index" line, a change of mode or a plain rename.
+# A section may have no hunk if it makes or removes an empty file (blob e69de29) or, without
+# an "index" line, changes a mode or renames a file.
 _EMPTY_FILE = re.compile(rb"^index .*e69de29", re.M)
 _NO_CONTENT = re.compile(
     rb"^(?:old mode |new file mode |deleted file mode |similarity index 100%)", re.M
@@ -43,12 +38,7 @@ _NO_CONTENT = re.compile(
 
 @dataclass(frozen=True)
 class Change:
-    """What a patch does to one file.
-
-    :ivar path: the file.
-    :ivar added: lines.
-    :ivar deleted: lines.
-    """
+    """The number of lines that a patch adds to and deletes from one file."""
 
     path: str
     added: int
@@ -63,10 +53,9 @@ class Mail:
     :ivar date: in git's raw form, ``<seconds since 1970> <+hhmm>``.
     :ivar subject: without ``[PATCH …]``.
     :ivar message: the whole commit message, subject included.
-    :ivar diff: all that follows the message, from ``---`` on.
-    :ivar diff_line: line of the file that *diff* starts on, from 1; 0 if the mail
-        is encoded, so that its lines are not those of the file.
-    :ivar changes: what the diff does, in its order.
+    :ivar diff: what follows the message, from ``---`` on.
+    :ivar diff_line: the first line of *diff* in the file, from 1; 0 if the mail is encoded.
+    :ivar changes: the files it changes, in the order of *diff*.
     :ivar sha256: of the file.
     """
 
@@ -83,30 +72,28 @@ class Mail:
 def read_mails(paths: Sequence[Path]) -> list[Mail]:
     """Read and check patch mails, one in a file.
 
-    :raises UserError: one of them cannot be read, is no mail or holds no sound diff.
+    :raises UserError: a file cannot be read, is no mail, or has no valid diff.
     """
     if not paths:
         return []
     contents = [_read(path) for path in paths]
     with tempfile.TemporaryDirectory(prefix="iommuq-mail-") as name:
         folder = Path(name)
-        # What is parsed is what was hashed, even if somebody writes to the files.
+        # Copies, so that the hashed bytes are parsed even if a file changes meanwhile.
         copies = [folder / f"{number:04}.eml" for number in range(len(paths))]
         for copy, data in zip(copies, contents, strict=True):
             copy.write_bytes(data)
         mails = _split(paths, copies, folder)
-        # Nearly all the time goes into waiting for git.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(_read_mail, paths, contents, mails))
 
 
 def is_letter(data: bytes) -> bool:
-    """Tell whether a mail is one without a patch, such as a cover letter."""
+    """Return whether a mail has no patch, such as a cover letter."""
     return not _SECTION.search(data) and not _HUNK.search(data)
 
 
 def _read(path: Path) -> bytes:
-    """Return the bytes of a file that may be a mail."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -125,21 +112,15 @@ def _read(path: Path) -> bytes:
 
 
 def _line_at(data: bytes, offset: int) -> int:
-    """Return the line, from 1, that the byte at *offset* is on."""
+    """Return the line of the byte at *offset*, from 1."""
     return data.count(b"\n", 0, max(offset, 0)) + 1
 
 
 def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path) -> list[Path]:
-    """Cut files into mails, and see that each holds one.
-
-    :param paths: what to call the files.
-    :param copies: the files.
-    :param folder: where to put the mails.
-    :return: the mails, in the order of the files.
-    """
+    """Return the mail of each file in *copies*; *paths* are their names for errors."""
     out = folder / f"mails-{copies[0].stem}-{len(copies)}"
     out.mkdir()
-    # -b: a mail without the "From <id> <date>" line is a mail, too.
+    # -b: accept a mail without the "From <id> <date>" line.
     words = ("mailsplit", "-b", "-d6", f"-o{out}", "--")
     done = git(*words, *copies, git_dir=NO_REPOSITORY, cwd=folder, check=False)
     mails = sorted(out.iterdir())
@@ -156,20 +137,15 @@ def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path) -> list[
 
 
 def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
-    """Decode one mail.
-
-    :param path: what to call it.
-    :param data: the bytes of its file.
-    :param mail: what mailsplit made of them.
-    """
+    """Decode one mail; *data* is its file, *mail* the output of mailsplit."""
     folder = mail.with_name(f"{mail.name}.parts")
     folder.mkdir()
-    # Encoded bodies come with CRLF; mailsplit has taken it off all others.
+    # Encoded bodies have CRLF; mailsplit removed it from all others.
     words = ("mailinfo", "--quoted-cr=strip", "message", "diff")
     done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, stdin=mail.read_bytes(), check=False)
     if done.returncode != 0:
         raise UserError(f"{path}: {_complaint(done)}")
-    # Bytes that are no UTF-8 come as escapes out of what runs processes.
+    # Bytes that are not UTF-8 are escaped in the output of a process.
     escape = re.compile(r"\\x([89a-f][0-9a-f])")
     head = escape.sub(lambda found: chr(int(found[1], 16)), done.output)
     info = dict(line.split(": ", 1) for line in head.split("\n") if ": " in line)
@@ -188,8 +164,12 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
             f"{path}: {wrong}", hint="a patch needs a line `Date: Wed, 7 Jun 2023 12:00:00 +0200`"
         )
     diff = (folder / "diff").read_bytes()
-    body = _as_git_am_has_it((folder / "message").read_bytes())
-    diff_line = _line_of(diff, mail.read_bytes())
+    # Like git am: the message is UTF-8, and any byte that is not is Latin-1.
+    text = (folder / "message").read_bytes().decode("utf-8", "surrogateescape")
+    body = re.sub("[\udc80-\udcff]", lambda found: chr(ord(found[0]) - 0xDC00), text)
+    plain = mail.read_bytes()
+    at = plain.find(diff) if diff else -1
+    diff_line = _line_at(plain, at) if at >= 0 else 0
     return Mail(
         author=f"{name} <{address}>",
         date=date,
@@ -202,20 +182,14 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
     )
 
 
-def _as_git_am_has_it(data: bytes) -> str:
-    """Decode text of no declared charset: UTF-8, and Latin-1 for the bytes that are not."""
-    text = data.decode("utf-8", "surrogateescape")
-    return re.sub("[\udc80-\udcff]", lambda found: chr(ord(found[0]) - 0xDC00), text)
-
-
 def _complaint(done: Completed) -> str:
-    """Return the first thing git complained of, without its prefix."""
+    """Return the first line of git's error message, without its prefix."""
     first = (done.stderr.strip() or done.output.strip() or "git failed").splitlines()[0]
     return re.sub(r"^(?:error|fatal): ", "", first)
 
 
 def clean(message: str) -> str:
-    """Strip a message the way ``git am`` does: no trailing blanks, single empty lines."""
+    """Strip a message like ``git am``: no trailing blanks, single empty lines."""
     lines = "\n".join(line.rstrip() for line in message.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"
 
@@ -241,17 +215,10 @@ def _raw_date(text: str) -> str | None:
     return f"{seconds} {date.strftime('%z')[:5]}" if seconds >= 0 else None
 
 
-def _line_of(diff: bytes, mail: bytes) -> int:
-    """Return the line of *mail* that *diff* starts on, from 1, or 0."""
-    at = mail.find(diff) if diff else -1
-    return _line_at(mail, at) if at >= 0 else 0
-
-
 def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[Change, ...]:
-    """Let git parse the diff, and refuse what a source tree must not be given."""
+    """Parse the diff with git; refuse binary patches and paths outside the tree."""
 
     def where(line: int) -> str:
-        """Name a line of the diff: in the file if the file has it."""
         return f"{path}:{diff_line + line - 1}" if diff_line else f"{path}: line {line} of the diff"
 
     section = _SECTION.search(diff)
@@ -259,7 +226,7 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
     if binary:
         raise UserError(
             f"{where(_line_at(diff, binary.start()))}: a binary patch",
-            hint="nobody can review it; send the source of the file",
+            hint="it cannot be reviewed: send the source of the file",
         )
     words = ("apply", "--numstat", "-z", "-p1", "diff")
     done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, check=False)
@@ -271,7 +238,7 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
         place = where(int(line[1])) if line else str(path)
         raise UserError(
             f"{place}: {complaint.replace(line[0], '') if line else complaint}",
-            hint="cut off, or edited by hand so that the counts in its @@ lines are wrong",
+            hint="the file is cut off, or the counts in an @@ line are wrong after an edit",
         )
     changes: list[Change] = []
     for entry in done.output.split("\0")[:-1]:
@@ -283,20 +250,19 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
     if _is_cut(diff, changes):
         raise UserError(
             f"{where(_line_at(diff, len(diff) - 1))}: the diff ends too early",
-            hint="the file is cut off; get it again",
+            hint="the file is cut off: get it again",
         )
     return tuple(changes)
 
 
 def _is_cut(diff: bytes, changes: Sequence[Change]) -> bool:
-    """Tell whether a diff that git can parse was cut between two of its parts."""
+    """Return whether a diff that git can parse was cut between two of its parts."""
     for section in _SECTION.split(diff)[1:]:
         whole = _EMPTY_FILE if _INDEX.search(section) else _NO_CONTENT
         if not _HUNK.search(section) and not whole.search(section):
             return True
-    # format-patch ends a mail with a signature.  Without it, and with less than
-    # the diffstat promises, hunks are missing; a diffstat alone proves nothing,
-    # as people edit patches and leave it as it was.
+    # Without the signature of format-patch, and with less than the diffstat says, hunks are
+    # missing.  The diffstat alone is no evidence: it may be stale after an edit.
     promised = _DIFFSTAT.search(diff)
     if promised is None or _SIGNATURE.search(diff):
         return False

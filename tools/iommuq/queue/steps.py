@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Make the trees of a queue: one commit a patch, and each with the overlay laid over it.
 
-Everything is made in the object database of the base's bare repository with an
-index of our own, so a patch that does not apply touches nothing.  The commit
-ids depend on the base and the patches alone.
-
-What was made is remembered next to the objects, under a key that is the hash of
-all that went into it; a second call runs no git.
+They are made in the base's bare repository with a private index, and kept by input hash.
 """
 
 from __future__ import annotations
@@ -31,7 +26,7 @@ from iommuq.system.git.objects import Store
 if TYPE_CHECKING:
     from iommuq.bases.sources import Base
 
-#: Part of every key; to be raised when the same input would give other trees.
+#: Part of every key.  Raise it when the same input gives other trees.
 _GENERATION = "1"
 _IDS = re.compile(r"[0-9a-f]{40,64}(?: [0-9a-f]{40,64})?")
 
@@ -40,10 +35,10 @@ _IDS = re.compile(r"[0-9a-f]{40,64}(?: [0-9a-f]{40,64})?")
 class Step:
     """A state of the tree that can be built and tested.
 
-    :ivar label: ``baseline``, or the label of the last patch in it.
+    :ivar label: ``base``, ``baseline``, or the label of its last patch.
     :ivar patch: that patch; None for the baseline and the plain base.
-    :ivar commit: the last of a chain with one commit a patch, without the overlay.
-    :ivar tree: the id of the tree, with the overlay laid over it if there is one.
+    :ivar commit: the last commit, without the overlay.
+    :ivar tree: the id of the tree, with the overlay if there is one.
     """
 
     label: str
@@ -54,32 +49,23 @@ class Step:
 
 @dataclass(frozen=True)
 class _Link:
-    """A link of the chain of commits: the base, then one a patch.
-
-    :ivar key: hash of all that leads to it.
-    """
+    """A commit to make: the base or a patch; *key* is the hash of the base and all patches."""
 
     patch: Patch | None
     key: str
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is part of the baseline, as the base itself is."""
         return self.patch is None or self.patch.section == BASELINE
 
 
 class _Memo:
-    """Keys, and the ids that were made for them.
-
-    It lies inside the repository, so it goes when the objects go.  A file a key,
-    renamed into place: any number of processes may write at once.
-    """
+    """The ids made for each key: one file a key, inside the repository, safe in parallel."""
 
     def __init__(self, git_dir: Path) -> None:
         self._folder = git_dir / "iommuq-steps"
 
     def get(self, key: str) -> tuple[str, ...] | None:
-        """Return the ids remembered for *key*."""
         try:
             text = (self._folder / key).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError):
@@ -87,7 +73,7 @@ class _Memo:
         return tuple(text.split()) if _IDS.fullmatch(text) else None
 
     def put(self, key: str, *ids: str) -> None:
-        """Remember *ids*; no room for it is no error, as they can be made again."""
+        """Store *ids*; a full disk is no error, as they can be made again."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(exist_ok=True)
             temporary = self._folder / f".{key}.{os.getpid()}"
@@ -95,7 +81,6 @@ class _Memo:
             temporary.replace(self._folder / key)
 
     def forget(self) -> None:
-        """Forget everything."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -104,9 +89,8 @@ def make_steps(
 ) -> list[Step]:
     """Make the steps of a queue: the baseline, then one a patch.
 
-    :param overlay: what to lay over each tree; None for nothing.
     :param to: the step to stop after, as `find_step` understands it; all if None.
-        For ``base`` there is that one step, without any patch.
+        For ``base`` only that step is made, without any patch.
     :raises UserError: there is no step *to*.
     :raises VerdictError: a patch does not apply, or the overlay does not fit.
     """
@@ -114,7 +98,7 @@ def make_steps(
 
 
 def make_step(base: Base, queue: Queue, overlay: Overlay | None, *, to: str | None = None) -> Step:
-    """Make the last of the steps that `make_steps` would, and lay the overlay over it alone."""
+    """Make the last step of `make_steps`, and lay the overlay over that one only."""
     return _make_again_if_lost(base, queue, overlay, to, alone=True)[-1]
 
 
@@ -130,10 +114,10 @@ def _make_again_if_lost(
 
 
 def forget_steps(base: Base) -> None:
-    """Forget all steps of *base*, so that they are made again when they are next asked for."""
+    """Forget all steps of *base*, so that the next call makes them again."""
     _Memo(base.git_dir).forget()
-    # Loose objects are not synced, as a sync an object would be half the time a
-    # step takes.  A power cut leaves empty ones, and git takes those for written.
+    # Loose objects are not synced, for speed.  After a power cut some are empty, and git
+    # takes those for written.
     for path in (base.git_dir / "objects").glob("[0-9a-f][0-9a-f]/*"):
         with contextlib.suppress(OSError):
             if path.stat().st_size == 0:
@@ -179,7 +163,7 @@ def _wanted(queue: Queue, last: str | None) -> Iterator[Patch]:
 
 
 class _Maker:
-    """Makes what is not remembered, and remembers it."""
+    """Makes commits and trees that `_Memo` lacks."""
 
     def __init__(self, base: Base, overlay: Overlay | None, store: Store) -> None:
         self._base = base
@@ -189,10 +173,7 @@ class _Maker:
         self._layer: Layer | None = None
 
     def commits(self, links: Sequence[_Link]) -> list[tuple[str, str]]:
-        """Return commit and tree of each link.
-
-        :raises VerdictError: a patch does not apply.
-        """
+        """Return commit and tree of each link."""
         made: list[tuple[str, str]] = []
         loaded = ""  # the tree that the private index holds
         for link in links:
@@ -221,10 +202,7 @@ class _Maker:
         return commit, result
 
     def lay(self, link: _Link, tree: str, label: str) -> str:
-        """Return *tree*, which *link* led to, with the overlay laid over it.
-
-        :raises VerdictError: the overlay does not fit.
-        """
+        """Return the tree of *link* with the overlay laid over it."""
         if self._overlay is None:
             return tree
         key = _hash(link.key, self._overlay.key)

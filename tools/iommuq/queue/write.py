@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write the files of a queue: all of them seen to be good first, and nothing lost on the way."""
+"""Check the files of a new queue, then write them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,13 @@ def check(
     files: Mapping[str, bytes],
     text: str,
 ) -> None:
-    """See that a new queue can be read, and says what the commits do.
+    """Check that a new queue can be read, and that its patches make the trees of the commits.
 
     :param base: the name of its base.
-    :param commits: for each patch what it is made of.
-    :param kept: the patches of which that is known already.
-    :param files: for each patch its file.
-    :param text: the series file.
+    :param commits: the commit of each patch.
+    :param kept: patches that need no check.
+    :param files: the content of each patch.
+    :param text: the content of the series file.
     :raises UserError: a commit cannot be written as a patch.
     """
     folder = proof.folder / "queue"
@@ -63,28 +64,24 @@ def check(
             continue
         if not (same_words(patch, commit) and proof.same_change(patch.diff, commit)):
             raise UserError(
-                f"commit {commit.title} does not survive being sent as a mail",
-                hint="look for line ends of DOS, or for dashes or a diff in its message",
+                f"commit {commit.title} cannot be sent as a mail without a change",
+                hint="look for CRLF line ends, or for `---` or a diff in its message",
             )
 
 
 def write(folder: Path, files: Mapping[str, bytes], text: str, gone: Sequence[str] = ()) -> None:
-    """Write what differs.  What is new comes first, so that nothing is ever missing.
+    """Write the files that differ, then remove those of *gone*.
 
     :param folder: ``patches/<base>``.
-    :param files: for each patch its file.
-    :param text: the series file.
-    :param gone: patches whose files are to leave.
+    :param files: the content of each patch.
+    :param text: the content of the series file.
     """
     try:
         for name, data in {**files, SERIES: text.encode()}.items():
             path = folder / name
             if path.is_file() and path.read_bytes() == data:
                 continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.new")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            _replace(path, data)
         for name in gone:
             (folder / name).unlink()
             if not any((folder / name).parent.iterdir()):
@@ -93,19 +90,36 @@ def write(folder: Path, files: Mapping[str, bytes], text: str, gone: Sequence[st
         raise InfraError(f"{error.filename or folder}: {error.strerror}") from error
 
 
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Replace a JSON file, and make its directory.
+
+    :raises InfraError: it cannot be written.
+    """
+    try:
+        _replace(path, json.dumps(data, indent=1).encode())
+    except OSError as error:
+        raise InfraError(f"{path}: {error.strerror}") from error
+
+
 _NAME = re.compile(r"\s*(?P<name>[^\s#]\S*)(?P<rest>.*)", re.DOTALL)
 
 
 def rewrite(text: str, order: Sequence[str], names: Mapping[str, str]) -> str:
-    """Return a series file with other names in another order.
+    """Return a series file with new names in a new order.
 
-    Comments and empty lines stay with the patch that they stand before.  What stands
-    before the first patch of a section is about the section, and stays at its head;
-    with the last patch of a section it leaves.
+    Comments and empty lines stay before their patch; those before the first patch of a
+    section stay at the head of the section, and go with its last patch.
 
-    :param text: the file.
-    :param order: the names it is to have.
-    :param names: what each of them was called in *text*; those not in it are new.
+    :param text: the old file.
+    :param order: the new names.
+    :param names: their old names in *text*; new patches have none.
     """
     header, leads, lines, tail = _parse(text)
     heads: dict[str, str] = {}
@@ -120,7 +134,7 @@ def rewrite(text: str, order: Sequence[str], names: Mapping[str, str]) -> str:
         if section not in used:
             used.add(section)
             head = heads.get(section, "\n" if len(out) > 1 else "")
-            # What set it apart from a section that is no longer before it.
+            # Empty lines that separated it from the section before.
             moved = len(out) == 1 and section != next(iter(heads), section)
             out.append(head.lstrip("\n") if moved else head)
         old = names.get(name, "")
@@ -136,11 +150,7 @@ def _section(name: str) -> str:
 
 
 def _parse(text: str) -> tuple[str, dict[str, str], dict[str, str], str]:
-    """Take a series file apart.
-
-    :return: what stands at the top, up to the first empty line; what stands before each
-        patch; the line of each; what stands at the end.
-    """
+    """Return the header of a series file, the text before each patch, its line, the end."""
     leads: dict[str, str] = {}
     lines: dict[str, str] = {}
     lead = ""
@@ -155,7 +165,7 @@ def _parse(text: str) -> tuple[str, dict[str, str], dict[str, str], str]:
     if not lines:
         return lead, {}, {}, ""
     first = next(iter(leads))
-    # The last empty line before the first patch ends what is said of the whole file.
+    # The last empty line before the first patch ends the header.
     end = leads[first].rfind("\n\n")
     header = leads[first][: end + 2] if end >= 0 else ""
     leads[first] = leads[first][len(header) :]
@@ -168,12 +178,10 @@ _SECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Slot:
-    """A patch to be named.
+    """A patch that needs a name.
 
-    :ivar old: its name in the series file so far; None if it is new.
-    :ivar old_subject: the subject that went with that name.
-    :ivar made: the file name that git makes of its subject now.
-    :ivar subject: the subject now.
+    :ivar old: its old name in the series file; None if it is new.
+    :ivar made: the file name that git makes of its new subject.
     """
 
     old: str | None
@@ -185,11 +193,11 @@ class Slot:
 def assign(slots: Sequence[Slot], section: str | None = None) -> list[str]:
     """Return the names of patches, in the order of the series.
 
-    :param section: where new ones go; None for where they stand.
-    :raises UserError: nothing says where a new one belongs.
+    :param section: the section of new patches; None for that of their neighbours.
+    :raises UserError: the section of a new patch is unknown.
     """
     if section is not None and not _SECTION.fullmatch(section):
-        raise UserError(f"{section!r} cannot be the name of a section", hint="use one like resv")
+        raise UserError(f"{section!r} is not a valid section name", hint="use one like resv")
     last: dict[str, int] = {}
     names: list[str] = []
     for at, slot in enumerate(slots):
@@ -208,7 +216,6 @@ def assign(slots: Sequence[Slot], section: str | None = None) -> list[str]:
 
 
 def _folder(slots: Sequence[Slot], at: int, section: str | None) -> str:
-    """Return the folder of a patch."""
     own = slots[at].old
     if own is not None:
         return str(PurePosixPath(own).parent)
@@ -216,24 +223,18 @@ def _folder(slots: Sequence[Slot], at: int, section: str | None) -> str:
         return section
     before = next((slot.old for slot in reversed(slots[:at]) if slot.old), None)
     after = next((slot.old for slot in slots[at:] if slot.old), None)
-    # What is put between the baseline and the first series is meant to be sent.
+    # A patch between the baseline and the first series is to be sent.
     for name in (before, after):
-        if name is not None and _is_sent(name):
+        if name is not None and str(PurePosixPath(name).parent) != BASELINE:
             return str(PurePosixPath(name).parent)
     if after is not None:
         return BASELINE
     raise UserError(
-        f"nothing says where the patch {slots[at].subject!r} belongs",
-        hint="name its section: --section NAME",
+        f"no section for the patch {slots[at].subject!r}", hint="give it with --section NAME"
     )
 
 
-def _is_sent(name: str) -> bool:
-    return str(PurePosixPath(name).parent) != BASELINE
-
-
 def _rest(slot: Slot) -> str:
-    """Return the file name of a patch, with some number."""
     if slot.old is None:
         return slot.made
     old = PurePosixPath(slot.old).name
@@ -246,6 +247,6 @@ def _rest(slot: Slot) -> str:
 
 
 def _made_of(stem: str, subject: str) -> bool:
-    """Tell whether git made a file's name of a subject, by the way git does it."""
+    """Return whether *stem* is the file name that git makes of a subject."""
     text = re.sub(r"[^A-Za-z0-9._]+", "-", subject)
     return re.sub(r"\.+", ".", text).strip("-").startswith(stem)

@@ -23,20 +23,20 @@ from iommuq.queue.model import Queue
 PLANTED_C = "drivers/iommu/planted.c"
 #: What each check says of the faults; what is to be seen is part of it.
 QUICK = {
-    "applies": "it changes nothing",
+    "applies": "no change",
     "includes": "<stdio.h> twice",
     "blanks": "blanks at the end of a line",
     "subject": "no prefix that names the subsystem",
     "width": "columns: ",
-    "trailers": "Link: lore: it is an address",
-    "signed-off": "nobody sent this yet",
+    "trailers": "Link: lore: the form is https://…",
+    "signed-off": "a Signed-off-by before the patch is sent",
     "checkpatch": "WARNING:LONG_LINE",
     "spelling": "recieve ==> receive",
     "kernel-doc": "toy_new has no short description",
 }
 #: Those that fail; the others warn.
 FAIL = {"applies", "subject", "trailers", "signed-off"}
-SERIES = {"cover": "it says hardly anything", "recipients": "bo@example.com is not in the cover"}
+SERIES = {"cover": "fewer than 20 words", "recipients": "bo@example.com is not in the cover"}
 BUILDS = {
     "build-um": "toy_unused",
     "build-x86_64": "toy_unused",
@@ -124,7 +124,7 @@ def skip_without(name: str) -> None:
 
 
 def test_no_check_is_left_out() -> None:
-    """Whoever adds a check plants a fault for it here."""
+    """A new check needs a planted fault here."""
     quick = {each.name for each in choose([], slow=False)}
     assert quick == QUICK.keys()
     assert {each.name for each in REGISTRY.checks} - quick == BUILDS.keys()
@@ -242,7 +242,7 @@ def test_nothing_to_compile_is_skipped(
     found = check(project, "--patch", "0003", *(w for name in names for w in ("--only", name)))
     for (name, _), (status, text) in found.items():
         assert status == "skip", name
-        assert text == "it changes nothing that is compiled" or text.endswith("is not installed")
+        assert text == "no compiled file changes" or text.endswith("is not installed")
 
 
 def test_answer_that_answers_nothing(
@@ -255,7 +255,7 @@ def test_answer_that_answers_nothing(
     workspace = Workspace(tmp_path, toy_base, toy_queue, toy.OVERLAY)
     everything = {each.check: each for each in check_queue(workspace, None, (), slow=True)}
     (finding,) = everything["answers"].findings
-    assert finding.text == "answers nothing: subject, *, moon"
+    assert finding.text == "unused: subject, *, moon"
     assert everything["answers"].status == "warn"
     for words in ((None, ("subject",)), ("0001", ())):
         assert all(each.check != "answers" for each in check_queue(workspace, *words, slow=True))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -17,6 +18,7 @@ from iommuq.checks import show as report
 from iommuq.checks.model import Finding, Report, Status, Subject
 from iommuq.checks.objects import BUILT, FAILED, LEFT_OUT, Checker, Said, missing
 from iommuq.checks.tables import load_programs
+from iommuq.queue.write import write_json
 from iommuq.system.git.objects import Store
 
 SOURCE = Path("/cache/trees/6.12/src")
@@ -73,7 +75,7 @@ def test_file_that_does_not_compile_any_more_is_broken() -> None:
 def test_note_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     note = tmp_path / "checks" / "x.json"
     said = Said(BUILT, remarks=("a.c: r",))
-    objects._write(note, said)
+    write_json(note, asdict(said))
     assert objects._read(note) == said
     for text in ("", "[]", "{}", '{"status": "built", "more": []}', "\0"):
         note.write_text(text)
@@ -107,7 +109,7 @@ def test_what_a_checker_says_holds_as_long_as_the_file_does(
 def test_tests_of_ours_do_not_matter_to_all_drivers(
     plan: builds.Plan, laid: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever edits one does not wait for allmodconfig again; UML's configuration asks for them."""
+    """An edit of one does not build allmodconfig again; UML's configuration asks for them."""
     looked: list[str] = []
 
     def study(_: object, step: str, *__: object) -> dict[str, Said]:

@@ -131,7 +131,7 @@ def subject(text: str = GOOD, where: Path | None = None) -> Subject:
 
     path = (where or Path("/nowhere")) / "p.patch"
     if where is None:
-        patch = Patch(path, "p", "", "p", "s", "A <a@b>", "0 +0000", "s\n", b"", 0, (), "")
+        patch = Patch("A <a@b>", "0 +0000", "s", "s\n", b"", 0, (), "", path, "p", "", "p")
         return Subject(patch, b"")
     path.write_text(text)
     mail = read_mails([path])[0]

@@ -60,7 +60,7 @@ def test_without_a_proof_file(warm: Project) -> None:
     (warm.root / PROOF).unlink()
     done = prove(warm)
     assert done.code == 1
-    assert "0001: proof.toml does not say what proves it" in done.out
+    assert "0001: no entry in proof.toml" in done.out
     assert warm.run("run", BASE).code == 0
 
 

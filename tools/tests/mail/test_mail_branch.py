@@ -67,7 +67,7 @@ def test_checkpatch_of_the_tree_has_its_say(sender: Sender) -> None:
     assert "noise" not in done.out
     assert "passed" not in done.out
     # Besides ours, and not in their place.
-    assert done.out.count(": iommuq: signed-off: ERROR: no Signed-off-by, and this was sent") == 3
+    assert done.out.count(": iommuq: signed-off: ERROR: no Signed-off-by in a sent mail") == 3
     assert "no checkpatch" not in done.out
 
 

@@ -118,7 +118,7 @@ def test_known_failure_of_no_check(tmp_path: Path, check: str) -> None:
 
 
 def test_machines_that_run_a_file(tmp_path: Path) -> None:
-    """The real ones: each driver is that of some machine, and the core is everybody's."""
+    """The real ones: each driver is that of some machine, and the core is for all."""
     lane = FirmwareLane.open(of(tmp_path))
     names = {case.machine.name for case in lane.cases}
 

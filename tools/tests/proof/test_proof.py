@@ -35,7 +35,7 @@ def test_promises_that_are_kept(toy: Queue, store: Store) -> None:
         ({"s.a": "f f p"}, "0001: does not fix kunit.s.a: failed before, failed after"),
         ({"s.a": "p p p"}, "0001: does not fix kunit.s.a: ok before, ok after"),
         ({"s.a": "s p p"}, "0001: does not fix kunit.s.a: skipped before, ok after"),
-        ({"s.b": "f p p"}, "0001: does not fix kunit.s.a, which no step has"),
+        ({"s.b": "f p p"}, "0001: does not fix kunit.s.a: no step has this test"),
     ],
 )
 def test_promises_that_are_broken(
@@ -50,14 +50,14 @@ def test_promises_that_are_broken(
 def test_patch_without_a_promise(toy: Queue, store: Store) -> None:
     tests = lane(store, **{"s.a": "f p p"})
     assert proven(toy, [tests]).findings == [
-        "0001: proof.toml does not say what proves it",
-        "0002: proof.toml does not say what proves it",
+        "0001: no entry in proof.toml",
+        "0002: no entry in proof.toml",
     ]
     # `iommuq run` is for any queue; but a file that is there counts.
     assert proven(toy, [tests], strict=False).findings == []
     promise(toy, GOOD.partition('[[patch]]\nname = "0002"')[0])
     findings = proven(toy, [tests], strict=False).findings
-    assert findings == ["0002: proof.toml does not say what proves it"]
+    assert findings == ["0002: no entry in proof.toml"]
 
 
 BREAKS = GOOD.replace(
@@ -69,9 +69,9 @@ BREAKS = GOOD.replace(
     ("runs", "findings"),
     [
         ("p f p", []),
-        ("p p p", ["0001: does not break kunit.s.b, and says it would"]),
-        ("p f f", ["0001: breaks kunit.s.b, which nothing mends"]),
-        ("s s s", ["0001: does not break kunit.s.b, and says it would"]),
+        ("p p p", ["0001: does not break kunit.s.b, but proof.toml says so"]),
+        ("p f f", ["0001: breaks kunit.s.b, and no later patch fixes it"]),
+        ("s s s", ["0001: does not break kunit.s.b, but proof.toml says so"]),
     ],
 )
 @pytest.mark.parametrize("names", [["kunit"], ["kunit", "selftest"]])
@@ -104,7 +104,7 @@ def test_break_that_is_mended_after_the_steps_asked_for(toy: Queue, store: Store
 def test_break_of_a_test_that_no_step_has(toy: Queue, store: Store) -> None:
     promise(toy, BREAKS)
     assert proven(toy, [lane(store, **{"s.a": "f p p"})]).findings == [
-        "0001: does not break kunit.s.b, and says it would"
+        "0001: does not break kunit.s.b, but proof.toml says so"
     ]
 
 
@@ -153,20 +153,23 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
         ("[[patch]]\nname='0001'\nfixes=['a.b']\nbreaks=['a.c']", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nreason='x'\nbecause='y'", "wants breaks with because"),
         ("[[patch]]\nname='0001'\nfixes=['a.b']\nneeded_by=['a.b']", "names a test twice"),
-        ("[[patch]]\nname='0001'\nfixes=['kunit.a']\nneeded_by=['s.a']", "s.a is of no suite"),
+        (
+            "[[patch]]\nname='0001'\nfixes=['kunit.a']\nneeded_by=['s.a']",
+            "s.a is in no suite of this base",
+        ),
         ("[[patch]]\nname='0001'\nfix=['a.b']", "fix: unknown key"),
-        ("[[patch]]\nname='0001'\nfixes=['kuint.a']", "kuint.a is of no suite"),
+        ("[[patch]]\nname='0001'\nfixes=['kuint.a']", "kuint.a is in no suite of this base"),
         (
             "[[patch]]\nname='0001'\nfixes=['kunit.a']\nbreaks=['s.a']\nbecause='x'",
-            "s.a is of no suite that it is proven with (they are kunit, selftest, firmware)",
+            "s.a is in no suite of this base (the suites are kunit, selftest, firmware)",
         ),
         (
             "suites=['kunit']\n[[patch]]\nname='0001'\nfixes=['selftest.a']",
-            "0001: selftest.a is of no suite that it is proven with (they are kunit)",
+            "0001: selftest.a is in no suite of this base (the suites are kunit)",
         ),
         ("suites=['kuint']", "no suite 'kuint'; there are kunit, selftest, firmware"),
         ("[[patch]]\nreason='x'", "name: is missing"),
-        ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is there twice"),
+        ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is listed twice"),
         ("[patch", "proof.toml: "),
     ],
 )
@@ -188,12 +191,12 @@ def test_promised_test_that_is_not_there_before(toy: Queue, store: Store) -> Non
 
 
 def test_test_renamed_in_the_middle(toy: Queue, store: Store) -> None:
-    """It proves nothing from there on, and a promise says why if that is as it should be."""
+    """It proves nothing from there on, and a promise says why that is correct."""
     promise(toy, GOOD)
     renamed = lane(store, **{"s.a": "f p p", "s.old": "p p p"})
     renamed.says = {**renamed.says, "0002": {"s.a": "p", "s.new": "p"}}
     proof = proven(toy, [renamed])
-    assert proof.findings == ["0002: what passed does not run any more: 1 (s.old)"]
+    assert proof.findings == ["0002: passed before, not run now: 1 (s.old)"]
     assert proof.exit_code == 1
     breaks = 'breaks = ["kunit.s.old"]\nbecause = "s.new is its name now"\n'
     promise(toy, GOOD.replace('reason = "a clean-up"', f'reason = "a clean-up"\n{breaks}'))

@@ -33,13 +33,13 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
     ("made", "findings", "code"),
     [
         (proof({"a": OK}, {"a": OK}), [], 0),
-        # What the queue mends may fail before.
+        # Tests that the queue fixes may fail before.
         (proof({"a": FAILED}, {"a": OK}), [], 0),
         (proof({"a": KNOWN}, {"a": KNOWN}), [], 0),
         (proof({"a": Verdict.SKIPPED}, {"a": OK}), [], 0),
         (proof({"a": FAILED}, {"a": FAILED}), ["a fails with the whole queue applied"], 1),
         (proof({"a": OK}, {"a": FAILED}), ["0001 breaks a"], 1),
-        # Even if a later patch mends it: each step must be sound.
+        # Even if a later patch fixes it: each step must pass.
         (proof({"a": OK}, {"a": FAILED}, {"a": OK}), ["0001 breaks a"], 1),
         (proof({"a": OK}, {"a": KNOWN}), ["0001 breaks a"], 1),
         (proof({"a": OK}, VerdictError("no"), {"a": OK}), ["0001: no"], 1),
@@ -50,19 +50,19 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         ),
         (proof({"a": OK}, VerdictError("no"), VerdictError("no")), ["0001: no", "0002: no"], 1),
         # A test that is gone, or renamed, or skipped from here on, is no proof any more.
-        (proof({"a": OK}, {"b": OK}), ["0001: what passed does not run any more: 1 (a)"], 1),
+        (proof({"a": OK}, {"b": OK}), ["0001: passed before, not run now: 1 (a)"], 1),
         (
             proof({"a": OK, "b": OK}, {"a": Verdict.SKIPPED}),
-            ["0001: what passed does not run any more: 2 (a, b)"],
+            ["0001: passed before, not run now: 2 (a, b)"],
             1,
         ),
         (
             proof({"a": OK}, VerdictError("no"), {"b": OK}),
-            ["0001: no", "0002: what passed does not run any more: 1 (a), compared with baseline"],
+            ["0001: no", "0002: passed before, not run now: 1 (a), compared with baseline"],
             1,
         ),
         (proof({"a": FAILED}, {"b": OK}), [], 0),
-        # With a guest that was lost nobody can tell.
+        # A lost guest gives no verdict.
         (proof({"a": OK}, {"b": ERROR}), [], 3),
         (
             proof({"a": Verdict.UNEXPECTED_PASS}, {"a": OK}),
@@ -71,7 +71,7 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         ),
         (proof({"a": KNOWN}, {"a": Verdict.EXPIRED}), ["0001: a: expired"], 1),
         (proof({"a": OK}, {"a": OK}, warnings=("x.c: w",)), ["0001 adds a warning: x.c: w"], 1),
-        # An error is no verdict: it neither breaks nor mends.
+        # An error is no verdict: it neither breaks nor fixes.
         (proof({"a": OK}, {"a": ERROR}, {"a": OK}), [], 3),
         (proof({"a": FAILED}, {"a": ERROR}), [], 3),
         (proof({"a": OK, "b": ERROR}, {"a": FAILED, "b": OK}), ["0001 breaks a"], 1),

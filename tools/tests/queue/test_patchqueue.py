@@ -347,8 +347,8 @@ def test_find_step(queue: Queue, text: str, label: str) -> None:
     [
         ("0009", "no patch '0009' for 6.12; there are base, baseline, 0001, 0002"),
         ("", "no patch ''"),
-        ("2", "may be 0002 .* or late/0002"),
-        ("toy: name", "may be late/0002 .* or late/readme"),
+        ("2", "ambiguous: 0002 .* or late/0002"),
+        ("toy: name", "ambiguous: late/0002 .* or late/readme"),
         ("baseline/0001", "is a patch of the baseline"),
     ],
 )

@@ -248,7 +248,7 @@ def test_patch_that_is_in_already(toy_base: Base, queue_maker: toy.QueueMaker) -
     queue_maker.add("resv/0002-toy.patch", mail)
     error = refused(toy_base, queue_maker)
     assert error.what.startswith("resv/0002-toy.patch does not apply")
-    assert "seems to be in" in error.hint
+    assert "is probably in" in error.hint
 
 
 def test_patch_for_another_file(toy_base: Base, queue_maker: toy.QueueMaker) -> None:
@@ -261,7 +261,7 @@ def test_patch_for_another_file(toy_base: Base, queue_maker: toy.QueueMaker) -> 
 def test_patch_like_nothing_there(toy_base: Base, queue_maker: toy.QueueMaker) -> None:
     mail = queue_maker.mail("toy: x", {"README": ("A toy.", "The toy.")})
     queue_maker.add("resv/0001-toy.patch", mail.replace(b"-A toy.", b"-Something else."))
-    assert refused(toy_base, queue_maker).hint == "nothing in README is like it"
+    assert refused(toy_base, queue_maker).hint == "no similar text in README"
 
 
 def test_new_file_that_exists(toy_base: Base, queue_maker: toy.QueueMaker) -> None:

@@ -28,7 +28,7 @@ _VERDICT = {
 def patch(name: str) -> Patch:
     """Make a patch of a queue; what is in it does not matter."""
     label = name.partition("-")[0]
-    return Patch(Path(name), f"s/{name}.patch", "s", label, name, "", "", "", b"", 0, (), "0")
+    return Patch("", "", name, "", b"", 0, (), "0", Path(name), f"s/{name}.patch", "s", label)
 
 
 def queue(folder: Path, *names: str) -> Queue:

@@ -77,7 +77,7 @@ def make_patch(before: Mapping[str, str], after: Mapping[str, str]) -> Patch:
         lines = difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm="")
         diff += f"diff --git a/{path} b/{path}\n" + "\n".join(lines) + "\n"
     return Patch(
-        Path("x"), "x", "", "x", "x", "A <a@b>", "0 +0000", "x\n", diff.encode(), 1, (), ""
+        "A <a@b>", "0 +0000", "x", "x\n", diff.encode(), 1, (), "", Path("x"), "x", "", "x"
     )
 
 

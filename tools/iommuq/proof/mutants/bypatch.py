@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What came of the hunks and lines that were taken out, patch by patch.
+"""Report the results of removed hunks and lines by patch.
 
-Without a hunk of a patch `iommuq prove` is to fail and to name that patch.  It does when
-a test fails that the patch promises to mend; and when one fails that passed before it,
-which is any that no later patch promises.
+`iommuq prove` should fail without a hunk, and name its patch: by a promised test of the
+patch, or by one that passes before it.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from iommuq.proof.mutants.report import FATES, Outcome, closing_lines, notes
 from iommuq.proof.mutants.trial import Fate, Trial
 from iommuq.proof.promises import ProofFile
 
-#: Tests that are named of all that noticed.
+#: The most tests to name.
 _NAMES = 3
 
 
 def report_lines(outcome: Outcome, promises: ProofFile, queue: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of the report: a table by patch, who noticed, the survivors.
+    """Yield the lines of the report: a table by patch, the tests that failed, the survivors.
 
-    :param promises: what each patch is proven by.
     :param queue: the labels of all patches, in order.
     """
     labels = list(dict.fromkeys(mutant.patch for mutant in outcome.plan.mutants))
@@ -51,7 +49,7 @@ def report_lines(outcome: Outcome, promises: ProofFile, queue: Sequence[str]) ->
 
 
 def _promised(promises: ProofFile, labels: Sequence[str]) -> frozenset[str]:
-    """Return the tests that patches promise to mend, or are needed by."""
+    """Return the tests that patches promise to fix, or are needed by."""
     proofs = promises.proofs
     return frozenset(test for label in labels for test in proofs.get(label, ()))
 
@@ -59,11 +57,7 @@ def _promised(promises: ProofFile, labels: Sequence[str]) -> frozenset[str]:
 def _killers(
     label: str, killed: Sequence[Trial], own: frozenset[str], later: frozenset[str]
 ) -> Iterator[str]:
-    """Yield who noticed what was taken out of a patch.
-
-    :param own: the tests that it promises to mend.
-    :param later: those that later patches promise.
-    """
+    """Yield the tests that killed mutants of a patch: its *own* promised ones, and others."""
     counts = Counter(test for trial in killed for test in trial.tests)
     mine = Counter({test: count for test, count in counts.items() if test in own})
     yield f"{label}: {len(killed)} killed"
@@ -72,13 +66,13 @@ def _killers(
             yield f"  by {who}: {_named(tests)}"
     lost = sum(not trial.tests for trial in killed)
     if lost:
-        yield f"  {lost} by a guest that was lost"
+        yield f"  {lost} by a lost guest"
     for trial in killed:
         if trial.tests and later.issuperset(trial.tests):
             mutant = trial.mutant
             yield (
-                f"  {mutant.path}:{mutant.line} {mutant.operator} is killed by promises of later"
-                f" patches alone, so it is those that are named: {_named(Counter(trial.tests))}"
+                f"  {mutant.path}:{mutant.line} {mutant.operator}: killed only by promises of later"
+                f" patches, so iommuq prove names those: {_named(Counter(trial.tests))}"
             )
 
 

@@ -1,22 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Survivors that are explained: ``patches/<base>/mutants.toml``.
-
-A mutant that no test can notice, since the code means the same with it, is listed with
-the reason::
-
-    [[mutant]]
-    file = "drivers/iommu/iommu.c"
-    function = "__iommu_device_set_domain"
-    operator = "skip-statement"
-    before = "dev_warn_ratelimited(dev, …);"      # the lines as they are; blanks do not count
-    after = ";"                                   # the same lines with the fault
-    number = 2                                    # of those that are alike; by default the only one
-    reason = "why no test can notice"
-
-Line numbers drift, so there are none.  Of a hunk that was taken back, ``before`` is what the
-patch made of it and ``after`` what was there before the patch; ``function`` is empty for what is
-in none.
-"""
+"""Explained survivors, which no test can notice: ``patches/<base>/mutants.toml``."""
 
 from __future__ import annotations
 
@@ -35,9 +18,12 @@ NAME = "mutants.toml"
 
 @dataclass(frozen=True)
 class Explanation(Table):
-    """One entry.
+    """One entry, a ``[[mutant]]``.  It has no line number, which would drift.
 
-    :ivar number: which of the mutants that are alike; None if there is but one.
+    :ivar function: empty for a mutant outside of functions.
+    :ivar before: the lines without the fault; for a hunk, the code with the patch.
+    :ivar after: the same lines with the fault; for a hunk, the code before the patch.
+    :ivar number: selects one of several equal mutants; None if there is only one.
     """
 
     file: str
@@ -55,12 +41,12 @@ class Explanation(Table):
         require(self.number is None or self.number > 0, "number counts from 1")
 
     def covers(self, mutant: Mutant) -> bool:
-        """Tell whether the entry is for *mutant*."""
+        """Return whether the entry is for *mutant*; blanks do not count."""
         return (
             (self.file, self.function, self.operator)
             == (mutant.path, mutant.function, mutant.operator)
-            and _words(self.before) == _words(mutant.before)
-            and _words(self.after) == _words(mutant.after)
+            and self.before.split() == mutant.before.split()
+            and self.after.split() == mutant.after.split()
             and self.number in (None, mutant.number)
         )
 
@@ -70,14 +56,10 @@ class _Document(Table):
     mutant: tuple[Explanation, ...] = ()
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
 def load(folder: Path) -> tuple[Explanation, ...]:
-    """Read the list of a base; one that is not there is empty.
+    """Read the list of a base; a missing file is empty.
 
-    :param folder: the folder of the base.
+    :param folder: ``patches/<base>``.
     :raises UserError: it is malformed.
     """
     path = folder / NAME
@@ -89,11 +71,11 @@ def match(
     mutants: Sequence[Mutant],
     operators: Collection[str] = tuple(OPERATORS),
 ) -> tuple[Mapping[Mutant, Explanation], tuple[str, ...]]:
-    """Find the mutant that each entry is for.
+    """Find the mutant of each entry.
 
-    :param mutants: all that there are of these operators in the files of the queue.
-    :param operators: entries for others are left alone.
-    :return: the explained mutants, and what is wrong with the list, one line each.
+    :param mutants: all mutants of these operators in the files of the queue.
+    :param operators: entries for others are ignored.
+    :return: the explained mutants, and the errors of the list, one line each.
     """
     found: dict[Mutant, Explanation] = {}
     wrong = []
@@ -103,11 +85,11 @@ def match(
         where = f"{NAME}: mutant {number} ({entry.function}, {entry.operator})"
         covered = [mutant for mutant in mutants if entry.covers(mutant)]
         if len(covered) > 1:
-            wrong.append(f"{where}: fits {len(covered)} mutants; say which with number = 1, 2, …")
+            wrong.append(f"{where}: matches {len(covered)} mutants: select one with number = 1, …")
         elif not covered:
-            wrong.append(f"{where}: fits no mutant any more")
+            wrong.append(f"{where}: matches no mutant")
         elif covered[0] in found:
-            wrong.append(f"{where}: is there twice")
+            wrong.append(f"{where}: listed twice")
         else:
             found[covered[0]] = entry
     return found, tuple(wrong)

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The small faults: each is one edit of a file, at exact bytes that the parser found.
+"""The small faults: each is one edit of a file, at a node of the parser.
 
-An edit of these never changes how many lines a file has, so that what the compiler notes
-of lines elsewhere stays the same: a mutant that means the same gives the same kernel.
+Edits keep the number of lines, so that an equivalent mutant gives the same kernel.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from tree_sitter import Node
@@ -19,13 +18,12 @@ from iommuq.queue.csource import Function, Source
 _LOGIC: Mapping[str, str] = {"&&": "||", "||": "&&"}
 _BOUNDS: Mapping[str, str] = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 _ERRNO = re.compile(rb"E[A-Z0-9]+")
-#: What holds an error number until it is returned, by the kernel's habit.
+#: Usual names of variables that hold an error number.
 _STATUS = (b"ret", b"rc", b"err", b"error", b"status")
-#: What a ! may stand before without parentheses.
+#: Expressions that need no parentheses after a !.
 _ATOMS = ("identifier", "field_expression", "call_expression", "parenthesized_expression")
-#: Statements that go somewhere else.
 JUMPS = ("return_statement", "goto_statement", "break_statement", "continue_statement")
-#: Statements that are looked into even where a part of them cannot be parsed.
+#: Statements that are searched even if a part of them cannot be parsed.
 _OUTER = (
     "compound_statement", "if_statement", "else_clause", "while_statement", "for_statement",
     "do_statement", "switch_statement", "case_statement", "labeled_statement",
@@ -47,12 +45,12 @@ class Mutant:
     """One fault in one place.
 
     :ivar path: the file.
-    :ivar operator: what kind of fault, a key of `OPERATORS`.
+    :ivar operator: the kind of fault, a key of `OPERATORS`.
     :ivar line: the first line that differs, from 1.
-    :ivar before: the lines it is in, as they are.
+    :ivar before: the lines without the fault.
     :ivar after: the same lines with the fault.
-    :ivar number: which of those that are alike in all of the above but the line, from 1.
-    :ivar patch: the label of the patch that it is taken out of, if it is of one.
+    :ivar number: numbers the mutants that differ only in their line, from 1.
+    :ivar patch: the label of the patch that it removes a part of; or empty.
     """
 
     path: str
@@ -66,36 +64,29 @@ class Mutant:
     patch: str = ""
 
     def apply(self, text: bytes) -> bytes:
-        """Return the file with the fault in it."""
+        """Return the file with the fault."""
         return text[: self.edit.start] + self.edit.new + text[self.edit.end :]
 
     @property
     def diff(self) -> tuple[str, ...]:
-        """The lines that go and those that come, marked as in a diff."""
+        """The removed and the added lines, marked as in a diff."""
         old, new = (text.split("\n") if text else [] for text in (self.before, self.after))
-        if len(old) != len(new):
-            return (*(f"-{was}" for was in old), *(f"+{now}" for now in new))
-        gone = [f"-{was}" for was, now in zip(old, new, strict=True) if was != now]
-        come = [f"+{now}" for was, now in zip(old, new, strict=True) if was != now]
-        return (*gone, *come)
+        if len(old) == len(new):
+            pairs = [(was, now) for was, now in zip(old, new, strict=True) if was != now]
+            old, new = [was for was, _ in pairs], [now for _, now in pairs]
+        return (*(f"-{was}" for was in old), *(f"+{now}" for now in new))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is to try in a function.
-
-    :ivar unparsed: lines where something could not be parsed and was left alone.
-    """
+    """The mutants of a function, and the lines that could not be parsed."""
 
     mutants: tuple[Mutant, ...]
     unparsed: tuple[int, ...]
 
 
 def mutants_of(source: Source, path: str, function: Function) -> Found:
-    """Return all mutants of a function, in the order of the file.
-
-    :param path: its file.
-    """
+    """Return all mutants of a function of the file *path*, in order."""
     unparsed: list[int] = []
     edits: dict[Edit, str] = {}
     for node in sound(function.body, unparsed):
@@ -104,33 +95,42 @@ def mutants_of(source: Source, path: str, function: Function) -> Found:
                 old = source.text[edit.start : edit.end]
                 new = edit.new + b"\n" * (old.count(b"\n") - edit.new.count(b"\n"))
                 if new != old:
-                    # The first operator that makes an edit gives it its name.
+                    # An edit belongs to the first operator that makes it.
                     edits.setdefault(replace(edit, new=new), operator)
     ordered = sorted(edits.items(), key=lambda item: (item[0].start, item[0].end))
-    seen: Counter[tuple[str, str, str]] = Counter()
-    mutants = []
-    for edit, operator in ordered:
-        start, end = source.lines(edit.start, edit.end)
-        before = _decode(source.text[start:end])
-        after = _decode(source.text[start : edit.start] + edit.new + source.text[edit.end : end])
-        seen[operator, before, after] += 1
-        line = source.line(edit.start)
-        number = seen[operator, before, after]
-        mutant = Mutant(path, function.name, operator, line, before, after, edit, number)
-        mutants.append(mutant)
-    return Found(tuple(mutants), tuple(unparsed))
+    mutants = [make_mutant(source, path, function.name, name, edit) for edit, name in ordered]
+    return Found(tuple(numbered(mutants)), tuple(unparsed))
 
 
-def _decode(text: bytes) -> str:
+def make_mutant(
+    source: Source, path: str, function: str, operator: str, edit: Edit, patch: str = ""
+) -> Mutant:
+    """Return the mutant of an edit, with the whole lines around it."""
+    start, end = source.lines(edit.start, edit.end)
+    before = decode(source.text[start:end])
+    after = decode(source.text[start : edit.start] + edit.new + source.text[edit.end : end])
+    line = source.line(edit.start)
+    return Mutant(path, function, operator, line, before, after, edit, patch=patch)
+
+
+def numbered(mutants: Iterable[Mutant]) -> Iterator[Mutant]:
+    """Yield mutants, and number those that differ only in their line."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    for one in mutants:
+        key = one.path, one.function, one.operator, one.before, one.after
+        seen[key] += 1
+        yield replace(one, number=seen[key])
+
+
+def decode(text: bytes) -> str:
+    """Return source code as text."""
     return text.decode("utf-8", "backslashreplace")
 
 
 def sound(body: Node, unparsed: list[int]) -> Iterator[Node]:
-    """Yield the nodes of a function that the parser has understood.
+    """Yield the nodes of a function without errors and without neighbours with errors.
 
-    What has an error in it is left out, and so is what stands next to one: it may be
-    only a part of what the compiler sees there.  An outer statement is looked into all
-    the same, as long as the error is not its own.
+    An outer statement is searched unless the error is its own.
     """
     waiting = [body]
     while waiting:
@@ -154,39 +154,33 @@ def sound(body: Node, unparsed: list[int]) -> Iterator[Node]:
 
 
 def _plain(node: Node, field_name: str) -> Node | None:
-    """Return a part of a node, if there is one that could be parsed."""
+    """Return a part of a node; None if it is missing or has an error."""
     part = node.child_by_field_name(field_name)
     return None if part is None or part.has_error else part
 
 
 def _operator(node: Node, among: Mapping[str, str]) -> Node | None:
-    """Return the operator of a binary expression, if it is one of those wanted."""
+    """Return the operator of a binary expression, if it is in *among*."""
     if node.type != "binary_expression":
         return None
     operator = _plain(node, "operator")
     return operator if operator is not None and operator.type in among else None
 
 
-def _operands(node: Node, operator: str) -> list[Node]:
-    """Return the operands of a chain of one operator; parentheses make another chain."""
+def _chain(node: Node) -> list[Node]:
+    """Return the operands of a chain of && or of || at *node*; empty if there is none."""
+    operator = _operator(node, _LOGIC)
     found: list[Node] = []
-    waiting = [node]
+    waiting = [] if operator is None else [node]
     while waiting:
         part = waiting.pop()
         inner = _operator(part, _LOGIC)
-        if inner is not None and inner.type == operator:
+        if inner is not None and operator is not None and inner.type == operator.type:
             sides = (part.child_by_field_name("right"), part.child_by_field_name("left"))
             waiting.extend(side for side in sides if side is not None)
         else:
             found.append(part)
     return found
-
-
-def _chain(node: Node) -> list[Node]:
-    """Return the operands of a chain of && or of || that ends at *node*; none if none does."""
-    operator = _operator(node, _LOGIC)
-    # A part of a chain is one too, and gives edits that the whole of it gave before.
-    return [] if operator is None else _operands(node, operator.type)
 
 
 def _drop_condition(_source: Source, node: Node) -> Iterator[Edit]:
@@ -222,7 +216,7 @@ def _negate(source: Source, node: Node) -> Iterator[Edit]:
 
 
 def _condition(source: Source, node: Node) -> Node | None:
-    """Return what a statement or ``?:`` decides by, without the parentheses around it."""
+    """Return the condition of a statement or of ``?:``, without parentheses."""
     if node.start_byte in source.loops:
         return None
     condition = _plain(node, "condition")
@@ -243,7 +237,7 @@ def _skip_put_back(source: Source, node: Node) -> Iterator[Edit]:
 
 
 def _is_error_path(source: Source, node: Node) -> bool:
-    """Tell whether a statement comes after a label, or where an error was just seen."""
+    """Return whether a statement comes after a label, or in the branch of an error."""
     while (parent := node.parent) is not None and parent.type != "function_definition":
         if parent.type == "labeled_statement":
             return True
@@ -261,7 +255,7 @@ def _is_error_path(source: Source, node: Node) -> bool:
 
 
 def _is_error(source: Source, condition: Node) -> bool:
-    """Tell whether a condition asks for an error, by the kernel's habits."""
+    """Return whether a condition looks like a check for an error."""
     if condition.type == "unary_expression":
         return source.of(condition).startswith(b"!")
     if condition.type == "binary_expression":
@@ -304,19 +298,15 @@ def _skip_first(source: Source, node: Node) -> Iterator[Edit]:
     body = node.child_by_field_name("body")
     if body is None or node.type not in ("for_statement", "while_statement"):
         return
-    # A loop of its own, to declare the variable in one expression with what is there.
+    # An outer loop, to declare the variable in the same statement.
     outer = b"for (int mutant_first = 1, mutant_once = 1; mutant_once; mutant_once = 0) "
+    end, skip = body.start_byte, b"if (mutant_first) mutant_first = 0; else "
     if body.type == "compound_statement":
-        head = source.text[node.start_byte : body.start_byte + 1]
-        skip = b" if (mutant_first) { mutant_first = 0; continue; }"
-        yield Edit(node.start_byte, body.start_byte + 1, outer + head + skip)
-    else:
-        head = source.text[node.start_byte : body.start_byte]
-        skip = b"if (mutant_first) mutant_first = 0; else "
-        yield Edit(node.start_byte, body.start_byte, outer + head + skip)
+        end, skip = end + 1, b" if (mutant_first) { mutant_first = 0; continue; }"
+    yield Edit(node.start_byte, end, outer + source.text[node.start_byte : end] + skip)
 
 
-#: What each kind of fault is called, and what makes its edits for a node.
+#: The kinds of faults, and the functions that make their edits for a node.
 OPERATORS: Mapping[str, Callable[[Source, Node], Iterator[Edit]]] = {
     "drop-condition": _drop_condition,
     "swap-logic": _swap_logic,

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Faults that are a patch's own: each hunk of it taken back, each line that it adds taken out.
+"""Faults of a patch: each of its hunks reverted, each of its added lines removed.
 
-They are made in the tree that has all patches.  What a later patch has changed again is
-not there as this one left it, and is told apart: a hunk is *superseded* then.
+They are made in the tree with all patches.  A hunk that a later patch changes is superseded.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tree_sitter import Node
 
-from iommuq.proof.mutants.faults import JUMPS, Edit, Mutant, sound
+from iommuq.proof.mutants.faults import JUMPS, Edit, Mutant, decode, make_mutant, numbered, sound
 from iommuq.queue import hunks as unidiff
 from iommuq.queue.csource import Source, descend, parse
 from iommuq.queue.hunks import Hunk
@@ -24,18 +22,16 @@ from iommuq.queue.steps import Step
 from iommuq.queue.touched import is_kernel_source
 from iommuq.system.git.objects import Store
 
-#: One hunk of a patch is taken back.
+#: One hunk of a patch is reverted.
 REVERT = "revert-hunk"
-#: One statement that a patch adds is gone, or what it is conditional on.
+#: One statement that a patch adds is removed, or its condition.
 DROP = "drop-line"
-#: What the faults of this module are called.
 OPERATORS = (REVERT, DROP)
 
-#: Statements that consist of others.
 _COMPOUND = ("if_statement", "for_statement", "while_statement", "do_statement", "switch_statement")
-#: Parts of a statement that leave nothing in their place.
+#: Parts of a statement that need no replacement.
 _PARTS = ("else_clause", "case_statement")
-# Of C, no more than where a comment is: it ends no string, and no string ends it.
+# A comment, or a string or character, where no comment can begin.
 _COMMENT = re.compile(
     rb"""/\*.*?\*/|//[^\n]*|("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')""", re.DOTALL
 )
@@ -43,10 +39,9 @@ _COMMENT = re.compile(
 
 @dataclass(frozen=True)
 class Superseded:
-    """A hunk whose lines a later patch has changed again.
+    """A hunk of a patch whose lines a later patch changes.
 
-    :ivar patch: the label of the patch that it is of.
-    :ivar line: where it begins in the tree as that patch left it, from 1.
+    :ivar line: its first line in the tree after its patch, from 1.
     """
 
     patch: str
@@ -56,11 +51,11 @@ class Superseded:
 
 @dataclass(frozen=True)
 class HunkFaults:
-    """What there is to take out of the patches of a queue.
+    """The faults of all patches of a queue.
 
-    :ivar texts: the files that the patches change, as they are in the end.
+    :ivar texts: the files that the patches change, in the last tree.
     :ivar mutants: in the order of the patches.
-    :ivar silent: how many hunks change comments and blanks alone.
+    :ivar silent: the number of hunks that change only comments and blanks.
     """
 
     texts: dict[str, bytes]
@@ -70,23 +65,20 @@ class HunkFaults:
 
 
 def hunk_faults(store: Store, steps: Sequence[Step]) -> HunkFaults:
-    """Find what can be taken out of each patch of a queue.
+    """Find the hunks and lines to remove from each patch, in the tree of the last step.
 
-    :param store: the objects of the base.
     :param steps: all steps of the queue, the baseline first.
-    :return: faults of the last step's tree.
     """
     files = _Files(store, steps[-1])
     mutants: list[Mutant] = []
     superseded: list[Superseded] = []
     silent = 0
     for before, step in itertools.pairwise(steps):
-        hunks = [each for each in _diff(store, before.commit, step.commit) if _is_code(each.path)]
-        paths = list(dict.fromkeys(hunk.path for hunk in hunks))
-        later = _by_path(_diff(store, step.commit, files.step.tree, *paths)) if paths else {}
-        for path in paths:
+        hunks = _diff(store, before.commit, step.commit)
+        hunks = {path: own for path, own in hunks.items() if _is_code(path)}
+        later = _diff(store, step.commit, files.step.tree, *hunks) if hunks else {}
+        for path, own in hunks.items():
             file = files.get(path)
-            own = [hunk for hunk in hunks if hunk.path == path]
             if file is None:
                 superseded += [Superseded(step.label, path, _first(hunk)) for hunk in own]
                 continue
@@ -103,22 +95,19 @@ def hunk_faults(store: Store, steps: Sequence[Step]) -> HunkFaults:
                     mutants.append(mutant)
             added = _added(own, later.get(path, ()))
             mutants += [one for one in _drops(file, added, step.label) if file.is_new(one, known)]
-    return HunkFaults(files.texts, tuple(_numbered(mutants)), tuple(superseded), silent)
+    return HunkFaults(files.texts, tuple(numbered(mutants)), tuple(superseded), silent)
 
 
 def _is_code(path: str) -> bool:
-    """Tell whether a file is C of the kernel, headers included."""
+    """Return whether a file is C of the kernel, including headers."""
     return is_kernel_source(path.removesuffix(".h") + ".c" if path.endswith(".h") else path)
 
 
-def _diff(store: Store, before: str, after: str, *paths: str) -> Iterator[Hunk]:
+def _diff(store: Store, before: str, after: str, *paths: str) -> dict[str, list[Hunk]]:
+    """Return the hunks between two trees, by path."""
     words = ["diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-color", before, after]
-    return unidiff.hunks(store.git(*words, "--", *paths).output.encode())
-
-
-def _by_path(hunks: Iterator[Hunk]) -> dict[str, list[Hunk]]:
     found: dict[str, list[Hunk]] = {}
-    for hunk in hunks:
+    for hunk in unidiff.hunks(store.git(*words, "--", *paths).output.encode()):
         found.setdefault(hunk.path, []).append(hunk)
     return found
 
@@ -128,16 +117,12 @@ def _first(hunk: Hunk) -> int:
 
 
 def _place(hunk: Hunk, later: Sequence[Hunk]) -> int | None:
-    """Return where a hunk begins once later ones are applied; None if they change its lines.
-
-    :return: the first of its lines, from 1; if it has none, the one after the place where
-        lines were taken out.
-    """
+    """Return the first line of a hunk (from 1) after *later*; None if they change its lines."""
     first = _first(hunk)
     last = first + len(hunk.after) - 1
     shift = 0
     for change in later:
-        # A change that only adds has the line before it; from here on it is the one after.
+        # The line of a pure addition is the one before it.
         start = change.start + (not change.before)
         end = change.start + len(change.before) - 1 if change.before else change.start
         if hunk.after:
@@ -156,7 +141,7 @@ def _place(hunk: Hunk, later: Sequence[Hunk]) -> int | None:
 
 
 def _added(hunks: Sequence[Hunk], later: Sequence[Hunk]) -> frozenset[int]:
-    """Return the lines that hunks add and that are still there, by their numbers in the end."""
+    """Return the added lines that later hunks keep, by their numbers in the last tree."""
     found = set()
     for hunk in hunks:
         for number in range(len(hunk.after)):
@@ -173,31 +158,25 @@ class _File:
     def __init__(self, path: str, text: bytes) -> None:
         self.path = path
         self.source = parse(text)
-        # Where the definitions end: what a fault changes is looked at from one to the next.
+        self.text = text
+        # The ends of the definitions: mutants are compared by definition.
         ends = [match.end() for match in re.finditer(rb"^}.*\n", text, re.MULTILINE)]
         self._parts = [0, *ends, len(text)]
-        # Where each line begins; one more, for the end.
+        # The begin of each line, and the end.
         ends = [match.end() for match in re.finditer(rb"\n", text)]
         self._begin = [0, *ends] if ends and ends[-1] == len(text) else [0, *ends, len(text)]
 
-    @property
-    def text(self) -> bytes:
-        """All of it."""
-        return self.source.text
-
     def span(self, first: int, count: int) -> tuple[int, int]:
-        """Return the bytes of lines, from 1, the end of the last one included."""
+        """Return the range of bytes of *count* lines from line *first*, with line ends."""
         return self._begin[first - 1], self._begin[first - 1 + count]
 
     def function(self, first: int, last: int) -> str:
-        """Return the name of the function that lines are in, or nothing."""
-        for function in self.source.functions:
-            if function.start <= last and function.end >= first:
-                return function.name
-        return ""
+        """Return the name of the function that lines are in, or an empty string."""
+        found = (f.name for f in self.source.functions if f.start <= last and f.end >= first)
+        return next(found, "")
 
     def _code(self, mutant: Mutant) -> tuple[int, bytes, bytes]:
-        """Return where the definition begins that a mutant is in, what it is, and was."""
+        """Return the start of a mutant's definition, and its code with and without the fault."""
         edit = mutant.edit
         start = self._parts[bisect.bisect_right(self._parts, edit.start) - 1]
         end = self._parts[bisect.bisect_left(self._parts, edit.end)]
@@ -205,12 +184,12 @@ class _File:
         return start, _words(new), _words(self.text[start:end])
 
     def is_silent(self, mutant: Mutant) -> bool:
-        """Tell whether a mutant differs in comments and blanks alone."""
+        """Return whether a mutant changes only comments and blanks."""
         _, new, old = self._code(mutant)
         return new == old
 
     def is_new(self, mutant: Mutant, known: set[object]) -> bool:
-        """Tell whether no mutant before gave the same code, and remember it."""
+        """Return whether the code of a mutant is not in *known*, and add it."""
         start, new, old = self._code(mutant)
         if new == old or (start, new) in known:
             return False
@@ -220,7 +199,7 @@ class _File:
 
 @dataclass
 class _Files:
-    """The files of the last tree, read and parsed when they are asked for."""
+    """The files of the last tree, read and parsed on demand."""
 
     store: Store
     step: Step
@@ -228,7 +207,7 @@ class _Files:
     _files: dict[str, _File | None] = field(default_factory=dict)
 
     def get(self, path: str) -> _File | None:
-        """Return a file; None if it is gone."""
+        """Return a file; None if the tree lacks it."""
         if path not in self._files:
             text = self.store.read_file(self.step.tree, path)
             self._files[path] = None if text is None else _File(path, text)
@@ -238,17 +217,13 @@ class _Files:
 
 
 def _words(text: bytes) -> bytes:
-    """Return a file without comments, and with one blank for any number of them."""
+    """Return code without comments, and with each run of blanks as one."""
     code = _COMMENT.sub(lambda match: match[1] or b" ", text)
     return b" ".join(code.split())
 
 
-def _decode(text: bytes) -> str:
-    return text.decode("utf-8", "backslashreplace")
-
-
 def _revert(file: _File, hunk: Hunk, line: int, label: str) -> Mutant:
-    """Take a hunk back whose lines begin at *line*."""
+    """Return the mutant that reverts a hunk whose first line is *line*."""
     count = len(hunk.after)
     start, end = file.span(line, count)
     new = _fitted(list(hunk.before), count)
@@ -257,15 +232,15 @@ def _revert(file: _File, hunk: Hunk, line: int, label: str) -> Mutant:
         above = file.text[file.span(line - 1, 1)[0] : start].rstrip(b"\n")
         joined = _joined([above, *hunk.before])
         if joined is not None:
-            # At the end of the line above: those below stay where they are.
+            # Appended to the line above, to keep line numbers.
             start, end, text = start - 1, start - 1, joined[len(above) :]
     name = file.function(line, max(line, line + count - 1))
-    before, after = _decode(b"\n".join(hunk.after)), _decode(b"\n".join(hunk.before))
+    before, after = decode(b"\n".join(hunk.after)), decode(b"\n".join(hunk.before))
     return Mutant(file.path, name, REVERT, line, before, after, Edit(start, end, text), 1, label)
 
 
 def _fitted(lines: list[bytes], count: int) -> list[bytes]:
-    """Return lines as *count* of them, where that can be: the compiler notes line numbers."""
+    """Return lines as *count* lines if possible, to keep line numbers."""
     if len(lines) > count > 0:
         joined = _joined(lines[count - 1 :])
         return lines if joined is None else [*lines[: count - 1], joined]
@@ -273,14 +248,14 @@ def _fitted(lines: list[bytes], count: int) -> list[bytes]:
 
 
 def _joined(lines: Sequence[bytes]) -> bytes | None:
-    """Return lines as one, None if they would mean something else."""
+    """Return lines as one; None if that would change their meaning."""
     if any(each.lstrip().startswith(b"#") or b"//" in each for each in lines):
         return None
     return None if any(each.endswith(b"\\") for each in lines) else b" ".join(lines)
 
 
 def _drops(file: _File, added: frozenset[int], label: str) -> Iterator[Mutant]:
-    """Yield what takes out one statement of those that a patch adds."""
+    """Yield the mutants that remove one statement that a patch adds."""
     edits: dict[Edit, None] = {}
     for function in file.source.functions:
         if added.isdisjoint(range(function.start, function.end + 1)):
@@ -294,16 +269,12 @@ def _drops(file: _File, added: frozenset[int], label: str) -> Iterator[Mutant]:
     for edit in sorted(edits, key=lambda each: (each.start, each.end)):
         old = file.text[edit.start : edit.end]
         whole = replace(edit, new=edit.new + b"\n" * old.count(b"\n"))
-        start, end = file.source.lines(edit.start, edit.end)
-        after = file.text[start : edit.start] + whole.new + file.text[edit.end : end]
         line = file.source.line(edit.start)
-        name = file.function(line, line)
-        before = _decode(file.text[start:end])
-        yield Mutant(file.path, name, DROP, line, before, _decode(after), whole, 1, label)
+        yield make_mutant(file.source, file.path, file.function(line, line), DROP, whole, label)
 
 
 def _without(source: Source, node: Node, added: frozenset[int]) -> Iterator[Edit]:
-    """Yield what takes a statement out, or its condition."""
+    """Yield the edits that remove a statement, or its condition."""
     if _is_added(node, added):
         has_effect = node.type == "expression_statement" and node.named_children
         if has_effect or node.type in JUMPS or node.type in _COMPOUND:
@@ -324,14 +295,14 @@ def _is_added(node: Node, added: frozenset[int]) -> bool:
 
 
 def _is_in_block(node: Node) -> bool:
-    """Tell whether a statement can be gone without a trace; a label wants one after it."""
+    """Return whether a statement needs no ; in its place, as it would after a label."""
     before = node.prev_named_sibling
     labelled = before is not None and before.type in ("labeled_statement", "case_statement")
     return node.parent is not None and node.parent.type == "compound_statement" and not labelled
 
 
 def _initializers(root: Node, added: frozenset[int]) -> Iterator[Node]:
-    """Yield the members that are set where an object is defined outside of every function."""
+    """Yield the added members in initializers outside of functions."""
     for node in root.children:
         if node.type != "declaration" or node.has_error:
             continue
@@ -340,12 +311,3 @@ def _initializers(root: Node, added: frozenset[int]) -> Iterator[Node]:
         for part in descend(node):
             if part.type == "initializer_pair" and _is_added(part, added):
                 yield part
-
-
-def _numbered(mutants: Sequence[Mutant]) -> Iterator[Mutant]:
-    """Yield mutants, with those that look alike told apart by a number."""
-    seen: Counter[tuple[str, ...]] = Counter()
-    for one in mutants:
-        key = one.path, one.function, one.operator, one.before, one.after
-        seen[key] += 1
-        yield replace(one, number=seen[key])

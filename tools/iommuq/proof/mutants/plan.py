@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What there is to try: mutants of the functions that a queue touches, or of its patches."""
+"""Find the mutants to try: of the functions that a queue touches, or of its patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iommuq.system.git.objects import Store
 
 @dataclass(frozen=True)
 class Unparsed:
-    """A place that could not be parsed, and is left alone."""
+    """A place that could not be parsed."""
 
     path: str
     function: str
@@ -28,16 +28,16 @@ class Unparsed:
 class Plan:
     """The mutants of one tree.
 
-    :ivar step: the tree, with all patches and the overlay.
+    :ivar step: the last step, with the overlay.
     :ivar texts: the files that the patches touch, by path.
     :ivar touched: the functions that the patches touch.
-    :ivar gone: those of them that are not in the tree any more.
-    :ivar mutants: those to be tried, in the order of the files.
-    :ivar known: the same, and those of the other functions that were asked about.
-    :ivar unparsed: places in the functions to be tried.
-    :ivar by_patch: whether the mutants are the patches' own: their hunks and lines.
-    :ivar superseded: hunks that a later patch has changed again.
-    :ivar silent: how many hunks change no code.
+    :ivar gone: the touched functions that the tree lacks.
+    :ivar mutants: the mutants to try, in the order of the files.
+    :ivar known: also those of other functions, for the list of explained ones.
+    :ivar unparsed: places in the functions to try.
+    :ivar by_patch: the mutants are hunks and lines of the patches.
+    :ivar superseded: hunks that a later patch changes again.
+    :ivar silent: the number of hunks that change no code.
     """
 
     step: Step
@@ -61,12 +61,10 @@ def make_plan(
 ) -> Plan:
     """Find the mutants of a queue.
 
-    :param store: the objects of the base.
     :param steps: all steps of the queue, with the overlay.
-    :param only: names of functions to try, in place of those that are touched; any that is
-        defined in a file that the queue touches.
-    :param also: names of functions whose mutants are listed, but not tried.
-    :param patches: labels of patches to try, of those that touch the functions; none for all.
+    :param only: functions to try instead of the touched ones, in files that the queue touches.
+    :param also: functions whose mutants are listed, but not tried.
+    :param patches: labels of patches whose functions to try; empty for all.
     :raises UserError: there is no such function.
     """
     step = steps[-1]
@@ -116,18 +114,17 @@ def make_plan(
 def make_hunk_plan(
     store: Store, steps: Sequence[Step], only: Sequence[str] = (), patches: Sequence[str] = ()
 ) -> Plan:
-    """Find what can be taken out of the patches of a queue, one hunk or line at a time.
+    """Find the hunks and lines that can be removed from the patches of a queue.
 
-    :param store: the objects of the base.
     :param steps: all steps of the queue, with the overlay.
-    :param only: names of functions to try; none for all, and for what is in no function.
-    :param patches: labels of patches to try; none for all.
+    :param only: functions to try; empty for all, and for code outside of functions.
+    :param patches: labels of patches to try; empty for all.
     :raises UserError: no patch changes a function of one of the names.
     """
     found = hunk_faults(store, steps)
+    names = sorted({mutant.function for mutant in found.mutants} - {""})
     for name in only:
-        if name not in {mutant.function for mutant in found.mutants}:
-            names = sorted({mutant.function for mutant in found.mutants} - {""})
+        if name not in names:
             raise UserError(
                 f"no patch changes a function {name!r}",
                 hint=f"there are {', '.join(names) or 'none'}",

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What came of the mutants: a table, the survivors with their lines, and JSON."""
+"""Report the results of mutants: a table, the survivors with their lines, and JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +17,21 @@ from iommuq.system.progress import one_line
 
 #: Version of the JSON form.
 JSON_FORMAT = 2
-#: Columns that a line of a mutant is cut to; JSON has all of it.
+#: The most columns of a line of a mutant.  JSON has the whole line.
 _WIDTH = 160
-#: The fate of a survivor that is explained.
+#: The fate of an explained survivor.
 EXPLAINED = "explained"
-#: What becomes of mutants that are tried, in the order of the columns.
+#: The fates of mutants that were tried, in the order of the columns.
 FATES = (*(fate.value for fate in Fate if fate is not Fate.ABSENT), EXPLAINED)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that was tried.
+    """The results of all mutants.
 
-    :ivar trials: none if the mutants were only listed.
+    :ivar trials: empty if the mutants were only listed.
     :ivar explained: mutants that are listed as equivalent.
-    :ivar wrong: what is wrong with that list, one line each.
+    :ivar wrong: errors of that list, one line each.
     """
 
     plan: Plan
@@ -41,18 +41,15 @@ class Outcome:
 
     @property
     def survivors(self) -> tuple[Trial, ...]:
-        """Those that no test noticed and nobody has explained."""
-        return tuple(
-            trial
-            for trial in self.trials
-            if trial.fate is Fate.SURVIVED and trial.mutant not in self.explained
-        )
+        """The mutants that no test noticed, without the explained ones."""
+        survived = Fate.SURVIVED.value
+        return tuple(trial for trial in self.trials if self.fate(trial) == survived)
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is not as it should be, one line each, but for the survivors."""
+        """The errors of the list of explained mutants, one line each."""
         killed = (
-            f"{NAME}: {title(trial.mutant)}: is explained as equivalent, but is {trial.fate}"
+            f"{NAME}: {title(trial.mutant)}: listed as equivalent, but {trial.fate}"
             + (f" ({trial.why})" if trial.why else "")
             for trial in self.trials
             if trial.mutant in self.explained and trial.fate in NOTICED
@@ -61,23 +58,23 @@ class Outcome:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many mutants there are of each fate."""
+        """The number of mutants of each fate."""
         return Counter(self.fate(trial) for trial in self.trials)
 
     @property
     def exit_code(self) -> int:
-        """The exit code that the outcome stands for."""
+        """The exit code of the command."""
         return EXIT_VERDICT if self.survivors or self.findings else EXIT_OK
 
     def fate(self, trial: Trial) -> str:
-        """Return the fate of a mutant, in a word or two."""
+        """Return the fate of a mutant in words."""
         if trial.fate is Fate.SURVIVED and trial.mutant in self.explained:
             return EXPLAINED
         return trial.fate.value
 
 
 def title(mutant: Mutant) -> str:
-    """Say in a line which mutant it is."""
+    """Return place, operator and patch of a mutant in one line."""
     words = (f"{mutant.path}:{mutant.line}", mutant.function, mutant.operator, mutant.patch)
     return " ".join(filter(None, words))
 
@@ -86,7 +83,7 @@ def mutant_lines(mutant: Mutant) -> Iterator[str]:
     """Yield the lines that show a mutant."""
     yield title(mutant)
     for line in mutant.diff:
-        # A blank line that comes is what is left of a statement over several lines.
+        # Blank lines replace a removed statement of several lines.
         if line[1:].strip():
             text = line[1:].expandtabs()
             shown = line[0] + " " * (len(text) - len(text.lstrip())) + one_line(text)
@@ -94,7 +91,7 @@ def mutant_lines(mutant: Mutant) -> Iterator[str]:
 
 
 def list_lines(plan: Plan) -> Iterator[str]:
-    """Yield the lines that list what there is to try."""
+    """Yield the lines that list all mutants of a plan."""
     for mutant in plan.mutants:
         yield from mutant_lines(mutant)
     yield from notes(plan)
@@ -107,14 +104,13 @@ def list_lines(plan: Plan) -> Iterator[str]:
 
 
 def notes(plan: Plan) -> Iterator[str]:
-    """Yield what was left alone, and why, one line each."""
+    """Yield what was skipped, and why, one line each."""
     for place in plan.unparsed:
-        where = f"{place.path}:{place.line} {place.function}"
-        yield f"{where}: cannot be parsed, and is left alone"
+        yield f"{place.path}:{place.line} {place.function}: skipped, cannot be parsed"
     for function in plan.gone:
-        yield f"{function.path} {function.name}: touched, but gone in the end"
+        yield f"{function.path} {function.name}: skipped, removed by a later patch"
     for hunk in plan.superseded:
-        yield f"{hunk.path}:{hunk.line} {hunk.patch}: superseded, its lines are changed again"
+        yield f"{hunk.path}:{hunk.line} {hunk.patch}: superseded by a later patch"
     if plan.silent:
         yield f"{plan.silent} hunks change no code"
 
@@ -135,7 +131,7 @@ def report_lines(outcome: Outcome) -> Iterator[str]:
             yield f"{file:<{width + 2}}" + "".join(f"{fate:>18}" for fate in FATES)
         yield f"  {name:<{width}}" + "".join(f"{row[fate] or '·':>18}" for fate in FATES)
     for file, count in absent.items():
-        yield f"{file}: {count} mutants not tried, this kernel does not have the file"
+        yield f"{file}: {count} mutants not tried, not in this kernel"
     yield from notes(outcome.plan)
     yield from closing_lines(outcome)
 
@@ -144,26 +140,19 @@ def closing_lines(outcome: Outcome) -> Iterator[str]:
     """Yield the survivors, the findings and the sum."""
     for trial in outcome.survivors:
         yield ""
-        yield from _with_prefix("survived ", mutant_lines(trial.mutant))
+        for number, line in enumerate(mutant_lines(trial.mutant)):
+            yield line if number else f"survived {line}"
     yield ""
     yield from outcome.findings
     tried = sum(outcome.counts.values()) - outcome.counts[Fate.ABSENT.value]
     parts = [f"{outcome.counts[fate]} {fate}" for fate in FATES if outcome.counts[fate]]
     left = len(outcome.plan.mutants) - len(outcome.trials)
     what = "hunks and lines" if outcome.plan.by_patch else "mutants"
-    yield f"{tried} {what}: {', '.join(parts) or 'none'}" + (f"; {left} left out" if left else "")
-
-
-def _with_prefix(prefix: str, lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        yield (prefix if number == 0 else "") + line
+    yield f"{tried} {what}: {', '.join(parts) or 'none'}" + (f"; {left} not tried" if left else "")
 
 
 def to_json(outcome: Outcome, base: str, suites: Sequence[str]) -> dict[str, Any]:
-    """Return the report, or the list if nothing was tried, for other programs.
-
-    :param suites: the names of the suites that it is for.
-    """
+    """Return the report as JSON; *suites* are the names of its suites."""
     trials = {trial.mutant: trial for trial in outcome.trials}
     mutants = []
     for mutant in outcome.plan.mutants:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Try mutants: build each, run the suites on it, and say what became of it.
+"""Try mutants: build each incrementally, run the suites on it, and return its fate.
 
-A mutant is the tree with all patches and one file of it changed, built incrementally
-where every other step is.  Its image is removed after its run, and what was found out
-is kept: a second run builds and boots nothing.
+Images of mutants are removed after their run.  Results are cached.
 """
 
 from __future__ import annotations
@@ -27,49 +25,49 @@ from iommuq.proof.lanes import Lane
 from iommuq.proof.mutants.faults import Mutant
 from iommuq.proof.mutants.plan import Plan
 from iommuq.queue.steps import Step
-from iommuq.results.store import Run, Status, Store
+from iommuq.results.store import Status, Store
 from iommuq.suites.kunit import SPLAT_CASE
 from iommuq.system import files, progress
 from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Store as Objects
 
-#: Part of every key; to be raised when the same mutant would be judged otherwise.
+#: Part of every key.  Raise it when the same mutant is judged differently.
 _GENERATION = "4"
-#: What the compiler says of a mutant that has nothing left behind an `if`.
+#: The compiler's warning for an empty statement after an `if`.
 _EMPTY = "[-Wempty-body]"
-#: Tests that are named of all those that noticed.
+#: The most tests to name.
 _NAMES = 3
-#: Appended to a file to find out whether it is compiled at all.
+#: The file with the key of the image to remove, in case of a kill.
+_PENDING = "pending"
+#: Appended to a file to test whether it is compiled.
 _PROBE = b"\n#error not a mutant, but a question\n"
 
 
 class Fate(StrEnum):
-    """What became of a mutant."""
+    """The result of a mutant."""
 
     #: A test failed that passes without it, or the guest was lost.
     KILLED = "killed"
     SURVIVED = "survived"
-    #: The kernel is the same, to the byte: the code means the same.
+    #: The kernel image is identical.
     SAME = "same kernel"
-    #: The compiler noticed.
     BROKEN = "does not compile"
-    #: The compiler noticed, and so would `iommuq prove`.
     WARNED = "adds a warning"
-    #: The kernel that was asked for does not have the file in it.
+    #: The kernel does not have the file.
     ABSENT = "not in this kernel"
 
 
-#: Somebody noticed.
+#: The fates of mutants that the compiler or a test noticed.
 NOTICED = frozenset({Fate.KILLED, Fate.BROKEN, Fate.WARNED})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a suite says of a mutant.
+    """The verdict of a suite on a mutant.
 
-    :ivar why: the tests that killed it, cut short, or what the compiler said.
-    :ivar tests: all that killed it, by the names that they have in their suite.
+    :ivar why: the first tests that killed it, or the message of the compiler.
+    :ivar tests: all tests that killed it, by their names in the suite.
     """
 
     fate: Fate
@@ -79,12 +77,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Trial:
-    """One mutant, and what became of it.
+    """One mutant and its fate.
 
-    :ivar why: the tests that killed it, cut short, or what the compiler said.
-    :ivar tests: all that killed it, as the table of `iommuq prove` names them; none where
-        the guest was lost.
-    :ivar lane: the suite that noticed it, if one did.
+    :ivar why: the first tests that killed it, or the message of the compiler.
+    :ivar tests: all tests that killed it, as ``<lane>.<test>``; empty if the guest was lost.
+    :ivar lane: the suite that noticed it; or empty.
     """
 
     mutant: Mutant
@@ -96,13 +93,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the mutants of a plan are tried.
+    """Tries the mutants of a plan.
 
     :ivar objects: the objects of the base.
-    :ivar lanes: the suites, in the order in which they are asked; the first that notices
-        a mutant is the last.
-    :ivar promises: by label of a patch the tests that prove it, as the table of `iommuq prove`
-        names them. They are asked first of what is taken out of that patch.
+    :ivar lanes: the suites in the order to run, until one notices a mutant.
+    :ivar promises: the tests that prove a patch, as ``<lane>.<test>``, by its label.  They run
+        first on the mutants of that patch.
     """
 
     workspace: Workspace
@@ -119,8 +115,8 @@ class Bench:
     ) -> tuple[Trial, ...]:
         """Try mutants one after the other.
 
-        :param count: try no more than so many, of those whose file is in a kernel.
-        :param on_trial: called with each.
+        :param count: the most mutants to try, of those whose file is in a kernel.
+        :param on_trial: called with each result.
         :raises VerdictError: the tree does not build without a mutant, or no test passes.
         """
         name = self.workspace.base.spec.name
@@ -130,7 +126,7 @@ class Bench:
             files.hold(home / "lock", f"another run of mutants of {name}"),
             tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder,
         ):
-            # For results that are of no use to anybody later.
+            # A temporary store: the results of mutants are not kept.
             results = Store(Path(folder, "results.sqlite"))
             judges = [_Judge(self, lane, home, results) for lane in self.lanes]
             _sweep(home, {lane.image_key(self.plan.step) for lane in self.lanes})
@@ -154,7 +150,7 @@ class Bench:
 
 
 def _try(mutant: Mutant, judges: Sequence[_Judge]) -> Trial:
-    """Ask one suite after the other, until one notices."""
+    """Run the suites until one notices the mutant."""
     fate = Fate.SAME
     for judge in judges:
         if not judge.is_built(mutant.path):
@@ -169,12 +165,8 @@ def _try(mutant: Mutant, judges: Sequence[_Judge]) -> Trial:
 
 
 def _sweep(home: Path, keep: set[str]) -> None:
-    """Remove the image that a run left which was killed.
-
-    :param home: where what was found out is kept.
-    :param keep: keys of images that stay.
-    """
-    pending = _pending(home)
+    """Remove the image that a killed run left, unless its key is in *keep*."""
+    pending = home / _PENDING
     with contextlib.suppress(OSError):
         key = pending.read_text(encoding="ascii").strip()
         if len(key) == 64 and key.isalnum() and key not in keep:
@@ -182,28 +174,9 @@ def _sweep(home: Path, keep: set[str]) -> None:
         pending.unlink()
 
 
-def _pending(home: Path) -> Path:
-    """Return the file that names the image that is to be removed."""
-    return home / "pending"
-
-
-def _passing(run: Run) -> frozenset[str]:
-    passing = frozenset(result.test for result in run.results if result.status is Status.PASS)
-    if not passing - {SPLAT_CASE}:
-        raise VerdictError(
-            f"no test passes on {run.patch} as it is, so none can notice a mutant",
-            hint=f"`iommuq {run.suite}` shows why",
-        )
-    return passing
-
-
 @dataclass
 class _Judge:
-    """Judges mutants by one suite, against the kernel without one.
-
-    :ivar home: where what was found out is kept.
-    :ivar results: for the results of mutants.
-    """
+    """Judges mutants by one suite; *home* is the cache of verdicts."""
 
     bench: Bench
     lane: Lane
@@ -220,8 +193,15 @@ class _Judge:
 
     @cached_property
     def passing(self) -> frozenset[str]:
-        """The tests that pass on it."""
-        return _passing(self.lane.run(self.image, self.bench.plan.step))
+        """The tests that pass without a mutant."""
+        run = self.lane.run(self.image, self.bench.plan.step)
+        passing = frozenset(result.test for result in run.results if result.status is Status.PASS)
+        if not passing - {SPLAT_CASE}:
+            raise VerdictError(
+                f"no test passes on {run.patch} without a mutant",
+                hint=f"`iommuq {run.suite}` shows why",
+            )
+        return passing
 
     @cached_property
     def _key(self) -> str:
@@ -229,7 +209,7 @@ class _Judge:
         return _hash(*words, *sorted(self.passing))
 
     def is_built(self, path: str) -> bool:
-        """Tell whether the kernel has a file in it, by trying to build it with an #error."""
+        """Return whether the kernel has a file, by a build with an #error in it."""
         if path not in self._built:
             text = self.bench.plan.texts[path] + _PROBE
             known = self._recall(path, text)
@@ -244,7 +224,7 @@ class _Judge:
         return self._built[path]
 
     def judge(self, mutant: Mutant) -> Verdict:
-        """Build a mutant, run the suite on it and say what became of it."""
+        """Build a mutant, run the suite on it, and return its verdict."""
         text = mutant.apply(self.bench.plan.texts[mutant.path])
         known = self._recall(mutant.path, text)
         if known is None:
@@ -254,7 +234,7 @@ class _Judge:
                         image, self._first(mutant), self._able(mutant.path)
                     )
             except VerdictError as error:
-                # Not the name of the step, which is another one each time.
+                # Without the name of the step, which changes.
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
                 known = Verdict(Fate.BROKEN, why)
             self._remember(mutant.path, text, known)
@@ -263,29 +243,25 @@ class _Judge:
         return known
 
     def _first(self, mutant: Mutant) -> Lane | None:
-        """Return what most likely notices a mutant, if that is less than all there is."""
+        """Return the lane with only the promised tests of the patch, if that is less."""
         own = f"{self.lane.name}."
         promised = self.bench.promises.get(mutant.patch, ())
         return self.lane.narrowed([t.removeprefix(own) for t in promised if t.startswith(own)])
 
     def _able(self, path: str) -> frozenset[str]:
-        """Return the tests that could notice a mutant in a file."""
+        """Return the passing tests whose guests run a file."""
         return frozenset(test for test in self.passing if self.lane.runs_file(test, path))
 
     def _warned(self, image: Image) -> Verdict | None:
-        """Say whether a kernel adds a warning of the compiler; then nobody need boot it."""
-        # A statement that is gone may leave an empty one, which is of our making.
+        """Return a verdict if a kernel adds a compiler warning, so that no boot is needed."""
+        # An empty body is only the result of a removed statement.
         new = sorted(
             warning for warning in image.warnings - self.image.warnings if _EMPTY not in warning
         )
         return Verdict(Fate.WARNED, new[0]) if new else None
 
     def _run(self, image: Image, first: Lane | None, able: frozenset[str]) -> Verdict:
-        """Say what becomes of a mutant.
-
-        :param first: whom to ask before all others.
-        :param able: the tests to ask.
-        """
+        """Run the tests *able* on a mutant, those of the lane *first* before others."""
         file = image.arch.image
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
             return Verdict(Fate.SAME)
@@ -294,7 +270,7 @@ class _Judge:
             verdict = self._ask(first, image, frozenset(), told)
             if verdict.fate is Fate.KILLED:
                 return verdict
-        # What is near to a mutant that was killed is likely to be seen by the same test.
+        # Tests that killed a mutant before are likely to kill the next.
         likely = sorted(able.intersection(self._killers).difference(told))
         then = self.lane.narrowed(likely) if likely else None
         if then is not None:
@@ -308,51 +284,38 @@ class _Judge:
         return self._ask(lane, image, rest, told)
 
     def _ask(self, lane: Lane, image: Image, able: frozenset[str], told: set[str]) -> Verdict:
-        """Say what becomes of a mutant in some guests.
+        """Run a mutant in some guests.
 
-        :param able: the tests that are missed if they say nothing at all.
-        :param told: gets the tests that said something.
+        :param able: the tests that count as lost without a result.
+        :param told: gets the tests with a result.
         """
-        # A lost guest may be the machine's fault; twice in a row it is the mutant's.
+        # A guest that is lost twice in a row is lost because of the mutant.
         for again in (False, True):
-            status = self._status(lane, image, again=again)
+            ran = lane.keeping(self.results).run(image, self.bench.plan.step, again=again)
+            status = {result.test: result.status for result in ran.results}
             told.update(status)
-            failed = self._failed(status)
+            ours = self.passing.intersection(able.union(status))
+            failed = tuple(t for t in status if t in ours and status[t] is Status.FAIL)
             if failed:
-                return _killed(failed)
-            lost = [test for test in sorted(able.union(status)) if self._is_lost(test, status)]
+                more = f" and {len(failed) - _NAMES} more" if len(failed) > _NAMES else ""
+                return Verdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
+            lost = sorted(t for t in ours if status.get(t, Status.ERROR) is Status.ERROR)
             if not lost:
                 return Verdict(Fate.SURVIVED)
             lane = lane.narrowed(lost) or lane
             able = able.intersection(lost)
         return Verdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
 
-    def _status(self, lane: Lane, image: Image, *, again: bool = False) -> dict[str, Status]:
-        ran = lane.keeping(self.results).run(image, self.bench.plan.step, again=again)
-        return {result.test: result.status for result in ran.results}
-
-    def _failed(self, status: Mapping[str, Status]) -> tuple[str, ...]:
-        return tuple(test for test in status if self._fails(test, status))
-
-    def _fails(self, test: str, status: Mapping[str, Status]) -> bool:
-        return test in self.passing and status[test] is Status.FAIL
-
-    def _is_lost(self, test: str, status: Mapping[str, Status]) -> bool:
-        return test in self.passing and status.get(test, Status.ERROR) is Status.ERROR
-
     @contextlib.contextmanager
     def _build(self, path: str, text: bytes) -> Iterator[Image]:
-        """Build the tree with another text for one of its files, for as long as the block runs.
-
-        :raises VerdictError: it does not compile.
-        """
+        """Build the tree with another text for one file, for the duration of the block."""
         objects, plan = self.bench.objects, self.bench.plan
         self._count += 1
         mode = objects.entries(plan.step.tree, [path])[path].split()[0]
         (blob,) = objects.write_blobs([text])
         tree = objects.replace(plan.step.tree, {path: f"{mode} blob {blob}"})
         step = Step(f"mutant-{self._count}", None, plan.step.commit, tree)
-        pending = _pending(self.home)
+        pending = self.home / _PENDING
         pending.write_text(self.lane.image_key(step), encoding="ascii")
         image = self.lane.image(step)
         try:
@@ -366,7 +329,7 @@ class _Judge:
         return self.home / f"{_hash(self._key, path, hashlib.sha256(text).hexdigest())}.json"
 
     def _recall(self, path: str, text: bytes) -> Verdict | None:
-        """Return what was found out before about a file with this text."""
+        """Return the cached verdict for a file with this text."""
         try:
             data = json.loads(self._file(path, text).read_text(encoding="utf-8"))
             return Verdict(Fate(data["fate"]), str(data["why"]), tuple(map(str, data["tests"])))
@@ -379,11 +342,6 @@ class _Judge:
         data = {"fate": verdict.fate.value, "why": verdict.why, "tests": list(verdict.tests)}
         temporary.write_text(json.dumps(data), encoding="utf-8")
         temporary.replace(file)
-
-
-def _killed(failed: tuple[str, ...]) -> Verdict:
-    more = f" and {len(failed) - _NAMES} more" if len(failed) > _NAMES else ""
-    return Verdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
 
 
 def _hash(*words: str) -> str:

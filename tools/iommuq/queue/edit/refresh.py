@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Write the commits of a work tree back as the patches of a queue.
 
-A patch whose commit still says what its file says keeps that file to the byte,
-even if git would write it a little differently today.  Which commit is which
-patch is told by its id, then by its subject, then by what ``git range-diff`` finds.
+Unchanged patches keep their files.  Commits are matched to patches by id, subject, range-diff.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from iommuq.system.git.objects import Store
 from iommuq.system.git.scratch import scratch
 
 _PAIR = re.compile(r"\s*(\d+):\s+\S+\s+[=!]\s+(\d+):\s")
-# What `git commit --fixup` and `--squash` leave for a rebase to take away.
+# Subjects of `git commit --fixup` and `--squash`.
 _FIXUP = re.compile(r"(?:fixup|squash|amend)! ")
 
 
@@ -35,9 +33,8 @@ class Entry:
     """A patch after a refresh.
 
     :ivar name: as in the series file.
-    :ivar old: what it was called before; None if it is new.
-    :ivar commit: what it was made of.
-    :ivar kept: whether its file is as it was, to the byte.
+    :ivar old: its old name; None if it is new.
+    :ivar kept: whether the content of its file is unchanged.
     """
 
     name: str
@@ -47,7 +44,7 @@ class Entry:
 
     @property
     def action(self) -> str:
-        """What happened to it, in a word."""
+        """``new``, ``changed``, ``renamed`` or ``unchanged``."""
         if self.old is None:
             return "new"
         if not self.kept:
@@ -59,8 +56,8 @@ class Entry:
 class Refreshed:
     """What a refresh did.
 
-    :ivar entries: the patches that there are now, in order.
-    :ivar dropped: names of those that are gone.
+    :ivar entries: the new patches, in order.
+    :ivar dropped: the names of removed patches.
     """
 
     entries: tuple[Entry, ...]
@@ -81,15 +78,15 @@ def refresh(
     force: bool = False,
     tip: str | None = None,
 ) -> tuple[Refreshed, EditTree]:
-    """Make the patches in a folder say what the commits of a work tree do.
+    """Write the commits of a work tree to the patches in a folder.
 
     :param folder: ``patches/<base>``.
-    :param section: where new patches go; None for where their commits stand.
-    :param afresh: write every patch anew, as git does it today.
+    :param section: the section of new patches; None for that of their neighbours.
+    :param afresh: write every patch again, as git formats it now.
     :param force: write even if the patches changed since the tree was made.
     :param tip: the last of the commits; None for what is checked out.
     :return: what was done, and the tree with a new note.
-    :raises UserError: the tree is not fit for it; nothing was written.
+    :raises UserError: the tree or a commit is not valid for it; nothing was written.
     """
     lock = state_dir() / "edit" / f"{tree.note.base}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -99,10 +96,9 @@ def refresh(
             _refuse_if_changed(tree, sums(queue))
         commits = _line(store, tree, tip or tree.head())
         if tip is None and queue.patches and not commits:
-            # Nobody means that by it; a rebase that found all of them there already does.
             raise UserError(
-                f"{tree.folder}: no commit is left after iommuq-base",
-                hint="check out the branch with the queue; to be rid of all patches remove them",
+                f"{tree.folder}: no commit after iommuq-base",
+                hint="check out the branch with the queue; to drop all patches remove the files",
             )
         found = _Refresh(store, queue, tree.note, commits).run(section, afresh)
     patches = {entry.name: entry.commit.id for entry in found.entries}
@@ -111,30 +107,27 @@ def refresh(
 
 
 def _refuse_if_changed(tree: EditTree, now: Mapping[str, str]) -> None:
-    """Say what somebody else did to the patches since the tree was made."""
+    """Raise an error if the patches changed since the tree was made."""
     then = tree.note.sums
     words = [
-        *(f"{name} is gone" for name in then if name not in now),
+        *(f"{name} is missing" for name in then if name not in now),
         *(f"{name} is new" for name in now if name not in then),
         *(f"{name} changed" for name in now if name in then and then[name] != now[name]),
     ]
     if words:
         raise UserError(
-            f"the patches of {tree.note.base} are not those that {tree.folder} was made of:"
+            f"the patches of {tree.note.base} changed since {tree.folder} was made:"
             f" {', '.join(words)}",
-            hint="make another tree and move your commits there, or --force to write over them",
+            hint="make another tree and move your commits there, or overwrite them with --force",
         )
 
 
 def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
-    """Return the commits since the base, seen to be a line of patches.
-
-    :raises UserError: they are not.
-    """
+    """Return the commits since the base; raise an error if one cannot be a patch."""
     base = tree.note.commit
     if not store.repo.descends(tip, base):
         raise UserError(
-            f"{tree.folder}: what is checked out does not descend from iommuq-base ({base[:12]})",
+            f"{tree.folder}: HEAD does not descend from iommuq-base ({base[:12]})",
             hint="check out the branch with the queue",
         )
     commits = store.repo.line(base, tip)
@@ -142,7 +135,7 @@ def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
     for commit in commits:
         where = f"{tree.folder}: commit {commit.title}"
         if len(commit.parents) != 1:
-            raise UserError(f"{where} is a merge", hint="rebase: a queue is a line of commits")
+            raise UserError(f"{where} is a merge", hint="rebase: a queue is linear")
         if _FIXUP.match(commit.subject):
             raise UserError(
                 f"{where} is not squashed yet", hint="git rebase -i --autosquash iommuq-base"
@@ -154,7 +147,7 @@ def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
 
 
 class _Refresh:
-    """One refresh: finds out what to write, sees that it is good, and writes it."""
+    """One refresh: matches commits to patches, checks the new files, and writes them."""
 
     def __init__(self, store: Store, queue: Queue, note: Note, commits: Sequence[Commit]) -> None:
         self._store = store
@@ -164,7 +157,6 @@ class _Refresh:
         self._proof = Proof(store)
 
     def run(self, section: str | None, afresh: bool) -> Refreshed:
-        """Do it."""
         olds = self._match()
         mails = self._mails(olds, afresh)
         slots = [
@@ -199,7 +191,7 @@ class _Refresh:
         return Refreshed(entries, gone)
 
     def _match(self) -> list[Patch | None]:
-        """Return for each commit the patch that it was, None for new ones."""
+        """Return the patch of each commit; None if it is new."""
         patches = {patch.name: patch for patch in self._queue.patches}
         found: dict[str, Patch] = {}
 
@@ -227,10 +219,7 @@ class _Refresh:
         return [found.get(commit.id) for commit in self._commits]
 
     def _mails(self, olds: Sequence[Patch | None], afresh: bool) -> list[tuple[str, bytes]]:
-        """Return for each commit what git calls its patch, and the content of the file.
-
-        The content is that of the old file if it still says what the commit does.
-        """
+        """Return git's file name and the content of each patch; unchanged ones keep theirs."""
         keeps = [
             not afresh and old is not None and self._still_says(old, commit)
             for commit, old in zip(self._commits, olds, strict=True)
@@ -257,6 +246,6 @@ class _Refresh:
                 sent = name
             elif sent:
                 raise UserError(
-                    f"commit {commit.title} is of {BASELINE}/ and comes after {sent}",
+                    f"commit {commit.title} is in {BASELINE}/ and comes after {sent}",
                     hint=f"the patches of {BASELINE}/ come first",
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Work trees whose commits are a queue: what is noted in them, and what state they are in."""
+"""Work trees whose commits are the patches of a queue, and the note stored in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from iommuq.bases.sources import Base
 from iommuq.queue.checkout import apply_to_repo
 from iommuq.queue.model import Queue
-from iommuq.queue.write import sums
+from iommuq.queue.write import sums, write_json
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.command import git
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: The note in the repository of a work tree.
 _FILE = "iommuq-queue.json"
-# Files of git that are there as long as something is half done, and what that is.
+# Files of git that exist while an operation is unfinished.
 _UNDER_WAY = {
     "rebase-merge": "a rebase",
     "rebase-apply": "a rebase, or `git am`,",
@@ -37,7 +37,7 @@ _SOURCES = (".c", ".h", ".S", ".rs", ".rst", ".dts", ".dtsi", ".yaml", ".sh", ".
 
 
 class NoTree(UserError):
-    """There is no work tree where one was looked for."""
+    """The directory is not in a work tree of a queue."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Note:
 
     :ivar base: the name of the base.
     :ivar commit: the commit of its sources.
-    :ivar version: of the sources, as the provider has it.
-    :ivar patches: for each patch the id of its commit, in order.
-    :ivar sums: the sha256 of each file of the queue then, the series file included.
+    :ivar version: of the sources, from the provider.
+    :ivar patches: the commit of each patch, in order.
+    :ivar sums: the sha256 of each file of the queue at that time, with the series file.
     """
 
     base: str
@@ -67,10 +67,8 @@ class Note:
 class EditTree:
     """A work tree.
 
-    :ivar folder: its top directory.
-    :ivar git_dir: the repository of this work tree.
-    :ivar common: the repository that it shares with linked work trees, if there are any.
-    :ivar note: what it was made of.
+    :ivar git_dir: the git directory of this work tree.
+    :ivar common: the git directory that linked work trees share.
     """
 
     folder: Path
@@ -84,50 +82,42 @@ class EditTree:
         return open_repository(self.git_dir)
 
     def git(self, *words: str | Path) -> Completed:
-        """Run git in it."""
-        return git(
-            *words,
-            git_dir=self.git_dir,
-            cwd=self.folder,
-            # Looking must not get in the way of a person who is working there.
-            env={"GIT_OPTIONAL_LOCKS": "0"},
-        )
+        """Run git in it, without optional locks, as the user may work there."""
+        env = {"GIT_OPTIONAL_LOCKS": "0"}
+        return git(*words, git_dir=self.git_dir, cwd=self.folder, env=env)
 
     def head(self) -> str:
         """Return the commit that is checked out.
 
-        :raises UserError: it is not fit to be read: something is half done, or not committed.
+        :raises UserError: an operation is unfinished, changes are not committed, or later
+            commits of the branch would be lost.
         """
         for name, what in _UNDER_WAY.items():
             if (self.git_dir / name).exists():
-                raise UserError(f"{self.folder}: {what} is under way there", hint="finish it first")
+                raise UserError(f"{self.folder}: {what} is not finished", hint="finish it first")
         words = ("status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames")
         changed = [entry[3:] for entry in self.git(*words).output.split("\0") if entry]
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise UserError(
                 f"{self.folder}: {changed[0]}{more} changed and not committed",
-                hint="commit it to the patch that it belongs to, or put it back",
+                hint="commit it to the patch that it belongs to, or restore it",
             )
-        self._refuse_a_look_back()
-        return self.repo.find("HEAD")
-
-    def _refuse_a_look_back(self) -> None:
-        """See that nobody has just gone to an earlier commit: the later ones would be lost."""
         here = self.repo.find("HEAD")
-        words = ("for-each-ref", "--contains=HEAD", "--format=%(objectname) %(refname:short)")
-        found = self.git(*words, "refs/heads").output.splitlines()
+        form = "--format=%(objectname) %(refname:short)"
+        found = self.git("for-each-ref", "--contains=HEAD", form, "refs/heads").output.splitlines()
         later = [name for at, name in (line.split(" ", 1) for line in found) if at != here]
         if found and len(later) == len(found):
             raise UserError(
                 f"{self.folder}: a commit before the last of {later[0]} is checked out",
                 hint=f"`git switch {later[0]}`",
             )
+        return here
 
     def strays(self) -> list[str]:
         """Return sources that are in no commit; Debian's .gitignore hides them from git."""
         if (self.folder / ".config").exists():
-            return []  # Built in place, which makes sources, too.
+            return []  # A build in the tree generates sources.
         names = self.git("ls-files", "-z", "--others").output.split("\0")
         return [
             name
@@ -137,25 +127,21 @@ class EditTree:
         ]
 
     def write(self, note: Note) -> EditTree:
-        """Write another note into it."""
-        _write_json(self.common / _FILE, asdict(note))
+        """Replace its note."""
+        write_json(self.common / _FILE, asdict(note))
         return EditTree(self.folder, self.git_dir, self.common, note)
 
 
 def mark(folder: Path, note: Note) -> EditTree:
-    """Make a repository with a queue's commits an edit tree, the latest of its base."""
+    """Make a repository with a queue's commits the latest edit tree of its base."""
     git_dir = folder.absolute() / ".git"
     tree = EditTree(folder.absolute(), git_dir, git_dir, note).write(note)
-    try:
-        _latest(note.base).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InfraError(f"{_latest(note.base).parent}: {error.strerror}") from error
-    _write_json(_latest(note.base), {"folder": str(folder.absolute())})
+    write_json(_latest(note.base), {"folder": str(folder.absolute())})
     return tree
 
 
 def default_place(base: str) -> Path:
-    """Return where the edit tree of a base is made if nobody says where."""
+    """Return the default directory for the edit tree of a base."""
     return files.state_dir() / "edit" / base
 
 
@@ -213,43 +199,31 @@ def _open(start: Path) -> EditTree | None:
             raise InfraError(f"{common / _FILE}: {error.strerror}") from error
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{common / _FILE}: damaged", hint="`git format-patch` still gets your commits out"
+                f"{common / _FILE}: damaged", hint="save your commits with `git format-patch`"
             ) from error
         return EditTree(folder, git_dir, common, note)
     return None
 
 
-def _write_json(path: Path, data: object) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
-
-
 def edit(base: Base, queue: Queue, into: Path | None = None) -> EditTree:
     """Make a work tree whose commits are the patches of a queue.
 
-    :param into: where; the usual place if None.
-    :raises UserError: there is something in that place.
+    :param into: its directory; `default_place` if None.
+    :raises UserError: the directory is not empty.
     :raises VerdictError: a patch does not apply.
     """
     where = into or default_place(queue.base)
     if into is None and where.exists() and any(where.iterdir()):
         raise UserError(
             f"{where}: there is a work tree of {queue.base} already",
-            hint="go on there, remove it, or give another place with --into",
+            hint="use it, remove it, or give another directory with --into",
         )
     apply_to_repo(base, queue, where)
     return attach(base, queue, where)
 
 
 def attach(base: Base, queue: Queue, where: Path) -> EditTree:
-    """Note in a repository with a queue's commits, one a patch, what they are.
-
-    :param where: its work tree.
-    """
+    """Make a repository with one commit a patch an edit tree; *where* is its work tree."""
     commits = open_repository(where / ".git").line(base.commit, "HEAD")
     names = [patch.name for patch in queue.patches]
     patches = {name: commit.id for name, commit in zip(names, commits, strict=True)}

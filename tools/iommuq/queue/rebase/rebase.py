@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Carry a queue over to another kernel, patch by patch, with a three-way merge.
 
-All of it happens in one repository, which is the work tree of the new queue in the
-end.  Files are only written there when a patch conflicts and a person has to look;
-what was decided so far is noted next to them, so that it can be found again.
+It runs in the work tree of the new queue, where files are written only at a conflict.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from iommuq.queue.format import Proof, format_mails
 from iommuq.queue.hunks import hunks
 from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
 from iommuq.queue.rebase import state as rebasestate
-from iommuq.queue.rebase.state import Carried, State
+from iommuq.queue.rebase.state import RESOLVED, Carried, State
 from iommuq.queue.steps import make_steps
 from iommuq.queue.upstream.compare.judge import Grade
 from iommuq.queue.upstream.patches import judge_patch
@@ -41,14 +39,11 @@ _WHO = {"GIT_COMMITTER_NAME": "iommuq", "GIT_COMMITTER_EMAIL": "iommuq@localhost
 
 
 class Stopped(VerdictError):
-    """A patch conflicts, and a person has to look."""
+    """A patch conflicts, and the user must resolve it."""
 
 
 class Rebase:
-    """A rebase that is under way, or begins.
-
-    :param where: the work tree.
-    """
+    """A new or resumed rebase; *where* is its work tree."""
 
     def __init__(self, base: Base, queue: Queue, onto: Base, where: Path, state: State) -> None:
         self._base = base
@@ -64,26 +59,21 @@ class Rebase:
     ) -> Rebase:
         """Make the repository.
 
-        :raises UserError: there is something in that place.
+        :raises UserError: *where* is not empty.
         """
         found = rebasestate.read(where)
         if found is not None:
-            if not found.stopped:
-                raise UserError(
-                    f"a rebase of {found.base} onto {found.onto} was interrupted"
-                    f" before {found.at}, in {where}",
-                    hint="--continue, or --abort",
-                )
+            how, hint = f"was interrupted before {found.at}", "--continue, or --abort"
+            if found.stopped:
+                how = f"stopped at {found.at} on {found.stopped}"
+                hint = "--continue, --skip or --abort"
             raise UserError(
-                f"a rebase of {found.base} onto {found.onto} stopped at {found.at}"
-                f" on {found.stopped}, in {where}",
-                hint="--continue, --skip or --abort",
+                f"a rebase of {found.base} onto {found.onto} {how}, in {where}", hint=hint
             )
         if where.exists() and any(where.iterdir()):
             raise UserError(f"{where}: not an empty directory", hint="give one with --into")
         names = [patch.name for patch in patches]
-        # Their objects must be there before they are copied.
-        make_steps(base, queue, None)
+        make_steps(base, queue, None)  # Makes the objects that are copied next.
         join_repo(where, f"iommuq/{onto.spec.name}", onto, [base])
         state = State(base.spec.name, onto.spec.name, onto.commit, sums(queue), names)
         rebasestate.write(where, state)
@@ -91,25 +81,25 @@ class Rebase:
 
     @classmethod
     def resume(cls, base: Base, queue: Queue, onto: Base, where: Path) -> Rebase:
-        """Find a rebase that stopped.
+        """Resume a rebase that stopped.
 
-        :raises UserError: there is none, or the patches changed meanwhile.
+        :raises UserError: there is none, or the patches or the sources changed.
         """
         state = rebasestate.read(where)
         if state is None:
-            raise UserError(f"no rebase of {queue.base} onto {onto.spec.name} is under way")
+            raise UserError(f"no rebase of {queue.base} onto {onto.spec.name} to resume")
         if state.sums != sums(queue) or state.start != onto.commit:
             what = "patches" if state.start == onto.commit else "sources"
             raise UserError(
-                f"the {what} changed since the rebase in {where} began", hint="--abort, and again"
+                f"the {what} changed since the rebase in {where} began",
+                hint="--abort, then start again",
             )
         return cls(base, queue, onto, where, state)
 
     def run(self) -> list[Carried]:
-        """Carry over what is left.
+        """Carry over the remaining patches, and return the results of all.
 
-        :return: what became of each patch.
-        :raises Stopped: one conflicts; the rebase can be resumed.
+        :raises Stopped: a patch conflicts; the rebase can be resumed.
         """
         steps = make_steps(self._base, self._queue, None)
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
@@ -121,13 +111,11 @@ class Rebase:
         return self.state.done
 
     def write(self, folder: Path) -> list[str]:
-        """Write what was carried over as the queue of the new base.
-
-        The patches keep their names, as far as they have subjects of the same name.
+        """Write the results as the queue of the new base.
 
         :param folder: ``patches/<onto>``.
         :return: the names of the patches.
-        :raises UserError: there are other patches.
+        :raises UserError: the folder has patches of another queue.
         """
         again = folder == self._queue.folder
         there = self._queue if again else load_queue(folder, self.state.onto)
@@ -165,12 +153,12 @@ class Rebase:
         return names
 
     def finish(self, *, keep: bool) -> bool:
-        """Forget that it was a rebase.
+        """Remove the state of the rebase, and the work tree unless it is of use.
 
-        :param keep: check out what came of it, even if nobody has looked there yet.
+        :param keep: check out the result even if no conflict was resolved there.
         :return: whether there is a work tree.
         """
-        if not keep and not any(each.how == "mended" for each in self.state.done):
+        if not keep and not any(each.how == RESOLVED for each in self.state.done):
             shutil.rmtree(self._where)
             return False
         self._git("reset", "--quiet", "--hard")
@@ -178,17 +166,16 @@ class Rebase:
         return True
 
     def difference(self) -> str:
-        """Return a range-diff of the patches that are not what they were."""
+        """Return a range-diff of the patches that changed."""
         texts = []
         for each in self.state.done:
-            if each.how in ("merged", "mended") and each.old:
+            if each.how in ("merged", RESOLVED) and each.old:
                 ranges = [f"{commit}^..{commit}" for commit in (each.old, each.commit)]
                 words = ("range-diff", "--no-color", "--creation-factor=100")
                 texts.append(self._git(*words, *ranges).output)
         return "".join(texts)
 
     def _carry(self, store: Store, patch: Patch, parent: str, commit: str) -> None:
-        """Carry over one patch."""
         tip = self.state.tip
         trees = [TreeTarget(store, each) for each in (parent, commit, tip)]
         verdict = judge_patch(patch, *trees)
@@ -212,7 +199,7 @@ class Rebase:
         rebasestate.write(self._where, self.state)
 
     def _stop(self, patch: Patch, commit: str, conflicts: Sequence[str]) -> None:
-        """Lay the conflict out for a person."""
+        """Write the conflict to the work tree, and raise `Stopped`."""
         branch = f"refs/heads/iommuq/{self.state.onto}"
         self._git("update-ref", branch, self.state.tip)
         self._git("reset", "--quiet", "--hard")
@@ -224,19 +211,17 @@ class Rebase:
         raise Stopped(
             f"{patch.name} conflicts in {', '.join(conflicts[:3])}"
             + (f" and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""),
-            hint=f"mend it in {self._where}, `git add -f` it, then --continue;"
+            hint=f"resolve it in {self._where}, `git add -f` it, then --continue;"
             " or --skip, or --abort",
         )
 
     def take(self) -> None:
-        """Take what a person made of the patch that conflicted.
+        """Take the resolution of the patch that conflicted.
 
-        If none did, the rebase was interrupted, or could not be written at its end.
-
-        :raises UserError: it is not mended, or something else was done there.
+        :raises UserError: it is not resolved, or there are other changes.
         """
         if not self.state.stopped:
-            return
+            return  # It was interrupted, or could not be written at its end.
         name = self.state.names[len(self.state.done)]
         patch = self._patches[name]
         repo = open_repository(self._where / ".git")
@@ -247,7 +232,7 @@ class Rebase:
             for path in filter(None, unmerged + unstaged):
                 raise UserError(
                     f"{self._where}: {path} is not resolved, or changed and not added",
-                    hint=f"mend it, `git add -f {path}`, then --continue",
+                    hint=f"resolve it, `git add -f {path}`, then --continue",
                 )
             tree = self._git("write-tree").output.strip()
         else:
@@ -256,8 +241,8 @@ class Rebase:
             changed = self._git("status", "--porcelain", "--untracked-files=no").output.strip()
             if changed or (head.id != self.state.tip and head.parents != (self.state.tip,)):
                 raise UserError(
-                    f"{self._where}: not one commit on top of {self.state.tip[:12]}",
-                    hint="make it one, and commit or drop what is not committed",
+                    f"{self._where}: not exactly one commit on top of {self.state.tip[:12]}",
+                    hint="squash to one commit, and commit or drop other changes",
                 )
             old, tree = "", head.tree
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
@@ -266,20 +251,22 @@ class Rebase:
             if marker:
                 raise UserError(f"{self._where}: {marker} still has conflict markers")
             if tree == store.tree_of(self.state.tip):
-                carried = Carried(name, "skipped", "", old, ("nothing of it was left",))
+                carried = Carried(name, "skipped", "", old, ("no change left",))
             else:
-                message = self._message() or patch.message
+                message = patch.message
+                if not (self._where / ".git" / _PICKED).exists():
+                    message = repo.describe("HEAD").message.strip() + "\n"
                 made = store.commit(
                     tree, self.state.tip, author=patch.author, date=patch.date, message=message
                 )
-                carried = Carried(name, "mended", made, old)
+                carried = Carried(name, RESOLVED, made, old)
         self._quit_pick()
         self._note(carried)
 
     def skip(self) -> None:
         """Leave out the patch that conflicted.
 
-        :raises UserError: none did.
+        :raises UserError: no patch conflicts.
         """
         if not self.state.stopped:
             raise UserError(f"no patch conflicts in {self._where}", hint="--continue, or --abort")
@@ -289,33 +276,26 @@ class Rebase:
     def _quit_pick(self) -> None:
         self._git("cherry-pick", "--quit", check=False)
 
-    def _message(self) -> str:
-        """Return the message of the commit that a person made; nothing if there is none."""
-        if (self._where / ".git" / _PICKED).exists():
-            return ""
-        return open_repository(self._where / ".git").describe("HEAD").message.strip() + "\n"
-
     def _git(self, *words: str | Path, check: bool = True) -> Completed:
         return git(
             *words,
             git_dir=self._where / ".git",
             cwd=self._where,
             check=check,
-            # A cherry-pick makes a commit of its own if there is no conflict after all.
-            env=_WHO,
+            env=_WHO,  # A cherry-pick without a conflict commits.
             timeout=_LIMIT,
             watched=True,
         )
 
 
 def abort(where: Path) -> State:
-    """Forget a rebase and all that was made for it.
+    """Remove a rebase and its work tree.
 
     :raises UserError: there is none.
     """
     state = rebasestate.read(where)
     if state is None:
-        raise UserError(f"{where}: no rebase is under way there")
+        raise UserError(f"{where}: no rebase to abort")
     shutil.rmtree(where)
     return state
 
@@ -323,8 +303,8 @@ def abort(where: Path) -> State:
 def wanted(queue: Queue, section: str | None, *, baseline: bool) -> list[Patch]:
     """Return the patches to carry over.
 
-    :param section: of this section alone; None for all.
-    :param baseline: those that go back in time, too.
+    :param section: the only section to carry over; None for all.
+    :param baseline: also those of the baseline.
     :raises UserError: there is no such section.
     """
     sections = sorted({patch.section for patch in queue.patches})
@@ -339,18 +319,15 @@ def wanted(queue: Queue, section: str | None, *, baseline: bool) -> list[Patch]:
 
 
 def commits_of(store: Store, base: str, tip: str, queue: Queue) -> dict[str, tuple[str, str]]:
-    """Return for each patch of a queue its parent and its commit."""
+    """Return parent and commit of each patch of a queue."""
     line = [commit.id for commit in store.repo.line(base, tip)]
     names = (patch.name for patch in queue.patches)
     return dict(zip(names, zip([base, *line], line, strict=False), strict=True))
 
 
 def merge(store: Store, parent: str, commit: str, tip: str) -> tuple[str, list[str]]:
-    """Merge what a commit did to its parent into a tree.
-
-    :return: the tree, and the files that conflict.
-    """
-    # git looks for a common ancestor itself, so it is given one: the parent.
+    """Merge the change of a commit into a tree; return the tree and conflicting files."""
+    # The parent becomes the common ancestor that git looks for.
     who = {"author": "iommuq <iommuq@localhost>", "date": "0 +0000", "message": "x\n"}
     root = store.commit(store.tree_of(parent), parent, **who)
     sides = [store.commit(store.tree_of(each), root, **who) for each in (tip, commit)]
@@ -363,25 +340,25 @@ def merge(store: Store, parent: str, commit: str, tip: str) -> tuple[str, list[s
 
 
 def compare(store: Store, old: str, new: str) -> str:
-    """Say how a patch differs from what it was."""
+    """Return ``unchanged``, ``offset`` or ``merged`` for a patch and its old commit."""
     texts = []
     for commit in (old, new):
         diff = store.git("diff-tree", "-p", "--no-renames", f"{commit}^", commit).output
         texts.append(diff.encode("utf-8", "backslashreplace"))
-    if _plain(texts[0], keep=True) == _plain(texts[1], keep=True):
+    if _plain(texts[0]) == _plain(texts[1]):
         return "unchanged"
     same = [[(h.path, h.before, h.after) for h in hunks(text)] for text in texts]
     return "offset" if same[0] == same[1] else "merged"
 
 
-def _plain(diff: bytes, *, keep: bool) -> list[bytes]:
+def _plain(diff: bytes) -> list[bytes]:
+    """Return the lines without blob ids and without function names in @@ lines."""
     lines = [line for line in diff.split(b"\n") if not line.startswith(b"index ")]
-    # The function named after the second @@ is only there for people.
-    return [re.sub(rb"^(@@ .*? @@).*", rb"\1", line) for line in lines] if keep else lines
+    return [re.sub(rb"^(@@ .*? @@).*", rb"\1", line) for line in lines]
 
 
 def marked(store: Store, tip: str, tree: str) -> str:
-    """Return a file with conflict markers among those that differ; nothing if there is none."""
+    """Return a changed file with conflict markers; empty if there is none."""
     for name in store.repo.changed(tip, tree):
         text = store.read_file(tree, name) or b""
         if re.search(rb"^<{7} ", text, re.MULTILINE) and re.search(rb"^>{7} ", text, re.MULTILINE):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How far a rebase is: noted in its work tree, so that it can be found again next week."""
+"""The state of a rebase, stored in its work tree."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from iommuq.queue.write import write_json
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
 
 #: The note in the repository of the work tree.
 FILE = "iommuq-rebase.json"
+#: The stored result of a patch whose conflict the user resolved.
+RESOLVED = "mended"
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What became of one patch.
+    """The result of one patch.
 
-    :ivar name: as in the series file that it is from.
-    :ivar how: ``unchanged``, ``offset``, ``merged``, ``mended``, ``already there`` or ``skipped``.
+    :ivar name: as in the old series file.
+    :ivar how: ``unchanged``, ``offset``, ``merged``, `RESOLVED`, ``already there`` or ``skipped``.
     :ivar commit: the new commit; empty if there is none.
-    :ivar old: the commit that it was.
-    :ivar notes: what is worth knowing, in words.
+    :ivar old: the old commit.
     """
 
     name: str
@@ -34,15 +36,15 @@ class Carried:
 
 @dataclass(frozen=True)
 class State:
-    """How far a rebase is.
+    """The state of a rebase.
 
-    :ivar base: the base that the patches are from.
-    :ivar onto: the base that they go to.
+    :ivar base: the name of the old base.
+    :ivar onto: the name of the new base.
     :ivar start: the commit of the new base.
-    :ivar sums: of the files of the queue, when the rebase began.
-    :ivar names: the patches that are carried over, in order.
-    :ivar done: what became of the first of them.
-    :ivar stopped: when it stopped at a conflict, for people.
+    :ivar sums: the sha256 of each file of the queue at the start.
+    :ivar names: the patches to carry over, in order.
+    :ivar done: the results of the first of them.
+    :ivar stopped: the time it stopped at a conflict; empty if it did not.
     """
 
     base: str
@@ -55,7 +57,7 @@ class State:
 
     @property
     def at(self) -> str:
-        """The patch that comes next, in words."""
+        """The name of the next patch, or ``its end``."""
         return self.names[len(self.done)] if len(self.done) < len(self.names) else "its end"
 
     @property
@@ -65,12 +67,12 @@ class State:
 
 
 def place(base: str, onto: str) -> Path:
-    """Return where a rebase goes on if nobody says where."""
+    """Return the default directory of a rebase."""
     return files.state_dir() / "rebase" / f"{base}-onto-{onto}"
 
 
 def read(where: Path) -> State | None:
-    """Return what is noted in a work tree; None if no rebase is under way there."""
+    """Return the state in a work tree; None if it has no rebase."""
     path = where / ".git" / FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -81,15 +83,9 @@ def read(where: Path) -> State | None:
     except OSError as error:
         raise InfraError(f"{path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: damaged", hint=f"remove {where}, and begin anew") from error
+        raise UserError(f"{path}: damaged", hint=f"remove {where}, and start again") from error
 
 
 def write(where: Path, state: State) -> None:
-    """Note how far a rebase is."""
-    path = where / ".git" / FILE
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
+    """Store the state of a rebase."""
+    write_json(where / ".git" / FILE, asdict(state))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What of a queue is in another tree already."""
+"""Find the patches of a queue in another tree."""

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What of a queue is in another tree already: a graded verdict per patch and hunk.
-
-There is no history to ask, so content is compared: what each patch does to the
-queue's own tree, with what sets the other tree apart from it.
-"""
+"""Find the patches of a queue in another tree, by content: a grade for each patch and hunk."""
 
 from __future__ import annotations
 
@@ -22,25 +18,23 @@ from iommuq.queue.upstream.compare.view import View, is_word
 from iommuq.queue.upstream.targets import Target, TreeTarget
 from iommuq.system.git.objects import Store
 
-# So much of a patch may be in hunks that are there in part only, if so much of it all is.
+# A patch counts as present if partly present hunks are at most _LITTLE of its weight, and
+# _MOSTLY of it was found.
 _LITTLE = 0.3
 _MOSTLY = 0.7
-# So much of a patch must be there for the rest to be told without what is moot.
+# The least share of a patch that must be present for moot hunks to be ignored.
 _SETTLED = 0.6
-# And so much of a hunk if it is in another file than the patch says.
+# The least share of a hunk to count in another file.
 _ELSEWHERE = 0.8
-# Names that only this patch brings and that another tree has: worth a word.
+# The least share of a patch's new names that is worth a note.
 _SPIRIT = 0.5
-# Characters; shorter names, as dev_warn, may be there for other reasons.
+# The least length of a name for that note: shorter ones, as dev_warn, are common.
 _TELLING = 10
 
 
 @dataclass(frozen=True)
 class PatchVerdict:
-    """What was found of one patch.
-
-    :ivar notes: what is worth knowing, in words.
-    """
+    """The result of one patch."""
 
     patch: Patch
     grade: Grade
@@ -51,10 +45,9 @@ class PatchVerdict:
 def judge_queue(
     base: Base, queue: Queue, target: Target, patches: Sequence[Patch] | None = None
 ) -> list[PatchVerdict]:
-    """Judge the patches of a queue.
+    """Look for the patches of a queue in *target*.
 
-    :param target: where to look for them.
-    :param patches: some of them; None for all that are sent.
+    :param patches: the patches to look for; None for all that are sent.
     :raises VerdictError: the queue does not apply to its own base.
     """
     steps = make_steps(base, queue, None)
@@ -71,12 +64,7 @@ def judge_queue(
 
 
 def judge_patch(patch: Patch, before: Target, after: Target, target: Target) -> PatchVerdict:
-    """Judge a patch.
-
-    :param before: the tree that it is made for.
-    :param after: that tree with the patch.
-    :param target: where to look for it.
-    """
+    """Look in *target* for a patch; *before* and *after* are its own trees."""
     by_path: dict[str, list[Hunk]] = {}
     for hunk in hunks(patch.diff):
         by_path.setdefault(hunk.path, []).append(hunk)
@@ -93,25 +81,25 @@ def judge_patch(patch: Patch, before: Target, after: Target, target: Target) -> 
     grade = _grade(found)
     notes = []
     parts = [each for each in found if each.weight and each.grade >= Grade.DRIFT]
-    # A declaration says what is meant, but does nothing.
+    # Declarations alone have no effect.
     declared = bool(parts) and all(each.hunk.path.endswith(".h") for each in parts)
     there = {name for name in there if len(name) >= _TELLING}
     many = len(there) >= _SPIRIT * len(brought)
     if grade < Grade.DRIFT and there and (declared or many):
         some = ", ".join(sorted(there)[:5])
-        notes.append(f"in spirit only: {some} {'is' if len(there) == 1 else 'are'} there")
+        notes.append(f"another form: the tree has {some}")
     return PatchVerdict(patch, grade, tuple(found), tuple(notes))
 
 
 def _judge_file(
     before: View, after: View, group: Sequence[Hunk], tree: Target, target: Target
 ) -> tuple[list[HunkVerdict], View]:
-    """Judge the hunks of a file in the file of that name, or in the one that it may be now."""
+    """Look for the hunks of a file in the file of that name, then in candidates."""
     data = target.read(before.path)
     here = View(before.path, data or b"")
     verdicts = FileJudge(before, after, here).judge(group)
     if data is None:
-        missing = f"there is no {before.path}"
+        missing = f"no file {before.path}"
         verdicts = [
             HunkVerdict(v.hunk, Grade.ABSENT, 0.0, v.weight or 1.0, before.path, notes=(missing,))
             for v in verdicts
@@ -132,7 +120,7 @@ def _judge_file(
 
 
 def _is_sure(verdict: HunkVerdict, names: set[str], view: View) -> bool:
-    """Tell whether a hunk that was found in another file is more than a likeness."""
+    """Return whether a hunk found in another file is more than similar code."""
     lines = [verdict.hunk.after[number] for number in verdict.hunk.added]
     if all(line.strip() in (b"", b"*/") or line.startswith(b"#include") for line in lines):
         return False  # Many files include the same header.
@@ -144,7 +132,7 @@ def _is_sure(verdict: HunkVerdict, names: set[str], view: View) -> bool:
 
 
 def _grade(verdicts: Sequence[HunkVerdict]) -> Grade:
-    """Return the grade of hunks taken together: present only if all that count are."""
+    """Return the grade of hunks together: present only if all with a weight are."""
     whole = sum(verdict.weight for verdict in verdicts)
     if not whole:
         return min((verdict.grade for verdict in verdicts), default=Grade.ABSENT)
@@ -152,7 +140,7 @@ def _grade(verdicts: Sequence[HunkVerdict]) -> Grade:
     settled = [verdict for verdict in counted if not verdict.moot]
     sure = sum(verdict.weight for verdict in settled if verdict.grade >= Grade.DRIFT)
     if len(settled) < len(counted) and sure >= _SETTLED * whole:
-        # The rest can be told without what cannot be; it is less than what was meant, though.
+        # Without the moot hunks it is at best present with drift.
         return min(_grade(settled), Grade.DRIFT)
     lowest = min(verdict.grade for verdict in counted)
     if lowest >= Grade.DRIFT:

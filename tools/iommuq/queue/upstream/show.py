@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Show what of a queue is in another tree."""
+"""Format the results of `iommuq.queue.upstream.patches`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ _LINES = 24
 
 
 def as_text(verdicts: Sequence[PatchVerdict], title: str) -> str:
-    """Return the verdicts for people.
-
-    :param title: what the other tree is called.
-    """
+    """Return the verdicts as text; *title* names the other tree."""
     lines = [f"Against {one_line(title)}:"]
     for verdict in verdicts:
         label = f"{verdict.patch.label} {one_line(verdict.patch.subject)}"
@@ -47,7 +44,7 @@ _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
 def as_json(verdicts: Sequence[PatchVerdict], title: str) -> str:
-    """Return the verdicts for programs."""
+    """Return the verdicts as JSON."""
     patches = [
         {
             "patch": verdict.patch.name,

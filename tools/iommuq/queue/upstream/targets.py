@@ -13,9 +13,9 @@ from iommuq.system.errors import UserError
 from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
 from iommuq.system.git.objects import Store, open_repository
 
-#: Files that are looked into when a change is not where it should be.
+#: The most files to search for a change that is not in its own file.
 _MOST = 4
-#: Names that are searched for.
+#: The most names to search for.
 _MOST_NAMES = 12
 
 
@@ -26,19 +26,15 @@ class Target(Protocol):
         """Return the content of a file, None if there is no such file."""
 
     def candidates(self, path: str, names: Collection[str], *, missing: bool) -> list[str]:
-        """Return files that may hold what another file was expected to.
+        """Return files that may have a change expected in *path*.
 
-        :param path: that other file.
-        :param names: what it would bring.
-        :param missing: it is not there, so it may have moved.
+        :param names: the names that the change adds.
+        :param missing: *path* does not exist, so it may have moved.
         """
 
 
 class TreeTarget:
-    """A tree in a repository.
-
-    :param tree: the id of a tree or a commit.
-    """
+    """A tree in a repository; *tree* is the id of a tree or a commit."""
 
     def __init__(self, store: Store, tree: str) -> None:
         self._store = store
@@ -62,21 +58,21 @@ class TreeTarget:
         listing = self._store.git(*words, check=False).output if _patterns(names) else ""
         prefix = f"{self._tree}:"
         hits = [line.removeprefix(prefix) for line in listing.splitlines()]
-        return _rank(path, hits, _namesakes(path, self._paths) if missing else [])
+        name = f"/{PurePosixPath(path).name}"
+        same_name = [other for other in self._paths if other.endswith(name)] if missing else []
+        return _rank(path, hits, same_name)
 
 
 class FolderTarget:
     """A directory with unpacked sources.
 
-    :raises UserError: it is none, or no kernel.
+    :raises UserError: it is not a kernel tree.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         if not any((folder / name).exists() for name in ("Makefile", "drivers", "include")):
-            raise UserError(
-                f"{folder}: not a kernel tree", hint="it has no Makefile and no drivers"
-            )
+            raise UserError(f"{folder}: not a kernel tree", hint="no Makefile and no drivers/")
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file, None if there is no such file."""
@@ -89,14 +85,10 @@ class FolderTarget:
 
     def candidates(self, path: str, names: Collection[str], *, missing: bool) -> list[str]:
         """Return files that may hold what another file was expected to."""
-        near = (
-            [
-                str(each.relative_to(self._folder))
-                for each in (self._folder / _around(path)).rglob(PurePosixPath(path).name)
-            ]
-            if missing
-            else []
-        )
+        near: list[str] = []
+        if missing:
+            found = (self._folder / _around(path)).rglob(PurePosixPath(path).name)
+            near = [str(each.relative_to(self._folder)) for each in found]
         hits = []
         if _patterns(names):
             done = git(
@@ -112,19 +104,18 @@ class FolderTarget:
 def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
     """Return the git directory of a repository, and the id of a commit in it.
 
-    :param repository: its work tree, or itself if it is bare.
-    :raises UserError: it is no repository, or has no such commit.
+    :param repository: its work tree, or a bare repository.
+    :raises UserError: it is not a repository, or has no such commit.
     """
     if not repository.is_dir():
         raise UserError(f"{repository}: no such directory")
-    # git runs in other directories than we do.
     root = repository.absolute()
     git_dir = root / ".git" if (root / ".git").exists() else root
     if git_dir.is_file():  # a linked work tree
         pointer = git_dir.read_text(encoding="utf-8", errors="replace")
         git_dir = root / pointer.removeprefix("gitdir:").strip()
     if not (git_dir / "HEAD").exists():
-        raise UserError(f"{repository} is no git repository")
+        raise UserError(f"{repository} is not a git repository")
     commit = open_repository(git_dir).find(ref)
     if not commit:
         raise UserError(f"{repository} has no {ref!r}")
@@ -132,13 +123,13 @@ def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
 
 
 def _patterns(names: Collection[str]) -> list[str]:
-    # Long names are rarely chosen by chance.
+    # Long names are rarely the same by chance.
     chosen = sorted((name for name in names if re.fullmatch(r"\w{5,}", name)), key=len)
     return [word for name in chosen[-_MOST_NAMES:] for word in ("-e", name)]
 
 
 def _around(path: str) -> str:
-    """Return the directory to search when a file does not have what it should."""
+    """Return the directory to search for a change that *path* lacks."""
     parent = PurePosixPath(path).parent
     return str(parent.parent) if len(parent.parts) > 2 else str(parent)
 
@@ -147,13 +138,8 @@ def _is_source(name: str) -> bool:
     return name.endswith((".c", ".h", ".S", ".rs")) or name.startswith(("Kconfig", "Makefile"))
 
 
-def _namesakes(path: str, paths: Collection[str]) -> list[str]:
-    name = PurePosixPath(path).name
-    return [other for other in paths if other.endswith(f"/{name}") and other != path]
-
-
 def _rank(path: str, hits: Collection[str], namesakes: Collection[str]) -> list[str]:
-    """Return the likeliest files: sources near to where the change was expected."""
+    """Return the most likely files: the sources nearest to *path*."""
     ours = PurePosixPath(path).parts
 
     def distance(other: str) -> tuple[bool, int, str]:

@@ -241,10 +241,10 @@ def test_explanations_find_their_mutants() -> None:
     matched, wrong = explained.match(entries, found)
     assert set(matched) == {twin, first}
     assert [line.partition("): ")[2] for line in wrong] == [
-        "fits 2 mutants; say which with number = 1, 2, …",
-        "fits no mutant any more",
-        "fits no mutant any more",
-        "is there twice",
+        "matches 2 mutants: select one with number = 1, …",
+        "matches no mutant",
+        "matches no mutant",
+        "listed twice",
     ]
     assert wrong[1].startswith("mutants.toml: mutant 3 (f, ")
 

@@ -125,7 +125,7 @@ def test_guests_of_promises_that_are_lost_twice_are_enough(tmp_path: Path) -> No
 
 
 def test_who_killed_another_is_asked_before_the_rest(tmp_path: Path) -> None:
-    """And nobody is asked twice."""
+    """No guest runs twice."""
     asked: list[list[str]] = []
 
     def lane(tests: Sequence[str]) -> Any:
@@ -209,7 +209,7 @@ def test_only_lost_guests_are_asked_again(tmp_path: Path) -> None:
 def test_guests_that_do_not_run_the_file_are_not_asked(
     tmp_path: Path, path: str, said: dict[str, Status], fate: Fate
 ) -> None:
-    """Those of another IOMMU; and nobody waits for their verdict."""
+    """Those of another IOMMU, which do not run."""
 
     def lane(tests: Mapping[str, Status]) -> Any:
         results = [SimpleNamespace(test=test, status=status) for test, status in tests.items()]
@@ -217,7 +217,7 @@ def test_guests_that_do_not_run_the_file_are_not_asked(
         made.keeping = lambda _store: made
         return made
 
-    # Nobody asks the whole, but for a file that all of it runs.
+    # All guests run only for a file that all of them run.
     whole = lane(said if path == "a.c" else {"amd.b": Status.FAIL, "intel.b": Status.FAIL})
     part = lane(said)
     part.narrowed = lambda _tests: None
@@ -281,7 +281,7 @@ def test_an_explanation_of_what_is_noticed_is_a_finding(fate: Fate) -> None:
     entry = Explanation("a.c", "f", "drop-line", "x", "y", "no test can")
     outcome = Outcome(plan, (Trial(mutant, fate, "why"),), {mutant: entry}, ())
     (finding,) = outcome.findings
-    assert finding.endswith(f"is explained as equivalent, but is {fate} (why)")
+    assert finding.endswith(f"listed as equivalent, but {fate} (why)")
     assert outcome.exit_code == 1
 
 
@@ -300,13 +300,13 @@ def lines_of(*killers: str) -> list[str]:
 
 
 def test_a_hunk_that_only_promises_of_later_patches_notice_is_told() -> None:
-    told = [line for line in lines_of("kunit.s.later") if "later patches alone" in line]
+    told = [line for line in lines_of("kunit.s.later") if "only by promises of later" in line]
     assert told == [
-        "  a.c:7 revert-hunk is killed by promises of later patches alone, so it is those that"
-        " are named: kunit.s.later (1)"
+        "  a.c:7 revert-hunk: killed only by promises of later patches, so iommuq prove names"
+        " those: kunit.s.later (1)"
     ]
     for killers in (("kunit.s.own",), ("kunit.s.later", "kunit.s.other"), ()):
-        assert not any("later patches alone" in line for line in lines_of(*killers))
+        assert not any("only by promises of later" in line for line in lines_of(*killers))
 
 
 def test_who_noticed_a_hunk() -> None:
@@ -316,6 +316,6 @@ def test_who_noticed_a_hunk() -> None:
         "  by its own tests: kunit.s.own (1)",
         "  by other tests: kunit.s.other (1)",
     ]
-    # What would fail without it is its own as much as what it mends.
+    # Tests that need it count as its own, like those that it fixes.
     assert "  by its own tests: kunit.s.needs (1)" in lines_of("kunit.s.needs")
-    assert "  1 by a guest that was lost" in lines_of()
+    assert "  1 by a lost guest" in lines_of()

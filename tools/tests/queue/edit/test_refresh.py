@@ -114,7 +114,7 @@ def test_new_commit_in_a_section_that_is_named(person: Person) -> None:
     person.commit("toy: one more", "README", "A toy.", "My toy.")
     done, tree = refresh(person.tree, person.folder, section="extra")
     assert done.entries[-1].name == "extra/0001-toy-one-more.patch"
-    with pytest.raises(UserError, match="cannot be the name of a section"):
+    with pytest.raises(UserError, match="is not a valid section name"):
         refresh(tree, person.folder, section="../extra")
 
 
@@ -124,7 +124,7 @@ def test_empty_queue_must_be_told_the_section(
     tree = edit(toy_base, load_queue(queue_maker.folder, "6.12"), tmp_path / "linux")
     person = Person(toy_base, queue_maker.folder, tree)
     person.commit("toy: first", "README", "A toy.", "My toy.")
-    with pytest.raises(UserError, match="nothing says where the patch 'toy: first' belongs"):
+    with pytest.raises(UserError, match="no section for the patch 'toy: first'"):
         refresh(tree, queue_maker.folder)
     refresh(tree, queue_maker.folder, section="new")
     assert person.series == "new/0001-toy-first.patch\n"

@@ -49,7 +49,7 @@ class Project:
                 path.write_text(path.read_text().replace(*edit))
 
     def rebase(self, action: str | None = None, **options: object) -> dict[str, str]:
-        """Rebase, and return what became of each patch."""
+        """Rebase, and return the result of each patch."""
         given = {"section": None, "baseline": False, "into": None, **options}
         into = given.pop("into")
         self.capsys.readouterr()
@@ -241,9 +241,9 @@ def test_given_up(project: Project) -> None:
     project.rebase("abort")
     assert not project.where.exists()
     assert project.names == []
-    with pytest.raises(UserError, match="no rebase is under way"):
+    with pytest.raises(UserError, match="no rebase to abort"):
         project.rebase("abort")
-    with pytest.raises(UserError, match=r"no rebase of 6\.12 onto 7\.3 is under way"):
+    with pytest.raises(UserError, match=r"no rebase of 6\.12 onto 7\.3 to resume"):
         project.rebase("continue")
 
 

@@ -57,7 +57,7 @@ def test_parts_are_told_hunk_by_hunk() -> None:
     found = verdict(OLD, after, target)
     assert found.grade is Grade.PARTLY
     assert [hunk.grade for hunk in found.hunks] == [Grade.PRESENT, Grade.ABSENT]
-    assert found.hunks[1].notes == ("the code is as it was before the patch",)
+    assert found.hunks[1].notes == ("the code is unchanged from before the patch",)
 
 
 def test_names_alone_are_there_in_spirit_only() -> None:
@@ -65,7 +65,7 @@ def test_names_alone_are_there_in_spirit_only() -> None:
     target = swap(OLD, ("mill->wheels = 1;", "if (0) mill_count_wheels(NULL, &x, 3, y);"))
     found = verdict(OLD, after, target)
     assert found.grade < Grade.DRIFT
-    assert found.notes == ("in spirit only: mill_count_wheels is there",)
+    assert found.notes == ("another form: the tree has mill_count_wheels",)
 
 
 def test_short_names_say_nothing_of_the_spirit() -> None:
@@ -83,7 +83,7 @@ def test_declarations_alone_are_there_in_spirit_only() -> None:
     sides = ({PATH: OLD, header: bare}, {PATH: refuse, header: flag}, {PATH: OLD, header: flag})
     found = judge_patch(make_patch(sides[0], sides[1]), *map(Memory, sides))
     assert found.grade is Grade.PARTLY
-    assert found.notes == ("in spirit only: require_direct is there",)
+    assert found.notes == ("another form: the tree has require_direct",)
 
 
 def test_header_that_another_file_includes_is_not_a_patch() -> None:
@@ -100,7 +100,7 @@ def test_rename_is_said() -> None:
     worn = swap(OLD, ("static int mill_start", f"{WORN}static int mill_start"))
     found = verdict(OLD, worn, worn.replace("MILL_MAX_HOURS", "MILL_HOURS_LIMIT"))
     assert found.grade is Grade.DRIFT
-    assert "MILL_MAX_HOURS is MILL_HOURS_LIMIT there" in found.hunks[0].notes
+    assert "MILL_MAX_HOURS is named MILL_HOURS_LIMIT" in found.hunks[0].notes
 
 
 def test_another_header_is_not_the_header() -> None:
@@ -130,7 +130,7 @@ def test_nonsense_is_no_error(text: str) -> None:
     verdict(text + "\nint a;\n", text + "\nint b;\n", NEW)
 
 
-#: What files are made of below, much of it cut where nobody would cut it.
+#: What files are made of below, much of it cut at unlikely places.
 SCRAPS = [
     "int f(void)\n{\n\treturn 1;\n}\n",
     "struct s {\n\tint a;\n} __packed;\n",

@@ -62,7 +62,7 @@ def test_command_with_a_ref_of_git(
     assert "absent              0002 toy: drop the check\n" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no 'v9'"):
         queue.show_upstream("6.12", f"{toy_work}@v9", None, as_json=False)
-    with pytest.raises(UserError, match="is no git repository"):
+    with pytest.raises(UserError, match="is not a git repository"):
         queue.show_upstream("6.12", f"{toy_work.parent}@v9", None, as_json=False)
     with pytest.raises(UserError, match="no such directory"):
         queue.show_upstream("6.12", "/nowhere@v9", None, as_json=False)

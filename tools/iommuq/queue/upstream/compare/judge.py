@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether what the hunks of a patch do to a file was done to the same file of another tree.
-
-What cannot be told counts as not done.
-"""
+"""Judge whether a file of another tree has the changes of a patch.  In doubt it has not."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ from iommuq.queue.upstream.compare.matching import FileMatch, Work, touches
 from iommuq.queue.upstream.compare.statements import Statement
 from iommuq.queue.upstream.compare.view import squeeze
 
-#: So much of what a hunk adds, and of what it removes, makes it present.
+#: The least share of additions, and of removals, for a hunk to be present.
 ENOUGH = 0.6
-#: With less than this there is nothing of it.
+#: The least share for it to be partly present.
 SOME = 0.3
-# So much of a new function may be missing.
+# The largest share of a new function that may be missing.
 _MISSING = 0.2
-# Lines around what was found that a difference may take in.
+# The most lines around the matches in a difference.
 _REACH = 12
 
 
 class Grade(IntEnum):
-    """How much of a change is there."""
+    """How much of a change another tree has."""
 
     ABSENT = 0
     PARTLY = 1
@@ -37,21 +34,20 @@ class Grade(IntEnum):
 
     @property
     def words(self) -> str:
-        """What to call it."""
+        """The grade in words."""
         return ("absent", "partly present", "present with drift", "present")[self]
 
 
 @dataclass(frozen=True)
 class HunkVerdict:
-    """What was found of one hunk.
+    """The result of one hunk.
 
-    :ivar share: how much of it is there, from 0 to 1.
-    :ivar weight: how much it says; 0 if it is about comments alone.
-    :ivar path: the file where it was looked for, or found.
+    :ivar share: the share of it that is present, from 0 to 1.
+    :ivar weight: of its statements; 0 if it changes only comments.
+    :ivar path: the file where it was searched or found.
     :ivar lines: first and last line there; (0, 0) if nothing was found.
-    :ivar notes: what is worth knowing, in words.
-    :ivar moot: the code that it changes is not there any more, so it can be neither.
-    :ivar difference: a diff from what the hunk makes to what is there; empty if it is the same.
+    :ivar difference: a diff from the result of the hunk to the target; empty if equal.
+    :ivar moot: the target lacks the code that it changes.
     """
 
     hunk: Hunk
@@ -66,7 +62,7 @@ class HunkVerdict:
 
 
 class FileJudge(FileMatch):
-    """Judges the hunks of one file; what it is given is said there."""
+    """Judges the hunks of one file; see `FileMatch` for its parameters."""
 
     def judge(self, hunks: Sequence[Hunk]) -> list[HunkVerdict]:
         """Judge all hunks of the file."""
@@ -75,14 +71,14 @@ class FileJudge(FileMatch):
         return [self._follow(work, each, found) for work, each in zip(works, found, strict=True)]
 
     def _follow(self, work: Work, own: HunkVerdict, found: Sequence[HunkVerdict]) -> HunkVerdict:
-        """Let a hunk that brings a function written out elsewhere go with the rest."""
+        """Give a hunk that adds an inlined function the best grade of the others."""
         lines = set(range(work.after_at, work.after_at + len(work.hunk.after)))
         scopes = {each.scope for each in self.lines[1].statements if touches(each, lines)}
         helpers = scopes & self.inlined.keys()
         if own.weight or not helpers:
             return own
         grade = max((each.grade for each in found if each.weight), default=Grade.ABSENT)
-        notes = tuple(f"{name} is written out where it is called" for name in sorted(helpers))
+        notes = tuple(f"{name} is inlined in its callers" for name in sorted(helpers))
         return replace(own, grade=min(grade, Grade.DRIFT), notes=notes)
 
     def _verdict(self, work: Work) -> HunkVerdict:
@@ -93,11 +89,11 @@ class FileJudge(FileMatch):
         ]
         weight = sum(weights)
         exact = self._exact(hunk)
-        lines = exact or self._span(work)
         if exact:
             return HunkVerdict(hunk, Grade.PRESENT, 1.0, weight, path, exact)
         if weight == 0:
             return self._judge_words(work)
+        lines = self._span(work)
         earned = {id(ours): credit for ours, _, _, credit in work.matches}
         plus = sum(
             self.scale.statement(each.tokens) * earned.get(id(each), 0.0) for each in work.added
@@ -112,7 +108,7 @@ class FileJudge(FileMatch):
         grade = self._grade(work, shares, weights, notes)
         moot = grade is Grade.ABSENT and shares[1] > 0.9 and self._is_moot(work)
         if moot:
-            notes.append("the code that it changes is not there any more")
+            notes.append("the code that it changes is removed")
         if grade is Grade.ABSENT:
             lines = (0, 0)
         difference = () if lines == (0, 0) else self._difference(work, lines)
@@ -128,7 +124,7 @@ class FileJudge(FileMatch):
     ) -> Grade:
         plus, minus = shares
         if self._is_intact(work.hunk) and (not weights[0] or plus < 0.85):
-            notes[:] = ["the code is as it was before the patch"]
+            notes[:] = ["the code is unchanged from before the patch"]
             return Grade.ABSENT
         if not weights[0]:
             return self._grade_removal(work, minus, notes)
@@ -136,38 +132,38 @@ class FileJudge(FileMatch):
             lacks = self._lacks(work)
             if not lacks:
                 return Grade.DRIFT
-            notes.append(f"not there: {' '.join(lacks[0].raw or lacks[0].tokens)}")
+            notes.append(f"missing: {' '.join(lacks[0].raw or lacks[0].tokens)}")
             return Grade.PARTLY
         if plus >= ENOUGH > minus:
-            notes.append("what it removes is still there")
+            notes.append("the code that it removes is still there")
             return Grade.PARTLY
-        # What is gone may have gone for another reason; what came did not come by chance.
+        # Only additions count: code may be removed for another reason.
         return Grade.PARTLY if plus >= SOME else Grade.ABSENT
 
     def _grade_removal(self, work: Work, minus: float, notes: list[str]) -> Grade:
         if minus < ENOUGH:
-            notes.append("what it removes is still there")
+            notes.append("the code that it removes is still there")
             return Grade.PARTLY if minus >= SOME else Grade.ABSENT
         if not any(self.scale.is_telling(each.tokens) for each in work.removed):
-            notes.append("too little to tell by")
+            notes.append("too little code to judge")
             return Grade.PARTLY
         if not any(each.scope in self.target.scopes for each in work.removed + work.context):
-            notes.append("the function is not there any more")
+            notes.append("the function is removed")
             return Grade.PARTLY
         around = [each for each in work.context if self.scale.statement(each.tokens) >= 1]
         left = [each for each in around if self.lines[2].totals[each.tokens]]
         if len(left) * 2 < len(around) or not around:
-            notes.append("nothing is left to remove, but the code around it is gone, too")
+            notes.append("nothing to remove, but the code around it is removed too")
             return Grade.PARTLY
         other = self._instead(work)
         if other is not None:
-            notes.append(f"line {other.first} is in the place of what it removes")
+            notes.append(f"line {other.first} replaces the code that it removes")
             return Grade.PARTLY
-        notes.append("nothing is left to remove")
+        notes.append("nothing to remove")
         return Grade.DRIFT
 
     def _instead(self, work: Work) -> Statement | None:
-        """Return what is new between the neighbours of what a hunk removes."""
+        """Return a new statement between the neighbours of one that a hunk removes."""
         target = self.lines[2].statements
         for each in work.removed:
             scope = self.before.in_scope(each.scope)
@@ -175,29 +171,17 @@ class FileJudge(FileMatch):
             gone = [id(other) for other in work.removed]
             before = next((o for o in reversed(scope[:at]) if id(o) not in gone), None)
             after = next((o for o in scope[at:] if id(o) not in gone), None)
-            ends = [
-                [
-                    n
-                    for n, o in enumerate(target)
-                    if o.scope == each.scope and o.tokens == end.tokens
-                ]
-                for end in (before, after)
-                if end is not None
-            ]
+            keys = [(each.scope, end.tokens) for end in (before, after) if end is not None]
+            ends = [[n for n, o in enumerate(target) if (o.scope, o.tokens) == key] for key in keys]
             if len(ends) == 2 and len(ends[0]) == len(ends[1]) == 1 and ends[1][0] - ends[0][0] > 1:
                 return target[ends[0][0] + 1]
         return None
 
     def _is_moot(self, work: Work) -> bool:
-        """Tell whether what a hunk changes, and what stands next to that, is gone.
-
-        The function itself must be there, or nothing can be said.
-        """
-        if not work.removed or not work.added:
-            return False
+        """Return whether the target has the function, but not the code around the change."""
         target = self.lines[2]
         scopes = {each.scope for each in work.removed}
-        if not scopes <= target.scopes:
+        if not work.removed or not work.added or not scopes <= target.scopes:
             return False
         lines = [line for each in work.removed for line in (each.first, each.last)]
         near = [
@@ -212,10 +196,7 @@ class FileJudge(FileMatch):
         )
 
     def _lacks(self, work: Work) -> list[Statement]:
-        """Return what the hunk adds and nothing stands for, if that is too much to be missing.
-
-        In a function that was there before it always is.
-        """
+        """Return the unmatched additions, if in an old function or too many."""
         matched = {id(ours) for ours, _, _, _ in work.matches}
         lacks = [
             each
@@ -229,7 +210,7 @@ class FileJudge(FileMatch):
         return old or (lacks if much else [])
 
     def _is_sure(self, work: Work) -> bool:
-        """Tell whether enough of what was matched is the same, and not only like it."""
+        """Return whether enough of the matches are more than similar."""
         sure = whole = 0.0
         for ours, _, likeness, _ in work.matches:
             weight = self.scale.statement(ours.tokens)
@@ -238,26 +219,26 @@ class FileJudge(FileMatch):
         return sure >= 0.4 * whole
 
     def _exact(self, hunk: Hunk) -> tuple[int, int] | None:
-        """Return where the target has the hunk as it is, context and all."""
+        """Return the lines where the target has the whole hunk, with its context."""
         before, after, target = self.lines
         if target.find(hunk.before) or before.find(hunk.after):
             return None
         places = target.find(hunk.after)
         if len(places) != len(after.find(hunk.after)):
             return None
-        # Braces and blank lines alone could be anywhere.
+        # Braces and blank lines are everywhere.
         telling = [line for line in map(squeeze, hunk.after) if len(line) > 3]
-        if len(telling) < 2:
+        if len(telling) < 2 or not places:
             return None
-        return (places[0], places[0] + len(hunk.after) - 1) if places else None
+        return places[0], places[0] + len(hunk.after) - 1
 
     def _is_intact(self, hunk: Hunk) -> bool:
-        """Tell whether the target is there as it was before the patch."""
+        """Return whether the target has the code from before the patch."""
         _, after, target = self.lines
         return bool(target.find(hunk.before)) and not after.find(hunk.before)
 
     def _judge_words(self, work: Work) -> HunkVerdict:
-        """Judge a hunk that changes comments and layout alone: by its lines."""
+        """Judge a hunk that changes only comments and layout, by its lines."""
         hunk, target = work.hunk, self.lines[2]
         ours = [squeeze(hunk.after[number]) for number in hunk.added]
         ours = [line for line in ours if len(line) > 4]
@@ -272,7 +253,7 @@ class FileJudge(FileMatch):
         return HunkVerdict(hunk, grade, share, 0.0, target.path, (0, 0), notes)
 
     def _is_beside(self, hunk: Hunk) -> bool:
-        """Tell whether what a hunk adds is next to what it should be next to."""
+        """Return whether the additions have a neighbour of the hunk next to them."""
         if not hunk.added:
             return True
         first, last = hunk.added[0], hunk.added[-1]
@@ -283,7 +264,7 @@ class FileJudge(FileMatch):
         )
 
     def _span(self, work: Work) -> tuple[int, int]:
-        """Return the lines of the target around most of what was matched."""
+        """Return the lines of the target around most of the matches."""
         places = sorted((theirs.first, theirs.last) for _, theirs, _, _ in work.matches)
         if not places:
             scopes = {each.scope for each in (*work.removed, *work.added)} - {""}
@@ -298,7 +279,7 @@ class FileJudge(FileMatch):
 
     def _renames(self, work: Work) -> list[str]:
         notes = [
-            f"{left} is {right} there"
+            f"{left} is named {right}"
             for _, _, likeness, _ in work.matches
             for left, right in likeness.names
         ]
@@ -310,14 +291,14 @@ class FileJudge(FileMatch):
         ]
         called = {each.scope for each in work.added}
         notes += [
-            f"{name} is written out where it was called"
+            f"{name} is inlined in its callers"
             for name, scopes in self.inlined.items()
             if called & scopes
         ]
         return notes
 
     def _difference(self, work: Work, lines: tuple[int, int]) -> tuple[str, ...]:
-        """Return a diff from what the hunk makes to what is there, without the headers."""
+        """Return a diff from the result of the hunk to the target, without its header."""
         hunk = work.hunk
         ours = [line.decode("utf-8", "backslashreplace") for line in hunk.after]
         first, last = self._widen(hunk, lines)
@@ -326,7 +307,7 @@ class FileJudge(FileMatch):
         return tuple(list(difflib.unified_diff(ours, theirs, lineterm="", n=1))[2:])
 
     def _widen(self, hunk: Hunk, lines: tuple[int, int]) -> tuple[int, int]:
-        """Return lines of the target that begin and end like the hunk, if such are near."""
+        """Return lines of the target that begin and end like the hunk, if near enough."""
         target = self.lines[2].lines
         added = set(hunk.added)
         context = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How much one statement is like another that may be the same, written differently."""
+"""Measure how similar two statements are."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Tokens = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Likeness:
-    """What came of a comparison.
+    """The result of a comparison.
 
     :ivar share: 1 for the same, 0 for nothing in common.
     :ivar how: ``same``, ``renamed``, ``words``, ``order``, ``contrary`` or ``alike``.
-    :ivar names: names that stand for others, where they do.
+    :ivar names: pairs of a name and its new name.
     """
 
     share: float
@@ -35,10 +35,9 @@ SAME = Likeness(1.0, "same")
 
 
 class Names:
-    """What names of a patch are called in another tree, as far as that is known.
+    """The names of a patch that have another name in another tree.
 
-    :param scale: weighs them.
-    :param free: tells whether a name of the patch may be a given other one there.
+    :param free: returns whether a name of the patch may have a given other name there.
     """
 
     def __init__(self, scale: Scale, free: Callable[[str, str], bool]) -> None:
@@ -47,23 +46,23 @@ class Names:
         self._known: dict[str, str] = {}
 
     def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Take names for settled, unless they are so otherwise."""
+        """Store pairs of names, unless one of the two is in a known pair."""
         for ours, theirs in pairs:
             if ours not in self._known and theirs not in self._known.values():
                 self._known[ours] = theirs
 
     def get(self, ours: str) -> str:
-        """Return what a name is called there."""
+        """Return the name in the other tree."""
         return self._known.get(ours, ours)
 
     def may(self, ours: str, theirs: str) -> bool:
-        """Tell whether a name may be another one there."""
+        """Return whether a name may be *theirs* in the other tree."""
         if ours in self._known or theirs in self._known.values():
             return self._known.get(ours) == theirs
         return self._free(ours, theirs)
 
     def kinship(self, ours: str, theirs: str) -> float:
-        """Return how much two names have in common, leaving out what many names have."""
+        """Return the share of rare parts that two names have in common, from 0 to 1."""
         left, right = self._scale.rare_parts(ours), self._scale.rare_parts(theirs)
         return len(left & right) / len(left | right) if left & right else 0.0
 
@@ -71,14 +70,12 @@ class Names:
 def compare(ours: Tokens, theirs: Tokens, scale: Scale, names: Names) -> Likeness:
     """Compare a statement of a patch with one of another tree.
 
-    Two that differ in nothing but an operator or a number are not nearly the same but
-    contrary to each other.
+    Two that differ only in an operator or a number are contrary, not similar.
     """
     if ours == theirs:
         return SAME
     if _INCLUDE in (ours[:2], theirs[:2]):
-        # Another header is another header, however alike their names and places are.
-        return Likeness(0.0, "contrary")
+        return Likeness(0.0, "contrary")  # Headers of similar names have nothing in common.
     called = tuple(map(names.get, ours))
     if called == theirs:
         return Likeness(0.97, "renamed")
@@ -111,11 +108,7 @@ def _only(counts: Counter[str], wanted: Callable[[str], bool]) -> Counter[str]:
 
 
 def _renamed(ours: Tokens, theirs: Tokens, scale: Scale, names: Names) -> Likeness | None:
-    """Return the likeness of statements that differ in names alone, each for one other.
-
-    What they have in common must speak for it: a statement that is nothing but a name
-    could be any other.
-    """
+    """Return the likeness of statements that differ only in names, each renamed to one other."""
     found: dict[str, str] = {}
     kept = whole = 0.0
     for left, right in zip(ours, theirs, strict=True):
@@ -127,15 +120,14 @@ def _renamed(ours: Tokens, theirs: Tokens, scale: Scale, names: Names) -> Likene
             return None
         else:
             kept += weight * names.kinship(left, right)
-    if len(set(found.values())) != len(found) or kept < 0.5 * whole:
-        return None
-    if not all(names.may(left, right) for left, right in found.items()):
+    unique = len(set(found.values())) == len(found)
+    if not unique or kept < 0.5 * whole or not all(names.may(*pair) for pair in found.items()):
         return None
     return Likeness(0.95, "renamed", tuple(found.items()))
 
 
 def _overlap(own: Counter[str], other: Counter[str], scale: Scale, names: Names) -> float:
-    """Return how much of what either says the two have in common."""
+    """Return the weighted share of tokens that two statements have in common."""
 
     def weigh(counts: Counter[str]) -> float:
         return sum(scale.token(token) * count for token, count in counts.items())
@@ -149,7 +141,7 @@ def _overlap(own: Counter[str], other: Counter[str], scale: Scale, names: Names)
         max((names.kinship(ours, theirs) for theirs in right if is_word(theirs)), default=0.0)
         * scale.token(ours)
         for ours in left
-        # A name that is new to the tree may have another ending there.
+        # New names may be similar.
         if is_word(ours) and scale.is_new(ours)
     )
     return (weigh(common) + akin) / whole

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Find in another tree's file what stands for the statements that a patch adds.
+"""Match the statements that a patch adds with those in a file of another tree.
 
-Evidence is only what the other tree has and the tree before the patch has not, and
-the other way round: lines that were always there, such as the error checks that
-every function has, cannot speak for a patch.
+Statements that both trees have without the patch, such as error checks, are no evidence.
 """
 
 from __future__ import annotations
@@ -17,27 +15,26 @@ from iommuq.queue.upstream.compare.likeness import Likeness, Names, compare
 from iommuq.queue.upstream.compare.statements import Statement
 from iommuq.queue.upstream.compare.view import Scale, View, is_word, words, write_out
 
-#: Alike enough for one statement to stand for another.
+#: The least credit of a match of similar statements.
 _LIKE = 0.5
-# A statement that could stand anywhere counts if it is so near to one that could not.
+# The most lines between a match of a common statement and a match of a telling one.
 _NEAR = 8
-# How much a match counts that is in a function which both trees have, but another one.
+# The factor of a match in another function that both trees have.
 _ELSEWHERE = 0.4
-# So many statements that moved together did not come there by chance.
+# The least number of statements that count as a moved block.
 _BLOCK = 3
 
 
 @dataclass
 class Work:
-    """A hunk, and what was found of it.
+    """A hunk, and the matches of its statements.
 
     :ivar added: the statements that it adds, without those that it only moves.
-    :ivar removed: those that it removes, likewise.
-    :ivar context: those around them.
-    :ivar after_at: the line of the file after the patch that it starts at, from 1.
-    :ivar insert_at: between which lines of the file before it adds.
-    :ivar matches: what it adds, what stands for that, how like it is, how much that counts.
-    :ivar contrary: the target says the opposite of something that it adds.
+    :ivar removed: the statements that it removes, without those that it only moves.
+    :ivar after_at: its first line in the file after the patch, from 1.
+    :ivar insert_at: the place of its first addition in the file before, between two lines.
+    :ivar matches: added statement, statement of the target, likeness, credit.
+    :ivar contrary: the target has the opposite of a statement that it adds.
     """
 
     hunk: Hunk
@@ -55,9 +52,9 @@ class FileMatch:
     """Finds the hunks of one file.
 
     :param before: the file before the patch; empty if the patch makes it.
-    :param after: the file after it.
+    :param after: the file after the patch.
     :param target: the file to look in.
-    :param origin: that file in the tree before the patch, if it is another one than *before*.
+    :param origin: *target* in the tree before the patch, if its path is not that of *before*.
     """
 
     def __init__(self, before: View, after: View, target: View, origin: View | None = None) -> None:
@@ -71,7 +68,7 @@ class FileMatch:
         self._names = Names(self.scale, self._may_rename)
         self._used: set[int] = set()
         self._novel = self._find_novel()
-        # By word and by text, so that not all need be compared with all.
+        # Indices that avoid comparing all with all.
         self._by_word: dict[str, list[int]] = {}
         self._by_text: dict[tuple[str, ...], list[int]] = {}
         self._by_names: dict[tuple[str, ...], list[int]] = {}
@@ -86,7 +83,7 @@ class FileMatch:
         self._theirs_free = self._old_scopes | self._after.scopes
 
     def _find_novel(self) -> list[int]:
-        """Return the numbers of the statements that the target has and the tree before has not."""
+        """Return the indices of the target's statements that the tree before lacks."""
         left = Counter(self._old)
         novel = []
         for number, each in enumerate(self.target.statements):
@@ -97,12 +94,12 @@ class FileMatch:
         return novel
 
     def find(self, hunks: Sequence[Hunk]) -> list[Work]:
-        """Look for all hunks of the file together: a statement there can stand for only one."""
+        """Look for all hunks of the file; a statement of the target matches at most once."""
         works = [self._prepare(hunk) for hunk in hunks]
         self._cancel(works)
         everything = [(work, each) for work in works for each in work.added]
         everything.sort(key=lambda pair: -self.scale.statement(pair[1].tokens))
-        # What is learnt of names helps with what was met before it was known.
+        # Twice, as the first pass learns names.
         for telling in (True, True, False):
             for work, each in everything:
                 known = any(ours is each for ours, _, _, _ in work.matches)
@@ -113,7 +110,7 @@ class FileMatch:
         return works
 
     def _credit_moved(self, work: Work) -> None:
-        """Let a block that stands elsewhere in its function count; one line might be another."""
+        """Raise the credit of a block that moved within its function."""
         moved = [
             number
             for number, (ours, theirs, _, _) in enumerate(work.matches)
@@ -142,31 +139,24 @@ class FileMatch:
                 if each.first in span and each.last in span and not touches(each, gone)
             ],
             after_at=after_at,
-            # What only adds does so before the line that its first addition pushes down.
             insert_at=before_at + min(hunk.added, default=0) - 0.5,
         )
 
     @staticmethod
     def _cancel(works: Sequence[Work]) -> None:
-        """Leave out what is both removed and added in one function: it only moved."""
+        """Drop statements that are both removed and added in one function: they moved."""
         for work in works:
             for each in list(work.removed):
+                key = (each.scope, each.tokens)
                 for other in works:
-                    twin = next(
-                        (
-                            s
-                            for s in other.added
-                            if (s.scope, s.tokens) == (each.scope, each.tokens)
-                        ),
-                        None,
-                    )
+                    twin = next((s for s in other.added if (s.scope, s.tokens) == key), None)
                     if twin is not None:
                         other.added.remove(twin)
                         work.removed.remove(each)
                         break
 
     def _match(self, work: Work, ours: Statement, telling: bool) -> None:
-        """Find what stands in the target for a statement that the patch adds."""
+        """Find the best match in the target for a statement that the patch adds."""
         best: tuple[float, int, Likeness, str] | None = None
         contrary: Statement | None = None
         for number in self._candidates(ours.tokens):
@@ -184,7 +174,7 @@ class FileMatch:
                 best = credit, number, likeness, theirs.scope
         if contrary is not None and not (best and best[0] > 0.9 and best[3] == ours.scope):
             work.contrary = True
-            work.notes.append(f"line {contrary.first} says something else")
+            work.notes.append(f"line {contrary.first} contradicts it")
         if best is None:
             return
         credit, number, likeness, _ = best
@@ -195,21 +185,17 @@ class FileMatch:
         theirs = self.target.statements[number]
         if telling and likeness.how in ("same", "renamed") and self._is_new(ours, theirs):
             self._names.learn([(ours.scope, theirs.scope)])
-        work.matches.append((ours, self.target.statements[number], likeness, credit))
+        work.matches.append((ours, theirs, likeness, credit))
 
     def _is_in_order(self, work: Work, theirs: Statement) -> bool:
-        """Tell whether a statement stands between what the hunk has around its changes.
-
-        Only what is in the function once can tell; if there is nothing of that, it is.
-        """
+        """Return whether a statement is between the context of the hunk, by unique statements."""
         changed: list[float] = [at for each in work.removed for at in (each.first, each.last)]
         if not changed:
             changed = [work.insert_at]
         for each in work.context:
             key = (each.scope, each.tokens)
-            if each.scope != theirs.scope or self.before.counts[key] != 1:
-                continue
-            if self.target.counts[key] != 1:
+            counts = (self.before.counts[key], self.target.counts[key])
+            if each.scope != theirs.scope or counts != (1, 1):
                 continue
             there = next(s for s in self.target.in_scope(each.scope) if s.tokens == each.tokens)
             if each.last < min(changed) and there.first > theirs.first:
@@ -219,21 +205,21 @@ class FileMatch:
         return True
 
     def _candidates(self, tokens: tuple[str, ...]) -> list[int]:
-        """Return the numbers of the statements that are worth a comparison."""
+        """Return the indices of the statements to compare with."""
         called = tuple(map(self._names.get, tokens))
         found = {*self._by_text.get(tokens, ()), *self._by_text.get(called, ())}
-        # `if (ret)` has no word that tells, and still `if (!ret)` is its contrary.
+        # For `if (ret)`, which has only common words, and its contrary `if (!ret)`.
         found.update(self._by_names.get(_names(tokens), ()))
         for word in words(tokens) | words(called):
             found.update(self._by_word.get(word, ()))
         return sorted(found - self._used)
 
     def _is_new(self, ours: Statement, theirs: Statement) -> bool:
-        """Tell whether a function of the patch may be another new one of the target."""
+        """Return whether both statements are in new functions, which may be the same one."""
         return ours.scope not in self._ours_free and theirs.scope not in self._theirs_free
 
     def _factor(self, work: Work, ours: Statement, theirs: Statement, telling: bool) -> float:
-        """Return how much a match counts, by where it is."""
+        """Return the factor of a match for its place."""
         if self._names.get(ours.scope) == theirs.scope:
             return 1.0
         near = any(
@@ -245,8 +231,7 @@ class FileMatch:
         if ours.scope in self.before.scopes and ours.scope not in self.target.scopes:
             return 0.95 if theirs.scope in self._successors(ours.scope) else _ELSEWHERE
         if theirs.scope in self._old_scopes:
-            # That function was there before, and the patch did not mean it, unless it
-            # brings a function and calls it from there.
+            # A function that the patch does not change, unless it adds a call to a new one.
             brought = ours.scope not in self.before.scopes
             called = (theirs.scope, ours.scope) in self._after.calls
             return 0.95 if brought and called and theirs.scope else _ELSEWHERE
@@ -255,7 +240,7 @@ class FileMatch:
         return _ELSEWHERE
 
     def _successors(self, scope: str) -> frozenset[str]:
-        """Return what a function that is gone became: new ones with much of its text."""
+        """Return the new functions with much of the text of a removed one."""
         if scope not in self._became:
             text = Counter(each.tokens for each in self.before.in_scope(scope))
             found: dict[str, float] = {}
@@ -270,12 +255,11 @@ class FileMatch:
         return self._became[scope]
 
     def _may_rename(self, ours: str, theirs: str) -> bool:
-        """Tell whether a name of the patch may be another in the target."""
-        # A name that both know means the same to both.
+        """Return whether the target may have another name: neither file has both names."""
         return self.target.tokens[ours] == 0 and self.lines[1].tokens[theirs] == 0
 
     def gone(self, each: Statement) -> float:
-        """Return how surely a statement that the patch removes is not in the target."""
+        """Return the probability that the target lacks a statement that the patch removes."""
         after, target = self.lines[1], self.lines[2]
         scopes = frozenset({each.scope})
         if each.scope not in target.scopes:
@@ -293,7 +277,7 @@ class FileMatch:
             return 1.0
         kept = after.totals
         for other in others:
-            if kept[other.tokens] or self._stands_for_added(other):
+            if kept[other.tokens] or any(self.target.statements[n] is other for n in self._used):
                 continue
             if not words(each.tokens).isdisjoint(words(other.tokens)):
                 likeness = compare(each.tokens, other.tokens, self.scale, self._names)
@@ -301,12 +285,9 @@ class FileMatch:
                     return 0.2
         return 1.0
 
-    def _stands_for_added(self, theirs: Statement) -> bool:
-        return any(self.target.statements[number] is theirs for number in self._used)
-
 
 def place(view: View, block: Sequence[bytes], near: int) -> int:
-    """Return the line, from 1, that a block is at, the place nearest to *near*."""
+    """Return the line of the block nearest to line *near*, from 1."""
     return min(view.find(block), key=lambda at: abs(at - near), default=near)
 
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Take a source file apart into statements, so that layout is no difference.
+"""Split a source file into statements, without comments, braces, layout and ``#if 0``.
 
-Comments, braces, indentation, line breaks and code under ``#if 0`` are left
-out; each statement knows its lines and the function that it is in.  Files that
-are not C are taken line by line.
+Each statement has its lines and its function.  Files that are not C are split by line.
 """
 
 from __future__ import annotations
@@ -25,14 +23,14 @@ _TOKEN = re.compile(
       | (?P<newline>\n)""",
     re.VERBOSE | re.DOTALL,
 )
-# After a line that ends a function: nothing is open there, as a rule.
+# The end of a function, where usually no block is open.
 _CUT = re.compile(r"^\}[^\n]*\n", re.MULTILINE)
-#: Pieces that are tried before all of the rest is taken as one.
+#: The most ends to try before the rest of the file becomes one piece.
 _TRIES = 20
 _WORDS = re.compile(r"[A-Za-z_]\w*|\d[\w.]*|[^\s\w]")
 _HEADS = {"if", "for", "while", "switch"}
 _IF = re.compile(r"#\s*(if|ifdef|ifndef|else|elif|endif)\b\s*(.*)", re.DOTALL)
-#: Tokens that say nothing: they end or group statements.
+#: Tokens that end or group statements.
 _SILENT = {"(", ")", "{", "}", ";", ","}
 _BINDING = {"!", "~", "/", "%", "-"}
 
@@ -41,11 +39,11 @@ _BINDING = {"!", "~", "/", "%", "-"}
 class Statement:
     """A statement, a declaration, a preprocessor line or the head of a block.
 
-    :ivar tokens: without brackets and what ends it; a string is taken apart into words.
+    :ivar tokens: without brackets and its end; a string is split into words.
     :ivar first: its first line, from 1.
     :ivar last: its last line.
-    :ivar raw: all tokens, brackets and whole strings included.
     :ivar scope: name of the function, struct or Kconfig symbol it is in; empty at file level.
+    :ivar raw: all tokens, with brackets and whole strings.
     """
 
     tokens: tuple[str, ...]
@@ -56,24 +54,14 @@ class Statement:
 
 
 def split(path: str, data: bytes) -> list[Statement]:
-    """Take a file apart.
-
-    :param path: its name, which tells the language.
-    """
+    """Split a file; *path* gives the language."""
     text = data.decode("utf-8", "replace")
-    if PurePosixPath(path).suffix in _C:
-        return list(_split_c(text))
-    return list(_split_lines(text))
+    return list(_split_c(text) if PurePosixPath(path).suffix in _C else _split_lines(text))
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece of a C file, taken apart.
-
-    :ivar statements: with lines counted from 1 in it.
-    :ivar off: for each ``#if`` that is open at its end, whether it is off.
-    :ivar whole: whether nothing else is open there, so that the next one can begin.
-    """
+    """The statements of a piece of a C file, and the state of a `_Splitter` at its end."""
 
     statements: tuple[Statement, ...]
     off: tuple[bool, ...]
@@ -81,9 +69,8 @@ class _Piece:
 
 
 def _split_c(text: str) -> Iterator[Statement]:
-    """Take a C file apart piece by piece: its other versions have most of them, too."""
-    ends = [match.end() for match in _CUT.finditer(text)]
-    ends += [len(text)]
+    """Split a C file by pieces, which are cached, as versions of a file share most of them."""
+    ends = [*(match.end() for match in _CUT.finditer(text)), len(text)]
     start, line, tries = 0, 0, 0
     off: tuple[bool, ...] = ()
     for end in ends:
@@ -119,10 +106,7 @@ def _split_lines(text: str) -> Iterator[Statement]:
 
 
 class _Splitter:
-    """Goes over the tokens of a C file, or of a piece of one, once.
-
-    :ivar whole: whether nothing but an ``#if`` is open at the end.
-    """
+    """Goes over the tokens of a piece of a C file; *whole*: only an #if is open at its end."""
 
     def __init__(self, text: str, off: Sequence[bool] = ()) -> None:
         self.whole = False
@@ -138,11 +122,9 @@ class _Splitter:
 
     @property
     def off(self) -> tuple[bool, ...]:
-        """For each ``#if`` that is open: whether it is off."""
         return tuple(self._off)
 
     def run(self) -> Iterator[Statement]:
-        """Yield the statements."""
         token = ""
         for match in _TOKEN.finditer(self._text):
             kind, token = match.lastgroup or "", match[0]
@@ -155,7 +137,7 @@ class _Splitter:
                 yield from self._take(token, column)
             self._line += token.count("\n")
         self.whole = not (self._raw or self._depth or self._parens or self._scope)
-        # The next piece may be what is missing of a comment or of a macro.
+        # A comment or a macro may continue in the next piece.
         self.whole &= token == "\n"
         yield from self._end()
 
@@ -165,8 +147,7 @@ class _Splitter:
         if match and match[1] in ("if", "ifdef", "ifndef"):
             self._off.append(match[1] == "if" and match[2].strip() == "0")
         elif match and match[1] in ("else", "elif") and self._off:
-            # What follows `#if 1` is off as well, but nobody writes that into a kernel.
-            self._off[-1] = False
+            self._off[-1] = False  # Also after `#if 1`, which the kernel does not use.
         elif match and self._off:
             self._off.pop()
         if not any(self._off):
@@ -176,7 +157,7 @@ class _Splitter:
 
     def _take(self, token: str, column: int) -> Iterator[Statement]:
         if token == "}" and column == 0:
-            # Whatever #ifdef did to the count of braces, this ends a function.
+            # The end of a function, even if an #ifdef unbalanced the braces.
             self._depth, self._parens = 1, 0
         if self._parens == 0 and token in ("{", "}", ";", ","):
             yield from self._punctuate(token)
@@ -197,7 +178,6 @@ class _Splitter:
             yield from self._end()
 
     def _is_label(self) -> bool:
-        """Tell whether the colon that was just taken ends a label or a case."""
         if self._parens or "?" in self._raw or not self._depth:
             return False
         return len(self._raw) == 2 or self._raw[0] in ("case", "default")
@@ -223,21 +203,20 @@ class _Splitter:
 
 
 def significant(raw: Sequence[str]) -> tuple[str, ...]:
-    """Return the tokens that say something, with strings taken apart into words."""
+    """Return the tokens with a meaning, and strings split into words."""
     found: list[str] = []
     for at, token in enumerate(raw):
         if token.startswith('"'):
             found += [f'"{word}' for word in _WORDS.findall(token) if word != '"']
         elif token == "(" and at and raw[at - 1] in _BINDING:
-            # Here a bracket changes the meaning, so it must not be lost.
-            found.append(token)
+            found.append(token)  # Here a bracket changes the meaning.
         elif token not in _SILENT:
             found.append(token)
     return tuple(found)
 
 
 def _scope(raw: Sequence[str]) -> str:
-    """Return the name of what a block at file level is: a function, or a struct."""
+    """Return the name of a block at file level: of a function, a struct or a variable."""
     if "(" in raw and "=" not in raw[: raw.index("(")]:
         return raw[raw.index("(") - 1] if raw.index("(") else ""
     words = [token for token in raw if re.fullmatch(r"\w+", token)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a file says, ready to be compared: its statements, counted and weighed."""
+"""A file for comparison: its statements, their counts and weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iommuq.queue.upstream.compare.statements import Statement, significant, spl
 
 _LOG = re.compile(r"(?:dev|pr|netdev|pci)_(?:warn|err|info|dbg|notice|crit)|printk")
 _WORD = re.compile(r"[A-Za-z_]\w*")
-# Words that every file is full of.
+# Words that are common in every file.
 _COMMON = frozenset(
     re.findall(
         r"\w+",
@@ -26,65 +26,56 @@ _COMMON = frozenset(
 
 @dataclass(frozen=True)
 class View:
-    """A file.
-
-    :ivar path: its name.
-    :ivar data: its content.
-    """
+    """A file: its path and its content."""
 
     path: str
     data: bytes
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
-        """Its statements."""
+        """All statements, in order."""
         return tuple(split(self.path, self.data))
 
     @cached_property
     def lines(self) -> tuple[bytes, ...]:
-        """Its lines, with all blanks as one."""
+        """Its lines, each run of blanks as one."""
         return tuple(map(squeeze, self.data.split(b"\n")))
 
     @cached_property
     def scopes(self) -> frozenset[str]:
-        """Names of its functions and structures."""
+        """The names of its functions and structures."""
         return frozenset(each.scope for each in self.statements)
 
     @cached_property
     def counts(self) -> Counter[tuple[str, tuple[str, ...]]]:
-        """How often each statement is in each scope."""
+        """The number of each statement in each scope."""
         return Counter((each.scope, each.tokens) for each in self.statements)
 
     @cached_property
     def totals(self) -> Counter[tuple[str, ...]]:
-        """How often each statement is in it."""
+        """The number of each statement."""
         return Counter(each.tokens for each in self.statements)
 
     @cached_property
     def tokens(self) -> Counter[str]:
-        """How often each token is in it."""
+        """The number of each token."""
         return Counter(token for each in self.statements for token in each.tokens)
 
     @cached_property
     def calls(self) -> frozenset[tuple[str, str]]:
         """Pairs of a scope and a word that is used in it."""
-        return frozenset(
-            (each.scope, token)
-            for each in self.statements
-            for token in each.tokens
-            if is_word(token)
-        )
+        pairs = ((each.scope, token) for each in self.statements for token in each.tokens)
+        return frozenset(pair for pair in pairs if is_word(pair[1]))
 
     def in_scope(self, scope: str) -> list[Statement]:
         """Return the statements of a function."""
         return [each for each in self.statements if each.scope == scope]
 
     def find(self, block: Sequence[bytes]) -> list[int]:
-        """Return the lines, from 1, that a block of lines stands at."""
+        """Return the lines, from 1, where a block of lines begins."""
         wanted = tuple(map(squeeze, block))
         if not any(wanted):
             return []
-        # The rarest line first would be quicker; files are short enough.
         return [
             at + 1
             for at in range(len(self.lines) - len(wanted) + 1)
@@ -93,24 +84,24 @@ class View:
 
 
 def squeeze(line: bytes) -> bytes:
-    """Return a line with every run of blanks as one."""
+    """Return a line with each run of blanks as one."""
     return b" ".join(line.split())
 
 
 @cache
 def is_word(token: str) -> bool:
-    """Tell whether a token is a name or a keyword."""
+    """Return whether a token is a name or a keyword."""
     return _WORD.fullmatch(token) is not None
 
 
 @cache
 def words(tokens: tuple[str, ...]) -> frozenset[str]:
-    """Return the words of a statement that not every file is full of."""
+    """Return the words of a statement that are not common in every file."""
     return frozenset(token for token in tokens if is_word(token)) - _COMMON
 
 
 class Scale:
-    """Weighs tokens: what a file is full of says little, what is new to it says much."""
+    """Weighs tokens: the rarer a token is in the file, the more it weighs."""
 
     def __init__(self, before: View) -> None:
         self._counts = before.tokens
@@ -130,11 +121,11 @@ class Scale:
         return 4.0 if count == 0 else 3.0 if count <= 2 else 2.0 if count <= 10 else 1.0
 
     def is_new(self, token: str) -> bool:
-        """Tell whether the file before the patch does not know a token."""
+        """Return whether the file before the patch lacks a token."""
         return self._counts[token] == 0
 
     def rare_parts(self, name: str) -> frozenset[str]:
-        """Return the words in a name that are not in many names of the file."""
+        """Return the parts of a name that are in few names of the file."""
         if name not in self._rare:
             parts = name.split("_")
             self._rare[name] = frozenset(p for p in parts if p and self._parts[p] <= 4)
@@ -143,24 +134,23 @@ class Scale:
     def statement(self, tokens: tuple[str, ...]) -> float:
         """Return the weight of a statement."""
         if tokens not in self._known:
-            # What is told to people is the first thing that gets other words.
+            # Log messages are often reworded.
             factor = 0.3 if _LOG.match(tokens[0]) else 1.0
             self._known[tokens] = factor * sum(map(self.token, tokens))
         return self._known[tokens]
 
     def is_telling(self, tokens: tuple[str, ...]) -> bool:
-        """Tell whether a statement can be known by itself, wherever it stands."""
+        """Return whether a statement is rare enough to be recognized in any place."""
         return self.statement(tokens) >= 3.5 and any(
             self.token(token) >= 3.0 for token in tokens if is_word(token)
         )
 
 
 def write_out(view: View, known: frozenset[str]) -> tuple[View, dict[str, set[str]]]:
-    """Put the one expression that small functions return in the place of their calls.
+    """Inline the functions that only return an expression.
 
-    :param known: functions that are to stay; those of both trees, say.
-    :return: the file so changed, and for each function that was written out the
-        scopes that it was called from.
+    :param known: functions to keep.
+    :return: the changed file, and for each inlined function the scopes of its callers.
     """
     bodies: dict[str, tuple[list[str], tuple[str, ...]]] = {}
     for scope in view.scopes - known - {""}:
@@ -182,13 +172,13 @@ def write_out(view: View, known: frozenset[str]) -> tuple[View, dict[str, set[st
     if not used:
         return view, {}
     other = View(view.path, view.data)
-    # In the place that cached_property would put what it makes.
+    # Preset the cached_property.
     other.__dict__["statements"] = tuple(each for each in statements if each.scope not in used)
     return other, used
 
 
 def _arguments(raw: Sequence[str], at: int) -> tuple[list[tuple[str, ...]], int]:
-    """Return what stands between the bracket at *at* and its other, and where that is."""
+    """Return the arguments in the bracket at *at*, and the place of its closing bracket."""
     depth = 0
     found: list[list[str]] = [[]]
     for end in range(at, len(raw)):
