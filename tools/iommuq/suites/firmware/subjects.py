@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.bases import dotconfig
+from iommuq.bases.providers.job import file_sha256
 from iommuq.build.image import Image, build_image, find_image, image_key
 from iommuq.build.workspace import Workspace
-from iommuq.firmware.kernels import Kernel, hash_of
+from iommuq.firmware.kernels import Kernel
 from iommuq.results.known import KnownFailures, load
 from iommuq.results.store import Run, Store
 from iommuq.suites.firmware.cases import Case, stored
@@ -72,7 +73,7 @@ def from_image(image: Image, name: str, release: str) -> Kernel:
     config, path = image.folder / ".config", image.folder / image.arch.image
     try:
         text = config.read_text("utf-8")
-        words = (hash_of(path), hashlib.sha256(text.encode()).hexdigest())
+        words = (file_sha256(path), hashlib.sha256(text.encode()).hexdigest())
     except OSError as error:
         raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
     key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
