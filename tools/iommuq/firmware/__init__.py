@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What firmware claims: its tables, scenarios about them, and kernels that were not built here."""
+"""Firmware tables, the scenarios that test them, and kernels built elsewhere."""

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Take modules out of a kernel's directory of them, with what they depend on.
+"""Unpack modules of a kernel and their dependencies, read from .modinfo.
 
-A package has no modules.dep: that is made when it is installed.  So the dependencies
-are read out of the modules themselves, and compressed ones are unpacked, which
-busybox's insmod cannot do.
-"""
+An unpacked package has no modules.dep, and busybox's insmod reads no compressed module."""
 
 from __future__ import annotations
 
@@ -22,18 +19,17 @@ from iommuq.system import files as dirs
 from iommuq.system.errors import CommandFailed, InfraError
 from iommuq.system.run import run
 
-# Of the section .modinfo, whose strings end with a NUL.
+# A string of .modinfo; a NUL ends it.
 _DEPENDS = re.compile(rb"(?<=\0)depends=([\w,-]*)\0|^depends=([\w,-]*)\0")
 _LIMIT = 60.0
 
 
 def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
-    """Return modules that can be loaded in the order they are returned.
+    """Return uncompressed modules and their dependencies, in the order of loading.
 
     :param folder: ``lib/modules/<release>``.
-    :param wanted: their names; what is no module of this kernel is left out, since it
-        may be built in.
-    :raises InfraError: one is damaged, or the cache cannot be written.
+    :param wanted: names; one that is no module of this kernel is left out: it may be built in.
+    :raises InfraError: a module is damaged or missing, or the cache cannot be written.
     """
     files = {
         _plain(path.name.partition(".ko")[0]): path
@@ -47,11 +43,11 @@ def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
         path = files.get(name)
         if path is None:
             if asked_by:
-                raise InfraError(f"{folder}: {asked_by} needs {name}, which is not there")
+                raise InfraError(f"{folder}: module {name} is missing, {asked_by} needs it")
             return
         data = _content(path)
         for other in _dependencies(data, path):
-            # It is put in after all that it needs; a circle cannot be, as none would load.
+            # No circles: such modules could not be loaded.
             need(other, name)
         contents[name] = data
 
@@ -61,7 +57,6 @@ def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _plain(name: str) -> str:
-    """Return a module's name as the kernel has it, whichever way its file spells it."""
     return name.replace("-", "_")
 
 
@@ -70,7 +65,7 @@ def _dependencies(data: bytes, path: Path) -> list[str]:
         raise InfraError(f"{path}: not a kernel module", hint="fetch the kernel again")
     match = _DEPENDS.search(data)
     if match is None:
-        raise InfraError(f"{path}: does not say what it depends on")
+        raise InfraError(f"{path}: no dependencies in .modinfo")
     names = (match[1] or match[2] or b"").decode()
     return [_plain(name) for name in names.split(",") if name]
 
@@ -93,7 +88,6 @@ def _content(path: Path) -> bytes:
 
 
 def _keep(name: str, data: bytes) -> Path:
-    """Put a module into the cache, under a hash of its content."""
     folder = dirs.cache_dir() / "modules" / hashlib.sha256(data).hexdigest()[:32]
     path = folder / f"{name}.ko"
     try:
@@ -106,6 +100,6 @@ def _keep(name: str, data: bytes) -> Path:
             Path(file.name).replace(path)
     except OSError as error:
         raise InfraError(
-            f"{folder}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
+            f"{folder}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"
         ) from error
     return path

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Have a guest's kernel take another ACPI table for its firmware's.
+"""Replace an ACPI table of a guest (Documentation/admin-guide/acpi/initrd_table_override.rst).
 
-Linux takes what it finds in ``kernel/firmware/acpi`` of an uncompressed archive before
-the initramfs (Documentation/admin-guide/acpi/initrd_table_override.rst), if it is built
-with ACPI_TABLE_UPGRADE and the OEM revision is higher.  What it does not take it leaves
-out without a word, so the guest is asked which table it has.
-"""
+Linux ignores a table silently, so the guest is asked afterwards which one it uses."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from iommuq.firmware import topology
 from iommuq.firmware.scenario import Region
@@ -30,30 +26,26 @@ from iommuq.guests.machine import Machine
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
 
-# Part of the key of a cached table; to be raised when it would be read otherwise.
+# Part of the key of a cached table; raise it when tables are read in another way.
 _GENERATION = "1"
 _FOLDER = "kernel/firmware/acpi"
 _FLAGS = {"unity": UNITY | READ | WRITE, "exclusion": EXCLUSION}
 
 
 def cached(machine: Machine) -> Path:
-    """Return the file for the table of a machine as its firmware makes it.
-
-    It depends on the machine and on QEMU, never on the kernel.
-    """
+    """Return the cache file for a machine's own table; its name depends on machine and QEMU."""
     words = (_GENERATION, qemu.full_version(), repr(machine.qemu), str(machine.cpus))
     key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
     return files.cache_dir() / "firmware" / f"{key}.{topology.table_of(machine)}"
 
 
 def find(machine: Machine) -> bytes | None:
-    """Return the machine's own table if some boot has read it."""
+    """Return the machine's own table; None if no boot has read it yet."""
     path = cached(machine)
     try:
         data = path.read_bytes()
         parse(data, name=str(path))
     except (OSError, UserError):
-        # A file that was cut short is as good as none.
         return None
     return data
 
@@ -61,7 +53,7 @@ def find(machine: Machine) -> bytes | None:
 def keep(machine: Machine, data: bytes) -> None:
     """Put the table that a guest has read into the cache.
 
-    :raises InfraError: it is none, or the cache cannot be written.
+    :raises InfraError: the table is malformed, or the cache cannot be written.
     """
     path = cached(machine)
     try:
@@ -78,40 +70,28 @@ def keep(machine: Machine, data: bytes) -> None:
         with contextlib.suppress(OSError, UnboundLocalError):
             temporary.unlink()
         raise InfraError(
-            f"{path.parent}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
+            f"{path.parent}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"
         ) from error
 
 
 def extended(table: bytes, machine: Machine, regions: Sequence[Region]) -> bytes:
     """Return a machine's table with the regions of a scenario.
 
-    :param table: as its firmware makes it.
-    :raises UserError: the table cannot say that.
+    :param table: the table that the firmware makes.
+    :raises UserError: this kind of table cannot describe a region.
     """
     devices = topology.devices(machine)
-    return extend(
-        table,
-        [
-            Claimed(
-                region.base,
-                region.size,
-                tuple(Place(devices[n].path, devices[n].devid) for n in region.devices),
-                Spread(region.spread),
-                _FLAGS[region.kind],
-            )
-            for region in regions
-        ],
-    )
+    claims = []
+    for region in regions:
+        places = tuple(Place(devices[name].path, devices[name].devid) for name in region.devices)
+        spread, flags = Spread(region.spread), _FLAGS[region.kind]
+        claims.append(Claimed(region.base, region.size, places, spread, flags))
+    return extend(table, claims)
 
 
 def archive(machine: Machine, table: bytes) -> bytes:
-    """Return what is to come before the initramfs."""
-    parts = Path(_FOLDER).parts
-    folders = ["/".join(parts[: number + 1]) for number in range(len(parts))]
-    name = f"{_FOLDER}/{topology.table_of(machine)}.aml"
-    return cpio(
-        [
-            *(Entry(folder, stat.S_IFDIR | 0o755) for folder in folders),
-            Entry(name, stat.S_IFREG | 0o644, table),
-        ]
-    )
+    """Return the cpio archive with a table, to be put before the initramfs."""
+    path = PurePosixPath(_FOLDER, f"{topology.table_of(machine)}.aml")
+    folders = [str(folder) for folder in reversed(path.parents[:-1])]
+    entries = [Entry(folder, stat.S_IFDIR | 0o755) for folder in folders]
+    return cpio([*entries, Entry(str(path), stat.S_IFREG | 0o644, table)])

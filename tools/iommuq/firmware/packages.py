@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Debian's kernel packages: find, download and unpack one, without installing it.
+"""Find, download and unpack a kernel package of Debian, without installing it.
 
-Up to 6.12 there is one package; later ones are split, and the image's depends on those
-with the kernel, its configuration and its modules.
-"""
+After 6.12 kernel, configuration and modules are in packages that linux-image depends on."""
 
 from __future__ import annotations
 
@@ -37,9 +35,9 @@ _RECORD = "kernel.json"
 
 
 def find(text: str) -> Kernel:
-    """Return the kernel that the user means: a file, or the name of a Debian package.
+    """Return the kernel in a file, or in the Debian package of a name.
 
-    :raises UserError: there is no such thing, or it cannot be booted here.
+    :raises UserError: there is no such file or package, or it cannot be booted here.
     :raises InfraError: the package could not be downloaded.
     """
     path = Path(text).expanduser()
@@ -49,23 +47,22 @@ def find(text: str) -> Kernel:
         raise UserError(f"{text}: is a directory", hint="give the kernel image in it")
     if "/" in text or text.endswith(".deb") or not text.startswith("linux-image-"):
         hint = "give an image, a .deb, or a package such as linux-image-amd64"
-        raise UserError(f"{text}: no such file, and no package of a kernel", hint=hint)
+        raise UserError(f"{text}: no such file, and not a kernel package", hint=hint)
     return from_package(text)
 
 
 def from_package(name: str) -> Kernel:
-    """Return the kernel of a package, downloading it if it was not before.
+    """Return the kernel of a package; download the package unless it is in the cache.
 
-    :param name: such as ``linux-image-6.1.0-53-amd64``, or ``linux-image-amd64`` for what
-        apt takes for the current one.
+    :param name: such as ``linux-image-6.1.0-53-amd64``, or ``linux-image-amd64``: the current one.
     :raises UserError: apt knows no such package, or it is for another architecture.
     :raises InfraError: it could not be downloaded, or is damaged.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is not the name of a kernel package")
     if match := _FOREIGN.search(name):
-        raise UserError(f"{name} is for {match[1]}, and the machines are {_ARCH}")
-    # One that names a release stays what it is; another moves on with the archive.
+        raise UserError(f"{name} is for {match[1]}, but the machines are {_ARCH}")
+    # A name without a release means a newer package after each update of the archive.
     if re.search(r"\d+\.\d+", name) and (kernel := _cached(name)):
         return kernel
     folder = _folder()
@@ -77,9 +74,9 @@ def from_package(name: str) -> Kernel:
 
 
 def from_package_file(path: Path) -> Kernel:
-    """Return the kernel in a package file that has image and modules in one.
+    """Return the kernel in a package file that contains image and modules.
 
-    :raises UserError: it is none, or for another architecture.
+    :raises UserError: it is no such package, or for another architecture.
     """
     path = path.resolve()
     folder = _folder()
@@ -96,7 +93,6 @@ def _folder() -> Path:
 
 
 def _cached(name: str) -> Kernel | None:
-    """Return the newest of a package's versions that were unpacked before."""
     places = sorted(_folder().glob(f"{name}_*/{_RECORD}"), key=lambda path: path.stat().st_mtime)
     return _load(places[-1].parent) if places else None
 
@@ -135,36 +131,30 @@ def _fetch(name: str, work: Path) -> Kernel:
 
 
 def _find(name: str, work: Path, log: Path) -> Apt:
-    """Return an apt that knows a package: the system's, or one with a base's suite."""
+    """Return an apt that knows a package: the system's, or one with the suite of a base."""
     system = Apt(log)
     if system.find(name):
         return system
-    complaints = []
-    fresh = Apt.private(_made(work / "apt"), log)
-    complaints.append(fresh.update())
+    fresh = Apt.private(work / "apt", log)
+    complaints = [fresh.update()]
     if fresh.find(name):
         return fresh
     mirror = fresh.mirror()
     suites = {s.source.suite for s in list_specs() if isinstance(s.source, DebianSource)}
     for suite in sorted(suites - {""}) if mirror else []:
         assert mirror is not None
-        apt = Apt.private(_made(work / f"apt-{suite}"), log, suite_source(mirror, suite))
+        apt = Apt.private(work / f"apt-{suite}", log, suite_source(mirror, suite))
         complaints.append(apt.update())
         if apt.find(name):
             return apt
     if complaint := next(filter(None, complaints), ""):
         raise InfraError(
-            f"apt's lists cannot be fetched: {complaint}",
+            f"package lists cannot be fetched: {complaint}",
             hint=f"is the network up? full log: {log}",
         )
     raise UserError(
-        f"apt knows no package {name}", hint="`apt-cache search linux-image` shows those there are"
+        f"apt knows no package {name}", hint="`apt-cache search linux-image` lists the packages"
     )
-
-
-def _made(path: Path) -> Path:
-    path.mkdir()
-    return path
 
 
 def _field(path: Path, field: str) -> str:
@@ -179,7 +169,7 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
     for path in paths:
         arch = _field(path, "Architecture")
         if arch not in (_ARCH, "all"):
-            raise UserError(f"{path.name} is for {arch}, and the machines are {_ARCH}")
+            raise UserError(f"{path.name} is for {arch}, but the machines are {_ARCH}")
         with progress.step(f"Unpacking {path.name}"):
             try:
                 run(["dpkg-deb", "-x", path, tree], cwd=work, timeout=_LIMIT, watched=True)
@@ -193,18 +183,17 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
     configs = (image.with_name(f"config-{release}"), image.with_name("config"))
     config = next((path for path in configs if path.is_file()), None)
     if config is None:
-        raise InfraError(f"{name} has no configuration of its kernel {release}")
+        raise InfraError(f"{name} has no configuration for its kernel {release}")
     folders = [tree / where / release for where in ("lib/modules", "usr/lib/modules")]
     modules = next((unpack(f, needs().modules) for f in folders if (f / "kernel").is_dir()), ())
     new = work / "new"
     new.mkdir()
     shutil.copy2(image, new / "vmlinuz")
     shutil.copy2(config, new / "config")
-    main = paths[0]
     record = {
         "name": name,
         "release": release,
-        "version": _field(main, "Version"),
+        "version": _field(paths[0], "Version"),
         "modules": [str(path.relative_to(files.cache_dir())) for path in modules],
         "key": file_sha256(image) + "".join(path.parent.name[:8] for path in modules),
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build the program that does a scenario's steps in the guest: ``selftests/firmware``."""
+"""Build ``selftests/firmware``, the program that runs the steps of a scenario in the guest."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import os
 import threading
 from pathlib import Path
 
+from iommuq.bases.providers.job import file_sha256
 from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.run import run
 
-#: What it is called in the guest.
 GUEST_PATH = "/suites/steps"
 _FLAGS = ("-O2", "-Wall", "-static", "-D_GNU_SOURCE")
 _LIMIT = 60.0
 
 
 def sources() -> list[Path]:
-    """Return its C files and headers."""
+    """Return the C files and headers of the program."""
     return sorted((files.project_root() / "selftests" / "firmware").glob("*.[ch]"))
 
 
 def key() -> str:
-    """Return a hash of what it is built from."""
-    words = [*_FLAGS, *(f"{path.name} {_hash(path)}" for path in sources())]
+    """Return a hash of the sources and flags."""
+    words = [*_FLAGS, *(f"{path.name} {file_sha256(path)}" for path in sources())]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def build() -> Path:
-    """Return the program, building it if it was not built before.
+    """Return the program; build it unless it is in the cache.
 
     :raises UserError: it does not compile.
     :raises ToolMissing: there is no compiler.
@@ -39,7 +39,7 @@ def build() -> Path:
     path = files.cache_dir() / "firmware" / f"steps-{key()[:32]}"
     if path.exists():
         return path
-    # Two steps of a proof may want it at once, each in a thread.
+    # Two threads of a proof may build it at the same time.
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     code = [source for source in sources() if source.suffix == ".c"]
     log = files.new_log("firmware-steps")
@@ -52,12 +52,8 @@ def build() -> Path:
         raise UserError("selftests/firmware does not compile", hint=f"full log: {log}") from error
     except OSError as error:
         raise InfraError(
-            f"{path.parent}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
+            f"{path.parent}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

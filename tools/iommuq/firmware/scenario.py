@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``selftests/scenarios/*.toml``: what firmware claims, what userspace does, what must hold.
-
-A file is checked whole when it is read: the words of each step, and that each machine
-it is for has the devices that it names.  ``docs/firmware.md`` explains the keys.
-"""
+"""Read and check ``selftests/scenarios/*.toml``; ``docs/firmware.md`` explains the keys."""
 
 from __future__ import annotations
 
@@ -22,14 +18,14 @@ from iommuq.guests.machine import Machine
 from iommuq.system import files, tables
 from iommuq.system.errors import UserError
 
-#: Reserved memory that no firmware claims: every boot has it.
+#: Memory that every boot reserves and no firmware claims: address and size in bytes.
 OTHER = 0x3D000000
 OTHER_SIZE = 0x10000
 PAGE = 0x1000
-#: The check that every scenario has on top of its own.
+#: The check that every scenario has besides its own.
 NO_SPLAT = "no_splat"
 
-#: What may be done in the guest, and the kinds of its words.
+#: The actions in the guest, and the kinds of their arguments.
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     "bind": ("device", "driver"),
     "unbind": ("device",),
@@ -84,13 +80,13 @@ class Region(Table):
     """Memory that firmware claims for some devices.
 
     :ivar devices: names of devices of the machine.
-    :ivar base: its first address.
+    :ivar base: first address.
     :ivar size: in bytes.
-    :ivar name: what steps call its first address.
+    :ivar name: the word for *base* in steps.
     :ivar kind: ``unity`` (an RMRR or an IVMD unity map) or ``exclusion`` (IVMD only).
-    :ivar spread: ``each`` device has its own entry, or (IVMD only) one entry is for the
-        ``range`` from the first to the last, or for ``all`` that there are.
-    :ivar reserved: the kernel is told to leave that memory alone, as firmware should.
+    :ivar spread: one entry for ``each`` device, or (IVMD only) one entry for the ``range``
+        from the first to the last device, or for ``all`` devices.
+    :ivar reserved: the kernel command line reserves this memory.
     """
 
     devices: tuple[str, ...]
@@ -103,10 +99,10 @@ class Region(Table):
 
     def __post_init__(self) -> None:
         require(self.devices, "devices is empty")
-        require(_NAME.fullmatch(self.name), "name is not a word of small letters")
-        require(self.name != "other", "name: other is what no region has")
-        require(self.base >= 0 and self.base % PAGE == 0, "base is not the begin of a page")
-        require(self.size > 0 and self.size % PAGE == 0, "size is not a number of whole pages")
+        require(_NAME.fullmatch(self.name), "name is not a word in lower case")
+        require(self.name != "other", "name: `other` is a reserved name")
+        require(self.base >= 0 and self.base % PAGE == 0, "base is not a multiple of the page size")
+        require(self.size > 0 and self.size % PAGE == 0, "size is not a multiple of the page size")
         require(self.base + self.size <= 1 << 52, "it ends beyond 52 bits")
         clear = self.base + self.size <= OTHER or self.base >= OTHER + OTHER_SIZE
         require(clear, f"it overlaps the memory at {OTHER:#x} that no firmware claims")
@@ -114,12 +110,12 @@ class Region(Table):
 
 @dataclass(frozen=True)
 class Action(Table):
-    """One thing done in the guest.
+    """One step in the guest.
 
-    :ivar do: its words; `ACTIONS` has the first ones.
-    :ivar check: the name of the result that it gives; empty for what only sets up.
-    :ivar expect: the words that it may end with.
-    :ivar machines: those that it is for; none for all of the scenario's.
+    :ivar do: a key of `ACTIONS` and its arguments.
+    :ivar check: name of the result; empty for a step that only sets up.
+    :ivar expect: the words that the step may end with.
+    :ivar machines: machines that the step is for; empty: all of the scenario.
     """
 
     do: str
@@ -129,17 +125,15 @@ class Action(Table):
 
     def __post_init__(self) -> None:
         require(not self.check or _CHECK.fullmatch(self.check), "check is not a name like a_b")
-        require(self.check != NO_SPLAT, f"check: {NO_SPLAT} is there anyway")
+        require(self.check != NO_SPLAT, f"check: every scenario has {NO_SPLAT}")
         require(self.expected, "expect is empty")
         for word in self.expected:
             require(_WORD.fullmatch(word), f"expect: {word!r} is not one word")
         words = self.words
         require(words and words[0] in ACTIONS, f"do: there are {', '.join(ACTIONS)}")
         kinds = ACTIONS[words[0]]
-        require(
-            len(words) == 1 + len(kinds),
-            f"do: {words[0]} takes {' '.join(kinds).upper() or 'nothing'}",
-        )
+        usage = " ".join(kinds).upper() or "nothing"
+        require(len(words) == 1 + len(kinds), f"do: {words[0]} takes {usage}")
         for kind, word in zip(kinds, words[1:], strict=True):
             choice = _CHOICES.get(kind)
             require(not choice or word in choice, f"do: {word!r} is none of {choice}")
@@ -154,7 +148,7 @@ class Action(Table):
 
     @property
     def expected(self) -> tuple[str, ...]:
-        """The words that it may end with."""
+        """`expect` as a tuple."""
         return (self.expect,) if isinstance(self.expect, str) else self.expect
 
     @property
@@ -168,15 +162,15 @@ class Action(Table):
 
 @dataclass(frozen=True)
 class Scenario(Table):
-    """One scenario; its name is that of its file.
+    """One scenario, named after its file.
 
     :ivar title: what must hold, in one line.
     :ivar holds: the same in full.
-    :ivar machines: those it runs on.
-    :ivar arguments: for the kernel.
-    :ivar needs: ``group`` or ``cdev`` of VFIO.
-    :ivar alone: it disturbs others, and so has a boot of its own.
-    :ivar seconds: about how long its steps take; the longest are begun first.
+    :ivar machines: machines that it runs on.
+    :ivar arguments: for the kernel command line.
+    :ivar needs: what the kernel must offer; a scenario without it is skipped.
+    :ivar alone: it disturbs other scenarios and needs its own boot.
+    :ivar seconds: estimated duration; the longest start first.
     """
 
     title: str
@@ -196,20 +190,20 @@ class Scenario(Table):
         require(self.holds.strip(), "holds is empty")
         require(self.seconds > 0, "seconds is not above 0")
         names = [region.name for region in self.region]
-        require(len(set(names)) == len(names), "region: two have one name")
+        require(len(set(names)) == len(names), "region: two have the same name")
         require(any(step.check for step in self.step), "step: no step has a check")
         for word in self.arguments:
             require(word.isprintable() and not re.search(r"\s", word), "arguments: not one word")
         for machine in self.machines:
             checks = [step.check for step in self.steps(machine) if step.check]
-            require(len(set(checks)) == len(checks), f"step: two checks of {machine} have one name")
+            require(len(set(checks)) == len(checks), f"step: {machine} has two checks of one name")
 
     def steps(self, machine: str) -> tuple[Action, ...]:
         """Return the steps for a machine."""
         return tuple(step for step in self.step if not step.machines or machine in step.machines)
 
     def checks(self, machine: str = "") -> tuple[str, ...]:
-        """Return the names of its checks, on one machine or on all."""
+        """Return the names of the checks, on one machine or on all."""
         steps = self.steps(machine) if machine else self.step
         return (*dict.fromkeys(step.check for step in steps if step.check), NO_SPLAT)
 
@@ -219,7 +213,7 @@ class Scenario(Table):
 
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
-        """What its boot adds to the machine's kernel command line."""
+        """Arguments that are added to the machine's kernel command line."""
         memory = [(OTHER, OTHER_SIZE)]
         memory += [(region.base, region.size) for region in self.region if region.reserved]
         reserve = tuple(f"memmap={size >> 10}K${base:#x}" for base, size in dict.fromkeys(memory))
@@ -235,9 +229,9 @@ def _number(word: str) -> int | None:
 
 
 def address(scenario: Scenario, word: str) -> int | None:
-    """Return the address that a step means: ``region``, ``region+0x1000``, ``other``, ``0x…``.
+    """Return the address for a word: ``region``, ``region+0x1000``, ``other``, ``0x…``.
 
-    :return: None if there is no such region, or it is no number.
+    :return: None: no such region, and not a number.
     """
     name, plus, offset = word.partition("+")
     places = {region.name: region.base for region in scenario.region} | {"other": OTHER}
@@ -259,11 +253,11 @@ def names() -> list[str]:
 def load(name: str) -> Scenario:
     """Read a scenario and check it against its machines.
 
-    :raises UserError: there is none of that name, or its file is malformed.
+    :raises UserError: there is no such scenario, or its file is malformed.
     """
     path = folder() / f"{name}.toml"
     if not _NAME.fullmatch(name) or not path.is_file():
-        raise UserError(f"no scenario {name!r}", hint="`iommuq firmware list` names them")
+        raise UserError(f"no scenario {name!r}", hint="`iommuq firmware list` lists them")
     scenario = tables.load(Scenario, path)
     object.__setattr__(scenario, "name", name)
     for machine in scenario.machines:
@@ -276,7 +270,7 @@ def load(name: str) -> Scenario:
 
 
 def choose(wanted: Sequence[str]) -> list[Scenario]:
-    """Return the scenarios of these names, or all if there are none.
+    """Return the scenarios of these names; all if no name is given.
 
     :raises UserError: as for `load`.
     """
@@ -284,34 +278,30 @@ def choose(wanted: Sequence[str]) -> list[Scenario]:
 
 
 def _check_on(scenario: Scenario, machine: Machine, path: Path) -> None:
-    """Refuse what a machine has not.
-
-    :raises UserError: naming the key.
-    """
     devices = topology.devices(machine)
+    table = topology.table_of(machine)
 
     def fail(key: str, what: str) -> UserError:
         return UserError(f"{path}: {key}: {what}")
 
-    table = topology.table_of(machine)
     if scenario.region and not table:
-        raise fail("machines", f"{machine.name} has no IOMMU, and so no table for a region")
+        raise fail("machines", f"{machine.name} has no IOMMU and no table for a region")
     for number, region in enumerate(scenario.region):
         for name in region.devices:
             if name not in devices:
                 raise fail(f"region.{number}.devices", _no_device(name, machine, devices))
         if table != "IVRS" and (region.kind, region.spread) != ("unity", "each"):
-            raise fail(f"region.{number}", f"{machine.name} knows only unity regions for each")
+            raise fail(f"region.{number}", f'{machine.name} allows only "unity" for "each" device')
     for number, step in enumerate(scenario.step):
         for name in step.machines:
             if name not in scenario.machines:
-                raise fail(f"step.{number}.machines", f"{name} is none of the scenario's")
+                raise fail(f"step.{number}.machines", f"{name} is no machine of the scenario")
         words = step.words
         for kind, word in zip(ACTIONS[words[0]], words[1:], strict=True):
             if kind == "device" and word not in devices:
                 raise fail(f"step.{number}.do", _no_device(word, machine, devices))
             if kind == "address" and address(scenario, word) is None:
-                raise fail(f"step.{number}.do", f"no region {word!r}, nor is it an address")
+                raise fail(f"step.{number}.do", f"{word!r} is neither a region nor an address")
 
 
 def _no_device(name: str, machine: Machine, devices: Mapping[str, Device]) -> str:
@@ -319,24 +309,23 @@ def _no_device(name: str, machine: Machine, devices: Mapping[str, Device]) -> st
 
 
 def script(scenario: Scenario, machine: Machine) -> tuple[str, int]:
-    """Return what the guest's program is to do, and how many lines come before the steps.
+    """Return the script for the guest's program, and the number of lines before the steps.
 
-    Those ask for each device of the machine, and take it from whoever has it.
+    Those lines check the address of each device and unbind its driver.
     """
     devices = topology.devices(machine)
-    lines = [("device", device.address, device.pci_id) for device in devices.values()]
+    lines = [["device", device.address, device.pci_id] for device in devices.values()]
+    lines.append(["listen"])
     first = len(lines)
-    steps: list[tuple[str, ...]] = []
     for step in scenario.steps(machine.name):
         name, *words = step.words
-        said = [name]
+        line = [name]
         for kind, word in zip(ACTIONS[name], words, strict=True):
             if kind == "device":
-                said.append(devices[word].address)
+                line.append(devices[word].address)
             elif kind in ("address", "size", "bus"):
-                said.append(f"{address(scenario, word):x}")
+                line.append(f"{address(scenario, word):x}")
             else:
-                said.append(word)
-        steps.append(tuple(said))
-    text = "".join("\t".join(words) + "\n" for words in [*lines, ("listen",), *steps])
-    return text, first + 1
+                line.append(word)
+        lines.append(line)
+    return "".join("\t".join(words) + "\n" for words in lines), first

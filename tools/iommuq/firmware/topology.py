@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the devices of a machine are on its PCI buses, computed from QEMU's options.
+"""PCI addresses of the devices of a machine, computed from QEMU's options.
 
-Firmware numbers the buses depth first, in the order of the bridges' addresses; the
-guest is asked before each scenario whether that is so.
-"""
+Firmware numbers buses depth first, by the addresses of the bridges; each scenario checks it."""
 
 from __future__ import annotations
 
@@ -14,10 +12,10 @@ from dataclasses import dataclass
 from iommuq.guests.machine import Machine
 from iommuq.system.errors import UserError
 
-#: The IOMMUs that QEMU has, and the ACPI table that describes each.
+#: QEMU's IOMMUs and the ACPI table that describes each.
 TABLES: Mapping[str, str] = {"intel-iommu": "DMAR", "amd-iommu": "IVRS"}
 
-# What QEMU's models are called on the bus: vendor and device.
+# Vendor and device ID of QEMU's models.
 _IDS: Mapping[str, str] = {
     "edu": "1234:11e8",
     "pcie-pci-bridge": "1b36:000e",
@@ -35,9 +33,9 @@ class Device:
     """A device that a scenario can name.
 
     :ivar name: QEMU's id.
-    :ivar model: what QEMU calls it.
-    :ivar bus: number of the bus it is on.
-    :ivar path: device and function of each bridge on the way, and its own.
+    :ivar model: QEMU's name of the model.
+    :ivar bus: bus number.
+    :ivar path: device and function of each bridge from the root bus, then its own.
     """
 
     name: str
@@ -47,7 +45,7 @@ class Device:
 
     @property
     def address(self) -> str:
-        """Its address as sysfs has it."""
+        """Its address as in sysfs."""
         slot, function = self.path[-1]
         return f"0000:{self.bus:02x}:{slot:02x}.{function:x}"
 
@@ -59,7 +57,7 @@ class Device:
 
     @property
     def pci_id(self) -> str:
-        """Vendor and device in hexadecimal, or ``-`` if nobody has noted them."""
+        """Vendor and device ID in hexadecimal; ``-``: unknown."""
         return _IDS.get(self.model, "-")
 
 
@@ -72,34 +70,31 @@ class _Option:
 
 
 def table_of(machine: Machine) -> str:
-    """Return the signature of the table that describes the machine's IOMMU, or nothing."""
+    """Return the signature of the table that describes the machine's IOMMU; empty without one."""
     assert machine.qemu is not None
     models = [text.partition(",")[0] for text in machine.qemu.devices]
     return next((TABLES[model] for model in models if model in TABLES), "")
 
 
 def devices(machine: Machine) -> dict[str, Device]:
-    """Return the devices of a machine that have an id, by that.
+    """Return the devices of a machine that have an id, by id.
 
-    :raises UserError: one has no address, or its bus does not exist.
+    :raises UserError: a device has no address, or its bus does not exist.
     """
     assert machine.qemu is not None
-    options = [
-        option
-        for text in machine.qemu.devices
-        if (option := _parse(machine.name, text)) is not None
-    ]
+    parsed = (_parse(machine.name, text) for text in machine.qemu.devices)
+    options = [option for option in parsed if option is not None]
     found: dict[str, Device] = {}
     _number(options, _ROOT, 0, (), found)
     for option in options:
         if option.name not in found:
-            raise _wrong(machine.name, option.name, f"there is no bus {option.bus!r}")
+            raise _wrong(machine.name, option.name, f"no bus {option.bus!r}")
     if len(found) != len(options):
         raise UserError(f"machine {machine.name}: two devices have one id")
     places = {device.address: name for name, device in found.items()}
     for name, device in found.items():
         if places[device.address] != name:
-            raise _wrong(machine.name, name, f"is where {places[device.address]} is")
+            raise _wrong(machine.name, name, f"same address as {places[device.address]}")
     return found
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is kept of all runs: an SQLite database in the state directory."""
+"""The results of all runs, in an SQLite database in the state directory."""

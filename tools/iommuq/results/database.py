@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The SQLite database under the store: opened, brought up to date, its errors explained."""
+"""Open the SQLite database of the store, update its schema, explain its errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from iommuq.system.files import state_dir
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT = 30.0
-# Bytes that a write-ahead log and its index may need at once.
+# Bytes that a write-ahead log and its index may need.
 _ROOM = 1 << 20
 
 
 class Database:
-    """A file of results.
-
-    Every call opens it anew, so one object may be used from many threads and outlives
-    a fork.
+    """A file of results; every call opens it, so threads and forks may share an object.
 
     :param path: the file; by default ``results.sqlite`` in the state directory.
     """
@@ -37,9 +34,8 @@ class Database:
     def open(self, mode: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
         """Open the database, and commit at the end of the block if nothing was raised.
 
-        :param mode: ``IMMEDIATE`` to write, ``DEFERRED`` to read what is of one moment.
-        :raises InfraError: it is locked, damaged, newer than this iommuq, or cannot be
-            written.
+        :param mode: ``IMMEDIATE`` to write, ``DEFERRED`` for a consistent read.
+        :raises InfraError: it is locked, damaged, newer than this iommuq, or not writable.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +48,7 @@ class Database:
                     yield database
         except OSError as error:
             raise InfraError(
-                f"{self.path}: {error.strerror}", hint="IOMMUQ_STATE_DIR names another place"
+                f"{self.path}: {error.strerror}", hint="set IOMMUQ_STATE_DIR to another directory"
             ) from error
         except sqlite3.Error as error:
             self._explain(error)
@@ -62,7 +58,7 @@ class Database:
         version: int = database.execute("PRAGMA user_version").fetchone()[0]
         if version < known:
             _use_wal(database)
-            # Another process may be at it too: look again with the write lock held.
+            # Check again under the write lock: another process may have migrated it.
             with _transaction(database, "IMMEDIATE"):
                 version = database.execute("PRAGMA user_version").fetchone()[0]
                 for statements in MIGRATIONS[version:]:
@@ -73,7 +69,7 @@ class Database:
         if version > known:
             raise InfraError(
                 f"{self.path} was written by a newer iommuq (schema {version}, known: {known})",
-                hint="update this one, or set IOMMUQ_STATE_DIR to another place",
+                hint="update iommuq, or set IOMMUQ_STATE_DIR to another directory",
             )
 
     def _has_no_room(self) -> bool:
@@ -82,30 +78,26 @@ class Database:
         return False
 
     def _explain(self, error: sqlite3.Error) -> NoReturn:
-        """Raise what SQLite's error means for the user."""
+        """Raise SQLite's error with a hint."""
         # Extended codes have the plain code in their low byte.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        # With no room for its files of other kinds, SQLite speaks of an I/O error.
+        # On a full disk SQLite may also report an I/O error.
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._has_no_room()):
-            raise DiskFull(
-                f"{self.path}: no room left", hint="`iommuq doctor` shows the room"
-            ) from error
+            what = f"{self.path}: no room left"
+            raise DiskFull(what, hint="`iommuq doctor` shows the free space") from error
         hints = {
-            sqlite3.SQLITE_NOTADB: "move it away; runs will be made again",
-            sqlite3.SQLITE_CORRUPT: "move it away; runs will be made again",
-            sqlite3.SQLITE_BUSY: "another iommuq is writing; try again when it is done",
+            sqlite3.SQLITE_NOTADB: "move it away; tests will run again",
+            sqlite3.SQLITE_CORRUPT: "move it away; tests will run again",
+            sqlite3.SQLITE_BUSY: "another iommuq is writing; try again later",
             sqlite3.SQLITE_READONLY: "make it writable, or set IOMMUQ_STATE_DIR",
             sqlite3.SQLITE_CANTOPEN: "make its directory writable, or set IOMMUQ_STATE_DIR",
         }
-        hint = hints.get(code, "move it away if this stays so; runs will be made again")
+        hint = hints.get(code, "if the error persists, move it away; tests will run again")
         raise InfraError(f"{self.path}: {error}", hint=hint) from error
 
 
 def _use_wal(database: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging, so that readers need not wait for a writer.
-
-    SQLite does not apply its busy timeout to this switch.
-    """
+    """Switch to write-ahead logging; SQLite does not apply its busy timeout to this."""
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
@@ -125,7 +117,7 @@ def _transaction(database: sqlite3.Connection, mode: str) -> Iterator[None]:
         yield
         database.execute("COMMIT")
     except BaseException:
-        # SQLite may have rolled back by itself, when the disk is full for one.
+        # SQLite may have rolled back itself, as when the disk is full.
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise

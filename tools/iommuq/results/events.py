@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is done for each step and suite, told to the one that listens; nothing is shown here.
-
-A cell is a row and a column of a table: a step and a suite, or a scenario and a machine.
-"""
+"""Report progress to listeners, by cell: a step and a suite, or a scenario and a machine."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ Judge = Callable[[Run], Mapping[str, Verdict]]
 
 
 class Listener(Protocol):
-    """What wants to know; see the functions of the same names."""
+    """A receiver of reports; see the functions of the same names."""
 
     def busy(self, row: str, column: str, doing: str) -> None:
         """See `busy`."""
@@ -32,34 +29,27 @@ _listeners: list[Listener] = []
 
 
 def listen(listener: Listener) -> None:
-    """Tell *listener* what happens from now on; a second call with the same one does nothing."""
+    """Add a listener; adding it again does nothing."""
     if listener not in _listeners:
         _listeners.append(listener)
 
 
 def busy(row: str, column: str, doing: str) -> None:
-    """Say what is done for a cell.
-
-    :param doing: ``building`` or ``running``.
-    """
+    """Report that a cell is ``building`` or ``running``."""
     for listener in _listeners:
         listener.busy(row, column, doing)
 
 
 def done(row: str, column: str, run: Run, judge: Judge | None = None) -> None:
-    """Say what came of a cell.
+    """Report the run of a cell.
 
-    :param judge: gives the verdicts of the run; None for the listener's own.
+    :param judge: returns the verdicts of the run; None: the listener decides.
     """
     for listener in _listeners:
         listener.done(row, column, run, judge)
 
 
 def failed(row: str, column: str, why: str, short: str) -> None:
-    """Say that a cell has no results.
-
-    :param why: the reason.
-    :param short: the same in a few words.
-    """
+    """Report that a cell has no results, with the reason, in full and in a few words."""
     for listener in _listeners:
         listener.failed(row, column, why, short)

@@ -1,19 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Known failures: tests that may fail, each with a reason, a link and an expiry date.
 
-A base lists its own in ``patches/<base>/known-failures.toml``::
-
-    [[reason]]
-    text = "why they fail, found by reading the test"
-    link = "https://…"
-    expires = 2027-06-01            # the last day that this counts
-
-    [[reason.failure]]
-    tests = ["kunit.iommu_set_domain.blocked_refused"]  # the suite first; '*' stands for anything
-    archs = ["um"]                  # by default all
-    since = "baseline"              # the step that it begins with; by default the first
-    until = "resv-direct/0001"      # the step from which on it must pass; by default none
-"""
+Each base has a list, ``patches/<base>/known-failures.toml``; docs/proof.md explains the keys."""
 
 from __future__ import annotations
 
@@ -29,21 +17,19 @@ from iommuq.results.store import Result, Run, Status
 from iommuq.system import tables
 from iommuq.system.errors import UserError
 
-#: What the file is called.
 NAME = "known-failures.toml"
-#: The suites that tests may be of, as runs name them.
 SUITES = ("kunit", "selftest", "firmware")
 
 
 class Verdict(Enum):
-    """What a result means once known failures are taken into account."""
+    """What a result means, given the known failures."""
 
     OK = "ok"
     SKIPPED = "skipped"
     #: Failed, and is listed.
     KNOWN = "known"
     FAILED = "failed"
-    #: Listed, but passes: the entry must go.
+    #: Listed, but passes: remove the entry.
     UNEXPECTED_PASS = "unexpected pass"
     #: Listed, but the date is past.
     EXPIRED = "expired"
@@ -55,12 +41,8 @@ class Verdict(Enum):
     @property
     def fails(self) -> bool:
         """Whether it fails the run, as a verdict against the code or the list."""
-        return self in (
-            Verdict.FAILED,
-            Verdict.UNEXPECTED_PASS,
-            Verdict.EXPIRED,
-            Verdict.FLAKY,
-        )
+        cls = type(self)
+        return self in (cls.FAILED, cls.UNEXPECTED_PASS, cls.EXPIRED, cls.FLAKY)
 
 
 @dataclass(frozen=True)
@@ -100,9 +82,9 @@ class _Document(Table):
 class Failure:
     """Tests that may fail for one reason.
 
-    :ivar tests: their names, the suite first; ``*`` stands for anything.
-    :ivar archs: those of the guests in which they may; none for all.
-    :ivar steps: labels of the steps at which they may.
+    :ivar tests: names with the suite first; ``*`` stands for anything.
+    :ivar archs: architectures of the guests; empty: all.
+    :ivar steps: labels of the steps.
     """
 
     tests: tuple[str, ...]
@@ -113,7 +95,7 @@ class Failure:
     steps: tuple[str, ...]
 
     def covers(self, test: str, arch: str, step: str) -> bool:
-        """Tell whether the entry allows a test to fail; see `KnownFailures.match`."""
+        """Return whether the entry allows a test to fail; see `KnownFailures.match`."""
         here = step in self.steps and (not self.archs or arch in self.archs)
         return here and any(_covers(pattern, test) for pattern in self.tests)
 
@@ -124,24 +106,24 @@ def _covers(pattern: str, test: str) -> bool:
 
 @dataclass(frozen=True)
 class KnownFailures:
-    """The list of a base; an empty one knows no failures."""
+    """The list of a base."""
 
     failures: tuple[Failure, ...] = ()
 
     def match(self, test: str, arch: str, step: str) -> Failure | None:
         """Return the first entry that allows a test to fail, if there is one.
 
-        :param test: its name, the suite first.
-        :param arch: that of the guest.
+        :param test: name with the suite first.
+        :param arch: architecture of the guest.
         :param step: label of the step that was tested.
         """
         found = (failure for failure in self.failures if failure.covers(test, arch, step))
         return next(found, None)
 
     def of_no_test(self, suite: str, tests: Collection[str]) -> list[str]:
-        """Return the names in the list that are of a suite, but of none of its tests.
+        """Return the listed names of a suite that match none of its tests.
 
-        :param tests: all tests of that suite, without its name.
+        :param tests: all tests of that suite, without the name of the suite.
         """
         return [
             pattern
@@ -153,52 +135,41 @@ class KnownFailures:
 
 
 def load(queue: Queue) -> KnownFailures:
-    """Read the list of a base; without a file no failure is known.
+    """Read the list of a base; without a file it is empty.
 
-    :raises UserError: it is malformed, or names a step that is not in the queue; file and
-        entry are named.
+    :raises UserError: it is malformed, or a step is not in the queue; file and entry are named.
     """
     path = queue.folder / NAME
     if not path.exists():
         return KnownFailures()
-    return KnownFailures(
-        tuple(
-            Failure(
-                each.tests,
-                reason.text.strip(),
-                reason.link.strip(),
-                reason.expires,
-                each.archs,
-                _steps(queue, each, f"{path}: {each.tests[0]}"),
-            )
-            for reason in tables.load(_Document, path).reason
-            for each in reason.failure
-        )
-    )
+    found = []
+    for reason in tables.load(_Document, path).reason:
+        text, link = reason.text.strip(), reason.link.strip()
+        for each in reason.failure:
+            steps = _steps(queue, each, f"{path}: {each.tests[0]}")
+            found.append(Failure(each.tests, text, link, reason.expires, each.archs, steps))
+    return KnownFailures(tuple(found))
 
 
 def _steps(queue: Queue, entry: _Failure, where: str) -> tuple[str, ...]:
-    """Return the labels of the steps at which an entry counts.
-
-    :param where: file and entry, for messages.
-    """
+    """Return the labels of the steps of an entry; *where* is file and entry."""
 
     def place(key: str, name: str) -> int:
         label = named_step(queue, name)
         if label is None:
-            there_are = f"there are {', '.join(queue.steps)}"
-            raise UserError(f"{where}: {key}: no step {name!r} in the queue", hint=there_are)
+            hint = f"there are {', '.join(queue.steps)}"
+            raise UserError(f"{where}: {key}: no step {name!r} in the queue", hint=hint)
         return queue.steps.index(label)
 
     start = 0 if entry.since is None else place("since", entry.since)
     end = len(queue.steps) if entry.until is None else place("until", entry.until)
     if start >= end:
-        raise UserError(f"{where}: until: no step is left at which it may fail")
+        raise UserError(f"{where}: until: no step before it may fail")
     return queue.steps[start:end]
 
 
 def judge(result: Result, known: Failure | None, today: datetime.date) -> Verdict:
-    """Say what a result means.
+    """Return the verdict on a result.
 
     :param known: the entry that `KnownFailures.match` returned for it.
     :param today: the day to compare expiry dates with.
@@ -215,19 +186,16 @@ def judge(result: Result, known: Failure | None, today: datetime.date) -> Verdic
 
 
 def judge_run(run: Run, known: KnownFailures, arch: str) -> dict[str, Verdict]:
-    """Judge the results of a run against the list of known failures.
-
-    :return: by test.
-    """
+    """Return the verdicts on the results of a run, by test."""
     entries = excused(run, known, arch)
     today = datetime.date.today()
     return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
 
 
 def excused(run: Run, known: KnownFailures, arch: str) -> dict[str, Failure]:
-    """Return the entries of the list that are for the tests of a run, by test."""
-    found = {
-        result.test: known.match(f"{run.suite}.{result.test}", arch, run.patch)
-        for result in run.results
-    }
-    return {test: entry for test, entry in found.items() if entry is not None}
+    """Return the entries for the results of a run, by test."""
+    found = {}
+    for result in run.results:
+        if entry := known.match(f"{run.suite}.{result.test}", arch, run.patch):
+            found[result.test] = entry
+    return found

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The tables of the store, version by version.
+"""The tables of the store; ``PRAGMA user_version`` is the number of applied versions.
 
-``PRAGMA user_version`` says how many of the versions a database has seen.  Append, never
-edit: what was stored with an older version must come through.
-"""
+Append versions, never edit one: databases of older versions must stay readable."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
     ),
     (
-        # What a firmware check's step answered, also when it passed.
+        # The answer of a firmware check's step, also if it passed.
         "ALTER TABLE results ADD COLUMN answer TEXT NOT NULL DEFAULT ''",
         """CREATE TABLE splats (
             run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
@@ -34,18 +32,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             expected INTEGER NOT NULL,
             PRIMARY KEY (run, position)
         ) WITHOUT ROWID""",
-        # The record that made a run; empty for those from before there were any.
+        # The record that made a run; empty for runs that are older than records.
         "ALTER TABLE runs ADD COLUMN record TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX runs_by_record ON runs (record)",
-        # What one call of a command did.  `process` tells one that still runs from one
-        # that was killed; `head` is JSON, see iommuq.runs.model.Head.
+        # One call of a command.  `process` tells a running one from a killed one;
+        # `head` is JSON, see iommuq.results.runs.model.Head.
         """CREATE TABLE records (
             id TEXT PRIMARY KEY, command TEXT NOT NULL, base TEXT NOT NULL,
             process TEXT NOT NULL, started REAL NOT NULL, finished REAL, exit_code INTEGER,
             head TEXT NOT NULL
         )""",
-        # A step in a lane.  The run may be an older one that answered for it; `data` is
-        # JSON, see iommuq.runs.archive.
+        # A step in a lane.  The run may be a reused one; `data` is JSON, see
+        # iommuq.results.runs.archive.
         """CREATE TABLE cells (
             record TEXT NOT NULL REFERENCES records (id) ON DELETE CASCADE,
             position INTEGER NOT NULL, step TEXT NOT NULL, lane TEXT NOT NULL,

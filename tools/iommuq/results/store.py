@@ -1,33 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a run found, and the store that keeps it.
+"""Runs, each of one suite on one image, and the store that keeps them.
 
-A run is one suite on one image.  It is written in two goes, when it begins and
-when it has finished: one that was killed in between stays incomplete, and never
-answers for a later run.
-"""
+A run is written when it begins and when it ends; a killed one stays incomplete, unused."""
 
 from __future__ import annotations
 
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from iommuq.results.database import Database, storable
 from iommuq.system.errors import InfraError
 
-# The record that runs belong to which begin now; see `belong_to`.
 _current_record = ""
 
 
 def belong_to(record: str) -> None:
-    """Have the runs that begin from now on name a record of this process as their maker.
-
-    :param record: its id; empty for none.
-    """
+    """Assign the runs that begin from now on to the record of this id; empty: to none."""
     global _current_record
     _current_record = record
 
@@ -47,10 +39,9 @@ class Result:
     """One test, run once.
 
     :ivar patch: label of the step that was tested, such as ``0001``.
-    :ivar duration: seconds; 0 where nobody measured it.
+    :ivar duration: in seconds; 0: not measured.
     :ivar log: path of the full log.
-    :ivar answer: what was seen, also if it is as it should be: a firmware check's step,
-        and how it ended.
+    :ivar answer: a firmware check's step and how it ended, also if it passed.
     """
 
     base: str
@@ -66,14 +57,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Complaint:
-    """A splat that the kernel of a run left in its console, as it is kept.
+    """A splat in the console of a run, as it is stored.
 
-    :ivar test: the test that it fell in; empty if it fell in none.
+    :ivar test: the test during which it occurred; empty: outside of all tests.
     :ivar kind: as in the rules, ``WARNING``.
-    :ivar title: the line that tells what it is.
-    :ivar text: the whole report, its stack decoded as far as the image allows.
-    :ivar line: number, from 1, of its first line in what was searched; 0 if unknown.
-    :ivar expected: the test said that it would provoke it.
+    :ivar title: the line that names the problem.
+    :ivar text: the whole report, with decoded stack if the image has symbols.
+    :ivar line: number of its first line in the log, from 1; 0: unknown.
+    :ivar expected: the test announced it.
     """
 
     test: str
@@ -89,13 +80,13 @@ class Complaint:
 class Run:
     """One suite on one image.
 
-    :ivar id: unique; `new_id` makes one.
-    :ivar key: content key of all that decides the outcome.
+    :ivar id: from `new_id`.
+    :ivar key: content key of all that the results depend on.
     :ivar kernel: release of the kernel, such as ``6.12.117``.
     :ivar guest: ``um`` or ``qemu``.
     :ivar accelerator: ``native``, ``kvm`` or ``tcg``.
     :ivar started: seconds since the epoch.
-    :ivar finished: the same, or None while the run is incomplete.
+    :ivar finished: seconds since the epoch; None: incomplete.
     """
 
     id: str
@@ -114,24 +105,21 @@ class Run:
     def __post_init__(self) -> None:
         for result in self.results:
             if (result.base, result.patch, result.suite) != (self.base, self.patch, self.suite):
-                raise ValueError(f"{result.test}: is a result of another run than {self.id}")
+                raise ValueError(f"{result.test}: not a result of run {self.id}")
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run has finished."""
         return self.finished is not None
 
     @property
     def has_errors(self) -> bool:
-        """Whether the infrastructure failed a test, so that running it again may help."""
+        """Whether a test has no verdict, so that running it again may help."""
         return any(result.status is Status.ERROR for result in self.results)
 
 
 def new_id(started: float) -> str:
-    """Make the id of a run; ids sort by time.
-
-    :param started: seconds since the epoch.
-    """
+    """Return a new id of a run that started at this time, in seconds since the epoch."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(4)
 
 
@@ -155,10 +143,9 @@ class Store(Database):
         finished: float | None = None,
         splats: Iterable[Complaint] = (),
     ) -> Run:
-        """Record that *run* has finished, and all its results, or nothing at all.
+        """Record the end of *run* and all its results, in one transaction.
 
         :param finished: seconds since the epoch; by default now.
-        :param splats: what the kernel complained of.
         :return: the complete run.
         :raises InfraError: the store cannot be written, or the run has finished before.
         """
@@ -173,40 +160,25 @@ class Store(Database):
         :raises InfraError: as for `finish`.
         """
         with self.open() as database:
-            # The row is there already unless the store was removed meanwhile.
             if _insert_run(database, run) == 0:
                 raise InfraError(f"run {run.id} is in {self.path} already")
+            results, splats = [], []
+            for position, one in enumerate(run.results):
+                texts = map(storable, (one.test, one.message, one.log, one.answer))
+                results.append((run.id, position, one.status.value, one.duration, *texts))
+            for position, splat in enumerate(run.splats):
+                fields = (splat.test, splat.kind, splat.title, splat.text, splat.log)
+                texts = map(storable, fields)
+                splats.append((run.id, position, splat.line, splat.expected, *texts))
             database.executemany(
-                "INSERT INTO results (run, position, test, status, duration, message, log,"
-                " answer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        run.id,
-                        position,
-                        storable(result.test),
-                        result.status.value,
-                        result.duration,
-                        storable(result.message),
-                        storable(result.log),
-                        storable(result.answer),
-                    )
-                    for position, result in enumerate(run.results)
-                ),
+                "INSERT INTO results (run, position, status, duration, test, message, log, answer)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                results,
             )
             database.executemany(
-                "INSERT INTO splats (run, position, test, kind, title, text, log, line, expected)"
+                "INSERT INTO splats (run, position, line, expected, test, kind, title, text, log)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        run.id,
-                        position,
-                        *map(storable, (splat.test, splat.kind, splat.title, splat.text)),
-                        storable(splat.log),
-                        splat.line,
-                        splat.expected,
-                    )
-                    for position, splat in enumerate(run.splats)
-                ),
+                splats,
             )
 
     def find(self, key: str) -> Run | None:
@@ -214,8 +186,7 @@ class Store(Database):
 
         :raises InfraError: the store cannot be read.
         """
-        where = "key = ? AND finished IS NOT NULL ORDER BY finished DESC, id DESC LIMIT 1"
-        return self._select(where, key)
+        return next(iter(self.history(key, 1)), None)
 
     def history(self, key: str, limit: int) -> list[Run]:
         """Return the newest complete runs with this content key, the newest first.
@@ -224,24 +195,19 @@ class Store(Database):
         """
         with self.open("DEFERRED") as database:
             rows = database.execute(
-                "SELECT id FROM runs WHERE key = ? AND finished IS NOT NULL"
+                "SELECT * FROM runs WHERE key = ? AND finished IS NOT NULL"
                 " ORDER BY finished DESC, id DESC LIMIT ?",
                 (key, limit),
             ).fetchall()
-        runs = (self.get(row["id"]) for row in rows)
-        return [run for run in runs if run is not None]
+            return [read_run(database, row) for row in rows]
 
     def get(self, run_id: str) -> Run | None:
         """Return the run with this id, complete or not.
 
         :raises InfraError: the store cannot be read.
         """
-        return self._select("id = ?", run_id)
-
-    def _select(self, where: str, value: str) -> Run | None:
-        # One read transaction: a run and its results are of the same moment.
         with self.open("DEFERRED") as database:
-            row = database.execute(f"SELECT * FROM runs WHERE {where}", (value,)).fetchone()
+            row = database.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
             return None if row is None else read_run(database, row)
 
 
@@ -258,17 +224,20 @@ def read_run(database: sqlite3.Connection, row: sqlite3.Row) -> Run:
         " WHERE run = ? ORDER BY position",
         (run.id,),
     )
+    place = (run.base, run.patch, run.suite)
     return replace(
         run,
-        results=tuple(_result(run, dict(fields)) for fields in results),
+        results=tuple(
+            Result(*place, test, Status(status), *others) for test, status, *others in results
+        ),
         splats=tuple(
-            Complaint(**{**dict(fields), "expected": bool(fields["expected"])}) for fields in splats
+            Complaint(**{**dict(one), "expected": bool(one["expected"])}) for one in splats
         ),
     )
 
 
 def _insert_run(database: sqlite3.Connection, run: Run) -> int:
-    """Insert *run*, or finish the row that is there; return the number of rows written."""
+    """Insert *run*, or finish its row; return the number of rows written."""
     cursor = database.execute(
         "INSERT INTO runs (id, base, patch, suite, key, kernel, guest, accelerator, started,"
         " finished, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -284,9 +253,3 @@ def _insert_run(database: sqlite3.Connection, run: Run) -> int:
         ),
     )
     return cursor.rowcount
-
-
-def _result(run: Run, fields: Mapping[str, Any]) -> Result:
-    """Make a result of *run* from its own fields; the others are the run's."""
-    status = Status(fields["status"])
-    return Result(**{**fields, "status": status}, base=run.base, patch=run.patch, suite=run.suite)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The suites: each runs on one image and returns results."""
+"""The test suites: each runs on one image and returns results."""

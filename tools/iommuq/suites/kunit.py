@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run the KUnit suites of an image, by the kunit.py of its own tree.
-
-The image carries that tree's ``tools/testing/kunit``, so that a run from the
-store needs neither a work tree nor make.
-"""
+"""Run the KUnit suites of an image, with the kunit.py of its tree, which the image contains."""
 
 from __future__ import annotations
 
@@ -26,17 +22,17 @@ from iommuq.system.files import cache_dir
 from iommuq.system.run import run, tail
 
 SUITE = "kunit"
-#: What kunit.py gets on top before it is ended from outside.
+#: Seconds after the limit until kunit.py is killed.
 _GRACE = 15.0
-#: Part of every key; to be raised when the same log would be read otherwise.
+#: Part of every key; raise it when logs are read in another way.
 _GENERATION = "1"
 #: Lines of the console that the message of a lost guest quotes.
 _TAIL = 12
-#: A kernel may print anything, whatever the user's locale can show.
+#: Kernel output that the user's locale cannot encode must not stop kunit.py.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:backslashreplace"}
-#: The case that has no verdict when the end of the log cannot be trusted.
+#: The case that is an error when the log is incomplete.
 LOG_CASE = "kernel.log_is_whole"
-#: The case that fails when the kernel complains outside of every case.
+#: The case that fails when there is a splat outside of every case.
 SPLAT_CASE = "kernel.no_splat_outside_of_cases"
 
 
@@ -46,12 +42,7 @@ class NoSuchCase(UserError):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is tested, as the results name it.
-
-    :ivar base: name of the base.
-    :ivar patch: label of the step.
-    :ivar kernel: its release.
-    """
+    """The names of what is tested: base, label of the step, release of the kernel."""
 
     base: str
     patch: str
@@ -70,14 +61,13 @@ def run_kunit(
 ) -> Run:
     """Run the suites, or take the results from the store if nothing changed.
 
-    :param filters: globs ``suite`` or ``suite.case``; each is a boot of its own,
-        and all suites run if there are none.
+    :param filters: globs ``suite`` or ``suite.case``, one boot for each; empty: all suites.
     :param limit: seconds for one boot.
     :param again: run even if the store has the results.
-    :param environment: further variables for the guest, which is a process under UML.
+    :param environment: further environment variables for kunit.py and a UML guest.
     :return: a complete run, whose results may be errors.
     :raises NoSuchCase: a filter matches no case.
-    :raises ToolMissing: what boots the image is not installed.
+    :raises ToolMissing: a tool that boots the image is not installed.
     """
     store = store or Store()
     for tool in image.arch.needs:
@@ -88,9 +78,9 @@ def run_kunit(
             )
     key = run_key(image, filters)
     found = None if again else store.find(key)
-    # An error is the machine's fault, so it is worth another try.
+    # An error is no verdict on the kernel, so the suites run again.
     if found is not None and not found.has_errors:
-        return _renamed(found, subject)
+        return renamed(found, subject)
     started = time.time()
     current = Run(
         new_id(started), subject.base, subject.patch, SUITE, key, subject.kernel,
@@ -108,29 +98,26 @@ def run_kunit(
 
 
 def run_key(image: Image, filters: Sequence[str] = ()) -> str:
-    """Return the content key of all that decides what the suites say."""
+    """Return the content key of all that the results depend on."""
     return hashlib.sha256("\n".join((_GENERATION, image.key, SUITE, *filters)).encode()).hexdigest()
 
 
-def _renamed(found: Run, subject: Subject) -> Run:
-    """Return a stored run under the name it has now: the same image may be another step."""
-    return replace(
-        found,
-        base=subject.base,
-        patch=subject.patch,
-        results=tuple(
-            replace(result, base=subject.base, patch=subject.patch) for result in found.results
-        ),
-    )
+def renamed(found: Run, subject: Subject) -> Run:
+    """Return a stored run as one of *subject*: several steps may have the same image."""
+    base, patch = subject.base, subject.patch
+    results = tuple(replace(result, base=base, patch=patch) for result in found.results)
+    return replace(found, base=base, patch=patch, results=results)
 
 
 def _boot(
     image: Image, current: Run, glob: str, limit: float, environment: Mapping[str, str]
 ) -> tuple[list[Result], list[Complaint]]:
     log = files.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
+    boots = cache_dir() / "boots"
+    boots.mkdir(parents=True, exist_ok=True)
     with (
         progress.step(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
-        tempfile.TemporaryDirectory(prefix="iommuq-kunit-", dir=_boots()) as folder,
+        tempfile.TemporaryDirectory(prefix="iommuq-kunit-", dir=boots) as folder,
     ):
         cases = 0
 
@@ -170,14 +157,8 @@ def _boot(
     return _results(current, glob, output, reason, log), _complaints(output, log)
 
 
-def _boots() -> Path:
-    folder = cache_dir() / "boots"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _lay_out(image: Image, folder: Path) -> str:
-    """Make a build directory for kunit.py, which writes into it, and return its path."""
+    """Make a build directory for kunit.py, and return its path."""
     target = folder / image.arch.image
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(image.folder / image.arch.image)
@@ -188,8 +169,6 @@ def _lay_out(image: Image, folder: Path) -> str:
 def _complaints(output: str, log: Path) -> list[Complaint]:
     lines = output.splitlines()
     found = splats.find(lines)
-    if not found:
-        return []
     return stacks.complaints(ktap.parse(lines), found, splats.expected(lines), log)
 
 
@@ -205,7 +184,7 @@ def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> li
         if glob and "1..0" in output:
             raise NoSuchCase(
                 f"no case matches {glob!r}",
-                hint="a filter is suite or suite.case, with * and ?; run without one to see them",
+                hint="a filter is suite or suite.case, with * and ?; without one all suites run",
             )
         why = reason or "the kernel ended without running a test"
         return [result("kernel.boots", Status.ERROR, f"guest lost: {why}\n{tail(output, _TAIL)}")]
@@ -215,15 +194,11 @@ def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> li
         if case.status is Status.ERROR:
             message = "\n".join(filter(None, [message, reason, tail(output, _TAIL)]))
         results.append(result(case.name, case.status, message, case.duration or 0.0))
-    if (report.problems or reason) and not any(
-        case.status is Status.ERROR for case in report.tests
-    ):
-        # The log is not whole, or the kernel never ended: nobody knows what is missing.
+    failed = any(case.status is Status.ERROR for case in report.tests)
+    if (report.problems or reason) and not failed:
+        # The log is incomplete, or the kernel did not end: tests may be missing.
         problems = "\n".join(filter(None, [*report.problems, reason, tail(output, _TAIL)]))
         results.append(result(LOG_CASE, Status.ERROR, problems))
-    if loose:
-        text = "\n".join(splat.text for splat in loose)
-        results.append(result(SPLAT_CASE, Status.FAIL, text))
-    else:
-        results.append(result(SPLAT_CASE, Status.PASS, ""))
+    text = "\n".join(splat.text for splat in loose)
+    results.append(result(SPLAT_CASE, Status.FAIL if loose else Status.PASS, text))
     return results

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build the programs of the userspace suites: the tree's own, and this project's.
+"""Build the programs of the userspace suites: those of the tree, and those of this project.
 
-The tree's are built with its own Makefile, against the headers of that very tree.
-A program that does not compile is a verdict on the tree and not an error: it leaves
-a file that says why, and the others are built.
-"""
+A program that does not compile leaves a file with the reason; it is no error."""
 
 from __future__ import annotations
 
@@ -17,21 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, require
+from iommuq.bases.providers.job import Table, file_sha256, require
 from iommuq.build.image import Addition
 from iommuq.system import progress, tables, toolchain
 from iommuq.system.errors import CommandFailed, ToolMissing, UserError
 from iommuq.system.files import cache_dir
 from iommuq.system.run import run, tail
 
-#: Where the tree has them.
+#: The programs of the tree.
 KERNEL = "tools/testing/selftests/iommu"
-#: What the reason for a program that does not compile is called.
+#: Suffix of the file that tells why a program does not compile.
 REASON = ".failed"
-#: Part of the key; to be raised when the same sources would give other programs.
+#: Part of the key; raise it when the same sources give other programs.
 _GENERATION = "3"
 _LIMIT = 600.0
-#: What of a tree the programs are made of: files and folders.
+#: The files and folders of a tree that the programs depend on.
 _INPUTS = (
     KERNEL,
     "tools/testing/selftests/kselftest",
@@ -53,7 +50,7 @@ class Suite(Table):
     """One program.
 
     :ivar source: ``kernel`` or ``project``.
-    :ivar limit: seconds that it may take.
+    :ivar limit: in seconds.
     :ivar needs: paths that must exist in the guest.
     """
 
@@ -80,9 +77,9 @@ def load_suites(root: Path) -> tuple[Suite, ...]:
 
 
 def choose(suites: Sequence[Suite], names: Sequence[str]) -> tuple[Suite, ...]:
-    """Return the suites of these names, or all if there are none.
+    """Return the suites of these names; all if no name is given.
 
-    :raises UserError: there is no suite of one of the names.
+    :raises UserError: there is no such suite.
     """
     known = {suite.name: suite for suite in suites}
     for name in names:
@@ -92,14 +89,14 @@ def choose(suites: Sequence[Suite], names: Sequence[str]) -> tuple[Suite, ...]:
 
 
 def addition(root: Path) -> Addition:
-    """Return what makes all programs, to be kept with an image.
+    """Return the addition to an image that builds all programs.
 
     :param root: the checkout of the project.
     """
     own = sorted((root / "selftests/iommu").glob("*.[ch]"))
     words = [_GENERATION]
     for path in own:
-        words += [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
+        words += [path.name, file_sha256(path)]
     key = hashlib.sha256("\n".join(words).encode()).hexdigest()
     texts = {path.name: path.read_text("utf-8") for path in own}
 
@@ -119,7 +116,7 @@ def addition(root: Path) -> Addition:
 
 
 def _key(source: Path, own: str) -> str:
-    """Hash all of a tree that the programs are made of: few patches touch any of it."""
+    """Return a hash of the part of a tree that the programs depend on."""
     files = [path for path in _INPUTS if (source / path).is_file()]
     for folder in _INPUTS:
         for where, _, names in os.walk(source / folder):
@@ -133,7 +130,6 @@ def _key(source: Path, own: str) -> str:
 
 
 def _keep(made: Path, kept: Path) -> None:
-    """Keep what was made for the next image, whole or not at all."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=kept.parent))
     try:
@@ -145,20 +141,20 @@ def _keep(made: Path, kept: Path) -> None:
 
 
 def _headers(source: Path, objects: Path, log: Path) -> Path:
-    """Export the tree's own headers for userspace; UML has none, so x86's."""
+    """Export the tree's headers for userspace, those of x86: UML has none."""
     where = objects.with_name(f"{objects.name}-headers")
-    # Not headers_install, which copies them once more, and needs rsync for it.
+    # headers_install needs rsync and copies them once more.
     _make(["make", "ARCH=x86_64", f"O={where}", "headers"], source, log, check=True)
     return where / "usr/include"
 
 
 def _kernel_programs(source: Path, objects: Path, headers: Path, into: Path, log: Path) -> None:
     output = objects.with_name(f"{objects.name}-programs")
-    # Nothing of another step may pass for this one's.
+    # Remove programs of other steps.
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     argv = ["make", "-k", "-C", f"{source}/{KERNEL}", f"OUTPUT={output}"]
-    # Not check: what is not there afterwards did not compile.
+    # check=False: a program that is missing afterwards did not compile.
     said = _make(
         [*argv, f"KHDR_INCLUDES=-isystem {headers}", "LDFLAGS=-static"], source, log, check=False
     )
@@ -182,10 +178,10 @@ def _own_programs(
             continue
         program = name.removesuffix(".c")
         argv = ["gcc", "-Wall", "-O2", "-static", "-D_GNU_SOURCE=", "-Wno-unused-function"]
-        # First this tree's headers, then the harness and the utilities of its selftests.
+        # This tree's headers first, then harness and utilities of its selftests.
         argv += ["-isystem", str(headers), f"-I{source}/{KERNEL}"]
         argv += [f"-I{source}/tools/testing/selftests", f"-I{source}/drivers/iommu/iommufd"]
-        # Its own name alone: messages quote it, and where it lies is nobody's business.
+        # Messages quote the argument: pass the name, not the path.
         said = _make([*argv, "-o", str(into / program), name], folder, log, check=False)
         if not (into / program).exists():
             (into / f"{program}{REASON}").write_text(_reason(said, name, source))
@@ -203,10 +199,7 @@ def _make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
 
 
 def _reason(said: str, name: str, source: Path) -> str:
-    """Say in a few lines why a program does not compile.
-
-    :raises ToolMissing: that is the machine's fault.
-    """
+    """Return the first errors of the compiler; raise ToolMissing if a system header is missing."""
     header = toolchain.missing_header(said)
     if header is not None:
         raise ToolMissing(

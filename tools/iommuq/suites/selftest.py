@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run the userspace suites of an image in a guest.
 
-Verdicts are read off what the programs wrote, over a channel of its own; the console
-only tells which case a splat fell in.
-"""
+Programs write to a channel of their own; the console tells which case a splat belongs to."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from iommuq.bases.providers.job import file_sha256
 from iommuq.build.image import Addition, Image
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.initramfs import Suite as GuestSuite
@@ -21,19 +20,19 @@ from iommuq.guests.initramfs import build as build_initramfs
 from iommuq.guests.machine import Machine
 from iommuq.results.console import ktap, splats, stacks
 from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
-from iommuq.suites.kunit import SPLAT_CASE, Subject
+from iommuq.suites.kunit import SPLAT_CASE, Subject, renamed
 from iommuq.suites.programs import REASON, Suite
 from iommuq.system import files, progress
 from iommuq.system.errors import InfraError
 from iommuq.system.files import project_root
 
 SUITE = "selftest"
-#: What the case is called that says whether a program could be built.
+#: The case that tells whether a program was built.
 BUILDS = "builds"
-#: What the case is called that says how a program ended.
+#: The case that tells how a program ended.
 ENDS = "ends_well"
 _GENERATION = "1"
-#: What an exit status of a kselftest means (tools/testing/selftests/kselftest.h).
+#: KSFT_SKIP (tools/testing/selftests/kselftest.h).
 _SKIPPED = 4
 
 
@@ -50,16 +49,13 @@ def run_selftests(
 
     :param image: built with the programs as its addition.
     :param again: run even if the store has the results.
-    :return: a complete run; what could not be found out is an error in it.
+    :return: a complete run; a test without a verdict is an error in it.
     """
     store = store or Store()
     key = run_key(image, machine, suites)
     found = None if again else store.find(key)
     if found is not None and not found.has_errors:
-        results = tuple(
-            replace(result, base=subject.base, patch=subject.patch) for result in found.results
-        )
-        return replace(found, base=subject.base, patch=subject.patch, results=results)
+        return renamed(found, subject)
     current = Run(
         new_id(time.time()), subject.base, subject.patch, SUITE, key, subject.kernel,
         machine.guest, image.arch.accelerator, time.time(),
@@ -70,26 +66,25 @@ def run_selftests(
     store.begin(current)
     if built:
         report = _boot(image, machine, built, log, reader)
-        if report is not None:
-            current = replace(current, accelerator=report.accelerator)
-            reader.current = current
+        current = replace(current, accelerator=report.accelerator)
     found_splats = stacks.decoded(reader.splats, image.folder / image.arch.image)
     return store.finish(current, reader.results, splats=found_splats)
 
 
 def run_key(image: Image, machine: Machine, suites: Sequence[Suite]) -> str:
-    """Return the content key of all that decides what the suites say."""
-    init = (project_root() / "selftests/init").read_bytes()
-    words = [_GENERATION, image.key, repr(machine), repr(suites), hashlib.sha256(init).hexdigest()]
+    """Return the content key of all that the results depend on."""
+    init = file_sha256(project_root() / "selftests/init")
+    words = [_GENERATION, image.key, repr(machine), repr(suites), init]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _boot(
     image: Image, machine: Machine, suites: Sequence[Suite], log: Path, reader: _Reader
-) -> GuestReport | None:
+) -> GuestReport:
     programs = {f"/suites/{s.name}": image.folder / Addition.FOLDER / s.name for s in suites}
     guest = [GuestSuite(s.name, (f"/suites/{s.name}",), s.limit, s.needs) for s in suites]
-    with progress.step(f"Running selftests on {reader.title} in {machine.name}", log=log):
+    title = f"{reader.current.base} {reader.current.patch}"
+    with progress.step(f"Running selftests on {title} in {machine.name}", log=log):
         try:
             archive = build_initramfs(guest, programs)
             report = boot(machine, image.folder / image.arch.image, archive, log)
@@ -116,19 +111,14 @@ class _Reader:
         self.splats: list[Complaint] = []
         self._claimed: list[range] = []
 
-    @property
-    def title(self) -> str:
-        return f"{self.current.base} {self.current.patch}"
-
     def add(self, test: str, status: Status, message: str = "", seconds: float = 0.0) -> None:
-        """Add a result."""
         run = self.current
         self.results.append(
             Result(run.base, run.patch, SUITE, test, status, seconds, message, str(self.log))
         )
 
     def was_built(self, suite: Suite, folder: Path) -> bool:
-        """Say whether there is a program for a suite, and add the result that says so."""
+        """Return whether there is a program for a suite, and add a result for it."""
         test = f"{suite.name}.{BUILDS}"
         if (folder / suite.name).exists():
             self.add(test, Status.PASS)
@@ -136,13 +126,13 @@ class _Reader:
         try:
             self.add(test, Status.FAIL, (folder / f"{suite.name}{REASON}").read_text("utf-8"))
         except FileNotFoundError:
-            self.add(test, Status.SKIP, "this tree has no such program")
+            self.add(test, Status.SKIP, "this tree does not have the program")
         except OSError as error:
             raise InfraError(f"{folder}: {error.strerror}", hint="remove that image") from error
         return False
 
     def lost(self, error: GuestLost, names: Iterable[str]) -> None:
-        """Add the errors of a guest that ended without a whole report."""
+        """Add errors for the suites that a lost guest did not finish."""
         message = f"{error.what}\n{error.tail}"
         whole = {suite.name for suite in error.report.suites if not suite.trouble}
         for name in names:
@@ -153,11 +143,8 @@ class _Reader:
         """Add the results of one program."""
         said = ktap.parse(suite.output)
         placed = report.interleaved(suite)
-        parsed, found, promised = (
-            ktap.parse(placed),
-            splats.find(placed),
-            splats.expected(placed),
-        )
+        parsed, found = ktap.parse(placed), splats.find(placed)
+        promised = splats.expected(placed)
         blamed, loose = splats.fail_cases(parsed, found, promised)
         self.splats += stacks.complaints(parsed, found, promised, self.log, prefix=f"{suite.name}.")
         splat = {case.name: case.message for case in blamed.tests if case.status is Status.FAIL}
@@ -185,12 +172,10 @@ class _Reader:
             self.add(test, Status.PASS, "", suite.seconds)
 
     def read_console(self, report: GuestReport) -> None:
-        """Add the result that says whether the kernel complained outside of all suites."""
+        """Add the result for splats outside of all suites."""
         inside = {number for claimed in self._claimed for number in claimed}
         lines = [line for number, line in enumerate(report.console) if number not in inside]
         found = splats.find(lines)
         self.splats += stacks.complaints(ktap.Report((), ()), found, (), self.log)
-        if found:
-            self.add(SPLAT_CASE, Status.FAIL, "\n".join(splat.text for splat in found))
-        else:
-            self.add(SPLAT_CASE, Status.PASS)
+        status = Status.FAIL if found else Status.PASS
+        self.add(SPLAT_CASE, status, "\n".join(splat.text for splat in found))

@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
         ("", "no run ''"),
         ("last~9", "there are 2 runs"),
         ("last~99999999999999999999", "no run"),
-        ("2", "could be any of 2 runs"),
+        ("2", "matches 2 runs"),
         ("no.json", "No such file"),
         ("/dev", "Is a directory"),
     ],

@@ -86,9 +86,7 @@ def test_vtd_with_classes(code: int, verdict: str) -> None:
     assert below == f"00.1 behind bridge 00:1c.0 (0001:00:1c.0/00.1), {verdict}"
     assert bridge.endswith(EITHER)
     missing = told(rawtables.REAL_DMAR, {"0000:00:06.0": code})
-    assert about(missing, "00:05.0, ") == (
-        f"00:05.0, which is not among the given devices: {EITHER}"
-    )
+    assert about(missing, "00:05.0, ") == (f"00:05.0, not among the given devices: {EITHER}")
 
 
 def test_vtd_regions_that_linux_does_not_read() -> None:
@@ -105,8 +103,8 @@ def test_vtd_regions_that_linux_does_not_read() -> None:
         "unknown kind 9 0 as 00:01.0: Linux ignores it here",
     ]
     assert "  byte 0x30: RMRR 0x1000-0x1fff (4 KiB) is for no PCI device" in lines
-    nobody = describe(Dmar((Rmrr(0x1000, 0x1FFF),)))
-    assert after(nobody, "RMRR 0x1000-0x1fff (4 KiB), segment") == ["for no device"]
+    none = describe(Dmar((Rmrr(0x1000, 0x1FFF),)))
+    assert after(none, "RMRR 0x1000-0x1fff (4 KiB), segment") == ["for no device"]
 
 
 def test_table_without_regions() -> None:
@@ -115,14 +113,14 @@ def test_table_without_regions() -> None:
         assert lines[lines.index("Regions:") + 1] == (
             "  none: no device is refused because of this table"
         )
-        # Nothing is direct, so nobody needs to be told what that is.
+        # Nothing is direct, so the legend is left out.
         assert not any("direct" in line for line in lines)
 
 
 def test_amd() -> None:
     lines = told(rawtables.REAL_IVRS)
     assert after(lines, "IVHD 10h") == ["00:00.0 to ff:1f.7", "I/O APIC 0 as 00:14.0"]
-    assert about(lines, "IVHD 10h").endswith("; ignored, as 40h says more")
+    assert about(lines, "IVHD 10h").endswith("; ignored: Linux uses 40h")
     assert after(lines, "IVHD 40h") == [
         "every device",
         "00:01.1",
@@ -137,8 +135,8 @@ def test_amd() -> None:
     assert after(lines, "IVMD 21h") == ["0000:00:05.0: direct, refused to VFIO and iommufd"]
     assert about(lines, "IVMD 22h").endswith("exclusion range (not translated)")
     assert after(lines, "IVMD 22h") == [
-        "every device from 0000:00:01.0 to 00:1f.7: direct, read and write, as Linux makes it "
-        "a unity map; refused to VFIO and iommufd"
+        "every device from 0000:00:01.0 to 00:1f.7: direct, read and write (Linux makes it "
+        "a unity map), refused to VFIO and iommufd"
     ]
     assert about(lines, "IVMD 20h").endswith("unity map, read")
     assert after(lines, "IVMD 20h") == [
@@ -183,16 +181,16 @@ def test_amd_odd() -> None:
     table = Ivrs((unit,)).with_ivmd(0x1000, 0x1000, devid=8, flags=0)
     lines = describe(table)
     assert after(lines, "IVHD 10h") == [
-        "00:01.0 to nowhere",
+        "00:01.0, a range without an end",
         "00:02.0",
         "a range without a start to 00:03.0",
         "device entry of unknown type 0x05",
         "ACPI device AMDI0020:7 as 00:04.0",
-        "00:05.0 to nowhere",
+        "00:05.0, a range without an end",
     ]
     assert about(lines, "IVMD 21h").endswith("neither unity map nor exclusion range, no access")
     assert after(lines, "IVMD 21h") == ["0000:00:01.0: Linux ignores it"]
-    assert "  none: Linux can do nothing with this table" in describe(Ivrs(()))
+    assert "  none: Linux cannot use this table" in describe(Ivrs(()))
 
 
 def test_arm() -> None:
@@ -231,9 +229,9 @@ def test_arm_devices() -> None:
         "for PCI 0000:00:00.0 to ff:1f.7",
         "for named component \\_SB.DMA0",
     ]
-    nobody = ["for no device that the table knows"]
-    assert devices(iort.IdMapping(0, 0, 0x10001, 0x48)) == nobody
-    assert devices(iort.IdMapping(0, 0, 0, 0x30)) == nobody
+    none = ["for no device of the table"]
+    assert devices(iort.IdMapping(0, 0, 0x10001, 0x48)) == none
+    assert devices(iort.IdMapping(0, 0, 0, 0x30)) == none
     assert devices(*[iort.IdMapping(0, 0, 1, 0x48)] * 70)[-1] == "for 6 more"
     # A root complex whose requester IDs do not come out as they are.
     root = replace(
@@ -300,12 +298,12 @@ def test_classes_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad/0000:00:02.0/class").write_text("VGA")
     (tmp_path / "bare/0000:00:02.0").mkdir(parents=True)
     reasons = {
-        "pipe": "no regular file",
-        "empty": "no devices in it",
+        "pipe": "not a regular file",
+        "empty": "no devices",
         "words": r"line 2 is not one of `lspci -n`: 'lspci: \\x1bnot found'",
         "names": "line 1 is not one",
         "big": "more than 16 MiB",
-        "none": "no devices in it",
+        "none": "no devices",
         "bad": "0000:00:02.0/class is no class: 'VGA'",
         "bare": "No such file",
         "missing": "No such file",
@@ -346,7 +344,7 @@ def test_command_refuses(tmp_path: Path) -> None:
     done = command(tmp_path / "DMAR")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"iommuq: {tmp_path}/DMAR: byte 0x9: checksum is wrong: all bytes add up to 0x63, not 0\n"
+        f"iommuq: {tmp_path}/DMAR: byte 0x9: wrong checksum: the sum of all bytes is 0x63, not 0\n"
         "  (dump the table again, as root: cat /sys/firmware/acpi/tables/NAME >FILE)\n"
     )
     assert command(tmp_path / "none").returncode == 2

@@ -26,7 +26,7 @@ def test_revisions() -> None:
     for data, revision, known in ((QEMU_DMAR, 3, "1 to 2"), (QEMU_IVRS, 0, "1 to 2"),
                                   (QEMU_IORT, 8, "0 to 7")):  # fmt: skip
         [text] = texts(patched(data, 8, bytes([revision])))
-        assert text.startswith(f"byte 0x8: table revision {revision} is none of {known}")
+        assert text.startswith(f"byte 0x8: table revision {revision} is unknown; known are {known}")
 
 
 def rmrr(base: int, limit: int, *devices: int) -> Rmrr:
@@ -87,8 +87,8 @@ def test_nothing_odd() -> None:
         ([rmrr(0x1000, 0x1FFF, 5), rmrr(0x1000, 0x1FFF, 6)], []),
         (
             [rmrr(0x1000, 0x1FFF, 5), rmrr(0x1000, 0x1FFF, 6), rmrr(0x1000, 0x1FFF, 5)],
-            ["byte 0x70: RMRR 0x1000-0x1fff (4 KiB) is there twice for the same devices, "
-             "also at byte 0x30"],
+            ["byte 0x70: RMRR 0x1000-0x1fff (4 KiB) is a duplicate of the entry at byte 0x30, "
+             "for the same devices"],
         ),
         ([rmrr(0x1000, 0x1FFF, 5), rmrr(0x2000, 0x2FFF, 5)], []),
     ],
@@ -101,7 +101,7 @@ def test_odd_dmar() -> None:
     odd = Scope(dmar.ENDPOINT, 0, (), odd=b"\5")
     data = Dmar((Rmrr(0x1000, 0x1FFF, (odd,)),), width=10).encode()
     assert texts(data) == [
-        "byte 0x24: host addresses of 11 bits: Linux refuses DMAR",
+        "byte 0x24: host addresses of 11 bits: Linux rejects DMAR",
         "byte 0x30: RMRR 0x1000-0x1fff (4 KiB): 0000:00:- cannot be a device",
     ]
     beyond = Dmar((rmrr(1 << 52, (1 << 52) + 0xFFF, 5),), width=63).encode()
@@ -122,7 +122,7 @@ def test_odd_ivmds() -> None:
         assert reason in texts(head.with_ivmd(0x1000, 0x1000, devid=8, flags=flags).encode())[0]
     itself = head.with_ivmd(0x1000, 0x1000, devid=2)
     assert texts(itself.encode()) == [
-        "byte 0x48: Linux finds no IVHD to go by and leaves the IOMMU off"
+        "byte 0x48: Linux finds no IVHD to use and leaves the IOMMU off"
     ]
     twice = head.with_ivmd(0x1000, 0x1000, devid=8).with_ivmd(0x1000, 0x1000, devid=16)
     assert texts(twice.encode()) == []
@@ -162,10 +162,10 @@ def test_odd_rmr_nodes() -> None:
     ]
     assert odd(0x10000, 0) == ["byte 0xf4: RMR 0x10000 is empty"]
     assert odd(0x10000, 0x10000, target=0x30) == [
-        "byte 0xd8: RMR: ID mapping 0 leads to no SMMU but to ITS group at 0x30"
+        "byte 0xd8: RMR: ID mapping 0 refers to ITS group at 0x30, not to an SMMU"
     ]
     assert odd(0x10000, 0x10000, target=0x31) == [
-        "byte 0xd8: RMR: ID mapping 0 leads to byte 0x31, where no node begins"
+        "byte 0xd8: RMR: ID mapping 0 refers to byte 0x31, where no node begins"
     ]
     assert odd(0x10000, 0x10000, count=0xFFFFFFFF) == [
         "byte 0xd8: RMR: ID mapping 0 goes beyond the highest ID"

@@ -120,15 +120,19 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         ('["iommu=pt"]', '["iommu=pt quiet"]', "arguments: not one word"),
         ('["group"]', '["grupp"]', "needs.0"),
         ('["marked", "second"]', '["marked", "third"]', "region.0.devices: no device 'third'"),
-        ("base = 0x3e000000", "base = 0x3e000010", "base is not the begin of a page"),
-        ("base = 0x3e000000", "base = -4096", "base is not the begin of a page"),
+        ("base = 0x3e000000", "base = 0x3e000010", "base is not a multiple of the page size"),
+        ("base = 0x3e000000", "base = -4096", "base is not a multiple of the page size"),
         ("base = 0x3e000000", "base = 0x3cfff000", "overlaps the memory at 0x3d000000"),
         ("base = 0x3e000000", "base = 0xffffffffff000", "beyond 52 bits"),
-        ("size = 0x10000", "size = 0", "size is not a number of whole pages"),
+        ("size = 0x10000", "size = 0", "size is not a multiple of the page size"),
         ("size = 0x10000", 'size = 4096\nkind = "odd"', "region.0.kind"),
-        ("size = 0x10000", 'size = 4096\nkind = "exclusion"', "region.0: q35-intel knows only"),
-        ("size = 0x10000", 'size = 4096\nspread = "all"', "region.0: q35-intel knows only"),
-        ("size = 0x10000", 'size = 4096\nname = "other"', "other is what no region has"),
+        ("size = 0x10000", 'size = 4096\nkind = "exclusion"', "region.0: q35-intel allows only"),
+        ("size = 0x10000", 'size = 4096\nspread = "all"', "region.0: q35-intel allows only"),
+        (
+            "size = 0x10000",
+            'size = 4096\nname = "other"',
+            "`other` is a reserved name",
+        ),
         ('do = "bind marked vfio-pci"', 'do = "bond marked vfio-pci"', "step.0: do: there are"),
         ('do = "bind marked vfio-pci"', 'do = "bind marked"', "step.0: do: bind takes DEVICE"),
         ('do = "bind marked vfio-pci"', 'do = "bind mark vfio-pci"', "step.0.do: no device 'mark'"),
@@ -144,9 +148,9 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
             "'home' is none of",
         ),
         ('"claim group marked"', '"claim grup marked"', "step.1: do: 'grup' is none of"),
-        ("region+0x1000", "regio+0x1000", "step.2.do: no region 'regio+0x1000'"),
-        ('check = "told"', 'check = "reached"', "two checks of q35-amd have one name"),
-        ('check = "told"', 'check = "no_splat"', "no_splat is there anyway"),
+        ("region+0x1000", "regio+0x1000", "step.2.do: 'regio+0x1000' is neither a region"),
+        ('check = "told"', 'check = "reached"', "q35-amd has two checks of one name"),
+        ('check = "told"', 'check = "no_splat"', "every scenario has no_splat"),
         ('check = "told"', 'check = "Told!"', "check is not a name like"),
         ('expect = "present"', "expect = []", "expect is empty"),
         ('expect = "present"', 'expect = "two words"', "'two words' is not one word"),
@@ -167,7 +171,7 @@ def test_a_mistake_is_named(folder: Path, old: str, new: str, said: str) -> None
 def test_two_regions_of_one_name_are_refused(folder: Path) -> None:
     again = '[[region]]\ndevices = ["marked"]\nbase = 0x3e010000\nsize = 4096\n\n[[step]]'
     (folder / "a-claim.toml").write_text(GOOD.replace("[[step]]", again, 1))
-    with pytest.raises(UserError, match="region: two have one name"):
+    with pytest.raises(UserError, match="region: two have the same name"):
         scenario.load("a-claim")
 
 
@@ -207,11 +211,11 @@ def test_buses_are_numbered_depth_first() -> None:
         (("edu,id=a",), "a: needs addr="),
         (("edu,id=a,addr=20",), "a: needs addr="),
         (("edu,id=a,addr=1.8",), "a: needs addr="),
-        (("edu,id=a,bus=b,addr=1",), "there is no bus 'b'"),
-        (("edu,id=a,addr=1", "edu,id=b,addr=1"), "is where"),
+        (("edu,id=a,bus=b,addr=1",), "no bus 'b'"),
+        (("edu,id=a,addr=1", "edu,id=b,addr=1"), "same address as"),
         (("edu,id=a,addr=1", "edu,id=a,addr=2"), "two devices have one id"),
         # Two bridges that hang on each other.
-        (("pci-bridge,id=a,bus=b,addr=1", "pci-bridge,id=b,bus=a,addr=1"), "there is no bus"),
+        (("pci-bridge,id=a,bus=b,addr=1", "pci-bridge,id=b,bus=a,addr=1"), "no bus"),
     ],
 )
 def test_a_topology_that_cannot_be(devices: tuple[str, ...], said: str) -> None:

@@ -188,43 +188,43 @@ def test_mappings_without_a_place_are_none() -> None:
     ("data", "offset", "what"),
     [
         (b"", 0x0, "signature missing"),
-        (b"DMA", 0x0, "signature DMA where DMAR or IVRS or IORT"),
+        (b"DMA", 0x0, "signature DMA, expected DMAR or IVRS or IORT"),
         (b"FACP" + QEMU_DMAR[4:], 0x0, "signature FACP"),
         (b"\x1b[2J" + QEMU_DMAR[4:], 0x0, r"signature \x1b[2J"),
         (QEMU_DMAR[:30], 0xA, "the header is cut short: 26 bytes wanted, 20 left"),
         (QEMU_DMAR[:-1], 0x4, "length 88, but there are 87 bytes"),
         (QEMU_DMAR + b"\0", 0x4, "length 88, but there are 89 bytes"),
         (QEMU_DMAR[:4] + bytes(4) + QEMU_DMAR[8:], 0x4, "length 0 is less than"),
-        (QEMU_DMAR[:40] + b"\1" + QEMU_DMAR[41:], 0x9, "add up to 0x01"),
+        (QEMU_DMAR[:40] + b"\1" + QEMU_DMAR[41:], 0x9, "the sum of all bytes is 0x01"),
         (sealed(QEMU_DMAR[:40]), 0x24, "DMAR is cut short: 12 bytes wanted, 4 left"),
-        (patched(QEMU_DMAR, 50, b"\0\0"), 0x30, "DRHD has length 0, but 4 is the least"),
+        (patched(QEMU_DMAR, 50, b"\0\0"), 0x30, "DRHD has length 0, minimum is 4"),
         (patched(QEMU_DMAR, 50, b"\3\0"), 0x30, "DRHD has length 3"),
         (patched(QEMU_DMAR, 50, b"\x0c\0"), 0x34, "DRHD is cut short: 12 bytes wanted, 8 left"),
         (patched(QEMU_DMAR, 50, b"\xff\0"), 0x30, "DRHD has length 255, but only 40 bytes"),
         (patched(QEMU_DMAR, 65, b"\0"), 0x40, "device scope has length 0"),
-        (patched(QEMU_DMAR, 65, b"\5"), 0x40, "device scope has length 5, but 6"),
+        (patched(QEMU_DMAR, 65, b"\5"), 0x40, "device scope has length 5, minimum is 6"),
         (patched(QEMU_DMAR, 65, b"\x11"), 0x40, "device scope has length 17, but only 16"),
         (table(b"DMAR", 1, rawtables.DMAR_HEAD, b"\1\0\0"), 0x30, "a structure is cut short"),
-        (patched(QEMU_IVRS, 50, b"\0\0"), 0x30, "IVHD has length 0, but 24"),
+        (patched(QEMU_IVRS, 50, b"\0\0"), 0x30, "IVHD has length 0, minimum is 24"),
         (patched(QEMU_IVRS, 50, b"\xff\0"), 0x30, "IVHD has length 255, but only 96"),
-        (patched(QEMU_IVRS, 90, b"\x27\0"), 0x58, "IVHD has length 39, but 40"),
+        (patched(QEMU_IVRS, 90, b"\x27\0"), 0x58, "IVHD has length 39, minimum is 40"),
         (patched(QEMU_IVRS, 50, b"\x24"), 0x50, "device entry of type 0x48 has length 8"),
-        (patched(QEMU_IVRS, 72, b"\x80"), 0x48, "device entry of type 0x80: its length"),
-        (patched(QEMU_IVRS, 72, b"\xff"), 0x48, "device entry of type 0xff: its length is not"),
+        (patched(QEMU_IVRS, 72, b"\x80"), 0x48, "device entry of type 0x80: unknown length"),
+        (patched(QEMU_IVRS, 72, b"\xff"), 0x48, "device entry of type 0xff: unknown length"),
         (patched(QEMU_IVRS, 72, b"\xf0"), 0x48, "device entry of type 0xf0 is cut short"),
         (patched(rawtables.REAL_IVRS, 0xC5, b"\xff"), 0xB0, "has length 277, but only 39"),
-        (patched(rawtables.REAL_IVRS, 0xD9, b"\x1f"), 0xD7, "IVMD has length 31, but 32"),
+        (patched(rawtables.REAL_IVRS, 0xD9, b"\x1f"), 0xD7, "IVMD has length 31, minimum is 32"),
         (patched(rawtables.REAL_IVRS, 0x139, b"\0"), 0x137, "of unknown type 0x7f has length 0"),
-        (patched(QEMU_IORT, 40, b"\x2f"), 0x28, "the first node is said to be at byte 0x2f"),
+        (patched(QEMU_IORT, 40, b"\x2f"), 0x28, "offset of the first node is 0x2f"),
         (patched(QEMU_IORT, 40, b"\xd9"), 0x28, "outside of the table"),
         (patched(QEMU_IORT, 36, b"\xff\xff\xff\xff"), 0xD8, "a node is cut short"),
-        (patched(QEMU_IORT, 49, b"\0\0"), 0x30, "ITS group has length 0, but 16"),
+        (patched(QEMU_IORT, 49, b"\0\0"), 0x30, "ITS group has length 0, minimum is 16"),
         (patched(QEMU_IORT, 49, b"\xa9\0"), 0x30, "ITS group has length 169, but only 168"),
-        (patched(QEMU_IORT, 80, b"\2"), 0x48, "the ID mappings take the bytes 0x44 to 0x6c"),
-        (patched(QEMU_IORT, 84, b"\4"), 0x48, "SMMUv3: the ID mappings take the bytes 0x4 to"),
+        (patched(QEMU_IORT, 80, b"\2"), 0x48, "the ID mappings take bytes 0x44 to 0x6c"),
+        (patched(QEMU_IORT, 84, b"\4"), 0x48, "SMMUv3: the ID mappings take bytes 0x4 to"),
         (patched(QEMU_IORT, 80, b"\xff\xff\xff\xff"), 0x48, "SMMUv3: the ID mappings"),
-        (patched(rawtables.REAL_IORT, 0xD9, b"\x1b"), 0xD8, "RMR has length 27, but 28"),
-        (patched(rawtables.REAL_IORT, 0xEC, b"\5"), 0xD8, "RMR: the memory ranges take the bytes"),
+        (patched(rawtables.REAL_IORT, 0xD9, b"\x1b"), 0xD8, "RMR has length 27, minimum is 28"),
+        (patched(rawtables.REAL_IORT, 0xEC, b"\5"), 0xD8, "RMR: the memory ranges take bytes"),
     ],
 )  # fmt: skip
 def test_malformed(data: bytes, offset: int, what: str) -> None:
@@ -287,16 +287,16 @@ def test_files_that_cannot_be_tables(tmp_path: Path) -> None:
     (tmp_path / "fits").write_bytes(bytes(acpi.SIZE_LIMIT))
     assert len(acpi.read(tmp_path / "fits")) == acpi.SIZE_LIMIT
     reasons = {
-        "pipe": "no regular file",
+        "pipe": "not a regular file",
         "empty": "byte 0x0: the file is empty",
         "big": "byte 0x100000: more than 1 MiB",
         "none": "No such file",
-        ".": "no regular file",
+        ".": "not a regular file",
         "a\0b": "null",
     }
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=reason) as caught:
             acpi.read(tmp_path / name)
         assert str(tmp_path) in caught.value.what
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         acpi.read(Path("/dev/zero"))

@@ -121,7 +121,7 @@ def test_step_that_does_not_exist(tmp_path: Path, key: str, name: str) -> None:
 )
 def test_no_step_to_fail_at(tmp_path: Path, steps: str) -> None:
     text = f'{REASON}[[reason.failure]]\ntests = ["kunit.s.a"]\n{steps}\n'
-    with pytest.raises(UserError, match=r"kunit\.s\.a: until: no step is left"):
+    with pytest.raises(UserError, match=r"kunit\.s\.a: until: no step before it may fail"):
         read(tmp_path, text)
 
 

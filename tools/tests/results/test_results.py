@@ -129,7 +129,7 @@ def test_finish_is_all_or_nothing(store: Store) -> None:
 
 
 def test_results_of_another_run_are_refused() -> None:
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="not a result of run r1"):
         replace(make_run(), results=(replace(make_result(), patch="0002"),))
 
 

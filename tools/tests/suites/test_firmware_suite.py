@@ -331,7 +331,7 @@ def test_a_guest_in_which_a_step_hangs_is_ended(monkeypatch: pytest.MonkeyPatch)
     transcript.suites.append(SuiteState(begin=2.0))
     assert hung(transcript) == ""
     now += firmware.SILENCE + 1
-    assert hung(transcript) == "hangs, and says nothing"
+    assert hung(transcript) == "hangs without output"
 
 
 def test_an_interrupt_ends_the_guests_that_run(

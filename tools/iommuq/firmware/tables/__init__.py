@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Firmware tables that claim memory for devices: read, extend, explain."""
+"""Read, extend and explain the ACPI tables that claim memory for devices."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A table of whichever kind its signature says."""
+"""Read and check a table of any known kind."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iommuq.firmware.tables import acpi, dmar, iort, ivrs
-from iommuq.firmware.tables.dmar import Dmar
-from iommuq.firmware.tables.iort import Iort
-from iommuq.firmware.tables.ivrs import Ivrs
 from iommuq.firmware.tables.sanity import Finding
 
-Table: TypeAlias = Dmar | Ivrs | Iort
+Table: TypeAlias = dmar.Dmar | ivrs.Ivrs | iort.Iort
 
 
 def parse(data: bytes, *, name: str = "table") -> Table:
     """Read a table.
 
-    :param name: the file, or what else to call it in messages.
-    :raises TableError: it is malformed, or of none of our kinds; the byte is named.
+    :param name: the file or table, for messages.
+    :raises TableError: the table is malformed or of an unknown kind; the byte is named.
     """
     signature = data[:4]
     if signature == ivrs.SIGNATURE:
@@ -34,16 +31,16 @@ def parse(data: bytes, *, name: str = "table") -> Table:
 def load(path: Path) -> Table:
     """Read a table from a file.
 
-    :raises UserError: it cannot be read.
-    :raises TableError: it is malformed, or of none of our kinds; the byte is named.
+    :raises UserError: the file cannot be read.
+    :raises TableError: as for `parse`.
     """
     return parse(acpi.read(path), name=str(path))
 
 
 def findings(table: Table) -> list[Finding]:
     """Return what is odd about the regions of a table, in its order."""
-    if isinstance(table, Dmar):
+    if isinstance(table, dmar.Dmar):
         return dmar.findings(table)
-    if isinstance(table, Ivrs):
+    if isinstance(table, ivrs.Ivrs):
         return ivrs.findings(table)
     return iort.findings(table)

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What kind of device a PCI device is: out of `lspci -n`, or out of sysfs.
-
-ACPI tables do not have it, and VT-d's driver goes by it.
-"""
+"""Read the classes of PCI devices, which VT-d's driver uses, from `lspci -n` or sysfs."""
 
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from iommuq.system.errors import UserError
 from iommuq.system.progress import one_line
 
-#: Devices by their place, such as ``0000:00:14.0``, with base class and subclass as one
-#: number, such as 0x0c03.
+#: Base class and subclass as one number, such as 0x0c03, by place, such as ``0000:00:14.0``.
 Classes = dict[str, int]
 
 _SIZE_LIMIT = 16 << 20
@@ -32,17 +29,16 @@ _BASES = {
 
 
 def name(code: int) -> str:
-    """Return what a class is called."""
+    """Return the name of a class."""
     if code == 0x0C03:
         return "USB controller"
     return _BASES.get(code >> 8, f"class {code:04x}")
 
 
 def is_relaxable(code: int) -> bool:
-    """Tell whether VT-d's driver makes the RMRRs of such a device relaxable.
+    """Return whether VT-d's driver makes the RMRRs of such a device relaxable.
 
-    Source: drivers/iommu/intel/iommu.c, device_rmrr_is_relaxable(): USB controllers of any
-    kind, and all displays.
+    Source: drivers/iommu/intel/iommu.c, device_rmrr_is_relaxable(): USB and displays.
     """
     return code == 0x0C03 or code >> 8 == 0x03
 
@@ -50,8 +46,7 @@ def is_relaxable(code: int) -> bool:
 def read(path: Path) -> Classes:
     """Read the classes of a machine's devices.
 
-    :param path: a file with what ``lspci -n`` or ``lspci -nn`` printed, or a directory like
-        ``/sys/bus/pci/devices``.
+    :param path: output of ``lspci -n`` or ``lspci -nn``, or ``/sys/bus/pci/devices``.
     :raises UserError: it cannot be read, or is neither.
     """
     try:
@@ -60,20 +55,20 @@ def read(path: Path) -> Classes:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{one_line(str(path))}: {one_line(reason)}", hint=_HINT) from error
     if not found:
-        raise UserError(f"{one_line(str(path))}: no devices in it", hint=_HINT)
+        raise UserError(f"{one_line(str(path))}: no devices", hint=_HINT)
     return found
 
 
 def _lspci(path: Path) -> Classes:
     if not path.is_file() and path.exists():
-        raise ValueError("no regular file")
+        raise ValueError("not a regular file")
     with path.open("rb") as file:
         raw = file.read(_SIZE_LIMIT + 1)
     if len(raw) > _SIZE_LIMIT:
         raise ValueError(f"more than {_SIZE_LIMIT >> 20} MiB")
     found = {}
     for number, line in enumerate(raw.decode("utf-8", "backslashreplace").split("\n"), 1):
-        # With -v each device has further lines, which are indented.
+        # `lspci -v` adds indented lines.
         if not line.strip() or line[0].isspace():
             continue
         match = _LINE.match(line)
@@ -94,23 +89,10 @@ def _sysfs(path: Path) -> Classes:
         if not re.fullmatch(r"0x[0-9a-f]{6}", text):
             raise ValueError(f"{folder.name}/class is no class: {text!r}")
         found[folder.name] = code = int(text, 16) >> 8
-        way = _way(folder)
-        if way is not None:
-            found[way] = code
+        # Behind a bridge also as in a DMAR scope: for the folder
+        # pci0000:00/0000:00:1c.0/0000:02:00.0 that is 0000:00:1c.0/00.0.
+        steps = list(takewhile(_ADDRESS.fullmatch, reversed(folder.resolve().parts)))
+        if len(steps) > 1:
+            way = [steps[-1], *(step.rpartition(":")[2] for step in steps[-2::-1])]
+            found["/".join(way)] = code
     return found
-
-
-def _way(folder: Path) -> str | None:
-    """Return the way to a device behind bridges as a DMAR scope has it.
-
-    In sysfs a device is below its bridge: ``pci0000:00/0000:00:1c.0/0000:02:00.0`` is
-    ``0000:00:1c.0/00.0``, whatever its bus is numbered.
-    """
-    steps = []
-    for part in reversed(folder.resolve().parts):
-        if not _ADDRESS.fullmatch(part):
-            break
-        steps.append(part)
-    if len(steps) < 2:
-        return None
-    return "/".join([steps[-1], *(step.rpartition(":")[2] for step in steps[-2::-1])])

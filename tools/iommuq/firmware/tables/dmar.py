@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """DMAR, the table of Intel VT-d: its structures, read and written byte for byte.
 
-Source: Intel Virtualization Technology for Directed I/O, chapter 8, BIOS Considerations.
-"""
+Source: Intel Virtualization Technology for Directed I/O, chapter 8, BIOS Considerations."""
 
 from __future__ import annotations
 
@@ -32,14 +31,14 @@ _SCOPE_NAMES = {
 
 @dataclass(frozen=True)
 class Scope:
-    """A device scope: a device, named by the way from its root bus to it (section 8.3.1).
+    """A device scope: a device, named by its path from the root bus (section 8.3.1).
 
     :ivar kind: `ENDPOINT`, `BRIDGE`, `IOAPIC`, `HPET`, `NAMESPACE` or an unknown number.
-    :ivar bus: the number of the root bus.
-    :ivar path: device and function, from the root bus downwards.
-    :ivar number: the I/O APIC's, HPET's or ACPI device's number; 0 for other kinds.
+    :ivar bus: number of the root bus.
+    :ivar path: device and function of each step, from the root bus.
+    :ivar number: number of the I/O APIC, HPET or ACPI device; 0 for other kinds.
     :ivar flags: used in a SIDP only.
-    :ivar odd: half an entry of the path, if firmware has left one; a kernel ignores it.
+    :ivar odd: an incomplete last entry of the path; kernels ignore it.
     """
 
     kind: int
@@ -52,21 +51,21 @@ class Scope:
 
     @property
     def kind_name(self) -> str:
-        """The kind in words."""
+        """Name of the kind."""
         return _SCOPE_NAMES.get(self.kind, f"unknown kind {self.kind}")
 
     @property
     def is_pci(self) -> bool:
-        """Whether it names a PCI device, or all below one."""
+        """Whether it names a PCI device, or all devices below a bridge."""
         return self.kind in (ENDPOINT, BRIDGE)
 
     def place(self, segment: int) -> str:
-        """Return the whole way, such as ``0000:00:1c.0/00.0``."""
+        """Return the whole path, such as ``0000:00:1c.0/00.0``."""
         steps = "/".join(_steps(self.path)) or "-"
         return f"{segment:04x}:{self.bus:02x}:{steps}"
 
     def short(self) -> str:
-        """Return the way for people: ``00:05.0``, or ``00.0 behind bridge 00:1c.0``."""
+        """Return a short form: ``00:05.0``, or ``00.0 behind bridge 00:1c.0``."""
         steps = list(_steps(self.path))
         if not steps:
             return f"{self.bus:02x}: without a path"
@@ -89,9 +88,9 @@ def _steps(path: tuple[tuple[int, int], ...]) -> Iterator[str]:
 class Drhd:
     """A remapping hardware unit (section 8.3).
 
-    :ivar base: the address of its registers.
-    :ivar flags: bit 0: it has all devices of the segment that no other unit has.
-    :ivar size: bits 3:0: the registers take 2^N pages.
+    :ivar base: address of its registers.
+    :ivar flags: bit 0: all devices of the segment that no other unit has.
+    :ivar size: bits 3:0: N; the registers take 2^N pages.
     """
 
     NAME: ClassVar[str] = "DRHD"
@@ -111,8 +110,8 @@ class Drhd:
 class Rmrr:
     """A region that devices must be able to reach at all times (section 8.4).
 
-    :ivar base: its first address.
-    :ivar limit: its last address.
+    :ivar base: first address.
+    :ivar limit: last address.
     """
 
     NAME: ClassVar[str] = "RMRR"
@@ -124,7 +123,7 @@ class Rmrr:
 
     @property
     def size(self) -> int:
-        """Bytes; 0 or less if the limit lies before the base."""
+        """Size in bytes; 0 or less if the limit is below the base."""
         return self.limit - self.base + 1
 
     def encode(self) -> bytes:
@@ -167,11 +166,7 @@ class Rhsa:
 
 @dataclass(frozen=True)
 class Andd:
-    """The name of an ACPI device that scopes refer to by number (section 8.7).
-
-    :ivar number: what scopes call it.
-    :ivar name: with its NUL, and whatever comes after.
-    """
+    """The *name*, with NUL, of the ACPI device that scopes call by *number* (section 8.7)."""
 
     NAME: ClassVar[str] = "ANDD"
     number: int
@@ -215,7 +210,7 @@ class Sidp:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A structure of a type that is not known here; a kernel skips it."""
+    """A structure of unknown type; kernels skip it."""
 
     NAME: ClassVar[str] = "structure of unknown type"
     kind: int
@@ -234,8 +229,7 @@ class Dmar:
     """A DMAR table (section 8.1).
 
     :ivar width: bits of a host physical address, less one.
-    :ivar flags: bit 0: interrupt remapping; bit 1: no x2APIC, please; bit 2: DMA was
-        protected while the firmware ran.
+    :ivar flags: bit 0: interrupt remapping; bit 1: x2APIC opt-out; bit 2: DMA control opt-in.
     """
 
     structures: tuple[Structure, ...]
@@ -245,7 +239,7 @@ class Dmar:
     reserved: bytes = bytes(10)
 
     def encode(self) -> bytes:
-        """Return the table's bytes, with the right length and checksum.
+        """Return the table's bytes, with length and checksum.
 
         :raises UserError: a value does not fit its field.
         """
@@ -260,23 +254,19 @@ class Dmar:
             offset += len(structure.encode())
 
     def with_rmrr(self, base: int, limit: int, scopes: Sequence[Scope], segment: int = 0) -> Dmar:
-        """Return the table with one more RMRR, at its end.
-
-        :param base: the first address.
-        :param limit: the last address.
-        """
+        """Return the table with an RMRR at its end, from address *base* to *limit*."""
         region = Rmrr(base, limit, tuple(scopes), segment)
         return replace(self, structures=(*self.structures, region))
 
     def raised(self) -> Dmar:
-        """Return the table with the next OEM revision, so that Linux takes it."""
+        """Return the table with the next OEM revision; see `Header.raised`."""
         return replace(self, header=self.header.raised())
 
 
 def parse(data: bytes, *, name: str = "DMAR") -> Dmar:
     """Read a DMAR table.
 
-    :param name: the file, or what else to call it in messages.
+    :param name: the file or table, for messages.
     :raises TableError: it is malformed; the byte is named.
     """
     header, reader = acpi.split(data, SIGNATURE, name)
@@ -293,11 +283,11 @@ def parse(data: bytes, *, name: str = "DMAR") -> Dmar:
 
 def findings(table: Dmar) -> list[Finding]:
     """Return what is odd about the regions of a table, in its order."""
-    # A width of less than a page makes Linux refuse the whole table.
+    # Linux rejects the table if the width is less than a page.
     bits = min(table.width + 1, ADDRESS_BITS) if table.width >= 11 else ADDRESS_BITS
     claims, found = [], check_revision(table.header.revision, REVISIONS)
     if table.width < 11:
-        found.append(Finding(36, f"host addresses of {table.width + 1} bits: Linux refuses DMAR"))
+        found.append(Finding(36, f"host addresses of {table.width + 1} bits: Linux rejects DMAR"))
     for offset, one in table.places():
         if not isinstance(one, Rmrr):
             continue

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say in words what a table from a real machine means for its devices.
-
-The words for regions are those of ``/sys/kernel/iommu_groups/*/reserved_regions``.
-"""
+"""Explain a table, with the terms of ``/sys/kernel/iommu_groups/*/reserved_regions``."""
 
 from __future__ import annotations
 
@@ -28,9 +25,8 @@ def explain(path: Path, classes: Mapping[str, int] | None = None) -> list[str]:
     """Explain a table.
 
     :param path: a file with the table, as in /sys/firmware/acpi/tables.
-    :param classes: base class and subclass of PCI devices by their place, such as
-        ``0000:00:14.0``; None if they are not known.
-    :return: lines for a person.
+    :param classes: as from `classes.read`; None: unknown.
+    :return: lines of text.
     :raises UserError: the file cannot be read.
     :raises TableError: the table is malformed; file and byte are named.
     """
@@ -53,7 +49,7 @@ def _lines(table: anytable.Table, classes: Mapping[str, int] | None) -> Iterator
     found = anytable.findings(table)
     if found:
         yield ""
-        yield "What is odd about it:"
+        yield "Problems:"
         yield from (f"  {finding}" for finding in found)
     if any("direct" in line for line in told):
         yield ""
@@ -62,5 +58,5 @@ def _lines(table: anytable.Table, classes: Mapping[str, int] | None) -> Iterator
 
 def _safe(line: str) -> str:
     """Return a line without control characters, with its indentation."""
-    text = one_line(line)
-    return " " * (len(line) - len(line.lstrip(" "))) + text if text else ""
+    indent = len(line) - len(line.lstrip(" "))
+    return (" " * indent + one_line(line)).rstrip()

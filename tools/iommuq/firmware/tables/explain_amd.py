@@ -1,30 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say in words what an IVRS table means.
-
-Source: drivers/iommu/amd/init.c, init_unity_map_range(), and drivers/iommu/amd/iommu.c,
-amd_iommu_get_resv_regions().
-"""
+"""Explain an IVRS table.  Source: drivers/iommu/amd/init.c, init_unity_map_range(), and
+drivers/iommu/amd/iommu.c, amd_iommu_get_resv_regions()."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from iommuq.firmware.tables import classes as pci
-from iommuq.firmware.tables import ivhd
+from iommuq.firmware.tables import ivhd, ivrs
 from iommuq.firmware.tables.ivhd import AcpiDevice, Alias, Extended, Other, Select, Special
-from iommuq.firmware.tables.ivrs import (
-    ALL,
-    EXCLUSION,
-    HARDWARE,
-    RANGE,
-    READ,
-    UNITY,
-    WRITE,
-    Ivhd,
-    Ivmd,
-    Ivrs,
-    Unknown,
-)
+from iommuq.firmware.tables.ivrs import EXCLUSION, UNITY, Ivhd, Ivmd, Ivrs
 from iommuq.firmware.tables.sanity import span
 
 _SPECIAL = {ivhd.IOAPIC: "I/O APIC", ivhd.HPET: "HPET"}
@@ -40,7 +25,7 @@ def bdf(devid: int) -> str:
 def explain_ivrs(table: Ivrs, classes: Mapping[str, int] | None) -> Iterator[str]:
     """Yield lines about the units and regions of a table.
 
-    :param classes: the machine's devices by place; None if they are not known.
+    :param classes: as from `classes.read`; None: unknown.
     """
     yield f"IVRS, AMD IOMMU: {table.header.describe()}"
     physical, virtual = table.info >> 8 & 0x7F, table.info >> 15 & 0x7F
@@ -50,15 +35,15 @@ def explain_ivrs(table: Ivrs, classes: Mapping[str, int] | None) -> Iterator[str
     chosen = table.hardware_type()
     units = [block for block in table.blocks if isinstance(block, Ivhd)]
     for unit in units:
-        use = "" if unit.kind == chosen or chosen not in HARDWARE else f"; ignored, as {chosen:x}h"
-        use += " says more" if use else ""
+        ignored = unit.kind != chosen and chosen in ivrs.HARDWARE
+        use = f"; ignored: Linux uses {chosen:x}h" if ignored else ""
         yield (
             f"  IVHD {unit.kind:x}h, IOMMU {unit.segment:04x}:{bdf(unit.devid)}, "
             f"registers at 0x{unit.base:x}{use}"
         )
         yield from (f"    {line}" for line in _entries(unit))
     if not units:
-        yield "  none: Linux can do nothing with this table"
+        yield "  none: Linux cannot use this table"
     yield ""
     yield "Regions:"
     regions = [block for block in table.blocks if isinstance(block, Ivmd)]
@@ -69,7 +54,7 @@ def explain_ivrs(table: Ivrs, classes: Mapping[str, int] | None) -> Iterator[str
             yield from (f"      {line}" for line in _present(region, classes))
     if not regions:
         yield "  none: no device is refused because of this table"
-    others = [block for block in table.blocks if isinstance(block, Unknown)]
+    others = [block for block in table.blocks if isinstance(block, ivrs.Unknown)]
     if others:
         yield ""
         yield "Other blocks:"
@@ -78,40 +63,39 @@ def explain_ivrs(table: Ivrs, classes: Mapping[str, int] | None) -> Iterator[str
 
 
 def _use(region: Ivmd) -> str:
-    """Return what firmware says that a region is."""
     if region.flags & EXCLUSION:
         return "exclusion range (not translated)"
-    may = [word for flag, word in ((READ, "read"), (WRITE, "write")) if region.flags & flag]
+    rights = ((ivrs.READ, "read"), (ivrs.WRITE, "write"))
+    may = [word for flag, word in rights if region.flags & flag]
     kind = "unity map" if region.flags & UNITY else "neither unity map nor exclusion range"
     return f"{kind}, {' and '.join(may) or 'no access'}"
 
 
 def _verdict(region: Ivmd) -> str:
-    """Return what Linux makes of a region, whatever the class of the device is."""
+    """Return how Linux handles a region; the class of the device does not matter."""
     if region.flags & EXCLUSION:
-        return "direct, read and write, as Linux makes it a unity map; refused to VFIO and iommufd"
+        return "direct, read and write (Linux makes it a unity map), refused to VFIO and iommufd"
     if region.flags & UNITY:
         return "direct, refused to VFIO and iommufd"
     return "Linux ignores it"
 
 
 def _who(region: Ivmd) -> str:
-    """Return the devices of a region as the table has them."""
-    if region.kind == ALL:
+    if region.kind == ivrs.ALL:
         return f"every device of segment {region.segment:04x}"
-    if region.kind == RANGE:
+    if region.kind == ivrs.RANGE:
         first, last = region.devices
         return f"every device from {region.segment:04x}:{bdf(first)} to {bdf(last)}"
     return f"{region.segment:04x}:{bdf(region.devid)}"
 
 
 def _present(region: Ivmd, classes: Mapping[str, int]) -> Iterator[str]:
-    """Yield the devices of a region that the machine really has."""
+    """Yield the devices of a region that the machine has."""
     first, last = region.devices
     found = []
     for place, code in sorted(classes.items()):
         segment, _, rest = place.partition(":")
-        # Ways through bridges are of no use here: IDs are what counts.
+        # IVRS names devices by ID, not by the path through bridges.
         if "/" in rest or int(segment, 16) != region.segment:
             continue
         bus, _, slot = rest.partition(":")
@@ -126,7 +110,6 @@ def _present(region: Ivmd, classes: Mapping[str, int]) -> Iterator[str]:
 
 
 def _entries(unit: Ivhd) -> Iterator[str]:
-    """Yield the devices behind an IOMMU, a range as one line."""
     start = ""
     for entry in unit.entries:
         if isinstance(entry, Select) and entry.kind == ivhd.END:
@@ -139,7 +122,7 @@ def _entries(unit: Ivhd) -> Iterator[str]:
                 yield f"device entry of unknown type 0x{entry.kind:02x}"
             continue
         if start:
-            yield f"{start} to nowhere"
+            yield f"{start}, a range without an end"
         line = _entry(entry)
         start = ""
         if ivhd.starts_range(entry):
@@ -147,7 +130,7 @@ def _entries(unit: Ivhd) -> Iterator[str]:
         else:
             yield line
     if start:
-        yield f"{start} to nowhere"
+        yield f"{start}, a range without an end"
 
 
 def _entry(entry: Select | Alias | Extended | Special | AcpiDevice) -> str:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say in words what an IORT table means.
+"""Explain an IORT table.
 
-Source: drivers/acpi/arm64/iort.c, iort_node_get_rmr_info() and iort_get_rmrs().
-"""
+Source: drivers/acpi/arm64/iort.c, iort_node_get_rmr_info() and iort_get_rmrs()."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from iommuq.firmware.tables.explain_amd import bdf
 from iommuq.firmware.tables.iort import NAMED_COMPONENT, RMR, RMR_REVISION, ROOT_COMPLEX, Iort, Node
 from iommuq.firmware.tables.sanity import span
 
-#: Pairs of mappings that are compared at most; real tables have some hundreds.
+#: Pairs of mappings that are compared at most.
 _WORK = 1_000_000
-#: Devices that are named for an RMR node.
+#: Devices that are listed for an RMR node at most.
 _LISTED = 64
 
 
@@ -36,7 +35,8 @@ def explain_iort(table: Iort) -> Iterator[str]:
     yield ""
     yield "Regions:"
     rmrs = [(offset, node) for offset, node in nodes.items() if node.kind == RMR]
-    known = _is_little(table)
+    some = sum(len(node.mappings) for _, node in rmrs)
+    known = some * sum(len(node.mappings) for node in table.nodes) <= _WORK
     for offset, node in rmrs:
         yield f"  RMR node at byte 0x{offset:x}: {_verdict(node, table.header.revision)}"
         yield from (f"    {span(one.base, one.size)}" for one in node.ranges)
@@ -46,22 +46,20 @@ def explain_iort(table: Iort) -> Iterator[str]:
         yield "  none: no device is refused because of this table"
     if any("PCI" in node.kind_name for node in table.nodes) and rmrs:
         yield (
-            "  Linux heeds them for PCI devices only if firmware also says, in _DSM function 5, "
-            "that bus numbers must stay"
+            "  Linux uses them for PCI devices only if firmware also preserves the bus numbers, "
+            "with _DSM function 5"
         )
 
 
 def _verdict(node: Node, revision: int) -> str:
-    """Return what Linux makes of the regions of a node."""
     if revision < RMR_REVISION:
-        return f"Linux ignores it, as the table's revision is less than {RMR_REVISION}"
+        return f"ignored by Linux: the table's revision is less than {RMR_REVISION}"
     if node.rmr_flags & iort.REMAP_PERMITTED:
         return "direct-relaxable, not refused (firmware permits to remap)"
     return "direct, refused to VFIO and iommufd"
 
 
 def _name(node: Node) -> str:
-    """Return what to call a node."""
     if node.kind == NAMED_COMPONENT:
         return f"{node.kind_name} {node.object_name}"
     if node.kind == ROOT_COMPLEX:
@@ -72,7 +70,6 @@ def _name(node: Node) -> str:
 
 
 def _mappings(node: Node, nodes: Mapping[int, Node]) -> Iterator[str]:
-    """Yield the ID mappings of a node."""
     for one in node.mappings:
         target = nodes.get(one.target)
         where = f"{_name(target)} at byte 0x{one.target:x}" if target else f"byte 0x{one.target:x}"
@@ -89,16 +86,9 @@ def _ids(first: int, last: int) -> str:
     return f"0x{first:x}" if first == last else f"0x{first:x}-0x{last:x}"
 
 
-def _is_little(table: Iort) -> bool:
-    """Tell whether there are few enough mappings to compare each with each."""
-    some = sum(len(node.mappings) for node in table.nodes if node.kind == RMR)
-    return some * sum(len(node.mappings) for node in table.nodes) <= _WORK
-
-
 def _devices(table: Iort, rmr: Node, known: bool) -> Iterator[str]:
-    """Yield the devices that an RMR node is for."""
     if not known:
-        yield "devices that are not looked for, because there are too many mappings"
+        yield "unknown devices: too many mappings to search"
         return
     found = iort.devices(table, rmr)
     count = 0
@@ -113,4 +103,4 @@ def _devices(table: Iort, rmr: Node, known: bool) -> Iterator[str]:
     if more:
         yield f"{more} more"
     if not count:
-        yield "no device that the table knows"
+        yield "no device of the table"

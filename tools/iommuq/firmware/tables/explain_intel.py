@@ -1,30 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say in words what a DMAR table means.
-
-Source: drivers/iommu/intel/iommu.c, intel_iommu_get_resv_regions(), and
-drivers/iommu/intel/dmar.c, dmar_insert_dev_scope().
-"""
+"""Explain a DMAR table.  Source: drivers/iommu/intel/iommu.c, intel_iommu_get_resv_regions(),
+and drivers/iommu/intel/dmar.c, dmar_insert_dev_scope()."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from iommuq.firmware.tables import classes as pci
+from iommuq.firmware.tables import dmar
 from iommuq.firmware.tables.acpi import text
-from iommuq.firmware.tables.dmar import (
-    BRIDGE,
-    NAMESPACE,
-    Andd,
-    Atsr,
-    Dmar,
-    Drhd,
-    Rhsa,
-    Rmrr,
-    Satc,
-    Scope,
-    Sidp,
-    Unknown,
-)
+from iommuq.firmware.tables.dmar import Dmar, Rmrr, Scope
 from iommuq.firmware.tables.sanity import span
 
 _EITHER = "direct-relaxable if it is a USB controller or a display, else direct, refused"
@@ -33,25 +18,25 @@ _EITHER = "direct-relaxable if it is a USB controller or a display, else direct,
 def explain_dmar(table: Dmar, classes: Mapping[str, int] | None) -> Iterator[str]:
     """Yield lines about the units, regions and other structures of a table.
 
-    :param classes: base class and subclass by place; None if they are not known.
+    :param classes: as from `classes.read`; None: unknown.
     """
     yield f"DMAR, Intel VT-d: {table.header.describe()}"
     features = [f"addresses of {table.width + 1} bits"]
     features += ["interrupt remapping"] if table.flags & 1 else ["no interrupt remapping"]
-    features += ["firmware wants no x2APIC"] if table.flags & 2 else []
+    features += ["x2APIC opt-out"] if table.flags & 2 else []
     features += ["DMA protection at boot"] if table.flags & 4 else []
     yield f"  {', '.join(features)}"
-    names = {one.number: text(one.name) for one in table.structures if isinstance(one, Andd)}
+    names = {one.number: text(one.name) for one in table.structures if isinstance(one, dmar.Andd)}
     yield ""
     yield "Hardware units:"
-    units = [one for one in table.structures if isinstance(one, Drhd)]
+    units = [one for one in table.structures if isinstance(one, dmar.Drhd)]
     for unit in units:
         yield f"  DRHD, registers at 0x{unit.base:x}, segment {unit.segment:04x}: " + (
             "all devices that no other unit has" if unit.flags & 1 else "the devices listed"
         )
         yield from (f"    {_name(scope, unit.segment, names)}" for scope in unit.scopes)
     if not units:
-        yield "  none: Linux can do nothing with this table"
+        yield "  none: Linux cannot use this table"
     yield ""
     yield "Regions:"
     regions = [one for one in table.structures if isinstance(one, Rmrr)]
@@ -70,12 +55,11 @@ def explain_dmar(table: Dmar, classes: Mapping[str, int] | None) -> Iterator[str
 def _devices(
     region: Rmrr, names: Mapping[int, str], classes: Mapping[str, int] | None
 ) -> Iterator[str]:
-    """Yield a line for each device of a region."""
     for scope in region.scopes:
         name = _name(scope, region.segment, names)
         if not scope.is_pci:
             yield f"    {name}: Linux ignores it here"
-        elif scope.kind == BRIDGE:
+        elif scope.kind == dmar.BRIDGE:
             yield f"    {name} and every device below it; each: {_EITHER}"
         else:
             yield f"    {name}{_verdict(scope.place(region.segment), classes)}"
@@ -84,48 +68,46 @@ def _devices(
 
 
 def _verdict(place: str, classes: Mapping[str, int] | None) -> str:
-    """Return what becomes of the region of a device."""
     if classes is None:
         return f": {_EITHER}"
     code = classes.get(place)
     if code is None:
-        return f", which is not among the given devices: {_EITHER}"
+        return f", not among the given devices: {_EITHER}"
     if pci.is_relaxable(code):
         return f", {pci.name(code)}: direct-relaxable, not refused"
     return f", {pci.name(code)}: direct, refused to VFIO and iommufd"
 
 
 def _name(scope: Scope, segment: int, names: Mapping[int, str]) -> str:
-    """Return what to call a device, with its whole way where the short one leaves some out."""
+    """Return the name of a device, with its whole path if the short form omits some of it."""
     short = scope.short()
-    if scope.kind == NAMESPACE:
+    if scope.kind == dmar.NAMESPACE:
         return f"ACPI device {names.get(scope.number, 'without a name')} as {short}"
     if not scope.is_pci:
         return f"{scope.kind_name} {scope.number} as {short}"
-    prefix = "bridge " if scope.kind == BRIDGE else ""
+    prefix = "bridge " if scope.kind == dmar.BRIDGE else ""
     if len(scope.path) == 1 and segment == 0:
         return f"{prefix}{short}"
     return f"{prefix}{short} ({scope.place(segment)})"
 
 
 def _other(one: object, names: Mapping[int, str]) -> Iterator[str]:
-    """Yield lines about a structure that is neither a unit nor a region."""
     scopes: Sequence[Scope] = ()
     segment = 0
-    if isinstance(one, Atsr):
+    if isinstance(one, dmar.Atsr):
         what = "all root ports" if one.flags & 1 else "the root ports listed"
         yield f"  ATSR, ATS may be used below {what}, segment {one.segment:04x}"
         scopes, segment = one.scopes, one.segment
-    elif isinstance(one, Rhsa):
+    elif isinstance(one, dmar.Rhsa):
         yield f"  RHSA, unit at 0x{one.base:x} is in proximity domain {one.domain}"
-    elif isinstance(one, Andd):
+    elif isinstance(one, dmar.Andd):
         yield f"  ANDD, ACPI device {one.number} is {text(one.name)}"
-    elif isinstance(one, Satc):
+    elif isinstance(one, dmar.Satc):
         yield f"  SATC, integrated devices with a translation cache, segment {one.segment:04x}"
         scopes, segment = one.scopes, one.segment
-    elif isinstance(one, Sidp):
+    elif isinstance(one, dmar.Sidp):
         yield f"  SIDP, properties of integrated devices, segment {one.segment:04x}"
         scopes, segment = one.scopes, one.segment
-    elif isinstance(one, Unknown):
+    elif isinstance(one, dmar.Unknown):
         yield f"  unknown type {one.kind}, {len(one.body) + 4} bytes; Linux ignores it"
     yield from (f"    {_name(scope, segment, names)}" for scope in scopes)

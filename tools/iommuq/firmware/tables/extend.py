@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Give a machine's table more regions, whichever IOMMU it has.
-
-The table is one that the machine itself has, so that all else in it stays true.  What comes
-out is meant for the initramfs: its OEM revision is raised, or Linux would ignore it.
-"""
+"""Add regions to the DMAR or IVRS table of a machine, for its initramfs."""
 
 from __future__ import annotations
 
@@ -22,15 +18,11 @@ _PLACE = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f./]+)")
 
 @dataclass(frozen=True)
 class Device:
-    """A PCI function, by the way to it and by its requester ID.
+    """A PCI function: DMAR names it by its path, IVRS by its requester ID.
 
-    Intel's table wants the way, which does not depend on how buses are numbered; AMD's
-    wants the ID, which does.
-
-    :ivar path: device and function, from the root bus downwards.
-    :ivar devid: bus << 8 | device << 3 | function, as the kernel will number it; it may be
-        left out for a device on the root bus.
-    :ivar bus: the number of the root bus.
+    :ivar path: device and function of each step, from the root bus.
+    :ivar devid: bus << 8 | device << 3 | function; optional for a device on the root bus.
+    :ivar bus: number of the root bus.
     """
 
     path: tuple[tuple[int, int], ...]
@@ -42,41 +34,40 @@ class Device:
     def parse(cls, place: str, devid: int | None = None) -> Device:
         """Return the device at a place such as ``00:05.0`` or ``0000:00:07.0/02.0``.
 
-        :raises UserError: it is none.
+        :raises UserError: *place* is malformed.
         """
         match = _PLACE.fullmatch(place.lower())
         steps = [_FUNCTION.fullmatch(step) for step in match[3].split("/")] if match else []
         path = tuple((int(step[1], 16), int(step[2])) for step in steps if step)
         if not match or len(path) != len(steps) or any(device > 31 for device, _ in path):
             raise UserError(
-                f"no PCI device: {place!r}", hint="write 00:05.0, or 00:07.0/02.0 behind a bridge"
+                f"not a PCI device: {place!r}",
+                hint="write 00:05.0, or 00:07.0/02.0 behind a bridge",
             )
         return cls(path, devid, int(match[1] or "0", 16), int(match[2], 16))
 
     @property
     def scope(self) -> dmar.Scope:
-        """The device as Intel's table names it."""
+        """The device in DMAR."""
         return dmar.Scope(dmar.ENDPOINT, self.bus, self.path)
 
     @property
     def requester(self) -> int:
-        """The device as AMD's table names it.
+        """The device in IVRS.
 
         :raises UserError: it is behind a bridge, and its ID was not given.
         """
         if self.devid is not None:
             return self.devid
         if len(self.path) != 1:
-            raise UserError(
-                f"the requester ID of {self.scope.place(self.segment)} is not known",
-                hint="give the one that the kernel numbers it by",
-            )
+            what = f"requester ID of {self.scope.place(self.segment)} is unknown"
+            raise UserError(what, hint="give the ID that the kernel uses")
         [(device, function)] = self.path
         return self.bus << 8 | device << 3 | function
 
 
 class Spread(Enum):
-    """How one region is written for several devices; Intel's table knows only `EACH`."""
+    """How the entries of one region name several devices; DMAR knows only `EACH`."""
 
     EACH = "each"
     RANGE = "range"
@@ -85,9 +76,9 @@ class Spread(Enum):
 
 @dataclass(frozen=True)
 class Region:
-    """A region to be claimed; it need not make sense, since firmware's often do not.
+    """A region to be claimed; not checked, so that bad firmware can be tested.
 
-    :ivar base: the first address.
+    :ivar base: first address.
     :ivar size: in bytes.
     :ivar flags: of an IVMD; an RMRR has none.
     """
@@ -100,31 +91,29 @@ class Region:
 
 
 def extend(table: bytes, regions: Sequence[Region]) -> bytes:
-    """Return a DMAR or IVRS table with more regions.
+    """Return a DMAR or IVRS table with more regions, and a higher OEM revision.
 
-    :param table: as the firmware made it; its signature says which it is.
+    :param table: the table that the firmware makes.
     :raises TableError: the table is malformed.
-    :raises UserError: it is of another kind, or cannot say what a region says.
+    :raises UserError: it is of another kind, or cannot describe a region.
     """
     signature = table[:4]
     if signature == dmar.SIGNATURE:
         return _extend_dmar(dmar.parse(table), regions).raised().encode()
     if signature == ivrs.SIGNATURE:
         return _extend_ivrs(ivrs.parse(table), regions).raised().encode()
-    raise UserError(
-        f"table {text(signature) or 'without a name'} cannot be given regions",
-        hint="DMAR and IVRS can",
-    )
+    name = text(signature) or "without a name"
+    raise UserError(f"no regions can be added to table {name}", hint="use DMAR or IVRS")
 
 
 def _extend_dmar(table: dmar.Dmar, regions: Sequence[Region]) -> dmar.Dmar:
     for region in regions:
         if region.spread is not Spread.EACH or region.flags & ivrs.EXCLUSION:
-            what = "an RMRR is for single devices, and is no exclusion range"
+            what = "an RMRR has single devices only, and is no exclusion range"
             raise UserError(what, hint="use a machine with amd-iommu")
         segments = {device.segment for device in region.devices}
         if len(segments) > 1:
-            raise UserError("an RMRR is for devices of one segment", hint="use one for each")
+            raise UserError("an RMRR is for devices of one segment", hint="write one RMRR each")
         scopes = [device.scope for device in region.devices]
         limit = region.base + region.size - 1
         table = table.with_rmrr(region.base, limit, scopes, *segments)
@@ -134,27 +123,20 @@ def _extend_dmar(table: dmar.Dmar, regions: Sequence[Region]) -> dmar.Dmar:
 def _extend_ivrs(table: ivrs.Ivrs, regions: Sequence[Region]) -> ivrs.Ivrs:
     for region in regions:
         base, size, flags = region.base, region.size, region.flags
-        segments = {device.segment for device in region.devices} or {0}
         if region.spread is Spread.EACH:
             for device in region.devices:
                 table = table.with_ivmd(
                     base, size, devid=device.requester, flags=flags, segment=device.segment
                 )
             continue
-        for segment in sorted(segments):
+        for segment in sorted({device.segment for device in region.devices} or {0}):
+            common = {"flags": flags, "segment": segment}
             if region.spread is Spread.ALL:
-                table = table.with_ivmd(base, size, kind=ivrs.ALL, flags=flags, segment=segment)
+                table = table.with_ivmd(base, size, kind=ivrs.ALL, **common)
                 continue
             ids = [one.requester for one in region.devices if one.segment == segment]
             if not ids:
                 raise UserError("a range of devices needs its first and its last device")
-            table = table.with_ivmd(
-                base,
-                size,
-                kind=ivrs.RANGE,
-                devid=min(ids),
-                last=max(ids),
-                flags=flags,
-                segment=segment,
-            )
+            ends = {"devid": min(ids), "last": max(ids)}
+            table = table.with_ivmd(base, size, kind=ivrs.RANGE, **ends, **common)
     return table

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """IORT, the table of Arm's SMMUs: its nodes, their ID mappings and the regions of RMR nodes.
 
-Source: Arm DEN 0049, IO Remapping Table, chapter 3.
-"""
+Source: Arm DEN 0049, IO Remapping Table, chapter 3."""
 
 from __future__ import annotations
 
@@ -30,10 +29,10 @@ _NAMES = {
 
 #: Flags of an RMR node.
 REMAP_PERMITTED, PRIVILEGED = 1, 2
-#: What the base and size of a region must be a multiple of (section 3.1.1.9).
+#: Base and size of a region must be multiples of this (section 3.1.1.9).
 GRANULE = 0x10000
 REVISIONS = range(8)
-#: Linux reads no RMR node of a table with a lower revision.
+#: Linux ignores RMR nodes of tables with a lower revision.
 RMR_REVISION = 5
 
 _NODE_SIZE, _MAPPING_SIZE, _DESCRIPTOR_SIZE = 16, 20, 20
@@ -43,11 +42,11 @@ _HEADER = Header(SIGNATURE, RMR_REVISION)
 
 @dataclass(frozen=True)
 class IdMapping:
-    """IDs that come in, and what goes out to another node (section 3.1.2).
+    """A mapping from input IDs to output IDs of another node (section 3.1.2).
 
-    :ivar count: how many, less one.
+    :ivar count: number of IDs, less one.
     :ivar target: the byte of the table where the other node begins.
-    :ivar flags: bit 0: a single ID comes out, whatever comes in.
+    :ivar flags: bit 0: all inputs map to a single output ID.
     """
 
     source: int
@@ -58,7 +57,7 @@ class IdMapping:
 
     @property
     def is_single(self) -> bool:
-        """Whether only one ID comes out."""
+        """Whether there is a single output ID."""
         return bool(self.flags & 1)
 
     def encode(self) -> bytes:
@@ -69,11 +68,7 @@ class IdMapping:
 
 @dataclass(frozen=True)
 class MemoryRange:
-    """A memory range descriptor of an RMR node (section 3.1.1.9).
-
-    :ivar base: the first address.
-    :ivar size: in bytes.
-    """
+    """A memory range descriptor of an RMR node: first address, bytes (section 3.1.1.9)."""
 
     base: int
     size: int
@@ -86,10 +81,10 @@ class MemoryRange:
 
 @dataclass(frozen=True)
 class Node:
-    """A node, kept as its bytes, because it refers to places within itself.
+    """A node, kept as bytes, because it has offsets into itself.
 
     :ivar kind: `RMR`, `ROOT_COMPLEX` and so on.
-    :ivar mapping_count: the number of ID mappings, which start at *mapping_offset*.
+    :ivar mapping_count: number of ID mappings, which start at *mapping_offset*.
     :ivar body: all after the first sixteen bytes.
     """
 
@@ -102,17 +97,17 @@ class Node:
 
     @property
     def kind_name(self) -> str:
-        """The kind in words."""
+        """Name of the kind."""
         return _NAMES.get(self.kind, f"node of unknown type {self.kind}")
 
     @property
     def size(self) -> int:
-        """Bytes of the whole node."""
+        """Size of the whole node in bytes."""
         return _NODE_SIZE + len(self.body)
 
     @cached_property
     def mappings(self) -> tuple[IdMapping, ...]:
-        """Its ID mappings; none if they have no place, as in Linux."""
+        """The ID mappings; as in Linux none if their offset is 0."""
         at = self.mapping_offset
         count = self.mapping_count if at else 0
         reader = self._window(at, _MAPPING_SIZE * count)
@@ -125,7 +120,7 @@ class Node:
 
     @cached_property
     def ranges(self) -> tuple[MemoryRange, ...]:
-        """The memory ranges of an RMR node; none if they have no place, as in Linux."""
+        """The memory ranges of an RMR node; as in Linux none if their offset is 0."""
         at = self.ranges_offset
         count = self._field(4) if at else 0
         reader = self._window(at, _DESCRIPTOR_SIZE * count)
@@ -133,7 +128,7 @@ class Node:
 
     @property
     def ranges_offset(self) -> int:
-        """Where in an RMR node the memory ranges begin."""
+        """Offset of the memory ranges in an RMR node."""
         return self._field(8)
 
     @property
@@ -160,7 +155,7 @@ class Node:
         return int.from_bytes(self.body[at : at + 4], "little")
 
     def _window(self, at: int, size: int) -> Reader:
-        # That it lies within the node was checked when the table was read.
+        # parse() has checked that it lies within the node.
         return Reader(bytes(_NODE_SIZE) + self.body, at, at + size, self.kind_name)
 
 
@@ -172,7 +167,7 @@ def rmr_node(
     identifier: int = 0,
     revision: int = 3,
 ) -> Node:
-    """Make an RMR node, laid out as in the specification: ranges, then mappings.
+    """Return an RMR node: ranges first, then mappings.
 
     :param flags: of `REMAP_PERMITTED` and `PRIVILEGED`; bits 9:2 are memory attributes.
     """
@@ -199,7 +194,7 @@ class Iort:
     after: bytes = b""
 
     def encode(self) -> bytes:
-        """Return the table's bytes, with the right length and checksum.
+        """Return the table's bytes, with length and checksum.
 
         :raises UserError: a value does not fit its field.
         """
@@ -208,7 +203,7 @@ class Iort:
         return self.header.encode(head + self.before + nodes + self.after)
 
     def places(self) -> dict[int, Node]:
-        """Return the nodes by the byte of the table where they begin, which mappings name."""
+        """Return the nodes by the byte of the table where they begin."""
         found = {}
         offset = _FIRST + len(self.before)
         for node in self.nodes:
@@ -217,26 +212,23 @@ class Iort:
         return found
 
     def raised(self) -> Iort:
-        """Return the table with the next OEM revision, so that Linux takes it."""
+        """Return the table with the next OEM revision; see `Header.raised`."""
         return replace(self, header=self.header.raised())
 
 
 def parse(data: bytes, *, name: str = "IORT") -> Iort:
     """Read an IORT table.
 
-    :param name: the file, or what else to call it in messages.
+    :param name: the file or table, for messages.
     :raises TableError: it is malformed; the byte is named.
     """
     header, reader = acpi.split(data, SIGNATURE, name)
     count, first, reserved = reader.unpack("III", "IORT")
     if not _FIRST <= first <= reader.end:
-        raise acpi.TableError(
-            f"the first node is said to be at byte 0x{first:x}, outside of the table",
-            offset=HEADER_SIZE + 4,
-            name=name,
-        )
+        what = f"offset of the first node is 0x{first:x}, outside of the table"
+        raise acpi.TableError(what, offset=HEADER_SIZE + 4, name=name)
     before = reader.part(first - reader.offset, 0, "padding").rest()
-    # The count may be a lie; a node has at least sixteen bytes, so this ends.
+    # This ends for any count, as a node has at least sixteen bytes.
     nodes = [_node(reader, name) for _ in range(count)]
     return Iort(tuple(nodes), header, reserved, before, reader.rest())
 
@@ -257,12 +249,8 @@ def _node(reader: Reader, name: str) -> Node:
 
 
 def _inside(node: Node, at: int, size: int, start: int, what: str, name: str) -> None:
-    """Check that an array lies within its node.
-
-    :raises TableError: it does not.
-    """
     if size and at and (at < _NODE_SIZE or at + size > node.size):
-        text = f"{what} take the bytes 0x{at:x} to 0x{at + size:x} of a node of {node.size}"
+        text = f"{what} take bytes 0x{at:x} to 0x{at + size:x} of a node of {node.size} bytes"
         raise acpi.TableError(text, offset=start, name=name)
 
 
@@ -293,18 +281,18 @@ def _odd_mappings(node: Node, nodes: Mapping[int, Node]) -> Iterator[str]:
         target = nodes.get(mapping.target)
         where = f"{node.kind_name}: ID mapping {number}"
         if target is None:
-            yield f"{where} leads to byte 0x{mapping.target:x}, where no node begins"
+            yield f"{where} refers to byte 0x{mapping.target:x}, where no node begins"
         elif node.kind == RMR and target.kind not in (SMMU, SMMU_V3):
-            yield f"{where} leads to no SMMU but to {target.kind_name} at 0x{mapping.target:x}"
+            yield f"{where} refers to {target.kind_name} at 0x{mapping.target:x}, not to an SMMU"
         if not mapping.is_single and max(mapping.source, mapping.output) + mapping.count >= 1 << 32:
             yield f"{where} goes beyond the highest ID"
 
 
 def devices(table: Iort, rmr: Node) -> Iterator[tuple[Node, IdMapping, int, int]]:
-    """Yield what an RMR node is for.
+    """Yield the devices of an RMR node.
 
-    :return: a node whose IDs come out as those that the RMR node names, the mapping that
-        does it, and the first and the last ID that goes in.
+    :return: a node with IDs that map to those of the RMR node, the mapping, and the first and
+        the last input ID.
     """
     nodes = table.places()
     wanted = [one for one in rmr.mappings if one.target in nodes]

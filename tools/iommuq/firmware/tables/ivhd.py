@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The device entries of an IVHD: which devices are behind one of AMD's IOMMUs.
+"""The device entries of an IVHD: the devices behind one of AMD's IOMMUs.
 
-Source: AMD I/O Virtualization Technology (IOMMU) Specification, section 5.2.2.
-"""
+Source: AMD I/O Virtualization Technology (IOMMU) Specification, section 5.2.2."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ SPECIAL = 0x48
 ACPI_HID = 0xF0
 
 IOAPIC, HPET = 1, 2
-#: Kinds of the name that an ACPI device has besides its HID.
+#: Kinds of the UID of an ACPI device.
 UID_NONE, UID_INTEGER, UID_STRING = 0, 1, 2
 
-# From here on a type no longer says how long its entry is: Linux would not get past it.
+# From here on the type does not tell the length of the entry.
 _UNSIZED = 0x80
 
 
@@ -31,8 +30,8 @@ _UNSIZED = 0x80
 class Select:
     """An entry of four bytes: `ALL`, `SELECT`, `START` or `END` (of a range).
 
-    :ivar devid: the requester ID; unused with `ALL`.
-    :ivar settings: interrupts that the device may send as they are.
+    :ivar devid: requester ID; unused with `ALL`.
+    :ivar settings: interrupts of the device that are passed through.
     """
 
     kind: int
@@ -46,10 +45,10 @@ class Select:
 
 @dataclass(frozen=True)
 class Alias:
-    """A device, or the start of a range, whose requests bear the ID of another one.
+    """A device, or the start of a range, whose requests have the ID of another device.
 
     :ivar kind: `ALIAS_SELECT` or `ALIAS_START`.
-    :ivar source: the requester ID that the IOMMU sees.
+    :ivar source: requester ID that the IOMMU sees.
     """
 
     kind: int
@@ -86,11 +85,11 @@ class Extended:
 
 @dataclass(frozen=True)
 class Special:
-    """An `IOAPIC` or an `HPET`, which is no PCI device but sends with the ID of one.
+    """An I/O APIC or HPET.
 
-    :ivar variety: which of the two.
+    :ivar variety: `IOAPIC` or `HPET`.
     :ivar handle: its number.
-    :ivar source: the requester ID that it uses.
+    :ivar source: requester ID that it uses.
     """
 
     variety: int
@@ -109,7 +108,7 @@ class Special:
 class AcpiDevice:
     """A device of the ACPI name space.
 
-    :ivar devid: the requester ID that it uses.
+    :ivar devid: requester ID that it uses.
     :ivar hid: hardware ID, eight bytes.
     :ivar cid: compatible ID, eight bytes.
     :ivar uid_kind: `UID_NONE`, `UID_INTEGER` or `UID_STRING`.
@@ -139,10 +138,7 @@ class AcpiDevice:
 
 @dataclass(frozen=True)
 class Other:
-    """Padding, or an entry of a type that is not known here; a kernel skips it.
-
-    :ivar body: all but the type.
-    """
+    """Padding, or an entry of unknown type, which kernels skip; *body* is all but the type."""
 
     kind: int
     body: bytes
@@ -156,20 +152,20 @@ DeviceEntry: TypeAlias = Select | Alias | Extended | Special | AcpiDevice | Othe
 
 
 def starts_range(entry: DeviceEntry) -> bool:
-    """Tell whether an entry is the start of a range, which the next one should end."""
+    """Return whether an entry is the start of a range."""
     kinds = (START, ALIAS_START, EXTENDED_START)
     return isinstance(entry, Select | Alias | Extended) and entry.kind in kinds
 
 
 def encode(entries: Iterable[DeviceEntry]) -> bytes:
-    """Return the bytes of entries, one after the other."""
+    """Return the bytes of entries."""
     return b"".join(entry.encode() for entry in entries)
 
 
 def decode(reader: Reader) -> tuple[DeviceEntry, ...]:
     """Read entries to the end of a window.
 
-    :raises TableError: one is cut short, or nobody knows where it ends.
+    :raises TableError: an entry is cut short, or of unknown length.
     """
     entries = []
     while reader.left:
@@ -179,10 +175,8 @@ def decode(reader: Reader) -> tuple[DeviceEntry, ...]:
             *_fixed, length = reader.peek("BHB8s8sBB", what)
             entries.append(_decode(reader.part(22 + length, 22, what), kind))
         elif kind >= _UNSIZED:
-            raise reader.error(
-                f"{what}: its length is not known",
-                hint="neither would Linux get past it; the firmware's vendor must mend it",
-            )
+            hint = "Linux cannot read it either; report it to the vendor of the firmware"
+            raise reader.error(f"{what}: unknown length", hint=hint)
         else:
             entries.append(_decode(reader.part(4 << (kind >> 6), 4, what), kind))
     return tuple(entries)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """IVRS, the table of AMD's IOMMU: its blocks, read and written byte for byte.
 
-Source: AMD I/O Virtualization Technology (IOMMU) Specification, chapter 5.
-"""
+Source: AMD I/O Virtualization Technology (IOMMU) Specification, chapter 5."""
 
 from __future__ import annotations
 
@@ -33,10 +32,9 @@ UNITY, READ, WRITE, EXCLUSION = 1, 2, 4, 8
 class Ivhd:
     """An IOMMU and the devices behind it (section 5.2.2).
 
-    :ivar kind: one of `HARDWARE`; the two later ones have *features*, and may stand for the
-        same IOMMU as an earlier one.
-    :ivar devid: the requester ID of the IOMMU itself.
-    :ivar base: the address of its registers.
+    :ivar kind: one of `HARDWARE`; one IOMMU may have a block of each type.
+    :ivar devid: requester ID of the IOMMU.
+    :ivar base: address of its registers.
     :ivar features: images of two registers; None in a block of type 10h.
     """
 
@@ -71,9 +69,9 @@ class Ivmd:
 
     :ivar kind: `ALL` devices of the segment, one (`SELECT`) or a `RANGE` of them.
     :ivar flags: of `UNITY`, `READ`, `WRITE` and `EXCLUSION`.
-    :ivar devid: the requester ID of the device, or of the first; unused with `ALL`.
-    :ivar aux: the requester ID of the last device of a `RANGE`.
-    :ivar start: the first address.
+    :ivar devid: requester ID of the device, or of the first one; unused with `ALL`.
+    :ivar aux: requester ID of the last device of a `RANGE`.
+    :ivar start: first address.
     :ivar size: in bytes.
     """
 
@@ -90,7 +88,7 @@ class Ivmd:
 
     @property
     def devices(self) -> tuple[int, int]:
-        """The first and the last requester ID that it is for."""
+        """The first and the last requester ID."""
         if self.kind == ALL:
             return 0, 0xFFFF
         return self.devid, self.aux if self.kind == RANGE else self.devid
@@ -104,7 +102,7 @@ class Ivmd:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A block of a type that is not known here; a kernel skips it."""
+    """A block of unknown type; kernels skip it."""
 
     NAME: ClassVar[str] = "block of unknown type"
     kind: int
@@ -113,7 +111,7 @@ class Unknown:
 
     @property
     def devid(self) -> int:
-        """What Linux takes for a requester ID, as every known block has one there."""
+        """The bytes where known blocks have a requester ID; Linux reads them as one."""
         return int.from_bytes(self.body[:2], "little")
 
     def encode(self) -> bytes:
@@ -137,7 +135,7 @@ class Ivrs:
     reserved: int = 0
 
     def encode(self) -> bytes:
-        """Return the table's bytes, with the right length and checksum.
+        """Return the table's bytes, with length and checksum.
 
         :raises UserError: a value does not fit its field.
         """
@@ -152,10 +150,10 @@ class Ivrs:
             offset += len(block.encode())
 
     def hardware_type(self) -> int | None:
-        """Return the type of the IVHDs that Linux goes by; it ignores the others.
+        """Return the type of the IVHDs that Linux uses; None without a block.
 
-        It is the last type of a block with the ID of the first block (drivers/iommu/amd/init.c,
-        get_highest_supported_ivhd_type()); an IVMD for the IOMMU itself misleads it.
+        It is the type of the last block with the requester ID of the first block.
+        Source: drivers/iommu/amd/init.c, get_highest_supported_ivhd_type().
         """
         if not self.blocks:
             return None
@@ -178,25 +176,22 @@ class Ivrs:
         flags: int = UNITY | READ | WRITE,
         segment: int = 0,
     ) -> Ivrs:
-        """Return the table with one more IVMD, at its end.
+        """Return the table with one more IVMD, at its end; the parameters are those of `Ivmd`.
 
-        :param start: the first address.
-        :param size: in bytes.
-        :param devid: the requester ID of the device, or of the first of a `RANGE`.
-        :param last: that of the last of a `RANGE`.
+        :param last: requester ID of the last device of a `RANGE`.
         """
         region = Ivmd(kind, flags, start, size, devid, last, segment)
         return replace(self, blocks=(*self.blocks, region))
 
     def raised(self) -> Ivrs:
-        """Return the table with the next OEM revision, so that Linux takes it."""
+        """Return the table with the next OEM revision; see `Header.raised`."""
         return replace(self, header=self.header.raised())
 
 
 def parse(data: bytes, *, name: str = "IVRS") -> Ivrs:
     """Read an IVRS table.
 
-    :param name: the file, or what else to call it in messages.
+    :param name: the file or table, for messages.
     :raises TableError: it is malformed; the byte is named.
     """
     header, reader = acpi.split(data, SIGNATURE, name)
@@ -236,7 +231,7 @@ def findings(table: Ivrs) -> list[Finding]:
     chosen = table.hardware_type()
     if table.blocks and chosen not in HARDWARE:
         offset = next(offset for offset, block in table.places() if block.kind == chosen)
-        found.append(Finding(offset, "Linux finds no IVHD to go by and leaves the IOMMU off"))
+        found.append(Finding(offset, "Linux finds no IVHD to use and leaves the IOMMU off"))
     return sorted(found + check(claims), key=lambda finding: finding.offset)
 
 

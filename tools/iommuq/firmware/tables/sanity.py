@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is odd about the regions of a table, whichever kind of table it is.
-
-A kernel takes such regions, with a complaint at most.  So do we: findings are told, and
-only what cannot be read at all is an error.
-"""
+"""Check the regions of a table: findings are reported; only unreadable tables are errors."""
 
 from __future__ import annotations
 
@@ -13,16 +9,14 @@ from dataclasses import dataclass
 #: Bits of the widest physical address, on x86 and on Arm.
 ADDRESS_BITS = 52
 PAGE = 0x1000
-# In every ACPI table.
 _REVISION_AT = 8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that firmware should not have written.
+    """Something odd in a table.
 
-    :ivar offset: the byte of the table where the structure begins that it is about.
-    :ivar text: what is odd.
+    :ivar offset: the byte of the table where the structure begins.
     """
 
     offset: int
@@ -37,9 +31,9 @@ class Claim:
     """A region that a table claims.
 
     :ivar offset: the byte of the table where its structure begins.
-    :ivar base: its first address.
-    :ivar size: in bytes; 0 or less if its end comes before its begin.
-    :ivar who: the devices; the same region may be claimed for several, one by one.
+    :ivar base: first address.
+    :ivar size: in bytes; 0 or less if the end comes before the base.
+    :ivar who: the devices.
     :ivar what: the kind of structure, such as ``RMRR``.
     """
 
@@ -71,24 +65,20 @@ def amount(size: int) -> str:
 
 
 def check_revision(revision: int, known: range) -> list[Finding]:
-    """Return what is odd about the revision of a table; kernels read on whatever it is.
-
-    :param known: those that there were when this was written.
-    """
+    """Return a finding if a table's revision is not in *known*; kernels ignore the revision."""
     if revision in known:
         return []
-    text = f"table revision {revision} is none of {known[0]} to {known[-1]}, which are known here"
+    text = f"table revision {revision} is unknown; known are {known[0]} to {known[-1]}"
     return [Finding(_REVISION_AT, text)]
 
 
 def check(
     claims: Iterable[Claim], *, granule: int = PAGE, bits: int = ADDRESS_BITS
 ) -> list[Finding]:
-    """Return what is odd about regions.
+    """Return what is odd about regions, in the order of the table.
 
     :param granule: bytes that base and size must be a multiple of.
     :param bits: bits of a physical address.
-    :return: the findings, in the order of the table.
     """
     claims = list(claims)
     found = [Finding(one.offset, text) for one in claims for text in _alone(one, granule, bits)]
@@ -97,7 +87,6 @@ def check(
 
 
 def _alone(claim: Claim, granule: int, bits: int) -> Iterator[str]:
-    """Yield what is odd about one region by itself."""
     end = claim.base + claim.size
     if claim.size < 0:
         yield f"{claim.what} 0x{claim.base:x} ends before it begins, at 0x{end - 1:x}"
@@ -114,18 +103,15 @@ def _alone(claim: Claim, granule: int, bits: int) -> Iterator[str]:
 
 
 def _overlaps(claims: list[Claim]) -> Iterator[Finding]:
-    """Yield one finding for each region that overlaps one before it in memory.
-
-    One pass over the sorted regions, because a table may have tens of thousands.
-    """
+    """Yield a finding for each overlap, in one pass: a table may have thousands of regions."""
     seen: dict[tuple[int, int, Hashable], Claim] = {}
     furthest: Claim | None = None
     some = [claim for claim in claims if claim.size > 0]
     for claim in sorted(some, key=lambda one: (one.base, -one.size, one.offset)):
         first = seen.setdefault((claim.base, claim.size, claim.who), claim)
         if first is not claim:
-            text = f"{claim.name} is there twice for the same devices, also at byte"
-            yield Finding(claim.offset, f"{text} 0x{first.offset:x}")
+            text = f"{claim.name} is a duplicate of the entry at byte 0x{first.offset:x}"
+            yield Finding(claim.offset, f"{text}, for the same devices")
         if furthest is None:
             furthest = claim
             continue

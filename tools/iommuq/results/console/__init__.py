@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read what a kernel printed: KTAP, splats, stacks."""
+"""Read the console output of a kernel: KTAP, splats, stacks."""

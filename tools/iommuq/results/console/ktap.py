@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read KTAP and TAP out of a console log, whole or not.
+"""Parse KTAP (Documentation/dev-tools/ktap.rst) and TAP in a console log, complete or not.
 
-One parser for KUnit and for kselftest programs.  It never raises, whatever the
-log holds: what is wrong with the log becomes a problem, and what was planned but
-has no result becomes an error.  Nothing that is missing or garbled ever passes.
-
-Nesting is by indentation, as in Documentation/dev-tools/ktap.rst; the kernel's own
-tools/testing/kunit/kunit_parser.py counts results against plans in place of that.
-"""
+A fault of the log becomes a problem, a planned test without a result an error."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
@@ -21,9 +16,9 @@ from iommuq.results.console.ktaplines import Notes
 from iommuq.results.store import Status
 from iommuq.system.logtext import clean_line, split_stamp
 
-#: Cases without a result that are listed one by one; a garbled plan may be of millions.
+#: Largest number of cases without a result that are listed one by one.
 MISSING_CASES = 200
-#: Problems that are kept.
+#: Largest number of problems in a report.
 MAX_PROBLEMS = 100
 
 
@@ -33,10 +28,10 @@ class Case:
 
     :ivar name: names from the outermost suite inwards, joined with dots.
     :ivar message: the reason of a skip or an error, and diagnostics of the case.
-    :ivar duration: seconds, or None where the log does not tell.
-    :ivar crashed: the kernel died in it, or so it seems.
-    :ivar first: number, from 1, of the first line that may belong to it.
-    :ivar last: number of the last one.
+    :ivar duration: in seconds; None: unknown.
+    :ivar crashed: the kernel probably died in it.
+    :ivar first: number of the first line that may belong to it, from 1.
+    :ivar last: number of the last line.
     """
 
     name: str
@@ -50,25 +45,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a log tells.
-
-    :ivar tests: the cases in the order of the log.
-    :ivar problems: what is wrong with the log itself, one line each.
-    """
+    """The content of a log: cases in its order, and faults of the log itself."""
 
     tests: tuple[Case, ...]
     problems: tuple[str, ...]
 
     def count(self, status: Status) -> int:
-        """Return how many cases have *status*."""
+        """Return the number of cases with *status*."""
         return sum(case.status is status for case in self.tests)
 
 
 def parse(lines: Iterable[str]) -> Report:
-    """Read the results out of a console log; never raises.
+    """Return the results in a console log; raises nothing.
 
-    ``not ok … # TODO``, and XFAIL however it comes, is a skip: the test failed as its
-    author expected, which proves nothing.  TIMEOUT and ERROR are errors.
+    ``not ok … # TODO`` and XFAIL are skips, TIMEOUT and ERROR are errors.
     """
     parser = _Parser()
     for number, line in enumerate(lines, 1):
@@ -82,8 +72,8 @@ class _Group:
     """A test with subtests, from its header to its result line.
 
     :ivar first: number of its first line.
-    :ivar seen: how many of its tests have a result.
-    :ivar number: what the last of them gave as its number.
+    :ivar seen: number of its tests with a result.
+    :ivar number: the number in the last result.
     """
 
     indent: int
@@ -99,18 +89,18 @@ class _Group:
 
     @property
     def fresh(self) -> bool:
-        """Whether there was nothing but the header."""
+        """Whether there was only the header."""
         return self.plan is None and self.seen == 0
 
     def count(self, number: int, name: str) -> None:
-        """Count in one test."""
+        """Count one test."""
         self.seen += 1
         self.number = number
         self.numbers.add(number)
         self.last_name = name
 
     def missing(self) -> list[str]:
-        """Return stand-in names, ``#3``, for tests that were planned and not seen."""
+        """Return names, ``#3``, for planned tests without a result."""
         lacking = (self.plan or 0) - self.seen
         if lacking <= 0:
             return []
@@ -128,22 +118,22 @@ class _Parser:
         self.cases: list[Case] = []
         self.problems: list[str] = []
         self._line = 0
-        # Groups that are open, the document itself first; empty before the first.
+        # The open groups, the document first; empty before the first document.
         self._stack: list[_Group] = []
-        # Of the version line: whether printk stamped it, and what else was before it.
+        # Of the version line: whether it has a time stamp, and the text before it.
         self._stamped = False
         self._prefix = ""
-        # The last result's line and time, and what came after it.
+        # The last result's line and time, and the notes after it.
         self._mark = 0
         self._mark_time: float | None = None
         self._notes = Notes()
-        # Whether what went on since has been reported as broken off.
+        # Whether the case after the last result has been reported as lost.
         self._broken = False
         self._ended = False
         self._panicked = False
 
     def feed(self, number: int, line: str) -> None:
-        """Take in one clean line."""
+        """Process one clean line."""
         self._line = number
         if self._ended:
             return
@@ -165,7 +155,7 @@ class _Parser:
                 self._take(stamp, indent, bare)
 
     def close(self) -> None:
-        """Take in the end of the log."""
+        """Process the end of the log."""
         if not self._stack:
             self._problem("no KTAP in the log")
             return
@@ -177,17 +167,17 @@ class _Parser:
         self._finish_document()
 
     def _starts_document(self, version: re.Match[str], stamp: float | None) -> bool:
-        """Tell the first line of a KTAP document from headers of subtests in one."""
+        """Return whether this is the first line of a document, not the header of a subtest."""
         before = version.string[: version.start()]
         if "#" in before:
-            # run_kselftest.sh puts "# " before all that a program prints.
+            # run_kselftest.sh puts "# " before the output of a program.
             return False
         if not self._stack:
             return True
         root = self._stack[0]
         at_root = len(self._stack) == 1
         if (stamp is not None) != self._stamped:
-            # First tests of the kernel's, then a program's, on one console.
+            # Tests of the kernel, then of a program, on one console.
             return at_root and (root.plan is None or root.seen >= root.plan)
         return before == self._prefix and not (at_root and root.fresh)
 
@@ -201,15 +191,14 @@ class _Parser:
         self._check_version(version)
 
     def _body(self, stamp: float | None, text: str) -> str | None:
-        """Return a line without the document's prefix, or None if it is none of its lines."""
+        """Return a line without the document's prefix; None: not a line of the document."""
         if (stamp is not None) != self._stamped:
             return None
         head, body = text[: len(self._prefix)], text[len(self._prefix) :]
-        # A prefix of words may hold a time, so only its length is sure.
+        # A prefix may contain a time, so only its length is constant.
         return None if head.strip() and not self._prefix.strip() else body
 
     def _take(self, stamp: float | None, indent: int, text: str) -> None:
-        """Take in one line of a document."""
         if match := ktaplines.VERSION.match(text):
             self._check_version(match)
             self._open(indent, "")
@@ -224,13 +213,13 @@ class _Parser:
 
     def _check_version(self, version: re.Match[str]) -> None:
         if int(version[2]) not in ktaplines.VERSIONS[version[1]]:
-            self._problem(f"{version[0]} is not known")
+            self._problem(f"{version[0]} is unknown")
 
     def _open(self, indent: int, name: str) -> None:
-        """Begin a group, or name the one that a version line has just begun."""
+        """Begin a group, or name the group of the version line before."""
         top = self._stack[-1]
         if indent == 0:
-            # The document repeats its own header.
+            # The document repeats its header.
             return
         if indent == top.indent and top.fresh and not top.name:
             top.name = name
@@ -243,10 +232,10 @@ class _Parser:
     def _plan(self, indent: int, planned: int, comment: str) -> None:
         group = next((group for group in self._stack if group.indent == indent), None)
         if group is None or group.plan is not None:
-            self._problem(f"a plan, 1..{planned}, that belongs to no test")
+            self._problem(f"plan 1..{planned} belongs to no test")
             return
         group.plan = planned
-        # A kselftest program that cannot run says so in its plan.
+        # A kselftest program that cannot run prints a plan with SKIP.
         group.skip = ktaplines.skipped_plan(comment)
 
     def _result(self, stamp: float | None, indent: int, match: re.Match[str]) -> None:
@@ -258,30 +247,19 @@ class _Parser:
             self._problem(f"{self._path()}: expected number {group.number + 1}, found {number}")
         group.count(number, name)
         if inner is None:
-            group.cases.append(
-                Case(
-                    name,
-                    status,
-                    self._notes.message(reason),
-                    self._duration(stamp),
-                    first=self._mark + 1,
-                    last=self._line,
-                )
-            )
+            message, duration = self._notes.message(reason), self._duration(stamp)
+            lines = (self._mark + 1, self._line)
+            group.cases.append(Case(name, status, message, duration, False, *lines))
         else:
             inner.name = name
             self._finish_group(inner, status, reason)
         self._reset(stamp)
 
     def _close_inner(self, indent: int, name: str) -> _Group | None:
-        """Close all groups further in than *indent*.
-
-        :return: the group that a result called *name* is of, if it is one's.
-        """
+        """Close all groups indented more than *indent*; return the group of the result *name*."""
         top = self._stack[-1]
         if indent > top.indent and len(self._stack) > 1 and not (top.name or top.seen):
-            # Its header is further out than its tests; the kernel's parser, which counts
-            # results against the plan, does not mind.
+            # Its header is indented less than its tests; kunit_parser.py accepts that, too.
             top.indent = indent
         if indent > top.indent:
             # Its header was lost.
@@ -299,14 +277,14 @@ class _Parser:
         self._broken = False
 
     def _duration(self, stamp: float | None) -> float | None:
-        """Return the seconds that a note tells, or else the time since the last result."""
+        """Return the duration in the notes, or else since the last result, in seconds."""
         told = self._notes.duration
         if told is not None or stamp is None or self._mark_time is None:
             return told
         return max(0.0, round(stamp - self._mark_time, 6))
 
     def _finish_group(self, group: _Group, status: Status, reason: str) -> None:
-        """Hand the cases of a group that has its result on to the one around it."""
+        """Move the cases of a group with a result to the group around it."""
         where = self._path(group)
         own = Case("", status, self._notes.message(reason), first=self._mark + 1, last=self._line)
         self._check_plan(group, where)
@@ -316,7 +294,7 @@ class _Parser:
                 self._problem(f"{where}: has no tests")
             group.cases.append(replace(own, first=group.first))
         elif status in (Status.FAIL, Status.ERROR) and not failed:
-            # The suite's own set-up or clean-up failed.
+            # Setup or cleanup of the suite failed.
             message = own.message or "failed, although none of its tests did"
             group.cases.append(replace(own, message=message))
         elif status is Status.PASS and failed:
@@ -324,27 +302,16 @@ class _Parser:
         self._hand_on(group)
 
     def _check_plan(self, group: _Group, where: str) -> None:
-        """Compare a group that came to its end with its plan."""
         if group.plan is not None and group.seen != group.plan:
             self._problem(f"{where}: {group.plan} tests planned, {group.seen} seen")
-        group.cases.extend(
-            Case(
-                name,
-                Status.ERROR,
-                "planned, but has no result",
-                None,
-                False,
-                self._line,
-                self._line,
-            )
-            for name in group.missing()
-        )
+        self._add_errors(group, group.missing(), "planned, but has no result")
+
+    def _add_errors(self, group: _Group, names: Iterable[str], message: str) -> None:
+        lines = (self._line, self._line)
+        group.cases += [Case(n, Status.ERROR, message, None, False, *lines) for n in names]
 
     def _lose(self, *, at_end: bool = False) -> None:
-        """Close the innermost group, which has no result.
-
-        :param at_end: the log has ended, so something died, most likely.
-        """
+        """Close the innermost group, which has no result."""
         group = self._stack.pop()
         outer = self._stack[-1]
         group.name = group.name or f"#{outer.number + 1}"
@@ -354,29 +321,24 @@ class _Parser:
         self._hand_on(group)
 
     def _break_off(self, group: _Group, at_end: bool) -> None:
-        """Add an error for what ran when *group* broke off, and for what was to follow."""
+        """Add errors for the case in which *group* broke off, and for those after it."""
         names = group.missing()
         if not self._broken:
             if self._notes.running is not None:
                 names[:1] = [self._notes.running]
-            # With all its tests there, it is its own end that is not known.
+            # If no test is missing, the group itself has no result.
             name, *names = names or ["" if group.name else "#end"]
             how = "the log ends" if at_end else "the result is missing"
             if self._panicked:
                 how = "the kernel died"
             how += f" in or after {group.last_name}" if group.last_name else " in the first test"
-            message = self._notes.message(how)
-            group.cases.append(
-                Case(name, Status.ERROR, message, None, at_end, self._mark + 1, self._line)
-            )
+            message, lines = self._notes.message(how), (self._mark + 1, self._line)
+            group.cases.append(Case(name, Status.ERROR, message, None, at_end, *lines))
             self._broken = True
-        group.cases.extend(
-            Case(name, Status.ERROR, "was not run", None, False, self._line, self._line)
-            for name in names
-        )
+        self._add_errors(group, names, "was not run")
 
     def _hand_on(self, group: _Group) -> None:
-        """Move the cases of *group*, which is off the stack, to the group around it."""
+        """Move the cases of a closed group to the group around it."""
         self._stack[-1].cases.extend(
             replace(case, name=f"{group.name}.{case.name}" if case.name else group.name)
             for case in group.cases
@@ -401,7 +363,7 @@ class _Parser:
         self.cases.extend(root.cases)
 
     def _path(self, inner: _Group | None = None) -> str:
-        """Name the innermost group, or one that was just taken off the stack, in full."""
+        """Return the full name of the innermost group, or of one just closed."""
         groups = [*self._stack[1:], inner] if inner else self._stack[1:]
         return ".".join(group.name or "?" for group in groups) or "the log"
 
@@ -410,11 +372,9 @@ class _Parser:
 
 
 def _unique(cases: Iterable[Case]) -> Iterable[Case]:
-    """Number cases whose name came before, as parameters of a KUnit test may."""
-    seen: dict[str, int] = {}
+    """Number cases with the same name, such as parameters of a KUnit test."""
+    seen: Counter[str] = Counter()
     for case in cases:
-        seen[case.name] = seen.get(case.name, 0) + 1
-        if seen[case.name] == 1:
-            yield case
-        else:
-            yield replace(case, name=f"{case.name} ({seen[case.name]})")
+        seen[case.name] += 1
+        number = seen[case.name]
+        yield case if number == 1 else replace(case, name=f"{case.name} ({number})")

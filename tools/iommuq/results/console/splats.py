@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Find the reports of a broken kernel in its console log: WARN, Oops, KASAN and so on.
-
-The rules are data, ``splats.toml``.  Without them nothing would be found, and
-every kernel would look sound; so a missing or damaged rules file is an error.
-"""
+"""Find splats in a console log (WARN, Oops, KASAN, …) by the rules in ``splats.toml``."""
 
 from __future__ import annotations
 
@@ -20,17 +16,16 @@ from iommuq.system.errors import InfraError
 from iommuq.system.logtext import clean_line, split_stamp
 
 RULES = Path(__file__).with_name("splats.toml")
-#: Lines of a report that are kept; a stall on many processors prints without end.
+#: Largest number of lines of a report.
 MAX_LINES = 200
 
-# WARN_ON, BUG_ON and UBSAN begin and end with these.  What is between is one report.
+# First and last line of a report of WARN_ON, BUG_ON and UBSAN.
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
 _END_TRACE = re.compile(r"---\[ end (?:trace|Kernel panic)")
-# KASAN and lockdep rule their reports off.
+# Last line of a report of KASAN and lockdep.
 _RULER = re.compile(r"={20,}$")
 _RESULT = re.compile(r"\s*(?:not )?ok \d+ |\s*# Subtest: |K?TAP version \d+$")
-# What a test prints, as a diagnostic line of its own, before it provokes the kernel:
-# kunit_info(test, "expects splat: WARNING: set_domain_nofail\n").
+# A test announces a splat: kunit_info(test, "expects splat: WARNING: set_domain_nofail\n").
 _EXPECTS = re.compile(r"\s*# (?:\S+: )?expects splat: ([^:]+)(?:: (\S.*?))?\s*$")
 
 
@@ -50,8 +45,8 @@ class Splat:
     """One report of a broken kernel.
 
     :ivar kind: as in the rules.
-    :ivar title: the line that tells what it is, without its time stamp.
-    :ivar start_line: number, from 1, of its first line.
+    :ivar title: the line that names the problem, without time stamp.
+    :ivar start_line: number of its first line, from 1.
     :ivar text: the whole report.
     """
 
@@ -63,11 +58,11 @@ class Splat:
 
 @dataclass(frozen=True)
 class Expected:
-    """A splat that a test says it will provoke.
+    """A splat that a test announces.
 
     :ivar kind: as in the rules.
-    :ivar part: what the report must contain; empty for any of its kind.
-    :ivar line: number, from 1, of the line that says so.
+    :ivar part: text that the report must contain; empty: any.
+    :ivar line: number of the line that announces it, from 1.
     """
 
     kind: str
@@ -75,7 +70,7 @@ class Expected:
     line: int
 
     def covers(self, splat: Splat) -> bool:
-        """Tell whether *splat* is the one."""
+        """Return whether *splat* is the announced one."""
         return splat.kind == self.kind and self.part in splat.text
 
     def __str__(self) -> str:
@@ -92,17 +87,16 @@ def load_rules(path: Path = RULES) -> tuple[Rule, ...]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InfraError(
-            f"{path}: {reason}", hint="without splat rules every kernel looks sound"
+            f"{path}: {reason}", hint="without splat rules no splat is found"
         ) from error
     if not isinstance(entries, list) or not entries:
-        raise InfraError(f"{path}: has no [[rule]]", hint="put it back from the repository")
+        raise InfraError(f"{path}: has no [[rule]]", hint="restore it from the repository")
     rules = []
     for number, entry in enumerate(entries, 1):
         try:
-            rule = Rule(**{**entry, "regex": re.compile(entry["regex"])})
+            rules.append(Rule(**{**entry, "regex": re.compile(entry["regex"])}))
         except (KeyError, TypeError, re.error) as error:
             raise InfraError(f"{path}: rule {number}: {error}") from error
-        rules.append(rule)
     return tuple(rules)
 
 
@@ -114,8 +108,8 @@ def _default_rules() -> tuple[Rule, ...]:
 def find(lines: Iterable[str], rules: Sequence[Rule] | None = None) -> list[Splat]:
     """Return the splats of a console log, in its order.
 
-    :param lines: all lines of the log, the first being number 1.
-    :param rules: by default those that come with iommuq.
+    :param lines: all lines of the log.
+    :param rules: by default those of `RULES`.
     :raises InfraError: as for `load_rules`.
     """
     finder = _Finder(_default_rules() if rules is None else rules)
@@ -126,15 +120,14 @@ def find(lines: Iterable[str], rules: Sequence[Rule] | None = None) -> list[Spla
 
 
 def expected(lines: Iterable[str]) -> list[Expected]:
-    """Return what the tests of a log say that they will provoke.
+    """Return the splats that the tests of a log announce.
 
-    A test says so in a diagnostic line, ``# expects splat: KIND`` or ``# expects splat:
-    KIND: PART``, KIND being one of the rules' and PART a piece of the report.
+    A test prints ``# expects splat: KIND`` or ``# expects splat: KIND: PART``: the kind of a
+    rule, and a part of the report.
     """
     found = []
     for number, line in enumerate(lines, 1):
-        match = _EXPECTS.match(split_stamp(clean_line(line))[1])
-        if match is not None:
+        if match := _EXPECTS.match(split_stamp(clean_line(line))[1]):
             found.append(Expected(match[1], match[2] or "", number))
     return found
 
@@ -145,7 +138,7 @@ class _Finder:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.splats: list[Splat] = []
         self._rules = rules
-        # The report that we are in: its rule, if known yet, and its lines.
+        # The open report: its lines, and its rule if known.
         self._lines: list[str] = []
         self._start = 0
         self._rule: Rule | None = None
@@ -153,8 +146,8 @@ class _Finder:
         self._cut = False
 
     def feed(self, number: int, text: str) -> None:
-        """Take in one line, without its time stamp."""
-        rule = self._match(text)
+        """Process one line without time stamp."""
+        rule = next((rule for rule in self._rules if rule.regex.match(text)), None)
         if _CUT_HERE.match(text):
             self._open(number, text, None)
             self._cut = True
@@ -166,15 +159,8 @@ class _Finder:
         elif self._lines:
             self._continue(text)
 
-    def _match(self, text: str) -> Rule | None:
-        return next((rule for rule in self._rules if rule.regex.match(text)), None)
-
     def _is_part(self, rule: Rule) -> bool:
-        """Tell whether a line that has a rule of its own belongs to the open report.
-
-        After "refcount_t: underflow" comes the WARNING of the very same report, and
-        after "kernel BUG at" the Oops; but KASAN may come amid anything.
-        """
+        # "refcount_t: underflow" precedes the WARNING, "kernel BUG at" the Oops of a report.
         return self._cut and rule.kind in ("WARNING", "Oops", "BUG")
 
     def _open(self, number: int, text: str, rule: Rule | None) -> None:
@@ -194,9 +180,9 @@ class _Finder:
             self.close()
 
     def close(self) -> None:
-        """End the report that is open, if one is."""
+        """End the open report, if there is one."""
         if self._lines:
-            # Without a rule the log was cut after "cut here".
+            # Without a rule the log ends after "cut here".
             kind = "unknown" if self._rule is None else self._rule.kind
             text = "\n".join(self._lines)
             self.splats.append(Splat(kind, self._title.strip("- "), self._start, text))
@@ -204,10 +190,9 @@ class _Finder:
 
 
 def attribute(report: Report, splats: Iterable[Splat]) -> list[tuple[Splat, Case | None]]:
-    """Say which case each splat fell in.
+    """Return each splat with the case during which it occurred; None: outside of all cases.
 
-    :param report: what `iommuq.results.console.ktap.parse` made of the same lines.
-    :return: the splats, each with its case, or None outside of all cases.
+    :param report: from `iommuq.results.console.ktap.parse`, of the same lines.
     """
     return [
         (splat, next((c for c in report.tests if c.first <= splat.start_line <= c.last), None))
@@ -218,13 +203,12 @@ def attribute(report: Report, splats: Iterable[Splat]) -> list[tuple[Splat, Case
 def fail_cases(
     report: Report, splats: Iterable[Splat], expected: Sequence[Expected] = ()
 ) -> tuple[Report, tuple[Splat, ...]]:
-    """Fail the cases that a splat fell in, unless they said it would.
+    """Fail the cases with an unexpected splat, or without an expected one.
 
-    A case that the kernel died in with a splat has failed, too: it is the code that
-    broke, and not the guest.  So has one whose splat did not come.
+    A case in which the kernel died with a splat fails: it is no error of the guest.
 
-    :param expected: what `expected` found in the lines of the report.
-    :return: the report with these cases failed, and the splats that fell in none.
+    :param expected: from `expected`, of the lines of the report.
+    :return: the report with these cases failed, and the splats outside of all cases.
     """
     loose = []
     titles: dict[str, list[str]] = {}
@@ -248,14 +232,10 @@ def fail_cases(
     for promise, name in awaited.items():
         if promise not in came:
             titles.setdefault(name, []).append(f"expected splat did not come: {promise}")
-    tests = tuple(
-        replace(
-            case,
-            status=Status.FAIL,
-            message="\n".join([*titles[case.name], *filter(None, [case.message])]),
-        )
-        if case.name in titles
-        else case
-        for case in report.tests
-    )
-    return replace(report, tests=tests), tuple(loose)
+    tests = []
+    for case in report.tests:
+        if case.name in titles:
+            message = "\n".join([*titles[case.name], *filter(None, [case.message])])
+            case = replace(case, status=Status.FAIL, message=message)
+        tests.append(case)
+    return replace(report, tests=tuple(tests)), tuple(loose)

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Decode the stacks of splats: which function is each bare address in?
+"""Decode addresses in splats of kernels without CONFIG_KALLSYMS, such as KUnit's under UML.
 
-A kernel without CONFIG_KALLSYMS, as the one for KUnit under UML, prints addresses alone.
-The image is the linker's output there and has its symbol table; binutils' nm reads it, as
-the kernel's own scripts/decode_stacktrace.sh does.  Where the kernel printed names, or the
-image has no table, the text stays as it is.
-"""
+The symbols are read from the ELF image with nm, as scripts/decode_stacktrace.sh does."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from iommuq.results.store import Complaint
 from iommuq.system.errors import InfraError
 from iommuq.system.run import run
 
-#: Seconds for nm: a tenth of one is usual.
+#: Seconds for nm.
 _LIMIT = 30.0
 # "[<60028deb>] ? 0x0000000060028deb", and "at 0x000000006015803e" in a title.
 _FRAME = re.compile(r"\[<(?:0x)?([0-9a-f]{8,16})>\] (\? )?(?:0x)?[0-9a-f]{8,16}(?![0-9a-f])")
@@ -31,18 +27,14 @@ _ELF = b"\x7fELF"
 
 @dataclass(frozen=True)
 class Symbols:
-    """The functions of an image, by address.
-
-    :ivar starts: the addresses, ascending.
-    :ivar names: of the same order.
-    """
+    """The functions of an image: their ascending addresses, and their names in that order."""
 
     starts: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, image: Path) -> Symbols:
-        """Return the symbols of an image; none if it has none, or there is no nm."""
+        """Return the symbols of an image; empty if they cannot be read."""
         try:
             with image.open("rb") as file:
                 if file.read(len(_ELF)) != _ELF:
@@ -50,7 +42,6 @@ class Symbols:
             argv = ["nm", "--numeric-sort", "--defined-only", str(image)]
             output = run(argv, cwd=image.parent, timeout=_LIMIT).output
         except (OSError, InfraError):
-            # A splat is worth telling without names, too.
             return cls()
         found = []
         for line in output.splitlines():
@@ -61,16 +52,16 @@ class Symbols:
         return cls(tuple(start for start, _ in found), tuple(name for _, name in found))
 
     def name(self, address: int) -> str:
-        """Return ``function+0x12`` for an address, or nothing if it is in none."""
+        """Return ``function+0x12`` for an address; empty if it is in no function."""
         at = bisect.bisect_right(self.starts, address) - 1
-        # What is after the last function is no code any more.
+        # The end of the last function is unknown.
         if at < 0 or at + 1 >= len(self.starts):
             return ""
         return f"{self.names[at]}+{address - self.starts[at]:#x}"
 
 
 def decode(text: str, symbols: Symbols) -> str:
-    """Return a splat with names in place of its bare addresses."""
+    """Return the text of a splat with its addresses replaced by names."""
 
     def frame(match: re.Match[str]) -> str:
         name = symbols.name(int(match[1], 16))
@@ -91,36 +82,27 @@ def complaints(
     *,
     prefix: str = "",
 ) -> list[Complaint]:
-    """Return splats as they are kept.
+    """Return splats in the form of the store.
 
-    :param report: what `iommuq.results.console.ktap.parse` made of the lines that they are from.
-    :param expected: what `iommuq.results.console.splats.expected` found there.
+    :param report: from `iommuq.results.console.ktap.parse`, of the same lines.
+    :param expected: from `iommuq.results.console.splats.expected`, of the same lines.
     :param prefix: of the names of tests, ``suite.``.
     """
     promises = list(expected)
     found = []
     for splat, case in attribute(report, splats):
-        mine = (
-            promise.covers(splat)
-            for promise in promises
-            if case is not None and case.first <= promise.line <= case.last
-        )
-        found.append(
-            Complaint(
-                "" if case is None else prefix + case.name,
-                splat.kind,
-                splat.title,
-                splat.text,
-                str(log),
-                splat.start_line,
-                any(mine),
-            )
-        )
+        name, mine = "", False
+        if case is not None:
+            name = prefix + case.name
+            inside = (one for one in promises if case.first <= one.line <= case.last)
+            mine = any(one.covers(splat) for one in inside)
+        place = (str(log), splat.start_line)
+        found.append(Complaint(name, splat.kind, splat.title, splat.text, *place, mine))
     return found
 
 
 def decoded(found: Iterable[Complaint], image: Path) -> list[Complaint]:
-    """Return splats with their stacks decoded by an image; it is only read if there are any."""
+    """Return splats with their stacks decoded; the image is read only if one needs it."""
     splats = list(found)
     if not any(_FRAME.search(one.text) or _BARE.search(one.text) for one in splats):
         return splats

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What one call of a command did, kept and compared: steps, lanes, verdicts, times."""
+"""Store and compare records: what one call of a command did."""

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The records of runs in the store.
+"""The records in the store: begun, filled cell by cell, finished; else incomplete.
 
-A record is begun, filled cell by cell, and finished; one whose process is gone before
-that is incomplete.  Results are not kept twice: a cell names the run of the suite, which
-may be an older one.
-"""
+A cell refers to the run of a suite, which may be reused: results are stored once."""
 
 from __future__ import annotations
 
@@ -31,19 +28,13 @@ _PLAIN = {
 
 
 def plain_verdict(status: Status) -> Verdict:
-    """Return what a status means where no failure is known."""
+    """Return the verdict on a test that is not listed as a known failure."""
     return _PLAIN[status]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """A cell, as a command hands it in.
-
-    :ivar verdicts: by test, where the status does not say all.
-    :ivar known: the entry for those that are known.
-    :ivar warnings: all of the kernel's; None if unknown.
-    :ivar added: those that the step before did not have.
-    """
+    """A cell to be stored; see `iommuq.results.runs.recorder.Recorder.cell`."""
 
     step: str
     lane: str
@@ -69,15 +60,15 @@ class Summary:
 
 
 def this_process() -> str:
-    """Return what tells this process from any other of this machine, the dead included."""
+    """Return a word that no other process of this machine has or had."""
     return f"{os.getpid()} {_birth(os.getpid())}"
 
 
 def _birth(pid: int) -> str:
-    """Return the boot and the tick that a process started at; empty if there is none."""
+    """Return the boot and the tick at which a process started; empty: no such process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # After the name, which may hold anything: 22 is starttime, proc(5).
+        # Field 22, starttime, counted after the name, which may contain spaces: proc(5).
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
@@ -93,35 +84,30 @@ class Archive(Database):
     """The records, in the same file as `iommuq.results.store.Store`."""
 
     def begin(self, record: Record, process: str | None = None) -> None:
-        """Keep that a run has begun.
+        """Record the begin of a run.
 
-        :param process: whose end makes it incomplete; by default this one.
+        :param process: a run is incomplete after the end of this process; by default this one.
         """
+        process = this_process() if process is None else process
+        command, base = storable(record.command), storable(record.base)
         with self.open() as database:
             database.execute(
                 "INSERT INTO records (id, command, base, process, started, head)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    record.id,
-                    storable(record.command),
-                    storable(record.base),
-                    this_process() if process is None else process,
-                    record.started,
-                    _head_json(record.head),
-                ),
+                (record.id, command, base, process, record.started, _head_json(record.head)),
             )
 
     def describe(self, record_id: str, head: Head) -> None:
-        """Keep what is known of a run as a whole by now."""
+        """Update the head of a run."""
         with self.open() as database:
             database.execute(
                 "UPDATE records SET head = ? WHERE id = ?", (_head_json(head), record_id)
             )
 
     def put(self, record_id: str, position: int, cell: Filled, started: float) -> None:
-        """Keep a cell, in place of what was at that position.
+        """Store a cell, or replace the one at that position.
 
-        :param started: when the record began; a run before that was reused.
+        :param started: begin of the record; an older run was reused.
         """
         run = cell.run
         data = {
@@ -137,21 +123,13 @@ class Archive(Database):
             "added": list(cell.added),
             "reused": run is not None and run.started < started,
         }
+        texts = map(storable, (cell.step, cell.lane, json.dumps(data, ensure_ascii=False)))
         with self.open() as database:
-            there = run is not None and (
-                database.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone()
-            )
+            # The run is NULL if it is not in the store.
             database.execute(
-                "INSERT OR REPLACE INTO cells (record, position, step, lane, run, data)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    record_id,
-                    position,
-                    storable(cell.step),
-                    storable(cell.lane),
-                    run.id if run is not None and there else None,
-                    storable(json.dumps(data, ensure_ascii=False)),
-                ),
+                "INSERT OR REPLACE INTO cells (record, position, run, step, lane, data)"
+                " VALUES (?, ?, (SELECT id FROM runs WHERE id = ?), ?, ?, ?)",
+                (record_id, position, run.id if run else None, *texts),
             )
 
     def finish(
@@ -162,7 +140,7 @@ class Archive(Database):
         finished: float,
         exit_code: int,
     ) -> None:
-        """Keep that a run has come to its end."""
+        """Record the end of a run."""
         with self.open() as database:
             database.execute("DELETE FROM timings WHERE record = ?", (record_id,))
             database.executemany(
@@ -182,10 +160,7 @@ class Archive(Database):
             )
 
     def summaries(self, limit: int | None = None) -> list[Summary]:
-        """Return the runs, the newest first.
-
-        Runs of suites from before there were records are runs of their own.
-        """
+        """Return the runs, the newest first; a run of a suite without a record is one, too."""
         with self.open("DEFERRED") as database:
             rows = database.execute(
                 "SELECT id, command, base, process, started, finished, exit_code FROM records"
@@ -196,22 +171,21 @@ class Archive(Database):
                 (-1 if limit is None else limit,),
             ).fetchall()
         return [
-            Summary(
-                row["id"],
-                row["command"],
-                row["base"],
-                _state(row["finished"], row["process"]),
-                row["started"],
-                row["finished"],
-                row["exit_code"],
-            )
-            for row in rows
+            Summary(key, command, base, _state(finished, process), started, finished, code)
+            for key, command, base, process, started, finished, code in rows
         ]
 
     def load(self, record_id: str) -> Record | None:
-        """Return a run, whole, by its id."""
+        """Return the run with this id.
+
+        :raises InfraError: it is damaged.
+        """
         with self.open("DEFERRED") as database:
-            row = database.execute("SELECT * FROM records WHERE id = ?", (record_id,)).fetchone()
+            row = database.execute(
+                "SELECT id, command, base, process, started, finished, exit_code, head"
+                " FROM records WHERE id = ?",
+                (record_id,),
+            ).fetchone()
             if row is None:
                 run = database.execute("SELECT * FROM runs WHERE id = ?", (record_id,)).fetchone()
                 return None if run is None else of_run(read_run(database, run))
@@ -229,35 +203,27 @@ class Archive(Database):
                 (record_id,),
             ).fetchall()
             try:
+                filled = [_cell(database, cell) for cell in cells]
+                # Runs that were in progress when the process was killed.
+                filled += [_of(read_run(database, run)) for run in cut]
+                key, command, base, process, started, finished, code, head = row
                 return Record(
-                    row["id"],
-                    row["command"],
-                    row["base"],
-                    _state(row["finished"], row["process"]),
-                    row["started"],
-                    row["finished"],
-                    row["exit_code"],
-                    _head(row["head"]),
-                    (
-                        *(_cell(database, cell) for cell in cells),
-                        # What was under way when the process was killed.
-                        *(_of(read_run(database, run)) for run in cut),
-                    ),
-                    tuple(Timing(**dict(timing)) for timing in timings),
-                )
+                    key, command, base, _state(finished, process), started, finished, code,
+                    _head(head), tuple(filled), tuple(Timing(**dict(one)) for one in timings),
+                )  # fmt: skip
             except (ValueError, TypeError, KeyError) as error:
                 raise InfraError(
                     f"{self.path}: run {record_id} is damaged: {error}",
-                    hint="other runs can be read; this one can be made again",
+                    hint="run the command again; other runs are not affected",
                 ) from error
 
     def durations(self, cell: Cell, base: str, limit: int) -> dict[str, list[float]]:
-        """Return how long the tests of a cell took in earlier runs, by test.
+        """Return the durations in seconds of a cell's tests in earlier runs, by test.
 
-        An empty name stands for the run as a whole.  Only complete runs of the same base,
-        suite, guest and accelerator count.
+        The empty name is the run as a whole.  Only complete runs of the same base, suite,
+        guest and accelerator count.
 
-        :param limit: runs to look at, the newest ones before the cell's.
+        :param limit: number of runs, the newest ones before the cell's.
         """
         found: dict[str, list[float]] = {}
         with self.open("DEFERRED") as database:
@@ -276,10 +242,10 @@ class Archive(Database):
         return found
 
     def step_durations(self, before: float, limit: int) -> dict[str, list[float]]:
-        """Return how long the steps of earlier runs took, by title.
+        """Return the durations in seconds of the steps of earlier runs, by title.
 
-        :param before: when the run began that is not to count.
-        :param limit: times of each, the newest ones.
+        :param before: only runs that began before this time.
+        :param limit: number of durations of each title, the newest ones.
         """
         found: dict[str, list[float]] = {}
         with self.open("DEFERRED") as database:
@@ -296,21 +262,15 @@ class Archive(Database):
 
 
 def of_run(run: Run) -> Record:
-    """Return the record of a run of a suite that stands alone."""
+    """Return the record of a single run of a suite."""
     cell = _of(run)
     bad = any(test.verdict.fails for test in cell.tests)
     lost = any(test.verdict is Verdict.ERROR for test in cell.tests)
-    return Record(
-        run.id,
-        f"{run.suite} {run.base} --at {run.patch}",
-        run.base,
-        State.FINISHED if run.complete else State.INCOMPLETE,
-        run.started,
-        run.finished,
-        (1 if bad else 3 if lost else 0) if run.complete else None,
-        Head(title=f"Linux {run.kernel}, {run.suite}", kernel=run.kernel),
-        (cell,),
-    )
+    command = f"{run.suite} {run.base} --at {run.patch}"
+    state = State.FINISHED if run.complete else State.INCOMPLETE
+    code = (1 if bad else 3 if lost else 0) if run.complete else None
+    head = Head(title=f"Linux {run.kernel}, {run.suite}", kernel=run.kernel)
+    return Record(run.id, command, run.base, state, run.started, run.finished, code, head, (cell,))
 
 
 def _state(finished: float | None, process: str) -> State:
@@ -325,30 +285,16 @@ def _of(run: Run, data: Mapping[str, Any] | None = None) -> Cell:
     known = {test: Known(**entry) for test, entry in data.get("known", {}).items()}
     tests = (
         Test(
-            result.test,
-            result.status,
-            Verdict(verdicts[result.test]) if result.test in verdicts else _PLAIN[result.status],
-            result.duration,
-            result.message,
-            result.log,
-            result.answer,
-            known.get(result.test),
+            one.test, one.status, Verdict(verdicts.get(one.test, _PLAIN[one.status])),
+            one.duration, one.message, one.log, one.answer, known.get(one.test),
         )
-        for result in run.results
-    )
+        for one in run.results
+    )  # fmt: skip
     return Cell(
-        run.patch,
-        run.suite,
-        run.id,
-        bool(data.get("reused", False)),
-        run.kernel,
-        run.guest,
-        run.accelerator,
-        run.started,
-        run.finished,
-        tests=tuple(tests),
+        run.patch, run.suite, run.id, bool(data.get("reused", False)), run.kernel, run.guest,
+        run.accelerator, run.started, run.finished, tests=tuple(tests),
         splats=tuple(Splat(**asdict(splat)) for splat in run.splats),
-    )
+    )  # fmt: skip
 
 
 def _cell(database: sqlite3.Connection, row: sqlite3.Row) -> Cell:

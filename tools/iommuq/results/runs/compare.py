@@ -1,39 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What one run has that another has not: failures, passes, slowness, warnings.
-
-A time is slow only beyond what it varied by in earlier runs: their median, and from it
-four times their usual deviation.  With too few of them nothing is said.
-"""
+"""Compare two runs: failures, passes, durations, warnings."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import Archive
 from iommuq.results.runs.model import Cell, Record, Test
 
-#: Earlier runs that are looked at, and that there must be to say anything.
+#: Number of earlier runs that are read, and that are needed for a verdict.
 HISTORY, LEAST = 20, 5
-#: Times their usual deviation, which is 1.4826 times the median one of a normal spread.
+#: Four standard deviations, each 1.4826 times the median deviation of a normal distribution.
 _DEVIATIONS = 4 * 1.4826
-#: What is slower by less than this is not worth a word: seconds, and the part of it.
+#: A smaller difference is not reported: in seconds, and as a part of the median.
 _SECONDS, _PART = 0.25, 0.25
 
-#: What passes, and what does not.
 _PASSING = (Verdict.OK, Verdict.UNEXPECTED_PASS)
 _FAILING = (Verdict.FAILED, Verdict.FLAKY, Verdict.EXPIRED, Verdict.KNOWN)
 
 
 @dataclass(frozen=True)
 class Change:
-    """A test that is another than it was.
+    """A test whose verdict changed, at a step of the second run.
 
-    :ivar step: of the second run.
-    :ivar before: None if the first run does not have it.
-    :ivar after: None if the second one does not.
+    :ivar before: None: not in the first run.
+    :ivar after: None: not in the second run.
     """
 
     step: str
@@ -44,10 +38,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Slow:
-    """Something that took longer than it should.
+    """A test, a suite as a whole or a step of the work that took longer than usual.
 
-    :ivar what: a test, a suite as a whole, or a step of the work.
-    :ivar usual: the median of earlier times, in seconds.
+    :ivar usual: median of the earlier durations, in seconds.
     """
 
     step: str
@@ -62,11 +55,11 @@ class Comparison:
 
     :ivar failing: newly failing.
     :ivar passing: newly passing.
-    :ivar lost: no verdict any more, though both runs ran it.
+    :ivar lost: verdict in the first run, error in the second.
     :ivar gone: in the first run only.
     :ivar gained: new warnings, each with its step.
-    :ivar vanished: warnings that are gone, each with its step.
-    :ivar unjudged: times that there are too few earlier runs to judge.
+    :ivar vanished: warnings of the first run only, each with its step.
+    :ivar unjudged: number of durations with too few earlier runs.
     :ivar alone: steps that only one of the runs has.
     """
 
@@ -82,18 +75,19 @@ class Comparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the second run fails what the first did not, or warns where it did not."""
+        """Whether the second run has new failures or warnings."""
         return bool(self.failing or self.gained)
 
 
 def compare(old: Record, new: Record, archive: Archive | None = None) -> Comparison:
-    """Compare two runs, step by step; two runs of one step each whatever it is called.
+    """Compare two runs step by step; two runs of a single step whatever its label.
 
-    :param archive: has the earlier runs; by default the store.
+    :param archive: with the earlier runs; by default the store.
     """
-    before, after = _tests(old), _tests(new)
     if len(old.steps) == len(new.steps) == 1:
-        before = {(new.steps[0].label, name): verdict for (_, name), verdict in before.items()}
+        label = new.steps[0].label
+        old = replace(old, cells=tuple(replace(cell, step=label) for cell in old.cells))
+    before, after = _tests(old), _tests(new)
     shared = {step for step, _ in before} & {step for step, _ in after}
     changes = [
         Change(step, name, before.get((step, name)), after.get((step, name)))
@@ -102,12 +96,11 @@ def compare(old: Record, new: Record, archive: Archive | None = None) -> Compari
     ]
     gained, vanished = _warnings(old, new)
     slow, unjudged = _slow(new, archive or Archive())
+    errors = (c for c in changes if c.after is Verdict.ERROR)
     return Comparison(
-        tuple(c for c in changes if _bad(c.after) and not _bad(c.before)),
+        tuple(c for c in changes if c.after in _FAILING and c.before not in _FAILING),
         tuple(c for c in changes if c.after in _PASSING and c.before in _FAILING),
-        tuple(
-            c for c in changes if c.after is Verdict.ERROR and c.before not in (None, Verdict.ERROR)
-        ),
+        tuple(c for c in errors if c.before not in (None, Verdict.ERROR)),
         tuple(c for c in changes if c.after is None),
         slow,
         gained,
@@ -117,19 +110,13 @@ def compare(old: Record, new: Record, archive: Archive | None = None) -> Compari
     )
 
 
-def _bad(verdict: Verdict | None) -> bool:
-    return verdict in _FAILING
-
-
 def _tests(record: Record) -> dict[tuple[str, str], Verdict]:
-    # Always with the lane: one of two may have run fewer lanes.
+    # Always with the lane: the runs may have different lanes.
     return {(cell.step, f"{cell.lane}.{test.name}"): test.verdict for cell, test in record.tests()}
 
 
 def _warnings(old: Record, new: Record) -> tuple[tuple[tuple[str, str], ...], ...]:
     before, after = _warned(old), _warned(new)
-    if len(old.steps) == len(new.steps) == 1:
-        before = {(new.steps[0].label, lane): lines for (_, lane), lines in before.items()}
     gained, vanished = [], []
     for place in after.keys() & before.keys():
         gained += [(place[0], line) for line in sorted(after[place] - before[place])]
@@ -149,7 +136,7 @@ def _slow(new: Record, archive: Archive) -> tuple[tuple[Slow, ...], int]:
     found: list[Slow] = []
     unjudged = 0
     for cell in new.cells:
-        # What was in the store already took its time in another run.
+        # Reused results were measured in another run.
         if cell.reused or not cell.run:
             continue
         history = archive.durations(cell, new.base, HISTORY)
@@ -181,9 +168,9 @@ def _times(cell: Cell) -> list[tuple[str, float]]:
 
 
 def is_slow(seconds: float, usual: Sequence[float]) -> bool:
-    """Tell whether a time is longer than earlier ones explain.
+    """Return whether a duration is longer than usual.
 
-    :param usual: those, in seconds; at least one.
+    :param usual: earlier durations, in seconds; at least one.
     """
     median = statistics.median(usual)
     deviation = statistics.median(abs(one - median) for one in usual)

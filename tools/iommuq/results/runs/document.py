@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs as JSON, and the run that the user means: ``last``, ``last~2``, an id, or a file."""
+"""Convert runs to and from JSON, and find a run by ``last``, ``last~2``, an id, or a file."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from iommuq.system.errors import UserError
 LAST = "last"
 _BACK = re.compile(r"last(?:~(\d{1,6}))?")
 _HINT = "`iommuq runs list` shows them"
-#: Bytes of a file that are read; a run of 50,000 tests has a tenth of that.
+#: Largest size of a file in bytes; 50,000 tests need a tenth of it.
 _LARGEST = 512 << 20
 
 
 def is_file(word: str) -> bool:
-    """Tell whether a word means a file, and not a run in the store."""
-    # An id is no path, but for a file that somebody called like one.
+    """Return whether a word is the path of a file, not the id of a run."""
     return word.endswith(".json") or "/" in word
 
 
 def pick(word: str, archive: Archive | None = None) -> Record:
-    """Return the run that a word means.
+    """Return the run for a word.
 
-    :param word: ``last``, ``last~N`` for the Nth before it, an id or the begin of one, or
-        the path of a run's JSON.
-    :raises UserError: there is no such run, or the word could mean several.
+    :param word: ``last``, ``last~N`` for the Nth before it, an id or its begin, or a JSON file.
+    :raises UserError: there is no such run, or there are several.
     """
     if is_file(word):
         return _from_file(Path(word))
@@ -50,32 +48,31 @@ def pick(word: str, archive: Archive | None = None) -> Record:
     if not found:
         raise UserError(f"no run {word!r}", hint=_HINT)
     if len(found) > 1:
-        raise UserError(f"{word!r} could be any of {len(found)} runs", hint=_HINT)
+        raise UserError(f"{word!r} matches {len(found)} runs", hint=_HINT)
     record = archive.load(found[0])
     if record is None:
-        raise UserError(f"run {found[0]} is gone", hint=_HINT)
+        raise UserError(f"run {found[0]} is no longer in the store", hint=_HINT)
     return record
 
 
 def _from_file(path: Path) -> Record:
     try:
         if path.stat().st_size > _LARGEST:
-            raise UserError(f"{path}: larger than any run can be")
+            raise UserError(f"{path}: larger than {_LARGEST >> 20} MiB: not a run")
         text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     return from_json(text, name=str(path))
 
 
-#: Where the schema is published, below the checkout.
+#: The file with the schema, below the checkout.
 SCHEMA = "docs/generated/results.schema.json"
-#: The year 10000, which no calendar of Python's reaches, in seconds since the epoch.
+#: The year 10000, beyond datetime's range, in seconds since the epoch.
 _END = 253402300800.0
 
 
 def to_data(record: Record) -> dict[str, Any]:
     """Return a run as plain data."""
-    # Enumerations become their values on the way.
     return {"format": FORMAT, "run": asdict(record)}
 
 
@@ -87,10 +84,10 @@ def to_json(record: Record) -> str:
 def from_json(text: str | bytes, *, name: str = "JSON") -> Record:
     """Read what `to_json` wrote.
 
-    :param name: what to call the text in errors, say its file name.
-    :raises UserError: it is not a run, with the place of the mistake.
+    :param name: the file, for messages.
+    :raises UserError: it is not a run; the place is named.
     """
-    # Here and not above: it takes longer to import than most commands to run.
+    # Imported here: it takes long.
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -100,13 +97,13 @@ def from_json(text: str | bytes, *, name: str = "JSON") -> Record:
     if not isinstance(data, dict) or "run" not in data:
         raise UserError(f"{name}: not a run of iommuq")
     if data.get("format") != FORMAT:
-        raise UserError(f"{name}: format {data.get('format')!r} is not known", hint=f"{FORMAT} is")
+        raise UserError(f"{name}: unknown format {data.get('format')!r}", hint=f"{FORMAT} is known")
     try:
-        # Strictly, as JSON: a number is no text, and a list stands for a tuple.
+        # Not validate_python: in strict mode it takes no list for a tuple.
         record = TypeAdapter(Record).validate_json(json.dumps(data["run"]), strict=True)
-    except (ValidationError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise UserError(f"{name}: nested too deeply") from error
+    except RecursionError as error:
+        raise UserError(f"{name}: nested too deeply") from error
+    except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "run"
         raise UserError(f"{name}: {place}: {first['msg']}") from error
@@ -114,12 +111,12 @@ def from_json(text: str | bytes, *, name: str = "JSON") -> Record:
     times += [when for cell in record.cells for when in (cell.started, cell.finished)]
     for when in times:
         if when is not None and not 0.0 <= when < _END:
-            raise UserError(f"{name}: {when:g} seconds since 1970 are no date of a run")
+            raise UserError(f"{name}: {when:g} seconds since 1970 is not a valid date")
     return record
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the form; `SCHEMA` is this, published."""
+    """Return the JSON schema of the form."""
     from pydantic import TypeAdapter
 
     run = TypeAdapter(Record).json_schema(ref_template="#/$defs/{model}")
@@ -136,5 +133,5 @@ def schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """Return the schema as the file has it."""
+    """Return the schema as text, as in the file `SCHEMA`."""
     return json.dumps(schema(), indent=1) + "\n"

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The record of one call of a command, as it is kept, exported and shown.
+"""The record of one call of a command; users call it a run.
 
-To the user this is a run: ``iommuq prove 6.12`` is one, whatever it took from the store.
-It is a table of cells, steps of the queue by lanes, each with the results of one suite on
-one image.  ``docs/generated/results.schema.json`` is made from these classes.
-"""
+``docs/generated/results.schema.json`` is made from these classes."""
 
 from __future__ import annotations
 
@@ -22,27 +19,24 @@ FORMAT = 2
 
 
 class State(StrEnum):
-    """How far a run came."""
+    """The state of a run."""
 
     FINISHED = "finished"
     RUNNING = "running"
-    #: Killed, or the machine went down: whatever it has found, it is not all.
+    #: Killed: results are missing.
     INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True)
 class _Form:
-    """A class of the JSON form: no key but its own."""
+    """A class of the JSON form: unknown keys are errors."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
 class Known(_Form):
-    """Why a failure is no surprise.
-
-    :ivar expires: the last day that this counts, ``2027-06-01``.
-    """
+    """Why a test is known to fail; the last day of the entry, ``2027-06-01``."""
 
     reason: str
     link: str
@@ -54,11 +48,11 @@ class Test(_Form):
     """One test at one step.
 
     :ivar name: without the lane, ``iommu_dma_owner.claim_plain``.
-    :ivar status: what was seen.
-    :ivar verdict: what it means once known failures are taken into account.
-    :ivar duration: seconds; 0 if it was not measured.
+    :ivar status: the result.
+    :ivar verdict: what it means, given the known failures.
+    :ivar duration: seconds; 0: not measured.
     :ivar log: path of the full log, on the machine that ran it.
-    :ivar answer: what a firmware check's step answered.
+    :ivar answer: answer of a firmware check's step.
     """
 
     name: str
@@ -70,13 +64,13 @@ class Test(_Form):
     answer: str = ""
     known: Known | None = None
 
-    # pytest takes any class of this name for tests.
+    # Not a class of tests for pytest.
     __test__: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Splat(_Form):
-    """A report of a broken kernel; see `iommuq.results.store.Complaint`."""
+    """A splat; see `iommuq.results.store.Complaint`."""
 
     test: str
     kind: str
@@ -92,11 +86,11 @@ class Cell(_Form):
     """One step in one lane.
 
     :ivar step: label of the step.
-    :ivar run: id of the run of the suite that the results are of; empty without one.
+    :ivar run: id of the run of the suite; empty without one.
     :ivar reused: the results were in the store already.
     :ivar failure: why there is no kernel to run; empty if there is one.
-    :ivar warnings: all compiler warnings of the kernel, normalised; None if unknown.
-    :ivar added: those that the step before did not have.
+    :ivar warnings: all compiler warnings of the kernel, normalised; None: unknown.
+    :ivar added: warnings that the step before does not have.
     """
 
     step: str
@@ -123,7 +117,7 @@ class Step(_Form):
     :ivar subject: of its patch; empty for the baseline.
     :ivar name: file of its patch; empty for the baseline.
     :ivar sha256: of that file.
-    :ivar proof: why no test shows what the patch does, if none does.
+    :ivar proof: the reason if no test proves the patch.
     :ivar accepted: tests that it may break, and that a later patch fixes.
     """
 
@@ -137,11 +131,11 @@ class Step(_Form):
 
 @dataclass(frozen=True)
 class Timing(_Form):
-    """Something that was done on the way.
+    """A step of the work, as in the progress display.
 
-    :ivar depth: how many things it was part of.
+    :ivar depth: number of steps that it is part of.
     :ivar started: seconds since the run began.
-    :ivar outcome: empty if it came to its end, else ``failed`` or ``interrupted``.
+    :ivar outcome: empty if it succeeded, else ``failed`` or ``interrupted``.
     """
 
     title: str
@@ -154,18 +148,18 @@ class Timing(_Form):
 
 @dataclass(frozen=True)
 class Head(_Form):
-    """What there is to say of a run as a whole.
+    """The facts about a run as a whole.
 
-    :ivar title: kernel and lanes, in words.
+    :ivar title: kernel and lanes.
     :ivar kernel: release of the base's kernel.
     :ivar version: of the package or tag that it is from.
     :ivar tool: version of iommuq.
-    :ivar versions: of what built and ran it, such as ``gcc``.
+    :ivar versions: of the tools that built and ran it, such as ``gcc``.
     :ivar findings: faults of the queue, one line each.
-    :ivar errors: what the infrastructure failed to tell, one line each.
-    :ivar error: why the command itself ended early; empty if it did not.
+    :ivar errors: failures of the infrastructure, one line each.
+    :ivar error: why the command ended early; empty if it did not.
     :ivar coverage: as ``--coverage-json`` writes it; None without coverage.
-    :ivar mutants: as ``mutate --json`` writes it; None if there were none.
+    :ivar mutants: as ``mutate --json`` writes it; None without mutants.
     """
 
     title: str = ""
@@ -186,9 +180,8 @@ class Record(_Form):
     """One call of a command.
 
     :ivar command: as it was typed, without ``iommuq``.
-    :ivar state: never ``finished`` for one that was killed.
     :ivar started: seconds since the epoch.
-    :ivar exit_code: of the command, None if it did not come to its end.
+    :ivar exit_code: of the command; None: not finished.
     """
 
     id: str
@@ -204,7 +197,7 @@ class Record(_Form):
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """All steps in order, those that only the cells name included."""
+        """All steps that have cells, in order."""
         known = {step.label: step for step in self.head.steps}
         for cell in self.cells:
             known.setdefault(cell.step, Step(cell.step))
@@ -218,7 +211,7 @@ class Record(_Form):
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, None if it did not come to its end."""
+        """Duration in seconds; None: not finished."""
         return None if self.finished is None else self.finished - self.started
 
     def tests(self) -> Iterator[tuple[Cell, Test]]:
@@ -228,5 +221,5 @@ class Record(_Form):
                 yield cell, test
 
     def name(self, cell: Cell, test: Test) -> str:
-        """Return what a test is called in this run: with its lane where there are several."""
+        """Return the name of a test, with its lane if there are several."""
         return f"{cell.lane}.{test.name}" if len(self.lanes) > 1 else test.name

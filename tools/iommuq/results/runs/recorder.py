@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keep what a command does while it does it.
-
-A command opens a recording and hands in its cells as they come.  If the process is killed
-the record has what was handed in, and says that it is not all.
-"""
+"""Record what a command does; the record of a killed process is kept as incomplete."""
 
 from __future__ import annotations
 
@@ -30,16 +26,14 @@ from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, InfraError, Iommu
 if TYPE_CHECKING:
     from iommuq.queue.model import Patch
 
-#: Times that one record keeps; a run of thousands of mutants has more.
+#: Largest number of timings in a record.
 _MOST_TIMINGS = 2000
 
 
 class Recorder:
-    """One record, while it is made; `recording` opens and closes it.
+    """One record while it is written; `recording` opens and closes it.  Thread-safe.
 
-    Its methods may be called from any thread.
-
-    :ivar exit_code: what the command is going to end with.
+    :ivar exit_code: exit code of the command.
     """
 
     def __init__(self, record: Record, archive: Archive) -> None:
@@ -54,7 +48,7 @@ class Recorder:
         self._places: dict[tuple[str, str, str], int] = {}
 
     def describe(self, **fields: Any) -> None:
-        """Say more of the run as a whole; see `Head` for the fields."""
+        """Set fields of the record's `Head`."""
         with self._lock:
             self._head = replace(self._head, **fields)
             self._archive.describe(self.id, self._head)
@@ -71,14 +65,14 @@ class Recorder:
         warnings: Sequence[str] | None = None,
         added: Sequence[str] = (),
     ) -> None:
-        """Hand in a cell; one of the same step, lane and place takes the place of another.
+        """Add a cell, or replace the one of the same step, lane and run key.
 
         :param run: the results; None if there is no kernel to run.
-        :param failure: why there is none.
+        :param failure: why there is no kernel.
         :param verdicts: by test.
-        :param known: the entries of those that are known to fail.
-        :param warnings: all compiler warnings of the kernel; None if unknown.
-        :param added: those that the step before did not have.
+        :param known: the entries of known failures, by test.
+        :param warnings: all compiler warnings of the kernel; None: unknown.
+        :param added: warnings that the step before does not have.
         """
         entries = {
             test: Known(" ".join(entry.reason.split()), entry.link, entry.expires.isoformat())
@@ -86,23 +80,22 @@ class Recorder:
         }
         filled = Filled(step, lane, run, failure, verdicts or {}, entries, warnings, added)
         with self._lock:
-            # Firmware has a run for each case of one step.
+            # Firmware has one run for each case of a step.
             key = (step, lane, run.key if run is not None else "")
             position = self._places.setdefault(key, len(self._places))
             self._archive.put(self.id, position, filled, self._started)
 
     def on_step(self, step: progress.Step, outcome: str) -> None:
-        """Take in a step of the progress display that has ended."""
+        """Add a step of the progress display that has ended."""
         with self._lock:
             if len(self._timings) < _MOST_TIMINGS:
                 began = max(0.0, step.begin - self._clock)
-                log = "" if step.log is None else str(step.log)
-                self._timings.append(
-                    Timing(step.title, step.depth, began, step.elapsed, outcome, log)
-                )
+                log = str(step.log or "")
+                timing = Timing(step.title, step.depth, began, step.elapsed, outcome, log)
+                self._timings.append(timing)
 
     def close(self, exit_code: int, error: str = "") -> None:
-        """Keep that the command has come to its end."""
+        """Record the end of the command."""
         with self._lock:
             head = replace(self._head, error=error)
             timings = sorted(self._timings, key=lambda one: (one.started, one.depth))
@@ -110,7 +103,7 @@ class Recorder:
 
 
 def command_line() -> str:
-    """Return the words of this process's command, to be pasted after ``iommuq``."""
+    """Return the quoted arguments of this process's command, without ``iommuq``."""
     return shlex.join(sys.argv[1:])
 
 
@@ -118,9 +111,9 @@ def command_line() -> str:
 def recording(
     base: str, command: str | None = None, archive: Archive | None = None
 ) -> Iterator[Recorder]:
-    """Keep what is done in the block as one run.
+    """Record the block as one run.
 
-    :param base: what is tested: a base, or another kernel's name.
+    :param base: the base, or the name of another kernel.
     :param command: by default that of the process.
     :raises InfraError: the store cannot be written.
     """
@@ -136,7 +129,7 @@ def recording(
     try:
         yield recorder
     except BaseException as error:
-        # What happened is to be told, even if it is that the store cannot be written.
+        # The original error is raised, even if the store cannot be written.
         with contextlib.suppress(InfraError):
             recorder.close(*_ending(error))
         raise
@@ -164,10 +157,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def steps_of(patches: Sequence[tuple[str, Patch | None]]) -> tuple[Step, ...]:
-    """Return the steps of a queue as a record keeps them.
-
-    :param patches: label and patch of each.
-    """
+    """Return the steps of a record for the label and patch of each."""
     return tuple(
         Step(label) if patch is None else Step(label, patch.subject, patch.name, patch.sha256)
         for label, patch in patches

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Firmware scenarios: what firmware claims, and whether a kernel honours it."""
+"""Firmware scenarios: does a kernel honour the regions that firmware claims?"""

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is asked of a kernel: scenarios on machines, and what the store has of them already."""
+"""Cases: scenarios on machines, and their stored results."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from iommuq.bases.providers.job import file_sha256
 from iommuq.firmware import program
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Scenario
@@ -14,10 +15,10 @@ from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.guests.machine import Machine
 from iommuq.results.store import Run, Status, Store
-from iommuq.suites.kunit import Subject
+from iommuq.suites.kunit import Subject, renamed
 from iommuq.system import files
 
-#: Part of every key; to be raised when the same guests would be judged otherwise.
+#: Part of every key; raise it when guests are judged in another way.
 _GENERATION = "1"
 
 
@@ -30,7 +31,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What its results are called, but for the check."""
+        """The name of its results without the check."""
         return f"{self.machine.name}.{self.scenario.name}"
 
     @property
@@ -54,44 +55,36 @@ def cases(scenarios: Iterable[Scenario], only: Sequence[str] = ()) -> list[Case]
 
 
 def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | None:
-    """Return what the store has of a case, if it has a verdict."""
+    """Return the stored run of a case, if it has a verdict."""
     return answer(run_key(kernel, case), subject, store)
 
 
 def answer(key: str, subject: Subject, store: Store) -> Run | None:
-    """Return what the store has under a key of `run_key`, if it has a verdict."""
+    """Return the stored run for a key of `run_key`, if it has a verdict."""
     found = store.find(key)
     if found is None:
         return None
-    # What could not be found out after a failure, such as a hang, would not be now.
+    # Errors after a failure, such as a hang, would occur again.
     failed = any(result.status is Status.FAIL for result in found.results)
-    return None if found.has_errors and not failed else _renamed(found, subject)
+    return None if found.has_errors and not failed else renamed(found, subject)
 
 
 def run_key(kernel: Kernel, case: Case) -> str:
-    """Return the content key of all that decides what a case says."""
-    init = (files.project_root() / "selftests/init").read_bytes()
+    """Return the content key of all that the result of a case depends on."""
     scenario, machine = case.scenario, case.machine
-    # Not their words for people, nor limits: those change no result.
+    # Titles and limits are left out: they change no result.
     steps = scenario.steps(machine.name)
     asked = repr((scenario.region, scenario.kernel_arguments, scenario.alone, steps))
     given = (machine.qemu, machine.cpus, machine.memory, machine.arguments)
     words = (
         _GENERATION, kernel.key, case.name, repr(given), asked, program.key(),
-        hashlib.sha256(init).hexdigest(), qemu.full_version(),
+        file_sha256(files.project_root() / "selftests/init"), qemu.full_version(),
     )  # fmt: skip
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-def _renamed(found: Run, subject: Subject) -> Run:
-    results = tuple(
-        replace(result, base=subject.base, patch=subject.patch) for result in found.results
-    )
-    return replace(found, base=subject.base, patch=subject.patch, results=results)
-
-
 def plan(wanted: Sequence[Case]) -> list[list[Case]]:
-    """Say which cases share a boot: each list is one, in its order."""
+    """Return the cases by boot, in the order of the boots."""
     shared: dict[object, list[Case]] = {}
     for case in wanted:
         scenario = case.scenario

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a guest is asked before its first scenario: has it our table, and what has it not?"""
+"""Check a guest before its first scenario: does it use our table, and what does it lack?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from iommuq.firmware import override, topology
 from iommuq.guests.machine import Machine
 from iommuq.suites.firmware.verdicts import Said
 
-#: A table that every machine with ACPI has.
+#: A table of every machine with ACPI.
 _ANY_TABLE = "FACP"
-# The lines of the script, after the table's.
+# Lines of the script and paths, after the line about the table.
 _NEEDS = {
     "group": (1, "/dev/vfio/vfio"),
     "cdev": (2, "/dev/iommu"),
@@ -31,9 +31,9 @@ def script(machine: Machine) -> str:
 
 
 def unfit(said: Said, machine: Machine, table: bytes) -> str:
-    """Return why nothing that the guest tells is about what was asked; empty if it is.
+    """Return why the guest cannot run any scenario; empty if it can.
 
-    :param table: that which its kernel should have; empty if its own will do.
+    :param table: the table that its kernel should use; empty: any.
     """
     if not said.whole:
         return "the guest's first program did not end"
@@ -45,7 +45,7 @@ def unfit(said: Said, machine: Machine, table: bytes) -> str:
         )
     reasons = {
         _DRIVER: "the kernel has no vfio-pci: is it built with VFIO_PCI, or is the module missing?",
-        _UNIT: f"the kernel has no driver for {machine.title}: is it built with it?",
+        _UNIT: f"the kernel has no driver for {machine.title}: is it built in?",
     }
     for number, reason in reasons.items():
         if said.steps.get(number) is None or said.steps[number].word != "yes":
@@ -54,10 +54,7 @@ def unfit(said: Said, machine: Machine, table: bytes) -> str:
 
 
 def lacking(said: Said, needs: Iterable[str], release: str) -> str:
-    """Return what a scenario needs and the guest has not; empty if it has all.
-
-    :param release: of the kernel, for the message.
-    """
+    """Return what a scenario needs and the guest does not have; empty if it has all."""
     for number, path in (_NEEDS[need] for need in needs):
         ended = said.steps.get(number)
         if ended is not None and ended.word == "no":

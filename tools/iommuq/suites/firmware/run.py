@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run firmware scenarios on a kernel: what firmware claims, and whether it is honoured.
+"""Run firmware scenarios on a kernel, several guests in parallel.
 
-Scenarios that need the same machine, table and kernel arguments share a boot; several
-guests run side by side.  A run in the store is one scenario on one machine.
-"""
+Scenarios with the same machine, table and kernel arguments share a boot; each has its own run."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from pathlib import Path
 
 from iommuq.firmware import override, program, topology
 from iommuq.firmware.kernels import Kernel
-from iommuq.firmware.scenario import script
+from iommuq.firmware.scenario import NO_SPLAT, script
 from iommuq.guests import qemu
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.channel import Transcript
@@ -36,23 +34,22 @@ from iommuq.system import groups, progress
 from iommuq.system.errors import InfraError
 
 SUITE = "firmware"
-#: Seconds that one step may take before the guest's program gives it up.
+#: Seconds until the guest's program reports that a step hangs.
 STEP_LIMIT = 20
-#: Seconds that a guest whose step has hung has to say more of it.
+#: Seconds from that report until the guest is ended.
 HANG_GRACE = 6.0
-#: Seconds after which a guest in a scenario that says nothing has no processor left.
+#: Seconds without output until a guest is ended.
 SILENCE = STEP_LIMIT + 20.0
 #: Seconds for one scenario.
 LIMIT = 90.0
-# Held by every guest. `iommuq prove` runs the scenarios of two steps at once, and four
-# guests on two cores take longer than two after two.
+# One guest per processor, also if `iommuq prove` runs the scenarios of two steps.
 _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
-# By what is asked of a guest. Two steps whose kernels are the same ask the same: the second
-# waits for the first, and has its answer.
+# One lock per set of run keys: of two steps with the same kernel the second waits for the
+# results of the first.
 _asked: dict[frozenset[str], threading.Lock] = {}
-#: MiB that QEMU takes on top of its guest's memory.
+#: MiB that QEMU needs besides its guest's memory.
 _OVERHEAD = 300
-#: The guest's first program: which table has the kernel, and what has it not?
+#: The guest's first program; see `preflight`.
 _CHECK = "table"
 
 
@@ -67,9 +64,8 @@ def run_scenarios(
     """Run scenarios, or take their results from the store if nothing changed.
 
     :param again: run even if the store has the results.
-    :return: complete runs, one a case and in that order; what could not be found out is
-        an error in them.
-    :raises UserError: the kernel lacks what every scenario needs.
+    :return: complete runs, one for each case in order; a check without a verdict is an error.
+    :raises UserError: the kernel lacks an option that every scenario needs.
     """
     store = store or Store()
     for one in {case.machine.name: case.machine for case in wanted}.values():
@@ -84,22 +80,21 @@ def run_scenarios(
             done[case] = found
             events.done(case.scenario.name, case.machine.name, found)
     if left:
-        runner = _Runner(kernel, subject, store, left, again=again)
-        done |= runner.run(left)
+        done |= _Runner(kernel, subject, store, left, again=again).run(left)
     return [done[case] for case in wanted]
 
 
 def side_by_side(memory: int, largest: int) -> int:
-    """Return how many guests may run at once.
+    """Return how many guests may run in parallel.
 
-    :param memory: MiB that are free.
-    :param largest: MiB of the largest guest.
+    :param memory: free memory in MiB.
+    :param largest: memory of the largest guest in MiB.
     """
     return max(1, min(len(os.sched_getaffinity(0)), memory // (largest + _OVERHEAD)))
 
 
 def _free_memory() -> int:
-    """Return the MiB of memory that can be had."""
+    """Return the available memory in MiB; 0: unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(ln.split()[1]) for ln in lines if ln.startswith("MemAvailable:")) >> 10
@@ -108,15 +103,11 @@ def _free_memory() -> int:
 
 
 def _seconds(batch: Sequence[Case]) -> int:
-    """Return about how long the scenarios of one boot take."""
     return sum(case.scenario.seconds for case in batch)
 
 
 class _Hung:
-    """Ends a guest in which a step has hung, or that cannot even say so any more.
-
-    :param stop: set when nobody waits for guests any longer.
-    """
+    """Ends a guest whose step hangs, that is silent, or if *stop* is set."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -124,7 +115,7 @@ class _Hung:
         self._since = time.monotonic()
 
     def __call__(self, transcript: Transcript) -> str:
-        """Return why there is no use in waiting, or nothing."""
+        """Return why the guest is to be ended; empty: it is not."""
         if self._stop.is_set():
             return "was stopped"
         last = transcript.suites[-1] if transcript.suites else None
@@ -136,11 +127,11 @@ class _Hung:
             self._state, self._since = state, now
         if verdicts.has_hung(last.output):
             return "hangs" if now > self._since + HANG_GRACE else ""
-        return "hangs, and says nothing" if now > self._since + SILENCE else ""
+        return "hangs without output" if now > self._since + SILENCE else ""
 
 
 class _Runner:
-    """Runs what the store has not."""
+    """Runs the cases that are not in the store."""
 
     def __init__(
         self,
@@ -154,7 +145,7 @@ class _Runner:
         self.kernel = kernel
         self.subject = subject
         self.store = store
-        # Of what it is built from now, whatever is edited while guests run.
+        # Computed once: files may be edited while guests run.
         self.keys = {case: run_key(kernel, case) for case in wanted}
         self.steps = program.build()
         self.again = again
@@ -162,14 +153,11 @@ class _Runner:
         self._stop = threading.Event()
 
     def run(self, wanted: Sequence[Case]) -> dict[Case, Run]:
-        """Run cases, side by side as far as there is memory."""
-        for case in list(wanted):
-            reason = self._skipped(case)
-            if reason:
-                skipped = [
-                    Finding(check, Status.SKIP, reason)
-                    for check in case.scenario.checks(case.machine.name)
-                ]
+        """Run cases, in parallel as far as memory allows."""
+        for case in wanted:
+            reasons = (self.kernel.missing(need) for need in case.scenario.needs)
+            if reason := next(filter(None, reasons), ""):
+                skipped = [Finding(check, Status.SKIP, reason) for check in case.checks]
                 self._record(case, skipped, Path(), time.time(), "")
         batches = plan([case for case in wanted if case not in self.runs])
         if not batches:
@@ -180,21 +168,17 @@ class _Runner:
         with ThreadPoolExecutor(guests, thread_name_prefix="guest") as pool:
             try:
                 list(pool.map(self._read_table, own.values()))
-                # The longest first, so that no guest runs alone at the end.
+                # The longest first, so that all guests end at about the same time.
                 list(pool.map(self._run_batch, sorted(batches, key=_seconds, reverse=True)))
             except BaseException:
-                # Ctrl-C, too, reaches this thread alone: the others are to be told.
+                # Ctrl-C reaches only this thread: stop the others.
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return self.runs
 
-    def _skipped(self, case: Case) -> str:
-        reasons = (self.kernel.missing(need) for need in case.scenario.needs)
-        return next(filter(None, reasons), "")
-
     def _read_table(self, machine: Machine) -> None:
-        """Have a guest read the machine's own table, unless that was done before."""
+        """Read the machine's own table in a guest, unless it is in the cache."""
         if override.find(machine) is not None:
             return
         log = logs.new_log(f"firmware-{machine.name}-table")
@@ -206,14 +190,11 @@ class _Runner:
             path.write_text(f"table\t{topology.table_of(machine)}\n")
             report = self._boot(machine, {_CHECK: path}, (), b"", log)
             said = verdicts.read(report.suites[0].output)
-            data = said.data.get(0)
-            if data is None:
-                raise InfraError(
-                    f"{machine.name}: no {topology.table_of(machine)} in the guest: "
-                    f"{said.steps.get(0, 'no answer')}",
-                    hint=f"full log: {log}",
-                )
-            override.keep(machine, data)
+            if 0 not in said.data:
+                answer = said.steps.get(0, "no answer")
+                what = f"{machine.name}: no {topology.table_of(machine)} in the guest: {answer}"
+                raise InfraError(what, hint=f"full log: {log}")
+            override.keep(machine, said.data[0])
 
     def _boot(
         self,
@@ -237,7 +218,7 @@ class _Runner:
             return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
         except GuestLost as error:
             self._check_interrupt()
-            # Emulated, a kernel may stumble while it boots; what QEMU refuses stays so.
+            # An emulated kernel may fail to boot now and then; an error of QEMU is permanent.
             refused = f"{qemu.PROGRAM}: " in error.what
             if error.report.suites or refused or self._stop.is_set():
                 raise
@@ -245,12 +226,12 @@ class _Runner:
         return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
 
     def _check_interrupt(self) -> None:
-        """Give up if all that runs was ended: in a proof another thread is interrupted."""
+        """Stop if all processes are being ended: in a proof another thread gets the Ctrl-C."""
         if groups.ending():
             raise KeyboardInterrupt
 
     def _run_batch(self, batch: list[Case]) -> None:
-        """Run cases that share a boot; one that breaks the kernel ends it for the others."""
+        """Run cases that share a boot; after one that breaks the kernel the rest boots again."""
         asked = _asked.setdefault(frozenset(self.keys[case] for case in batch), threading.Lock())
         with asked:
             batch = batch if self.again else self._unanswered(batch)
@@ -262,7 +243,7 @@ class _Runner:
                     batch = self._boot_batch(batch)
 
     def _unanswered(self, batch: list[Case]) -> list[Case]:
-        """Return the cases that another run has not answered since."""
+        """Return the cases that still have no result in the store."""
         left = []
         for case in batch:
             found = answer(self.keys[case], self.subject, self.store)
@@ -274,7 +255,7 @@ class _Runner:
         return left
 
     def _boot_batch(self, batch: list[Case]) -> list[Case]:
-        """Boot once, and return the cases that are to be run in another boot."""
+        """Boot once, and return the cases that need another boot."""
         machine, scenario = batch[0].machine, batch[0].scenario
         started = time.time()
         log = logs.new_log(f"firmware-{self.subject.base}-{machine.name}-{scenario.name}")
@@ -308,7 +289,7 @@ class _Runner:
             return b""
         own = override.find(case.machine)
         if own is None:
-            raise InfraError(f"the table of {case.machine.name} is gone", hint="run it again")
+            raise InfraError(f"the table of {case.machine.name} is missing", hint="run it again")
         return override.extended(own, case.machine, case.scenario.region)
 
     def _read(
@@ -320,7 +301,7 @@ class _Runner:
         log: Path,
         started: float,
     ) -> list[Case]:
-        """Record what the guest told, and return the cases that it told nothing about."""
+        """Record the results of a guest, and return the cases that need another boot."""
         ran = {suite.name: suite for suite in report.suites}
         about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
         said = verdicts.read(ran[_CHECK].output if _CHECK in ran else ())
@@ -329,19 +310,18 @@ class _Runner:
             suite = ran.get(case.scenario.name)
             broke: list[splats.Splat] = []
             if suite is None and not unfit and number > 0:
-                # The guest was lost in one before it: those after it have another try.
+                # The guest was lost in an earlier case.
                 return batch[number:]
             reason = unfit or preflight.lacking(said, case.scenario.needs, self.kernel.release)
             if suite is None or reason:
                 status = Status.ERROR if unfit or suite is None else Status.SKIP
-                message = reason or about_lost or "the guest did not come to it"
-                checks = case.scenario.checks(case.machine.name)
-                found = [Finding(check, status, message) for check in checks]
+                message = reason or about_lost or "the guest did not start this scenario"
+                found = [Finding(check, status, message) for check in case.checks]
             else:
                 broke = splats.find(report.interleaved(suite))
                 found = self._judge(case, suite, broke, about_lost)
             self._record(case, found, log, started, report.accelerator, broke)
-            broken = any(one.check == "no_splat" and one.status is not Status.PASS for one in found)
+            broken = any(one.check == NO_SPLAT and one.status is not Status.PASS for one in found)
             if broken and not unfit and not reason and number + 1 < len(batch):
                 return batch[number + 1 :]
         return []
@@ -351,17 +331,10 @@ class _Runner:
     ) -> list[Finding]:
         said = verdicts.read(suite.output)
         first = script(case.scenario, case.machine)[1]
-        trouble = suite.trouble
-        if about_lost and not said.whole:
-            trouble = about_lost
-        return verdicts.judge(
-            case.scenario,
-            case.machine.name,
-            said,
-            first,
-            trouble=trouble,
-            splats=[one.text for one in broke],
-        )
+        trouble = about_lost if about_lost and not said.whole else suite.trouble
+        texts = [one.text for one in broke]
+        name = case.machine.name
+        return verdicts.judge(case.scenario, name, said, first, trouble=trouble, splats=texts)
 
     def _record(
         self,
@@ -379,13 +352,12 @@ class _Runner:
         )  # fmt: skip
         results = [
             Result(
-                subject.base, subject.patch, SUITE,
-                case.scenario.test(case.machine.name, one.check),
-                one.status, 0.0, one.message, str(log) if log != Path() else "", one.answer,
+                subject.base, subject.patch, SUITE, f"{case.name}.{one.check}", one.status, 0.0,
+                one.message, str(log) if log != Path() else "", one.answer,
             )
             for one in found
         ]  # fmt: skip
-        test = case.scenario.test(case.machine.name, "no_splat")
+        test = f"{case.name}.{NO_SPLAT}"
         kept = [Complaint(test, s.kind, s.title, s.text, str(log), s.start_line) for s in broke]
         self.store.begin(current)
         self.runs[case] = self.store.finish(current, results, splats=kept)

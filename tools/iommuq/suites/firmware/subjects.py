@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What scenarios are run on: a step of a queue, or a kernel that somebody else built."""
+"""The kernels that scenarios run on: a step of a queue, or a kernel built elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.bases import dotconfig
+from iommuq.bases.providers.job import file_sha256
 from iommuq.build.image import Image, build_image, find_image, image_key
 from iommuq.build.workspace import Workspace
-from iommuq.firmware.kernels import Kernel, hash_of
+from iommuq.firmware.kernels import Kernel
 from iommuq.results.known import KnownFailures, load
 from iommuq.results.store import Run, Store
 from iommuq.suites.firmware.cases import Case, stored
@@ -19,19 +20,19 @@ from iommuq.suites.kunit import Subject
 from iommuq.system import arches
 from iommuq.system.errors import InfraError
 
-#: What the results of a kernel that is not ours have for a step.
+#: The step in the results of a kernel built elsewhere.
 AS_IT_IS = "as-is"
 _ARCH = "x86_64"
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A kernel, or the kernels that are built from one tree, with what is known of them.
+    """A kernel, or the kernels that are built from one tree.
 
-    :ivar title: for people, with the version.
-    :ivar kernel: gives the kernel for a case; None if it is not built, and the second
-        argument says not to build it.
-    :ivar known: failures that are no surprise.
+    :ivar title: name with the version, for messages.
+    :ivar kernel: returns the kernel for a case; the second argument: build it if it is
+        missing, else return None.
+    :ivar known: the known failures.
     """
 
     title: str
@@ -40,7 +41,7 @@ class Tested:
     known: KnownFailures = field(default_factory=KnownFailures)
 
     def run(self, cases: Sequence[Case], *, again: bool = False) -> list[Run]:
-        """Run cases, building what they need; see `run_scenarios`."""
+        """Build the kernels for cases and run them; see `run_scenarios`."""
         groups: dict[str, tuple[Kernel, list[Case]]] = {}
         for case in cases:
             kernel = self.kernel(case, True)
@@ -53,7 +54,7 @@ class Tested:
         return [done[case] for case in cases]
 
     def stored(self, cases: Sequence[Case], store: Store) -> list[Run | None]:
-        """Return what the store has of cases, without building or running anything."""
+        """Return the stored runs of cases, without building or running anything."""
         found: list[Run | None] = []
         for case in cases:
             kernel = self.kernel(case, False)
@@ -64,15 +65,14 @@ class Tested:
 def from_image(image: Image, name: str, release: str) -> Kernel:
     """Return a kernel that was built here.
 
-    Its key is that of its bytes, not of the tree that it was made from: builds can be
-    reproduced, and a patch to what is not compiled in gives the kernel of the step before.
+    Its key is a hash of its bytes: a patch to code that is not compiled in changes no result.
 
-    :raises InfraError: its configuration is not with it, or the image is gone.
+    :raises InfraError: its configuration or image is missing.
     """
     config, path = image.folder / ".config", image.folder / image.arch.image
     try:
         text = config.read_text("utf-8")
-        words = (hash_of(path), hashlib.sha256(text.encode()).hexdigest())
+        words = (file_sha256(path), hashlib.sha256(text.encode()).hexdigest())
     except OSError as error:
         raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
     key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
@@ -80,16 +80,16 @@ def from_image(image: Image, name: str, release: str) -> Kernel:
 
 
 def foreign(kernel: Kernel) -> Tested:
-    """Return a kernel from an image or a package as something to be tested."""
+    """Return the subject for a kernel from an image or a package."""
     title = f"Linux {kernel.release}" + (f" ({kernel.version})" if kernel.version else "")
     subject = Subject(kernel.name, AS_IT_IS, kernel.release)
     return Tested(title, subject, lambda _case, _build: kernel)
 
 
 def queued(base: str, at: str | None) -> Tested:
-    """Return a step of a queue as something to be tested.
+    """Return the subject for a step of a queue.
 
-    :param at: the step, or None for the whole queue.
+    :param at: the step; None: the whole queue.
     :raises UserError: there is no such base or step, or the base's files are malformed.
     """
     workspace = Workspace.open(base)

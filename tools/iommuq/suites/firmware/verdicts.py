@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say what a scenario's steps, as the guest's program did them, mean for its checks.
+"""Judge the checks of a scenario by the output of the guest's program.
 
-A check fails if its step ended with another word than it should, or never ended; those
-after that, or after a splat that ended it all, are skipped.  What could not be found
-out, because the machine is not what it should be or a step that only sets up did not
-work, is an error: it says nothing about the kernel.
-"""
+A wrong word fails, later checks of a broken kernel are skipped, a failed setup is an error."""
 
 from __future__ import annotations
 
@@ -16,11 +12,11 @@ from dataclasses import dataclass
 from iommuq.firmware.scenario import NO_SPLAT, Action, Scenario
 from iommuq.results.store import Status
 
-#: Words of the program that tell of the oracle or the script, never of the kernel.
+#: Words about the test device or the script, not about the kernel.
 UNTOLD = ("NOEDU", "NOMEMORY", "STUCK", "MALFORMED", "MISSING")
-#: The word for what this kernel lets nobody look at.
+#: The word for something that this kernel does not show.
 UNSEEN = "UNSEEN"
-#: Words of a step that never came back.
+#: Words of a step that did not end.
 LOST = ("HANG", "DIED")
 
 _STEP = re.compile(r"step (\d+) (\S+)(?: (.*))?")
@@ -29,7 +25,7 @@ _BYTES = re.compile(r"bytes (\d+) ((?:[0-9a-f]{2})*)")
 
 @dataclass(frozen=True)
 class Ended:
-    """How one step ended: with a word, and perhaps more for people."""
+    """How one step ended: a word, and optional details."""
 
     word: str
     more: str = ""
@@ -40,11 +36,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Said:
-    """All that the program wrote.
+    """The output of the program.
 
-    :ivar steps: by number; those that were never come to are missing.
-    :ivar data: what a step dumped, by its number.
-    :ivar whole: it came to its end.
+    :ivar steps: by number, without those that did not start.
+    :ivar data: dumped bytes, by number of the step.
+    :ivar whole: the program ended by itself.
     """
 
     steps: dict[int, Ended]
@@ -53,7 +49,7 @@ class Said:
 
 
 def read(lines: Iterable[str]) -> Said:
-    """Read the program's output; a line that makes no sense is left out."""
+    """Parse the program's output, without unknown lines."""
     steps: dict[int, Ended] = {}
     data: dict[int, bytes] = {}
     whole = False
@@ -69,17 +65,14 @@ def read(lines: Iterable[str]) -> Said:
 
 
 def has_hung(lines: Sequence[str]) -> bool:
-    """Tell whether the last of the program's lines says that a step hangs."""
+    """Return whether the last line of the program's output reports a hanging step."""
     match = _STEP.fullmatch(lines[-1]) if lines else None
     return match is not None and match[2] == "HANG"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one check.
-
-    :ivar answer: what its step answered, also if that is as it should be.
-    """
+    """The result of one check; *answer* is the answer of its step, also if it passed."""
 
     check: str
     status: Status
@@ -96,20 +89,20 @@ def judge(
     trouble: str = "",
     splats: Sequence[str] = (),
 ) -> list[Finding]:
-    """Return what became of each check of a scenario.
+    """Return the result of each check of a scenario.
 
-    :param first: number of the script's line that the first step is.
-    :param trouble: why the program did not end well, as the guest's init says it.
-    :param splats: the kernel's complaints while it ran.
+    :param first: number of the script's line with the first step.
+    :param trouble: why the program did not end well, from the guest's init.
+    :param splats: texts of the splats while it ran.
     """
     lost = _before(said, first)
-    # A kernel that has broken is to blame for what is not come to; the splat says so.
+    # After a splat, steps that did not run are the kernel's fault: the splat is the failure.
     status = Status.SKIP if splats and not lost else Status.ERROR
     found = []
     for number, step in enumerate(scenario.steps(machine), first):
         ended = said.steps.get(number)
         if not lost and ended is None:
-            lost = trouble or "the guest's program ended before it"
+            lost = trouble or "the guest's program ended before this step"
         if step.check:
             if lost or ended is None:
                 found.append(Finding(step.check, status, lost))
@@ -130,7 +123,7 @@ def judge(
 
 
 def _before(said: Said, first: int) -> str:
-    """Return why the machine is not as it should be; empty if it is."""
+    """Return why the machine cannot be prepared, or an empty string."""
     for number in range(first):
         ended = said.steps.get(number)
         if ended is not None and ended.word != "ok":
@@ -151,7 +144,7 @@ def _judge_step(step: Action, ended: Ended) -> Finding:
 
 
 def _end_of_all(step: Action, ended: Ended) -> str:
-    """Return why nothing after a step says anything; empty if it does."""
+    """Return why the steps after this one have no verdict, or an empty string."""
     if ended.word in LOST:
         return f"`{step.do}` before it: {ended}"
     if not step.check and ended.word not in step.expected:

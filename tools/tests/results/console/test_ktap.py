@@ -370,8 +370,8 @@ def test_unknown_version_and_executor_errors_are_problems() -> None:
     )
     assert report.problems == (
         "line 1: kunit executor: filter op not found",
-        "line 2: KTAP version 9 is not known",
-        "line 4: TAP version 1 is not known",
+        "line 2: KTAP version 9 is unknown",
+        "line 4: TAP version 1 is unknown",
     )
 
 

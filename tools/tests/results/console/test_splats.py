@@ -186,7 +186,7 @@ def test_example_is_a_splat_of_its_kind(rule: Rule) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "No such file or directory (without splat rules every kernel looks sound)"),
+        (None, "No such file or directory (without splat rules no splat is found)"),
         ("", "has no [[rule]]"),
         ("rule = 1", "has no [[rule]]"),
         ("[[rule]", "Expected"),

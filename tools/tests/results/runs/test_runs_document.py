@@ -69,7 +69,7 @@ def edited(*path: str | int, to: Any) -> str:
         ("{" * 100_000, "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[]", "not a run"),
-        ('{"format": 1, "run": {}}', "format 1 is not known (2 is)"),
+        ('{"format": 1, "run": {}}', "unknown format 1 (2 is known)"),
         ('{"format": 2, "run": {}}', "id: "),
         ('{"format": 2, "run": []}', "run: "),
         (edited("base", to=6.12), "base: "),
