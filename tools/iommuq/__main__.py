@@ -24,7 +24,7 @@ def main() -> NoReturn:
     before = {
         number: signal.getsignal(number)
         for number in (signal.SIGINT, signal.SIGTERM)
-        # Whoever started us may want it ignored.
+        # The parent process may want it ignored.
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     for number in before:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel that is named on the command line: a base, or ``REPOSITORY@REF`` of git.
+"""A kernel that is named on the command line.
 
-The latter becomes a base, as by `iommuq base add`, once its sources are fetched.
+``6.12`` is a base, ``~/linux@v6.19`` a commit, ``linux-image-amd64`` a Debian package;
+the others are a directory or a file.  Each command says which of them it takes.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from iommuq.bases import basefile, sources
@@ -17,34 +21,83 @@ from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 
 
-def read(words: str) -> BaseSpec:
+class Kind(Enum):
+    """What a name stands for."""
+
+    BASE = "a base"
+    COMMIT = "REPOSITORY@REF"
+    FOLDER = "a directory"
+    FILE = "a file"
+    PACKAGE = "a Debian package"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A parsed name.
+
+    :ivar name: of the base or the package; the ref of a commit.
+    :ivar where: the directory or the file; the repository of a commit, which may be a URL.
+    """
+
+    kind: Kind
+    name: str
+    where: str = ""
+
+    @property
+    def path(self) -> Path:
+        """*where* as a path."""
+        return Path(self.where).expanduser()
+
+
+def parse(words: str) -> Named:
+    """Parse the name of a kernel.
+
+    A base comes before a directory of the same name, which is then called ``./NAME``.
+    """
+    path = Path(words).expanduser()
+    repository, at, ref = words.rpartition("@")
+    known = project_root() / "patches" / words / basefile.FILE
+    # os.path answers for names that are too long, too.
+    if not words or ("/" not in words and os.path.exists(known)):
+        return Named(Kind.BASE, words)
+    if os.path.isfile(path) or words.endswith(".deb"):
+        return Named(Kind.FILE, path.name, words)
+    if os.path.isdir(path):
+        return Named(Kind.FOLDER, path.name, words)
+    if at:
+        return Named(Kind.COMMIT, ref, repository)
+    if "/" in words:
+        return Named(Kind.FOLDER, path.name, words)
+    return Named(Kind.PACKAGE if words.startswith("linux-image-") else Kind.BASE, words)
+
+
+def find_spec(words: str) -> BaseSpec:
     """Return the base of a kernel, without fetching anything.
 
     :param words: a base, or ``REPOSITORY@REF``; the latter is named after the ref, without
         the ``v`` of a release.
     :raises UserError: no such base, no valid ref, or a base of that name has another source.
     """
-    repository, at, ref = words.rpartition("@")
-    if not at:
+    named = parse(words)
+    if named.kind is not Kind.COMMIT:
         return basefile.load_spec(words)
-    name = re.sub(r"^v(?=\d)", "", ref.removeprefix("refs/tags/")).replace("/", "-")
-    path = Path(repository).expanduser()
-    source = {"provider": "git", "url": str(path.absolute()) if path.is_dir() else repository}
-    source["ref"] = ref
+    name = re.sub(r"^v(?=\d)", "", named.name.removeprefix("refs/tags/")).replace("/", "-")
+    url = str(named.path.absolute()) if named.path.is_dir() else named.where
+    source = {"provider": "git", "url": url, "ref": named.name}
     folder = project_root() / "patches" / name
     if not (folder / basefile.FILE).exists():
         return basefile.parse(basefile.render(name, source), folder)
     spec = basefile.load_spec(name)
-    if spec.source != GitSource(source["url"], ref):
+    if spec.source != GitSource(url, named.name):
         raise UserError(
-            f"base {name} exists already, but is not {ref} of {source['url']}",
+            f"base {name} exists already, but is not {named.name} of {url}",
             hint="`iommuq base add NAME git …` adds it with another name",
         )
     return spec
 
 
 def open_base(spec: BaseSpec) -> Base:
-    """Return the sources of what `read` returned; a new base is added.
+    """Return the sources of what `find_spec` returned; a new base is added.
 
     :raises UserError: the repository has no such ref, or it is no kernel; nothing was added.
     """

@@ -12,8 +12,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from iommuq.bases import dotconfig
+from iommuq.bases import dotconfig, named
 from iommuq.bases.basefile import list_specs
+from iommuq.bases.named import Kind
 from iommuq.bases.providers.apt import Apt, suite_source
 from iommuq.bases.providers.debian import DebianSource
 from iommuq.bases.providers.job import file_sha256
@@ -40,15 +41,15 @@ def find(text: str) -> Kernel:
     :raises UserError: there is no such file or package, or it cannot be booted here.
     :raises InfraError: the package could not be downloaded.
     """
-    path = Path(text).expanduser()
-    if path.is_file():
-        return from_package_file(path) if path.suffix == ".deb" else from_file(path)
-    if path.is_dir():
+    found = named.parse(text)
+    if found.kind is Kind.PACKAGE:
+        return from_package(text)
+    if found.kind is Kind.FOLDER and found.path.is_dir():
         raise UserError(f"{text}: is a directory", hint="give the kernel image in it")
-    if "/" in text or text.endswith(".deb") or not text.startswith("linux-image-"):
+    if found.kind is not Kind.FILE or not found.path.is_file():
         hint = "give an image, a .deb, or a package such as linux-image-amd64"
         raise UserError(f"{text}: no such file, and not a kernel package", hint=hint)
-    return from_package(text)
+    return from_package_file(found.path) if text.endswith(".deb") else from_file(found.path)
 
 
 def from_package(name: str) -> Kernel:

@@ -138,7 +138,7 @@ class _Reader(threading.Thread):
                 self.error = error
                 self._log_file = None
             except ValueError:
-                # Closed: after a Ctrl-C nobody waits for the last lines.
+                # Closed: after a Ctrl-C the last lines are not read.
                 return
             if self._on_line is not None:
                 self._on_line(raw.decode("utf-8", "backslashreplace").rstrip("\n"))
@@ -237,7 +237,7 @@ def run(
             groups.end_group(process)
             raise
         # Whatever the leader left running (a helper of a guest, say) goes now:
-        # it would keep the pipe open, and nobody waits for it.
+        # it would keep the pipe open.
         groups.signal_group(process.pid, signal.SIGKILL)
         out.join()
         if err is not None:

@@ -241,20 +241,22 @@ def open_target(against: str) -> Iterator[tuple[Target, str]]:
     :return: the tree, and its name.
     :raises UserError: it is none of them.
     """
+    from iommuq.bases import named
+    from iommuq.bases.named import Kind
     from iommuq.queue.upstream.targets import FolderTarget, TreeTarget, find_commit
 
-    path = Path(against)
-    with tempfile.TemporaryDirectory(prefix="iommuq-target-") as folder:
-        repository, at, ref = against.rpartition("@")
-        if at and not path.exists():
-            git_dir, commit = find_commit(Path(repository), ref)
-            yield TreeTarget(Store(git_dir, Path(folder)), commit), against
-            return
-        if "/" in against or path.is_dir():
-            yield FolderTarget(path), str(path)
-            return
+    found = named.parse(against)
+    if found.kind in (Kind.FOLDER, Kind.FILE):
+        yield FolderTarget(found.path), str(found.path)
+        return
+    if found.kind is Kind.COMMIT:
+        git_dir, commit = find_commit(found.path, found.name)
+        title = against
+    else:
         other = sources.open_base(basefile.load_spec(against))
-        yield TreeTarget(Store(other.git_dir, Path(folder)), other.commit), f"Linux {other.kernel}"
+        git_dir, commit, title = other.git_dir, other.commit, f"Linux {other.kernel}"
+    with tempfile.TemporaryDirectory(prefix="iommuq-target-") as folder:
+        yield TreeTarget(Store(git_dir, Path(folder)), commit), title
 
 
 def rebase_queue(
@@ -280,7 +282,7 @@ def rebase_queue(
     from iommuq.queue.rebase import rebase
     from iommuq.queue.rebase import state as rebasestate
 
-    other = named.read(onto)
+    other = named.find_spec(onto)
     onto = other.name
     where = into or rebasestate.place(name, onto)
     if action == "abort":

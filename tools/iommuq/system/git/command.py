@@ -27,7 +27,7 @@ _CONFIG: Mapping[str, str] = {
     "core.trustctime": "false",
     # Listings are parsed as text: every other byte is an escape.
     "core.quotePath": "true",
-    # A step's objects belong to no branch until somebody asks for one.
+    # No ref leads to the objects of a step.
     "gc.auto": "0",
     "maintenance.auto": "false",
 }
