@@ -7,8 +7,8 @@ the others are a directory or a file.  Each command says which of them it takes.
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -57,18 +57,24 @@ def parse(words: str) -> Named:
     path = Path(words).expanduser()
     repository, at, ref = words.rpartition("@")
     known = project_root() / "patches" / words / basefile.FILE
-    # os.path answers for names that are too long, too.
-    if not words or ("/" not in words and os.path.exists(known)):
+    if not words or ("/" not in words and _is(known.exists)):
         return Named(Kind.BASE, words)
-    if os.path.isfile(path) or words.endswith(".deb"):
+    if _is(path.is_file) or words.endswith(".deb"):
         return Named(Kind.FILE, path.name, words)
-    if os.path.isdir(path):
+    if _is(path.is_dir):
         return Named(Kind.FOLDER, path.name, words)
     if at:
         return Named(Kind.COMMIT, ref, repository)
     if "/" in words:
         return Named(Kind.FOLDER, path.name, words)
     return Named(Kind.PACKAGE if words.startswith("linux-image-") else Kind.BASE, words)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def find_spec(words: str) -> BaseSpec:
