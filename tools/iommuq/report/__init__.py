@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Show results: one module a form."""
+"""Reports of results: one module for each form."""

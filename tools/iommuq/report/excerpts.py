@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Pieces of logs for a report: the begin, the end, and what is around the tests that matter.
-
-A log of 200 MB is never shown whole, and hardly ever read whole: what is left out is said,
-and the file is named.
-"""
+"""Excerpts of logs for a report: begin, end, and the lines of the most important tests."""
 
 from __future__ import annotations
 
@@ -18,15 +14,15 @@ from pathlib import Path
 from iommuq.results.console import ktap
 from iommuq.system.logtext import clean_line
 
-#: Bytes of a log that are searched for tests; of a longer one begin and end are read.
+#: Largest size in bytes of a log that is searched for tests; else only the ends are read.
 SEARCHED = 16 << 20
-#: Lines that are kept of the begin, of the end, and around each test.
+#: Lines at the begin, at the end, and for each test.
 HEAD, TAIL, AROUND = 60, 120, 60
-#: Tests of a log whose lines are kept.
+#: Tests of a log with lines in the excerpt.
 MOST_TESTS = 40
-#: Characters that are kept of a line.
+#: Characters of a line.
 WIDTH = 500
-#: Bytes of a log that are kept.
+#: Bytes of an excerpt.
 KEPT = 96 << 10
 _ENDS = 48 << 10
 
@@ -35,12 +31,12 @@ _MARK = re.compile(r"iommuq: ([^|\s]+)\| ?")
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What is shown of one log.
+    """The excerpt of one log.
 
     :ivar size: bytes of the whole file.
-    :ivar lines: lines of the whole file; 0 if unknown.
-    :ivar parts: pieces, each with the number of its first line, 0 if unknown.
-    :ivar missing: why there are none; empty if there are.
+    :ivar lines: lines of the whole file; 0: unknown.
+    :ivar parts: pieces, each with the number of its first line; 0: unknown.
+    :ivar missing: why there is no piece, or empty.
     :ivar where: first and last line of tests that were found, by name.
     """
 
@@ -53,9 +49,9 @@ class Excerpt:
 
 
 def read(path: str, tests: Sequence[str], below: Path | None = None) -> Excerpt:
-    """Return an excerpt of a log; what is wrong with the file is said in it.
+    """Return an excerpt of a log, or one that tells why it cannot be read.
 
-    :param tests: names of the tests that matter most first, without their lane.
+    :param tests: names without the lane, the most important first.
     :param below: read nothing outside of this directory.
     """
     if not path:
@@ -64,7 +60,7 @@ def read(path: str, tests: Sequence[str], below: Path | None = None) -> Excerpt:
         place = Path(path)
         if below is not None and not place.resolve().is_relative_to(below.resolve()):
             return Excerpt(path, missing="the log is on the machine that made this run")
-        # Opened without waiting: a FIFO would keep us for ever.
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -72,7 +68,8 @@ def read(path: str, tests: Sequence[str], below: Path | None = None) -> Excerpt:
             return Excerpt(path, missing="not a file")
         with os.fdopen(descriptor, "rb") as file:
             if status.st_size > SEARCHED:
-                return _ends(path, file.read(_ENDS), _last(file.fileno(), status.st_size))
+                last = os.pread(file.fileno(), _ENDS, status.st_size - _ENDS)
+                return _ends(path, file.read(_ENDS), last)
             data = file.read(SEARCHED)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -84,10 +81,6 @@ def read(path: str, tests: Sequence[str], below: Path | None = None) -> Excerpt:
     clean = [clean_line(line) for line in lines]
     where = locate(clean, tests)
     return Excerpt(path, len(data), len(clean), tuple(_parts(clean, where)), where=where)
-
-
-def _last(descriptor: int, size: int) -> bytes:
-    return os.pread(descriptor, _ENDS, size - _ENDS)
 
 
 def _ends(path: str, first: bytes, last: bytes) -> Excerpt:
@@ -102,10 +95,10 @@ def _ends(path: str, first: bytes, last: bytes) -> Excerpt:
 
 
 def locate(lines: Sequence[str], tests: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Return the first and last line, numbered from 1, of those of some tests that are found.
+    """Return the first and last line, numbered from 1, of the tests that are found.
 
-    KUnit's cases are in the console's own KTAP.  A program's lines have its name before
-    them; a firmware scenario's are all one place.
+    KUnit's cases are in the console's KTAP.  Lines of a program have its name as a prefix;
+    all checks of a firmware scenario have the same lines.
     """
     wanted = dict.fromkeys(tests)
     found: dict[str, tuple[int, int]] = {}
@@ -129,7 +122,7 @@ def locate(lines: Sequence[str], tests: Iterable[str]) -> dict[str, tuple[int, i
             if name in wanted and case.first:
                 found[name] = (max(case.first, at[0]), case.last)
         for name in wanted:
-            # <machine>.<scenario>.<check>, and what is said of a program as a whole.
+            # <machine>.<scenario>.<check>, or a result of a program as a whole.
             words = name.split(".")
             if name not in found and program in words[:2]:
                 found[name] = (at[0], at[-1])
@@ -139,10 +132,10 @@ def locate(lines: Sequence[str], tests: Iterable[str]) -> dict[str, tuple[int, i
 def _parts(
     lines: Sequence[str], where: dict[str, tuple[int, int]]
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield the pieces that are kept of a log, none overlapping another."""
+    """Yield the pieces of an excerpt, without overlap."""
     keep: set[int] = set(range(1, HEAD + 1)) | set(range(len(lines) - TAIL + 1, len(lines) + 1))
     for first, last in list(dict.fromkeys(where.values()))[:MOST_TESTS]:
-        # What a test says last matters most.
+        # The last lines of a test are the most important.
         keep |= set(range(max(first, last - AROUND), last + 4))
     numbers = sorted(number for number in keep if 1 <= number <= len(lines))
     left = KEPT
@@ -162,5 +155,5 @@ def _cut(line: str) -> str:
 
 
 def total(excerpts: Collection[Excerpt]) -> int:
-    """Return how many characters some excerpts have."""
+    """Return the number of characters of excerpts."""
     return sum(len(line) + 1 for one in excerpts for _, lines in one.parts for line in lines)

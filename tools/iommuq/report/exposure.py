@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``docs/generated/exposure.md``: which kernels honour what firmware claims, scenario by scenario.
-
-Every cell comes from a run in the store; what was never run is left open.
-"""
+"""Write ``docs/generated/exposure.md``: the result of each scenario on each kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from iommuq.system.progress import note, one_line
 
 FILE = "docs/generated/exposure.md"
 _OPEN = "not run"
-# Which processor and process a report is about differs from run to run.
+# Parts of the title of a splat that differ from run to run.
 _WHO = re.compile(r"CPU: \d+ PID: \d+ at |, CPU#\d+: \S+")
 
 
@@ -51,10 +48,10 @@ class _Document(Table):
 
 @dataclass(frozen=True)
 class Filled:
-    """A column with what is in it.
+    """A column with its runs.
 
-    :ivar version: what the kernel is, exactly; empty if nobody has it here.
-    :ivar runs: one for each case, None where there was none.
+    :ivar version: name and version of the kernel; empty: not available here.
+    :ivar runs: one for each case; None: not run.
     """
 
     title: str
@@ -74,7 +71,7 @@ def write_exposure(into: Path | None, *, stored_only: bool) -> None:
     """Run all scenarios on all kernels, and write the page.
 
     :param into: by default ``docs/generated/exposure.md``.
-    :param stored_only: take what the store has, and build and run nothing.
+    :param stored_only: use stored runs only; build and run nothing.
     """
     chosen = cases(scenario.choose([]))
     columns = [_fill(column, chosen, stored_only) for column in load_columns()]
@@ -99,10 +96,7 @@ def _fill(column: Column, chosen: Sequence[Case], stored_only: bool) -> Filled:
 
 
 def render(chosen: Sequence[Case], columns: Sequence[Filled], version: str) -> str:
-    """Return the page.
-
-    :param version: of QEMU.
-    """
+    """Return the page; *version* is that of QEMU."""
     lines = [
         "# Exposure",
         "",
@@ -155,7 +149,6 @@ def _cell(run: Run | None) -> str:
         return "no verdict"
     if statuses == {Status.SKIP}:
         reason = next((result.message for result in run.results), "")
-        # Which kernel it is stands above.
         return f"skipped: {_safe(reason.removeprefix(f'{run.kernel} is '))}"
     return "holds"
 
@@ -172,7 +165,7 @@ def _failures(case: Case, column: Filled, run: Run | None) -> list[str]:
 
 
 def _reason(result: Result) -> str:
-    """Return a message in a line; of a kernel's report, which may be long, the title."""
+    """Return the first line of a message; of splats, which may be long, the titles."""
     lines = result.message.splitlines()
     titles = [line for line in lines if line.startswith(("WARNING: ", "BUG: ", "Oops", "general"))]
     titles = [_WHO.sub("", title) for title in titles]

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as one HTML file that needs nothing else.
+"""A run as one HTML file without external files.
 
-Patch text, logs and names are hostile: the templates escape all of it, the page's data is
-JSON that no markup can end, and a policy in the page lets nothing run or load but its own
-script and style.
-"""
+Text from patches and logs is not trusted: it is escaped, and a policy allows only our script."""
 
 from __future__ import annotations
 
@@ -23,27 +20,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from iommuq.report import excerpts
+from iommuq.report import excerpts, sections
 from iommuq.report.excerpts import Excerpt
-from iommuq.report.sections import (
-    BY_VERDICT,
-    EXPECTED,
-    FAIL,
-    FIXED,
-    KNOWN,
-    LOOKS,
-    NOT_RUN,
-    PASS,
-    PASS_ALONE,
-    Bar,
-    Look,
-    Row,
-    bars,
-    covered_files,
-    firmware_tables,
-    known_failures,
-    mutant_rows,
-)
+from iommuq.report.sections import EXPECTED, FAIL, PASS, Look, Row
 from iommuq.report.view import Judged, View, middle, visible
 from iommuq.results.known import Verdict
 from iommuq.results.runs.model import Cell, Record, Splat, State, Test
@@ -51,15 +30,14 @@ from iommuq.results.store import Status
 from iommuq.system.progress import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: Failures that the first section names; the table has all.
+#: Failures in the first section; the table has all.
 _NAMED = 30
-#: Rows that the table has before it is asked for more.
+#: Rows of the table at first.
 _ROWS = 300
 #: Characters of a message.
 _MESSAGE = 6000
-#: Characters of all logs together; those of failures go first.
+#: Characters of all logs together.
 _LOGS = 12 << 20
-#: Splats that are shown.
 _SPLATS = 200
 
 
@@ -72,7 +50,7 @@ def to_html(record: Record, *, below: Path | None = None) -> str:
 
 
 class _Page:
-    """What the template is given."""
+    """The data for the template."""
 
     def __init__(self, record: Record, below: Path | None) -> None:
         self.record = record
@@ -111,12 +89,12 @@ class _Page:
             failures=self._failures(),
             groups=self._groups(),
             looks=self._used_looks(),
-            known=known_failures(self.record, datetime.date.today()),
+            known=sections.known_failures(self.record, datetime.date.today()),
             splats=self._splats(),
-            firmware=firmware_tables(self.record),
-            coverage=covered_files(self.record.head.coverage),
-            mutants=mutant_rows(self.record.head.mutants),
-            bars=self._bars(),
+            firmware=sections.firmware_tables(self.record),
+            coverage=sections.covered_files(self.record.head.coverage),
+            mutants=sections.mutant_rows(self.record.head.mutants),
+            bars=sections.bars(self.record),
             incomplete=self.record.state is not State.FINISHED,
         )
 
@@ -126,27 +104,27 @@ class _Page:
             looks: list[Look] = []
             for at, step in enumerate(steps):
                 found = self.cells.get((step, row.name))
-                look = NOT_RUN if found is None else self._look(*found)
-                if look is PASS and at and looks[-1] in (FAIL, EXPECTED, KNOWN):
-                    look = FIXED
+                look = sections.NOT_RUN if found is None else self._look(*found)
+                if look is PASS and at and looks[-1] in (FAIL, EXPECTED, sections.KNOWN):
+                    look = sections.FIXED
                 looks.append(look)
             yield Row(number, row.suite, row.test, tuple(looks))
 
     def _look(self, cell: Cell, test: Test) -> Look:
         if test.verdict is Verdict.FAILED:
             return FAIL if self.view.judged(cell, test).status is Status.FAIL else EXPECTED
-        look = BY_VERDICT[test.verdict]
-        return PASS_ALONE if look is PASS and len(self.record.steps) == 1 else look
+        look = sections.BY_VERDICT[test.verdict]
+        return sections.PASS_ALONE if look is PASS and len(self.record.steps) == 1 else look
 
     @property
     def sections(self) -> list[tuple[str, int]]:
-        """The series that neighbouring steps are of, and how many of each."""
+        """The series of adjacent steps, and their number of steps."""
         names = [step.label.rpartition("/")[0] for step in self.record.steps]
         return [(name, len(list(group))) for name, group in itertools.groupby(names)]
 
     @property
     def has_sections(self) -> bool:
-        """Whether the table has a line for them."""
+        """Whether the table has a line for the series."""
         return len(self.record.steps) > 1 and any(name for name, _ in self.sections)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
@@ -177,7 +155,7 @@ class _Page:
 
     def _failures(self) -> dict[str, Any]:
         found = list(self.view.failures())
-        # What is wrong with the code comes before what is wrong with the machine.
+        # Failures come before errors.
         found.sort(key=lambda one: one[2].status is Status.ERROR)
         return {
             "shown": [self._failure(*one) for one in found[:_NAMED]],
@@ -206,7 +184,7 @@ class _Page:
         return {row.name: number for number, row in enumerate(self.view.matrix.rows)}
 
     def _other_findings(self, found: Sequence[tuple[Cell, Test, Judged]]) -> list[str]:
-        """Return the findings that no failing test says already."""
+        """Return the findings that name no failing test."""
         names = {self.record.name(cell, test) for cell, test, _ in found}
         return [
             line
@@ -215,7 +193,7 @@ class _Page:
         ]
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Return the rows that the table begins with, by suite."""
+        """Return the rows of the table at first, by suite."""
         single = len(self.record.steps) == 1
         budget = _ROWS
         groups: dict[str, list[Row]] = {}
@@ -224,7 +202,7 @@ class _Page:
         found = []
         for suite, rows in groups.items():
             told = [row for row in rows if not row.steady][:budget]
-            # A short list of passing tests is worth more than the line that hides it.
+            # A short list of passing tests is shown.
             if single and len(self.rows) <= _ROWS // 3 and self.record.lanes != ("firmware",):
                 told = rows
             budget -= len(told)
@@ -241,8 +219,8 @@ class _Page:
         return found
 
     def message(self, row: Row) -> str:
-        """Return what the table of a single step says beside a test."""
-        found = self.cells.get((self.record.steps[0].label, self.view.matrix.rows[row.number].name))
+        """Return the message beside a test in the table of a single step."""
+        found = self._first(row)
         if found is None:
             return ""
         cell, test = found
@@ -251,24 +229,25 @@ class _Page:
         return visible(note or (lines[0] if lines else test.answer))
 
     def seconds(self, row: Row) -> float:
-        """Return how long a test of a single step took."""
-        found = self.cells.get((self.record.steps[0].label, self.view.matrix.rows[row.number].name))
+        """Return the duration of a test of a single step, in seconds."""
+        found = self._first(row)
         return 0.0 if found is None else found[1].duration
+
+    def _first(self, row: Row) -> tuple[Cell, Test] | None:
+        name = self.view.matrix.rows[row.number].name
+        return self.cells.get((self.record.steps[0].label, name))
 
     def _used_looks(self) -> list[Look]:
         used = {look for row in self.rows for look in row.looks}
-        return [look for look in LOOKS if look in used and look.sign]
+        return [look for look in sections.LOOKS if look in used and look.sign]
 
     def _splats(self) -> list[tuple[Cell, Splat]]:
         found = [(cell, splat) for cell in self.record.cells for splat in cell.splats]
         found.sort(key=lambda one: one[1].expected)
         return found[:_SPLATS]
 
-    def _bars(self) -> list[Bar]:
-        return bars(self.record)
-
     def _logs(self) -> list[Excerpt]:
-        """Return excerpts of the logs, those with failures first while there is room."""
+        """Return excerpts of the logs; if there are too many, those of failures."""
         tests: dict[str, list[tuple[bool, str]]] = {}
         for _, test in self.record.tests():
             if test.log:
@@ -278,16 +257,15 @@ class _Page:
         left = _LOGS
         for path in sorted(tests, key=lambda path: min(tests[path])[0]):
             if left <= 0:
-                found[path] = Excerpt(path, missing="left out, the page is large enough")
+                found[path] = Excerpt(path, missing="left out: the page would be too large")
                 continue
-            # Those that fail first: of the others the lines may be left out.
             names = [name for _, name in sorted(tests[path], key=lambda one: one[0])]
             found[path] = excerpts.read(path, names, self.below)
             left -= excerpts.total([found[path]])
         return [found[path] for path in tests]
 
     def _data(self, logs: Sequence[Excerpt]) -> dict[str, Any]:
-        """Return what the page's script needs of the table."""
+        """Return the data for the page's script."""
         numbers = {log.path: number for number, log in enumerate(logs)}
         steps = [step.label for step in self.record.steps]
         detail: dict[str, dict[str, Any]] = {}
@@ -313,7 +291,7 @@ class _Page:
             "suites": [row.suite for row in self.rows],
             "tests": [row.test for row in self.rows],
             "looks": ["".join(row.looks[c].code for row in self.rows) for c in range(len(steps))],
-            "legend": {look.code: [look.sign, look.word] for look in LOOKS},
+            "legend": {look.code: [look.sign, look.word] for look in sections.LOOKS},
             "logs": [[defaults.get((step, lane), -1) for lane in lanes] for step in steps],
             "where": [self._where(step) for step in steps],
             "detail": detail,
@@ -321,17 +299,12 @@ class _Page:
         }
 
     def _where(self, step: str) -> list[str]:
-        return [
-            next(
-                (
-                    f"{cell.lane} on {_guest(cell)}, Linux {cell.kernel}"
-                    for cell in self.record.cells
-                    if cell.step == step and cell.lane == lane and cell.guest
-                ),
-                lane,
-            )
-            for lane in self.record.lanes
-        ]
+        found: dict[str, str] = {}
+        for cell in self.record.cells:
+            if cell.step == step and cell.guest:
+                where = f"{cell.lane} on {_guest(cell)}, Linux {cell.kernel}"
+                found.setdefault(cell.lane, where)
+        return [found.get(lane, lane) for lane in self.record.lanes]
 
     def _detail(self, cell: Cell, test: Test, where: dict[str, tuple[int, int]]) -> dict[str, Any]:
         more: dict[str, Any] = {}
@@ -352,7 +325,7 @@ class _Page:
         return more
 
     def _rerun(self) -> dict[str, str]:
-        """Return how to run a test of each lane again, to be completed by the page."""
+        """Return the command that runs a test again, by lane; the script completes it."""
         base = self.record.base
         return {
             "kunit": f"iommuq kunit {base} '{{test}}' --at {{step}}",
@@ -367,23 +340,22 @@ def _guest(cell: Cell) -> str:
 
 
 def soft(text: str) -> Markup:
-    """Return a name that may be broken after its underscores and dots."""
+    """Return a name with possible line breaks after underscores and dots."""
     return Markup(re.sub(r"([_.]+)(?=\w)", r"\1<wbr>", str(escape(visible(text)))))
 
 
 def _words(text: str) -> str:
-    """Return a text in one line, whatever lines it was written in."""
     return visible(" ".join(text.split()))
 
 
 def embed(data: Any) -> str:
-    """Return data as JSON that can stand in a ``script`` element: nothing in it ends one."""
+    """Return data as JSON for a ``script`` element, without ``<``, ``>`` and ``&``."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def policy(style: str, script: str) -> str:
-    """Return a content security policy that lets a page have this style and script alone."""
+    """Return a content security policy that allows only this style and script."""
     return (
         "default-src 'none'; "
         f"style-src '{_hash(style)}'; script-src '{_hash(script)}'; "

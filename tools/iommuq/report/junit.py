@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as JUnit XML, in the dialect that Jenkins reads.
+"""A run as JUnit XML for Jenkins; a suite is one lane at one step.
 
-A suite is one lane at one step.  What CI is to see is what counts: a known failure, and
-one that a later patch of the queue mends, are skipped there, with the reason.
-"""
+Known failures, and failures that a later patch fixes, are skips with a reason."""
 
 from __future__ import annotations
 
@@ -15,15 +13,15 @@ from junitparser import Error, Failure, JUnitXml, Properties, Property, Skipped
 from junitparser import TestCase as XmlCase
 from junitparser import TestSuite as XmlSuite
 
-from iommuq.report.view import View, middle, visible
+from iommuq.report.view import Tone, View, middle, visible
 from iommuq.results.runs.model import Cell, Record, Test
 from iommuq.results.store import Status
 
 #: Characters of a message; the log has all.
 _MESSAGE = 20_000
-# What XML 1.0 has no way to write, escaped or not.
+# Characters that XML 1.0 does not allow, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-#: The suite of what is wrong with a run as a whole, and its one case.
+#: The suite for the run as a whole.
 WHOLE = "run"
 
 
@@ -41,7 +39,7 @@ def to_junit(record: Record) -> str:
     xml.update_statistics()  # type: ignore[no-untyped-call]
     for element in (xml, *xml):
         element.time = round(element.time or 0.0, 6)
-    # The attribute that Jenkins' schema does not have there.
+    # Jenkins' schema does not allow this attribute.
     xml._elem.attrib.pop("skipped", None)
     out = BytesIO()
     xml.write(out, pretty=True)
@@ -49,19 +47,14 @@ def to_junit(record: Record) -> str:
 
 
 def _whole(view: View) -> XmlCase:
-    """Return the case that fails if the run did, whatever its tests say."""
+    """Return the case for the verdict on the run."""
     record = view.record
     case = XmlCase("is_as_it_should_be", f"{_text(record.base).replace('.', '_')}.{WHOLE}", 0)
-    told = [*record.head.findings, *record.head.errors]
-    message = _text(view.sentence)
-    found: Failure | Error | None = None
-    if view.tone == "bad":
-        found = Failure(message)
-    elif view.tone == "unknown":
-        found = Error(message)
-    if found is not None:
-        found.text = _lines("\n".join([view.sentence, *told]))
-        case.result = [found]
+    kinds = {Tone.BAD: Failure, Tone.UNKNOWN: Error}
+    if view.tone in kinds:
+        result = kinds[view.tone](_text(view.sentence))
+        result.text = _lines("\n".join([view.sentence, *record.head.findings, *record.head.errors]))
+        case.result = [result]
     return case
 
 
@@ -92,7 +85,7 @@ def _suite(view: View, cell: Cell) -> XmlSuite:
         suite.add_testcase(case)
     elif not cell.tests:
         case = XmlCase("has_results", _class(view.record, cell, ""), 0)
-        case.result = [Error("the run was killed before it had results")]
+        case.result = [Error("no results: the run was killed")]
         suite.add_testcase(case)
     for test in cell.tests:
         suite.add_testcase(_case(view, cell, test))
@@ -117,7 +110,7 @@ def _case(view: View, cell: Cell, test: Test) -> XmlCase:
 
 
 def _class(record: Record, cell: Cell, group: str) -> str:
-    # Jenkins makes packages of the dots: there must be none in a base's name.
+    # Dots separate packages in Jenkins.
     words = (record.base, cell.step, cell.lane, group)
     return ".".join(_text(word).replace(".", "_") for word in words if word)
 
@@ -127,8 +120,7 @@ def _text(text: str) -> str:
 
 
 def _lines(text: str) -> str:
-    lines = (_text(line) for line in middle(text, _MESSAGE).split("\n"))
-    return "\n".join(lines)
+    return "\n".join(_text(line) for line in middle(text, _MESSAGE).split("\n"))
 
 
 def _stamp(when: float) -> str:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as KCIDB data, so that it can be submitted to KernelCI.
-
-Each step of the queue is a checkout: the base with the patches up to it.  Statuses are
-what was seen there; a failure that is known says so in its comment.
-"""
+"""A run as KCIDB data, for KernelCI; each step of the queue is a checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from iommuq.report.view import middle, visible
 from iommuq.results.runs.model import Cell, Record, State, Step, Test
 from iommuq.results.store import Status
 
-#: Who says so: KernelCI gives a system that submits a name of its own.
+#: The name of the submitting system; KernelCI assigns it.
 ORIGIN = "iommuq"
 SCHEMA = kcidb_io.schema.V5_3
 #: Characters of a message; KCIDB takes up to 16 KiB.
@@ -28,10 +24,10 @@ _STATUS = {
     Status.PASS: "PASS",
     Status.FAIL: "FAIL",
     Status.SKIP: "SKIP",
-    # Theirs of that name is a fault of the test's; this is one of the harness.
+    # KCIDB's ERROR is a fault of the test, MISS one of the harness.
     Status.ERROR: "MISS",
 }
-# Our names of guests, in KernelCI's of architectures.
+# KernelCI's architectures by guest.
 _ARCHITECTURES = {"um": "um", "qemu": "x86_64"}
 
 
@@ -61,10 +57,10 @@ def _checkouts(record: Record) -> list[dict[str, Any]]:
                 "id": _checkout_id(record, step.label),
                 "origin": ORIGIN,
                 "tree_name": "stable",
-                "git_repository_branch": _text(record.base),
-                "git_commit_name": f"v{_text(record.head.kernel)}" if record.head.kernel else "",
+                "git_repository_branch": visible(record.base),
+                "git_commit_name": f"v{visible(record.head.kernel)}" if record.head.kernel else "",
                 "patchset_hash": _patchset(patches),
-                "comment": _text(step.subject or step.label),
+                "comment": visible(step.subject or step.label),
                 "start_time": _time(record.started),
                 "valid": True,
                 "misc": _misc(record, step),
@@ -74,7 +70,7 @@ def _checkouts(record: Record) -> list[dict[str, Any]]:
 
 
 def _patchset(patches: Sequence[str]) -> str:
-    """Return the hash of the hashes of all patches, as KCIDB has it; empty without any."""
+    """Return KCIDB's hash of the hashes of all patches; empty without patches."""
     if not patches:
         return ""
     return hashlib.sha256("".join(f"{one}\n" for one in patches).encode()).hexdigest()
@@ -84,10 +80,10 @@ def _misc(record: Record, step: Step) -> dict[str, Any]:
     return {
         "iommuq": {
             "run": record.id,
-            "command": _text(record.command),
+            "command": visible(record.command),
             "state": record.state.value,
-            "version": _text(record.head.version),
-            "patch": _text(step.name),
+            "version": visible(record.head.version),
+            "patch": visible(step.name),
         }
     }
 
@@ -97,12 +93,12 @@ def _build(record: Record, cell: Cell, number: int) -> dict[str, Any]:
         "id": _build_id(record, number),
         "checkout_id": _checkout_id(record, cell.step),
         "origin": ORIGIN,
-        "comment": _text(f"{record.base} {cell.step} for {cell.lane}"),
+        "comment": visible(f"{record.base} {cell.step} for {cell.lane}"),
         "start_time": _time(cell.started or record.started),
-        "compiler": _text(dict(record.head.versions).get("gcc", "")),
-        "config_name": _text(cell.lane),
+        "compiler": visible(dict(record.head.versions).get("gcc", "")),
+        "config_name": visible(cell.lane),
         "status": "FAIL" if cell.failure else "PASS",
-        "misc": {"warnings": [_text(line) for line in cell.warnings or ()]},
+        "misc": {"warnings": [visible(line) for line in cell.warnings or ()]},
     }
     if cell.guest:
         build["architecture"] = _ARCHITECTURES.get(
@@ -124,14 +120,14 @@ def _tests(record: Record, cell: Cell, number: int) -> list[dict[str, Any]]:
             "comment": _comment(cell, test),
             "status": _STATUS[test.status],
             "start_time": _time(cell.started or record.started),
-            "environment": {"comment": _text(f"{cell.guest} ({cell.accelerator})")},
+            "environment": {"comment": visible(f"{cell.guest} ({cell.accelerator})")},
         }
         if test.duration > 0:
             entry["duration"] = test.duration
         if test.message:
             entry["log_excerpt"] = _lines(test.message)
         if test.answer:
-            entry["misc"] = {"answer": _text(test.answer)}
+            entry["misc"] = {"answer": visible(test.answer)}
         found.append(entry)
     if not cell.tests and not cell.failure and record.state is not State.FINISHED:
         found.append(
@@ -140,7 +136,7 @@ def _tests(record: Record, cell: Cell, number: int) -> list[dict[str, Any]]:
                 "build_id": _build_id(record, number),
                 "origin": ORIGIN,
                 "path": re.sub(r"[^A-Za-z0-9_-]", "_", cell.lane) or "suite",
-                "comment": "the run was killed before it had results",
+                "comment": "no results: the run was killed",
                 "status": "MISS",
             }
         )
@@ -151,29 +147,25 @@ def _comment(cell: Cell, test: Test) -> str:
     words = f"{cell.lane} at {cell.step}"
     if test.known is not None:
         words += f"; known failure until {test.known.expires}: {test.known.link}"
-    return _text(words)
+    return visible(words)
 
 
 def _path(cell: Cell, test: Test) -> str:
-    """Return the path of a test: words of letters, digits, ``_`` and ``-``, with dots between."""
+    """Return a test's path: words of letters, digits, ``_`` and ``-``, joined with dots."""
     words = f"{cell.lane}.{test.name}".split(".")
     return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", word) or "_" for word in words)
 
 
 def _checkout_id(record: Record, label: str) -> str:
-    return f"{ORIGIN}:{_text(record.id)}:{_text(label)}"
+    return f"{ORIGIN}:{visible(record.id)}:{visible(label)}"
 
 
 def _build_id(record: Record, number: int) -> str:
-    return f"{ORIGIN}:{_text(record.id)}:{number}"
+    return f"{ORIGIN}:{visible(record.id)}:{number}"
 
 
 def _time(when: float) -> str:
     return datetime.datetime.fromtimestamp(when, datetime.UTC).isoformat(timespec="seconds")
-
-
-def _text(text: str) -> str:
-    return visible(text)
 
 
 def _lines(text: str) -> str:

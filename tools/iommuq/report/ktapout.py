@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as KTAP, which the kernel's own kunit.py reads: what was seen, not what it means.
+"""A run as KTAP for kunit.py: the statuses, not the verdicts.
 
-Groups are nested two deep: suites of cases; in a walk through a queue, and with several
-lanes, steps and lanes around them.  KTAP has no word of its own for "no verdict" that
-kunit.py knows: it reads ``not ok … # ERROR`` as a failure, so that it never passes.
-"""
+Suites are nested in steps and lanes if there are several.  kunit.py takes ERROR as a failure."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from iommuq.results.known import Verdict
 from iommuq.results.runs.model import Record, State, Test
 from iommuq.results.store import Status
 
-#: Lines of a message that go along as diagnostics.
+#: Lines of a message in the diagnostics.
 _LINES = 40
 
 
@@ -31,7 +28,7 @@ class _Node:
 
     @property
     def status(self) -> Status:
-        """A group fails if anything in it does, and is skipped if all of it was."""
+        """Status of the test; a group fails if a test does, and is skipped if all are."""
         if self.missing:
             return Status.ERROR
         if self.test is not None:
@@ -57,20 +54,18 @@ def to_ktap(record: Record) -> str:
             inside.inner["builds"] = _Node("builds", test)
         elif not cell.tests:
             name = f"has_results.{len(inside.inner)}"
-            inside.inner[name] = _Node(name, missing="the run was killed before it had results")
+            inside.inner[name] = _Node(name, missing="no results: the run was killed")
         for test in cell.tests:
             suite, _, case = test.name.partition(".")
             group = inside.inner.setdefault(suite, _Node(suite))
-            # Twice the same name would be one test less.
+            # Names must be unique.
             key = case or suite
             while key in group.inner:
                 key += "'"
             group.inner[key] = _Node(case or suite, test)
     if record.state is not State.FINISHED or record.head.error or not root.inner:
-        # What is not all must not look like it.
-        root.inner["run_is_complete"] = _Node(
-            "run_is_complete", missing="the run did not come to its end"
-        )
+        name = "run_is_complete"
+        root.inner[name] = _Node(name, missing="the run did not finish")
     return "\n".join(_document(list(root.inner.values()), "")) + "\n"
 
 
@@ -125,5 +120,5 @@ def _notes(test: Test, indent: str) -> Iterator[str]:
 
 
 def _name(name: str) -> str:
-    # What comes after a '#' would be a directive, and a number at the front the test's own.
+    # A '#' would start a directive.
     return visible(name).replace("#", "\\x23").strip() or "unnamed"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Show the table of verdicts: tests down, steps of the queue across."""
+"""Print the table of verdicts: tests down, steps of the queue across."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iommuq.system.progress import one_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Columns that the names of tests keep, however narrow the terminal is.
+#: Minimal width of the names of tests, in columns.
 MIN_NAMES = 20
 
 _INDENT = "  "
@@ -25,7 +25,7 @@ _INDENT = "  "
 
 @dataclass(frozen=True)
 class _Cell:
-    """How a verdict is shown: on a terminal, in plain text, and in the legend."""
+    """A verdict on a terminal, in plain text, and in the legend."""
 
     sign: str
     style: str
@@ -37,7 +37,7 @@ _CELLS: Mapping[Verdict | None, _Cell] = {
     Verdict.OK: _Cell("✓", "green", "pass"),
     Verdict.FAILED: _Cell("✗", "bold red", "FAIL"),
     Verdict.SKIPPED: _Cell("–", "yellow", "skip", "skipped"),
-    Verdict.KNOWN: _Cell("K", "yellow", "known", "fails, as is known"),
+    Verdict.KNOWN: _Cell("K", "yellow", "known", "known failure"),
     Verdict.FLAKY: _Cell("≈", "bold red", "FLAKY", "passed and failed on the same kernel"),
     Verdict.ERROR: _Cell("E", "bold magenta", "error", "no verdict: the infrastructure failed"),
     Verdict.UNEXPECTED_PASS: _Cell("✓!", "bold red", "PASS!", "passes, but is listed as failing"),
@@ -47,7 +47,7 @@ _CELLS: Mapping[Verdict | None, _Cell] = {
 
 
 def describe(change: Change) -> str:
-    """Say in one line what a step did."""
+    """Return what a step changed, in one line."""
     column = change.column
     head = f"{column.label} {one_line(column.subject)}".rstrip()
     head += f" (compared with {change.since}): " if change.since and not column.note else ": "
@@ -60,19 +60,14 @@ def describe(change: Change) -> str:
 
 
 def _legend(matrix: Matrix) -> list[_Cell]:
-    """Return the cells of the table that do not speak for themselves."""
+    """Return the cells of the table that need an explanation."""
     used = {cell for row in matrix.rows for cell in row.cells}
     return [cell for verdict, cell in _CELLS.items() if cell.legend and verdict in used]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the table is laid out in a width.
-
-    :ivar names: columns for the names of tests.
-    :ivar cell: columns for each step, space to its left included.
-    :ivar chunks: steps of each of the tables that it is split into.
-    """
+    """The layout of the table for a width: columns for names and each step, steps by part."""
 
     lines: tuple[tuple[str, Row | None], ...]
     names: int
@@ -81,10 +76,7 @@ class _Layout:
 
 
 def _lay_out(matrix: Matrix, width: int | None, widest: int) -> _Layout:
-    """Lay the table out.
-
-    :param widest: columns of the widest cell below the labels.
-    """
+    """Return the layout; *widest* is the width of the widest cell below the labels."""
     lines = tuple(_grouped(matrix))
     names = max((len(name) for name, _ in lines), default=0)
     total = len(matrix.columns)
@@ -99,13 +91,13 @@ def _lay_out(matrix: Matrix, width: int | None, widest: int) -> _Layout:
 
 
 def _heading(column: Column) -> tuple[str, str]:
-    """Return the two lines over a column: the series of the patch, and its number there."""
+    """Return the two lines of a column's heading: series, and number of the patch."""
     section, _, number = one_line(column.label).rpartition("/")
     return section, number
 
 
 def _grouped(matrix: Matrix) -> Iterator[tuple[str, Row | None]]:
-    """Yield the first column of each line, with its row, or None for a suite's heading."""
+    """Yield the first column of each line and its row; None: heading of a suite."""
     suite = ""
     for row in matrix.rows:
         if row.suite != suite:
@@ -116,9 +108,9 @@ def _grouped(matrix: Matrix) -> Iterator[tuple[str, Row | None]]:
 
 
 def to_text(matrix: Matrix, width: int | None = None) -> str:
-    """Return the table in plain words, for files and mail.
+    """Return the table as plain text, for files and mail.
 
-    :param width: columns of the output; by default there is no limit.
+    :param width: columns of the output; None: no limit.
     """
     used = (_CELLS[cell].word for row in matrix.rows for cell in row.cells)
     layout = _lay_out(matrix, width, max(map(len, used), default=0))
@@ -147,14 +139,14 @@ def _wrap(text: str, width: int | None) -> list[str]:
         text,
         max(width, MIN_NAMES),
         subsequent_indent=_INDENT,
-        # Names of tests are for copying.
+        # Names of tests stay whole, for copying.
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
 def show(matrix: Matrix, stream: TextIO | None = None) -> None:
-    """Write the table: with colours to a terminal, in plain words to all else.
+    """Write the table: with colours to a terminal, else as plain text.
 
     :param stream: by default standard output.
     """
@@ -170,11 +162,10 @@ def show(matrix: Matrix, stream: TextIO | None = None) -> None:
 
 
 def _show_rich(matrix: Matrix, out: TextIO) -> None:
-    # Here and not above: loading it takes longer than a run that is answered from the store.
+    # Imported here: it takes long.
     from rich.console import Console
     from rich.text import Text
 
-    # NO_COLOR is heeded by rich.  The size is that of the process's terminal.
     console = Console(file=out, force_terminal=True, highlight=False)
     layout = _lay_out(matrix, console.width, max(len(cell.sign) for cell in _CELLS.values()))
     for chunk in layout.chunks:
@@ -191,7 +182,7 @@ def _table(matrix: Matrix, layout: _Layout, chunk: range) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    # Widths are given: rich would rather cut the labels than the names.
+    # Fixed widths: rich would cut the labels, not the names.
     table = Table(box=None, pad_edge=False, padding=0)
     table.add_column("", width=layout.names, no_wrap=True, overflow="ellipsis")
     for step in chunk:

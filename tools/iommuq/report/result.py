@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Print the results of one run, failures with their messages, and the verdict."""
+"""Print the results of one run: failures with their messages, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from iommuq.results.store import Result, Run
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 
-#: Lines of a failing test's message that are printed; the log has all.
+#: Printed lines of a failing test's message; the log has all.
 _MESSAGE_LINES = 12
 
 
 def report_run(title: str, lane: Lane, run: Run) -> int:
     """Print the results of a run, and return the exit code.
 
-    :param title: what was tested, with its version.
+    :param title: name and version of what was tested.
     """
     verdicts = lane.judge(run)
     for result in run.results:
         _print_result(result, verdicts[result.test])
     ran = "" if f"({run.accelerator})" in lane.title else f" ({run.accelerator})"
     print(f"{title}, {lane.title}{ran}")
-    return _summary(run, verdicts)
+    counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
+    parts = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
+    print(f"{run.base} {run.patch}: {', '.join(parts)}")
+    code = EXIT_INFRA if counts[Verdict.ERROR] else EXIT_OK
+    if any(verdict.fails for verdict in verdicts.values()):
+        code = EXIT_VERDICT
+    events.emit("end", exit_code=code, findings=[], errors=[])
+    return code
 
 
 def _print_result(result: Result, verdict: Verdict) -> None:
-    if verdict in (Verdict.OK, Verdict.SKIPPED) and not sys.stdout.isatty():
-        print(f"{verdict.value:<15} {result.test}")
-        return
-    if verdict is Verdict.OK:
+    if verdict is Verdict.OK and sys.stdout.isatty():
         return
     print(f"{verdict.value:<15} {result.test}")
     if verdict in (Verdict.FAILED, Verdict.ERROR):
@@ -43,14 +47,3 @@ def _print_result(result: Result, verdict: Verdict) -> None:
         if len(lines) > _MESSAGE_LINES:
             print(f"    … {len(lines) - _MESSAGE_LINES} more lines")
         print(f"    full log: {result.log}")
-
-
-def _summary(run: Run, verdicts: dict[str, Verdict]) -> int:
-    counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
-    parts = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
-    print(f"{run.base} {run.patch}: {', '.join(parts)}")
-    code = EXIT_INFRA if counts[Verdict.ERROR] else EXIT_OK
-    if any(verdict.fails for verdict in verdicts.values()):
-        code = EXIT_VERDICT
-    events.emit("end", exit_code=code, findings=[], errors=[])
-    return code

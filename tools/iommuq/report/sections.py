@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the sections of the HTML report show, and how its table shows each verdict."""
+"""The data of the sections of the HTML report, and the signs of verdicts in its table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from iommuq.results.runs.model import Known, Record, Test
 
 @dataclass(frozen=True)
 class Look:
-    """How the table shows a verdict.
-
-    :ivar code: one letter, for the page's data.
-    """
+    """A verdict in the table; *code* is its letter in the page's data."""
 
     code: str
     sign: str
@@ -25,17 +22,16 @@ class Look:
 
 
 PASS = Look("o", "·", "passes")
-# Alone in its row, a dot says too little.
 PASS_ALONE = Look("p", "✓", "passes")
 FIXED = Look("f", "✓", "passes, and failed at the step before")
 FAIL = Look("x", "✕", "fails, and should not")
 EXPECTED = Look("e", "○", "fails here, a later step has the verdict")
 SKIP = Look("s", "–", "skipped")
-KNOWN = Look("k", "K", "fails, as is known")
+KNOWN = Look("k", "K", "known failure")
 SURPRISE = Look("u", "✓!", "passes, but is listed as failing")
 EXPIRED = Look("d", "K!", "listed as failing, but past its date")
 FLAKY = Look("y", "≈", "flaky: passed and failed on one kernel")
-ERROR = Look("r", "?", "no verdict: the machine failed it")
+ERROR = Look("r", "?", "no verdict: the infrastructure failed")
 NOT_RUN = Look("n", "", "not run")
 LOOKS = (
     PASS,
@@ -52,7 +48,7 @@ LOOKS = (
     NOT_RUN,
 )
 
-#: Where a verdict alone says how it looks.
+#: All verdicts but `Verdict.FAILED`, which is `FAIL` or `EXPECTED`.
 BY_VERDICT = {
     Verdict.OK: PASS,
     Verdict.SKIPPED: SKIP,
@@ -66,10 +62,7 @@ BY_VERDICT = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table.
-
-    :ivar number: its place in the page's data.
-    """
+    """One row of the table; *number* is its index in the page's data."""
 
     number: int
     suite: str
@@ -78,23 +71,23 @@ class Row:
 
     @property
     def steady(self) -> bool:
-        """Whether it has nothing to tell: the same pass, or skip, at each step."""
+        """Whether it passes, or is skipped, at each step."""
         return len(set(self.looks)) == 1 and self.looks[0] in (PASS, PASS_ALONE, SKIP)
 
 
-#: Bars that are shown, the longest ones.
+#: Largest number of bars.
 BARS = 80
-#: Width of the drawing that bars are in; it is stretched to the page.
+#: Width of the drawing of the bars, scaled to the page.
 WIDTH = 1000
-#: Days before its end that an entry is marked.
+#: An entry that expires in less days is marked.
 SOON = 60
 
 
 @dataclass(frozen=True)
 class KnownRow:
-    """A known failure, and where it was seen.
+    """A known failure, and the steps where it occurred.
 
-    :ivar days: until it expires; negative if that is past.
+    :ivar days: until it expires; negative: expired.
     """
 
     test: str
@@ -105,12 +98,12 @@ class KnownRow:
 
     @property
     def soon(self) -> bool:
-        """Whether somebody should look at it."""
+        """Whether it expires soon."""
         return self.days < SOON
 
 
 def known_failures(record: Record, today: datetime.date) -> list[KnownRow]:
-    """Return the entries that were met, those that expire first before the others."""
+    """Return the entries that the run used, sorted by their expiry date."""
     seen: dict[tuple[str, Known], tuple[list[str], set[str]]] = {}
     for cell, test in record.tests():
         if test.known is not None:
@@ -133,10 +126,10 @@ def _days(expires: str, today: datetime.date) -> int:
 
 @dataclass(frozen=True)
 class Bar:
-    """Something that took time.
+    """A step of the work and its duration.
 
-    :ivar x: begin, in `WIDTH` parts of the whole.
-    :ivar width: length, of the same.
+    :ivar x: begin, as a part of `WIDTH`.
+    :ivar width: length, as a part of `WIDTH`.
     :ivar kind: ``build``, ``run`` or ``other``.
     """
 
@@ -150,24 +143,19 @@ class Bar:
 
 
 def bars(record: Record) -> list[Bar]:
-    """Return a bar for each thing that was done, in the order it began; the longest ones."""
+    """Return bars for the longest steps of the work, in the order of their begin."""
     timings = [one for one in record.timings if one.seconds > 0]
     if not timings:
         return []
     whole = max(one.started + one.seconds for one in timings) or 1.0
     longest = sorted(timings, key=lambda one: -one.seconds)[:BARS]
-    return [
-        Bar(
-            one.title,
-            one.seconds,
-            round(WIDTH * one.started / whole, 2),
-            max(1.5, round(WIDTH * one.seconds / whole, 2)),
-            one.depth,
-            _kind(one.title),
-            one.outcome,
-        )
-        for one in sorted(longest, key=lambda one: (one.started, one.depth))
-    ]
+    found = []
+    for one in sorted(longest, key=lambda one: (one.started, one.depth)):
+        x = round(WIDTH * one.started / whole, 2)
+        width = max(1.5, round(WIDTH * one.seconds / whole, 2))
+        kind = _kind(one.title)
+        found.append(Bar(one.title, one.seconds, x, width, one.depth, kind, one.outcome))
+    return found
 
 
 def _kind(title: str) -> str:
@@ -179,10 +167,7 @@ def _kind(title: str) -> str:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario: its checks, and what each machine's answered.
-
-    :ivar checks: a name, and a test for each machine or None.
-    """
+    """One scenario: its checks, each with a test or None for each machine."""
 
     name: str
     machines: tuple[str, ...]
@@ -206,16 +191,15 @@ def firmware_tables(record: Record) -> list[Scenario]:
             (check, tuple(by.get(machine) for machine in machines)) for check, by in checks.items()
         )
         scenarios.append(Scenario(name, machines, rows))
-    return sorted(scenarios, key=_is_sound)
-
-
-def _is_sound(scenario: Scenario) -> bool:
-    return not any(test and test.verdict.fails for _, tests in scenario.checks for test in tests)
+    return sorted(
+        scenarios,
+        key=lambda one: not any(t and t.verdict.fails for _, tests in one.checks for t in tests),
+    )
 
 
 @dataclass(frozen=True)
 class Covered:
-    """What was executed of a function, or of a file.
+    """The coverage of a function or file: numbers of executed and of all lines and branches.
 
     :ivar touched: the queue changes it.
     :ivar missed: lines that were not executed, as ranges.
@@ -229,7 +213,7 @@ class Covered:
 
     @property
     def share(self) -> int:
-        """Lines executed, in percent."""
+        """Executed lines, in percent."""
         return 100 * self.lines[0] // self.lines[1] if self.lines[1] else 100
 
 
@@ -240,11 +224,10 @@ def covered_files(data: Mapping[str, Any] | None) -> list[tuple[Covered, list[Co
         for file in (data or {}).get("files", ()):
             if file["built"]:
                 functions = [_covered(each, each["name"]) for each in file["functions"]]
-                # What the queue does not touch is in the sums.
                 own = [each for each in functions if each.touched] or functions
                 found.append((_covered({**file, "touched": False}, file["file"]), own))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
-        # A file of somebody else's: what it has of this form is in its JSON.
+        # Data from a file is not trusted.
         return []
     return found
 
@@ -271,11 +254,11 @@ def _ranges(lines: list[int]) -> str:
 
 @dataclass(frozen=True)
 class Mutants:
-    """What became of the mutants.
+    """The results of mutants.
 
     :ivar counts: by fate.
-    :ivar functions: a name, and how many of each fate, in the order of *counts*.
-    :ivar survivors: where, what it was, and what it became.
+    :ivar functions: name, and numbers of mutants in the order of *counts*.
+    :ivar survivors: place, original and changed code.
     """
 
     counts: tuple[tuple[str, int], ...]
@@ -284,7 +267,7 @@ class Mutants:
 
 
 def mutant_rows(data: Mapping[str, Any] | None) -> Mutants | None:
-    """Return what became of the mutants; None if there were none."""
+    """Return the results of mutants; None without mutants."""
     if not data:
         return None
     try:

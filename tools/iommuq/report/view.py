@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a run comes to: its table, what counts against it, and the verdict in one sentence.
-
-All forms of a report ask here, so that none of them says otherwise than another.
-"""
+"""The table, the failures and the verdict of a run, for all forms of a report."""
 
 from __future__ import annotations
 
@@ -20,25 +17,24 @@ from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
 from iommuq.system.logtext import clean_line
 from iommuq.system.progress import count
 
-# Names of tests in a sentence, and characters of them.
+# Largest number of names of tests in a sentence, and of their characters.
 _NAMES, _LENGTH = 3, 90
 
 
 class Tone(StrEnum):
-    """How a run ended, in a word."""
+    """The verdict on a run."""
 
     GOOD = "good"
     BAD = "bad"
-    #: No verdict: the infrastructure, or the user, got in the way.
+    #: No verdict: the infrastructure failed, or the user interrupted it.
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a test at a step counts for.
+    """What a test at a step counts as; ``skip`` does not count.
 
-    :ivar status: ``pass``, ``fail``, ``skip`` (it counts for nothing) or ``error``.
-    :ivar note: why, where its own status does not say.
+    :ivar note: the reason, if the test's own status is different.
     """
 
     status: Status
@@ -46,16 +42,12 @@ class Judged:
 
 
 def visible(text: str) -> str:
-    """Return *text* in one line, with what cannot be seen escaped.
-
-    Not only control characters: what turns the direction of writing could make one name
-    look like another.
-    """
+    """Return *text* in one line, with control and direction characters escaped."""
     return clean_line(text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t"))
 
 
 def middle(text: str, limit: int) -> str:
-    """Return *text* cut in its middle to about so many characters."""
+    """Return *text* without its middle if it has more than *limit* characters."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -65,7 +57,7 @@ def middle(text: str, limit: int) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """A run, as its reports see it."""
+    """A run, for its reports."""
 
     record: Record
 
@@ -80,21 +72,16 @@ class View:
             column = verdicts.setdefault(cell.step, {})
             for test in cell.tests:
                 column[self.record.name(cell, test)] = test.verdict
-        return build(
-            [
-                Column(
-                    step.label,
-                    step.subject,
-                    verdicts.get(step.label, {}),
-                    notes.get(step.label, ""),
-                )
-                for step in self.record.steps
-            ]
-        )
+        columns = []
+        for step in self.record.steps:
+            label = step.label
+            found = (verdicts.get(label, {}), notes.get(label, ""))
+            columns.append(Column(label, step.subject, *found))
+        return build(columns)
 
     @cached_property
     def broken(self) -> frozenset[tuple[str, str]]:
-        """Steps and the tests that they break though nobody said they may."""
+        """Steps and the tests that they break without being allowed to."""
         accepted = {(step.label, test) for step in self.record.steps for test in step.accepted}
         return frozenset(
             (change.column.label, test)
@@ -116,10 +103,9 @@ class View:
         return {step.label: number for number, step in enumerate(self.record.steps)}
 
     def judged(self, cell: Cell, test: Test) -> Judged:
-        """Say what a test at a step counts for.
+        """Return what a test at a step counts as.
 
-        In a walk through a queue a failure that a later patch mends is what that patch is
-        for, and counts for nothing.
+        A failure that a later patch of the queue fixes does not count.
         """
         name = self.record.name(cell, test)
         known = test.known
@@ -131,7 +117,6 @@ class View:
             case Verdict.ERROR:
                 return Judged(Status.ERROR)
             case Verdict.KNOWN:
-                # A reason has the lines that it has in its file.
                 reason = " ".join(known.reason.split()) if known else ""
                 why = f"known failure until {known.expires}: {reason}" if known else "known"
                 return Judged(Status.SKIP, why)
@@ -139,7 +124,7 @@ class View:
                 return Judged(Status.FAIL, "passes, but is listed as a known failure")
             case Verdict.EXPIRED:
                 day = f" since {known.expires}" if known else ""
-                return Judged(Status.FAIL, f"a known failure, but past its date{day}")
+                return Judged(Status.FAIL, f"known failure, but expired{day}")
             case Verdict.FLAKY:
                 return Judged(Status.FAIL, "flaky: passed and failed on the same kernel")
             case Verdict.FAILED:
@@ -159,7 +144,7 @@ class View:
 
     @cached_property
     def counts(self) -> Counter[Status]:
-        """How many tests at how many steps count for what."""
+        """Number of tests at all steps, by what they count as."""
         return Counter(self.judged(cell, test).status for cell, test in self.record.tests())
 
     @cached_property
@@ -169,7 +154,7 @@ class View:
         return Counter(columns[-1].verdicts.values() if columns else ())
 
     def failures(self) -> Iterator[tuple[Cell, Test, Judged]]:
-        """Yield what counts against the run, and what has no verdict."""
+        """Yield the tests that failed or have no verdict."""
         for cell, test in self.record.tests():
             judged = self.judged(cell, test)
             if judged.status in (Status.FAIL, Status.ERROR):
@@ -177,7 +162,7 @@ class View:
 
     @property
     def tone(self) -> Tone:
-        """How the run ended; never good for one that was killed, or has a failure."""
+        """The verdict; never good for a run that was killed or has a failure."""
         record = self.record
         if record.state is not State.FINISHED or record.exit_code is None:
             return Tone.UNKNOWN
@@ -194,13 +179,11 @@ class View:
         """The verdict in one sentence."""
         record = self.record
         if record.state is State.RUNNING:
-            return "This run is still under way; what is here is not all of it."
+            return "RUNNING: no verdict yet: results are incomplete."
         if record.state is State.INCOMPLETE:
-            return (
-                "This run was killed before its end; what is here is not all of it, and no verdict."
-            )
+            return "ERROR: no verdict: the run was killed, results are incomplete."
         if record.exit_code == EXIT_INTERRUPTED:
-            return "This run was interrupted; what is here is not all of it, and no verdict."
+            return "ERROR: no verdict: the run was interrupted, results are incomplete."
         if self.tone is Tone.GOOD:
             return self._good()
         if self.tone is Tone.BAD:
@@ -208,7 +191,7 @@ class View:
         if record.head.error:
             return f"ERROR: no verdict: {visible(record.head.error)}"
         lost = count(self.counts[Status.ERROR], "test")
-        return f"ERROR: no verdict: the machine failed {lost}, which says nothing of the code."
+        return f"ERROR: no verdict: {lost} failed for a fault of the infrastructure."
 
     def _good(self) -> str:
         last, total = self.last_verdicts, sum(self.last_verdicts.values())
@@ -219,7 +202,7 @@ class View:
         ]
         ending = f" ({', '.join(rest)})" if rest else ""
         if total == 0 and self.record.head.mutants is not None:
-            return "PASS: no mutant survived: the tests notice every fault that was tried."
+            return "PASS: no mutant survived: the tests detect each of them."
         tests = count(total, "test")
         if len(self.record.steps) > 1:
             patches = count(sum(bool(s.subject) for s in self.record.steps), "patch", "patches")
@@ -244,7 +227,6 @@ class View:
         if unbuilt:
             head = f"{visible(unbuilt[0])} does not build"
         elif failing:
-            # One long name says enough; the report has them all.
             shown = [visible(name) for name in failing[:_NAMES]]
             while len(shown) > 1 and sum(map(len, shown)) > _LENGTH:
                 shown.pop()
@@ -260,5 +242,5 @@ class View:
         elif self.record.head.findings:
             head = visible(self.record.head.findings[0])
         else:
-            head = visible(self.record.head.error) or "the command says so, with no test to name"
+            head = visible(self.record.head.error) or "the command failed without a failed test"
         return f"FAIL: {head}."

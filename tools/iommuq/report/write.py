@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from iommuq.results.runs.document import is_file, pick
+from iommuq.results.runs.document import is_file, pick, to_json
 from iommuq.results.runs.model import Record
 from iommuq.system.errors import EXIT_OK, UserError
 from iommuq.system.files import log_dir
@@ -17,15 +17,15 @@ STDOUT = "-"
 
 
 def write_reports(word: str, files: Mapping[str, str]) -> int:
-    """Write a run in some forms.
+    """Write reports of a run.
 
-    :param word: the run, as `pick` takes it.
+    :param word: the run, as for `pick`.
     :param files: path by form: ``html``, ``junit``, ``ktap``, ``json``, ``kcidb``.
-    :return: the exit code, 0: what the run itself came to is in the reports.
+    :return: the exit code 0, whatever the verdict on the run.
     :raises UserError: there is no such run, or a file cannot be written.
     """
     record = pick(word)
-    # A file may come from anybody: it must not name what we may read and they may not.
+    # A run from a file is not trusted: it must not read arbitrary files.
     below = log_dir() if is_file(word) else None
     for form, file in files.items():
         text = _text(form, record, below)
@@ -40,33 +40,24 @@ def write_reports(word: str, files: Mapping[str, str]) -> int:
 
 
 def _text(form: str, record: Record, below: Path | None) -> str:
-    # Each form has libraries of its own, and most are not needed.
-    def html() -> str:
-        from iommuq.report.html import to_html
+    # Imported here: each form needs other libraries.
+    match form:
+        case "html":
+            from iommuq.report.html import to_html
 
-        return to_html(record, below=below)
+            return to_html(record, below=below)
+        case "junit":
+            from iommuq.report.junit import to_junit
 
-    def junit() -> str:
-        from iommuq.report.junit import to_junit
+            return to_junit(record)
+        case "ktap":
+            from iommuq.report.ktapout import to_ktap
 
-        return to_junit(record)
+            return to_ktap(record)
+        case "json":
+            return to_json(record)
+        case "kcidb":
+            from iommuq.report.kcidb import to_kcidb
 
-    def ktap() -> str:
-        from iommuq.report.ktapout import to_ktap
-
-        return to_ktap(record)
-
-    def as_json() -> str:
-        from iommuq.results.runs.document import to_json
-
-        return to_json(record)
-
-    def kcidb() -> str:
-        from iommuq.report.kcidb import to_kcidb
-
-        return json.dumps(to_kcidb(record), indent=1) + "\n"
-
-    forms: dict[str, Callable[[], str]] = {
-        "html": html, "junit": junit, "ktap": ktap, "json": as_json, "kcidb": kcidb,
-    }  # fmt: skip
-    return forms[form]()
+            return json.dumps(to_kcidb(record), indent=1) + "\n"
+    raise ValueError(form)

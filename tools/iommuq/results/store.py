@@ -224,15 +224,14 @@ def read_run(database: sqlite3.Connection, row: sqlite3.Row) -> Run:
         " WHERE run = ? ORDER BY position",
         (run.id,),
     )
+    fields = ({**dict(row), "expected": bool(row["expected"])} for row in splats)
     place = (run.base, run.patch, run.suite)
     return replace(
         run,
         results=tuple(
             Result(*place, test, Status(status), *others) for test, status, *others in results
         ),
-        splats=tuple(
-            Complaint(**{**dict(one), "expected": bool(one["expected"])}) for one in splats
-        ),
+        splats=tuple(Complaint(**one) for one in fields),
     )
 
 

@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_is_never_shown_as_passed() -> None:
     assert " incomplete " in call("runs", "list").stdout
     done = call("runs", "show", run_id)
     assert done.return_value == 3
-    assert "killed before its end" in done.stdout
+    assert "no verdict: the run was killed" in done.stdout
 
 
 def test_show_exits_as_the_run_did() -> None:

@@ -52,7 +52,7 @@ set
 own
   claim         pass      FAIL      pass
 
-known: fails, as is known
+known: known failure
 error: no verdict: the infrastructure failed
 PASS!: passes, but is listed as failing
 0001 iommu: do 0001: fixes 1 (set.blocked), breaks 1 (own.claim), no verdict on 1 (set.late)
@@ -188,7 +188,7 @@ def test_terminal_table(terminal: _Terminal) -> None:
         "own",
         "  claim            ✓         ✗         ✓",
     ]
-    assert "K fails, as is known" in lines
+    assert "K known failure" in lines
     assert "\x1b[1;31m" in terminal.getvalue()
 
 
@@ -198,7 +198,7 @@ def test_terminal_table_fits(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     show(make(*[{"suite." + "x" * 100: OK, "suite.[b]": KNOWN}] * 9), terminal)
-    text = _plain(terminal.getvalue()).split("K fails")[0]
+    text = _plain(terminal.getvalue()).split("K known failure")[0]
     assert max(map(len, text.splitlines())) <= max(columns, 30)
     assert text.count("✓") == text.count("K") == 9
     assert "[b]" in text

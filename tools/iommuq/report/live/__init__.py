@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Progress of each step and suite, for people and for programs."""
+"""Live progress of each step and suite, as a table or as JSON."""

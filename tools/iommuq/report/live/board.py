@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The cells of a table that fills in: what is done, what came of it, how long it takes.
-
-Times of earlier runs make the estimate. What cannot be read is unknown; what cannot be
-written is dropped.
-"""
+"""The cells of the live table: state, results, and estimates from earlier durations."""
 
 from __future__ import annotations
 
@@ -24,12 +20,12 @@ from iommuq.results.known import Verdict
 from iommuq.system.files import state_dir
 
 FILE = "durations.json"
-#: Entries that are kept, the newest.
+#: Largest number of entries in the file.
 MOST = 4000
 
 
 def load() -> dict[str, float]:
-    """Return seconds by name: ``<what>/<which>``."""
+    """Return durations in seconds by name: ``<what>/<which>``; empty: the file is unreadable."""
     try:
         data = json.loads(_path().read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -44,9 +40,9 @@ def load() -> dict[str, float]:
 
 
 def expect(past: Mapping[str, float], name: str) -> float | None:
-    """Say how long something will take, in seconds; None if nobody knows.
+    """Return the expected duration in seconds: the last one, or the median of its kind.
 
-    What was never seen takes as long as others of its kind.
+    :return: None: unknown.
     """
     if name in past:
         return past[name]
@@ -56,12 +52,12 @@ def expect(past: Mapping[str, float], name: str) -> float | None:
 
 
 def save(new: Mapping[str, float]) -> None:
-    """Remember how long things took."""
+    """Store durations in seconds by name; an unwritable file is no error."""
     if not new:
         return
     kept = load()
     for name, seconds in new.items():
-        # At the end of the file, where the newest are.
+        # The newest are at the end.
         kept.pop(name, None)
         kept[name] = round(seconds, 3)
     text = json.dumps(dict(list(kept.items())[-MOST:]), indent=0)
@@ -78,7 +74,7 @@ def _path() -> Path:
     return state_dir() / FILE
 
 
-#: Seconds from which on a cell was worked on, and not answered from the store.
+#: A cell that took less seconds was answered from the store.
 WORKED = 1.0
 
 
@@ -87,10 +83,10 @@ class Cell:
     """One row in one column.
 
     :ivar doing: ``building``, ``running``; empty before and after.
-    :ivar counts: how many tests came out how, once that is known.
+    :ivar counts: number of tests by verdict; empty until it is done.
     :ivar failure: why there are no tests.
-    :ivar begin: when it was begun, by the monotonic clock.
-    :ivar seconds: how long it took, once it is done.
+    :ivar begin: time of its begin, by the monotonic clock.
+    :ivar seconds: its duration; None until it is done.
     """
 
     doing: str = ""
@@ -101,24 +97,22 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        """Whether it is known what came of it."""
+        """Whether it has a result."""
         return self.seconds is not None
 
     @property
     def words(self) -> str:
-        """What came of it, for people."""
+        """Its result as text."""
         if self.failure:
             return self.failure
         return ", ".join(f"{number} {verdict.value}" for verdict, number in self.counts.items())
 
 
 class Board:
-    """All cells.
+    """All cells, by names of rows and columns.
 
-    :ivar title: what is done, for people.
-    :ivar kind: what the names of the durations begin with.
-    :ivar rows: their names, in order.
-    :ivar columns: the same.
+    :ivar title: the heading.
+    :ivar kind: prefix of the names of durations.
     """
 
     def __init__(
@@ -134,7 +128,7 @@ class Board:
         self._lock = threading.Lock()
 
     def busy(self, row: str, column: str, doing: str) -> None:
-        """Say what is done for a cell."""
+        """Set what a cell is doing."""
         with self._lock:
             cell = self.cells.get((row, column))
             if cell is not None:
@@ -144,7 +138,7 @@ class Board:
     def done(
         self, row: str, column: str, counts: Mapping[Verdict, int], failure: str = ""
     ) -> Cell | None:
-        """Say what came of a cell, and return it."""
+        """Set the result of a cell, and return the cell."""
         with self._lock:
             cell = self.cells.get((row, column))
             if cell is not None:
@@ -153,21 +147,21 @@ class Board:
             return cell
 
     def keep(self, wanted: Iterable[tuple[str, str]]) -> None:
-        """Wait for no other cells than these."""
-        there_are = set(wanted)
+        """Remove all other cells."""
+        kept = set(wanted)
         with self._lock:
-            self.cells = {place: cell for place, cell in self.cells.items() if place in there_are}
+            self.cells = {place: cell for place, cell in self.cells.items() if place in kept}
 
     @property
     def progress(self) -> tuple[int, int]:
-        """How many cells are done, and how many there are."""
+        """Number of cells with a result, and of all cells."""
         cells = list(self.cells.values())
         return sum(cell.done for cell in cells), len(cells)
 
     def left(self) -> float | None:
-        """Estimate the seconds that are left; None if there is nothing to go by.
+        """Return the estimated remaining seconds.
 
-        As long as all is answered from the store there is no telling, so nothing is said.
+        :return: None: a duration is unknown, or all cells so far came from the store.
         """
         now = time.monotonic()
         total, worked = 0.0, False
@@ -188,7 +182,7 @@ class Board:
         return f"{self.kind}/{column}/{row.replace('/', ':')}"
 
     def remember(self) -> None:
-        """Keep how long the cells took that were worked on."""
+        """Store the durations of the cells that did not come from the store."""
         took = {
             self._name(row, column): cell.seconds
             for (row, column), cell in self.cells.items()

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What becomes of each step in each lane while it is worked on: for people, or for programs.
-
-People with a terminal see a table that fills in, above what is being done; others get
-a line for each cell that took its time.  Programs get JSON, one object a line, on
-standard output; ``docs/live.md`` has its form.  Where neither is asked for, telling
-costs nothing.
-"""
+"""Live progress of each step and suite: a table, plain lines, or JSON (``docs/live.md``)."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from iommuq.build.workspace import Workspace
@@ -23,22 +19,17 @@ from iommuq.report.live.board import Board
 from iommuq.report.live.table import Table
 from iommuq.results.events import Judge, listen
 from iommuq.results.known import Verdict
-from iommuq.results.store import Run, Status
+from iommuq.results.runs.archive import plain_verdict
+from iommuq.results.store import Run
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INTERRUPTED, IommuqError
 
 #: Version of the JSON form.
 FORMAT = 1
-_PLAIN = {
-    Status.PASS: Verdict.OK,
-    Status.FAIL: Verdict.FAILED,
-    Status.SKIP: Verdict.SKIPPED,
-    Status.ERROR: Verdict.ERROR,
-}
 
 
 class _Output:
-    """Where it is told: none, one or both of a board and a stream of JSON."""
+    """Writes to a board, a stream of JSON, both or neither."""
 
     def __init__(self) -> None:
         self.board: Board | None = None
@@ -46,14 +37,10 @@ class _Output:
         self.lock = threading.Lock()
 
     def _elsewhere(self, row: str, column: str) -> bool:
-        """Tell whether a table is shown that has no such cell.
-
-        A suite may be told of by its own cells, and be part of a larger one.
-        """
+        """Return whether the table has no such cell: a suite may report cells of its own."""
         return self.board is not None and (row, column) not in self.board.cells
 
     def busy(self, row: str, column: str, doing: str) -> None:
-        """Say what is done for a cell: ``building`` or ``running``."""
         if self._elsewhere(row, column):
             return
         if self.board is not None:
@@ -61,7 +48,6 @@ class _Output:
         emit(doing, row=row, column=column)
 
     def done(self, row: str, column: str, run: Run, judge: Judge | None) -> None:
-        """Say what came of a cell."""
         board = self.board
         if (board is None and self.stream is None) or self._elsewhere(row, column):
             return
@@ -69,7 +55,7 @@ class _Output:
         try:
             verdicts = judge(run)
         except IommuqError:
-            # A list of known failures that is malformed is told by whoever needs it.
+            # A malformed list of known failures is reported elsewhere.
             verdicts = _statuses(run)
         for result in run.results:
             emit(
@@ -82,11 +68,6 @@ class _Output:
         self._close(row, column, counts)
 
     def failed(self, row: str, column: str, why: str, short: str) -> None:
-        """Say that a cell has no results.
-
-        :param why: the reason.
-        :param short: the same in a few words.
-        """
         emit("failed", row=row, column=column, why=why)
         self._close(row, column, {}, short)
 
@@ -110,7 +91,7 @@ _output = _Output()
 
 
 def emit(event: str, **fields: object) -> None:
-    """Write an event for programs, if there are any."""
+    """Write an event as JSON, if JSON is wanted."""
     stream = _output.stream
     if stream is not None:
         text = json.dumps({"event": event, **fields})
@@ -120,10 +101,7 @@ def emit(event: str, **fields: object) -> None:
 
 @contextlib.contextmanager
 def json_lines(wanted: bool) -> Iterator[None]:
-    """Write events to standard output, and nothing else there, for as long as the block runs.
-
-    Whatever ends the block, the last event says so.
-    """
+    """Write only events to standard output during the block; an error is the last event."""
     if not wanted:
         yield
         return
@@ -132,7 +110,10 @@ def json_lines(wanted: bool) -> Iterator[None]:
     if sys.stdout.isatty():
         progress.no_live_lines()
     try:
-        with contextlib.redirect_stdout(_Nowhere()):
+        with (
+            Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace") as null,
+            contextlib.redirect_stdout(null),
+        ):
             yield
     except IommuqError as error:
         emit("error", exit_code=error.exit_code, what=error.what, hint=error.hint)
@@ -144,26 +125,8 @@ def json_lines(wanted: bool) -> Iterator[None]:
         _output.stream = None
 
 
-class _Nowhere:
-    """A stream that keeps nothing."""
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return False
-
-
 def begin(title: str, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Tell programs what there may be cells of; people are shown nothing.
-
-    :param title: what is done, for people.
-    """
+    """Write the event with the heading and the names of rows and columns."""
     emit("begin", format=FORMAT, title=title, rows=list(rows), columns=list(columns))
 
 
@@ -175,18 +138,18 @@ def shown(
     columns: Sequence[str],
     judge: Judge | None = None,
 ) -> Iterator[Board]:
-    """Show a table that fills in for as long as the block runs.
+    """Show a live table during the block.
 
-    :param title: what is done, for people.
-    :param kind: what is done, to remember how long it takes.
-    :param judge: gives the verdicts of a run; without one, statuses are taken for them.
+    :param title: the heading.
+    :param kind: prefix of the names of durations.
+    :param judge: returns the verdicts of a run; None: they follow from the statuses.
     """
     board = Board(title, kind, rows, columns, judge or _statuses)
     begin(title, board.rows, board.columns)
     _output.board = board
     listen(_output)
     try:
-        # One cell is no table: the lines of what is being done say it all.
+        # For a single cell the progress lines are enough.
         if len(board.cells) > 1:
             with progress.table(Table(board)):
                 yield board
@@ -200,11 +163,11 @@ def shown(
 def shown_lanes(
     workspace: Workspace, steps: Sequence[Step], lanes: Sequence[Lane]
 ) -> contextlib.AbstractContextManager[Board]:
-    """Show steps down and lanes across for as long as the block runs; see `shown`."""
+    """Show a live table of steps and lanes during the block; see `shown`."""
     kind = f"{workspace.base.spec.name}/{', '.join(lane.title for lane in lanes)}"
     rows, columns = [step.label for step in steps], [lane.name for lane in lanes]
     return shown(workspace.title, kind, rows, columns)
 
 
 def _statuses(run: Run) -> Mapping[str, Verdict]:
-    return {result.test: _PLAIN[result.status] for result in run.results}
+    return {result.test: plain_verdict(result.status) for result in run.results}

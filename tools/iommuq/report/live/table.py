@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The table that fills in on a terminal, as wide and as high as that is."""
+"""Draw the live table on a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from iommuq.report.live.board import Board, Cell
 
-#: Lines that are kept free for what is being done.
+#: Lines below the table for the progress lines.
 _BELOW = 6
-#: Columns from which on there is room for words.
+#: Minimal width of a terminal for words, in columns.
 _WIDE = 72
 _STYLES = {
     Verdict.OK: ("green", "✓", "ok "),
@@ -42,8 +42,8 @@ class Table:
         """Return the table.
 
         :param width: columns of the terminal.
-        :param height: lines of it.
-        :param utf8: whether it can show signs that are not ASCII.
+        :param height: lines of the terminal.
+        :param utf8: the terminal shows UTF-8.
         """
         from rich.console import Group
         from rich.table import Table as Rich
@@ -78,19 +78,15 @@ class Table:
         )
 
     def _finished(self) -> list[bool]:
-        cells = self._board.cells
-        found: list[bool] = []
-        for row in self._board.rows:
-            own = [cells[row, column] for column in self._board.columns if (row, column) in cells]
-            found.append(all(cell.done for cell in own))
-        return found
+        open_rows = {row for (row, _), cell in self._board.cells.items() if not cell.done}
+        return [row not in open_rows for row in self._board.rows]
 
 
 def _window(finished: Sequence[bool], room: int) -> tuple[int, int]:
-    """Return which rows are shown, if there is no room for all: those that are worked on."""
+    """Return the range of rows to show: around the first unfinished one if not all fit."""
     if len(finished) <= room:
         return 0, len(finished)
-    # Two lines say what is not shown.
+    # Two lines tell the number of hidden rows.
     room = max(1, room - 2)
     at = finished.index(False) if False in finished else len(finished)
     first = max(0, min(at - 1, len(finished) - room))

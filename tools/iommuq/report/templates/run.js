@@ -20,7 +20,7 @@
     const code = char.codePointAt(0).toString(16);
     return char === "\n" ? "\\n" : code.length < 3 ? "\\x" + code.padStart(2, "0") : "\\u" + code.padStart(4, "0");
   });
-  // A name may be broken after its underscores and dots.
+  // Allow line breaks after underscores and dots.
   const softly = (element, text) => {
     visible(text).split(/(?<=[_.])(?=\w)/).forEach((part, at) => element.append(...(at ? [document.createElement("wbr")] : []), part));
     return element;
@@ -113,7 +113,7 @@
   };
   const label = (row, column) => data.legend[look(row, column)][1] + " at " + data.steps[column].label;
 
-  // What a cell has to say.
+  // The panel of a cell.
   const panel = byId("panel");
   let current = null, before = null;
   const logOf = (row, column) => {
@@ -134,8 +134,8 @@
     const box = make("div", { class: "log" });
     let next = 1;
     log.parts.forEach(([first, lines], at) => {
-      if (first && first > next) box.append(make("p", {}, "… " + number(first - next) + " lines left out; the file has them …"));
-      if (!first && at) box.append(make("p", {}, "… the middle is left out; the file has it …"));
+      if (first && first > next) box.append(make("p", {}, "… " + number(first - next) + " lines left out; see the file …"));
+      if (!first && at) box.append(make("p", {}, "… the middle is left out; see the file …"));
       lines.forEach((text, offset) => {
         const line = make("div", { "data-n": first ? first + offset : "" }, make("span", {}, text));
         if (where && first && first + offset >= where[0] && first + offset <= where[1]) line.classList.add("here");
@@ -144,7 +144,7 @@
       });
       next = first ? first + lines.length : 0;
     });
-    if (log.lines && next && next <= log.lines) box.append(make("p", {}, "… " + number(log.lines - next + 1) + " lines left out; the file has them …"));
+    if (log.lines && next && next <= log.lines) box.append(make("p", {}, "… " + number(log.lines - next + 1) + " lines left out; see the file …"));
     part.push(box);
     return part;
   };
@@ -254,7 +254,7 @@
       if (there) focus(there);
     });
   }
-  // The suite of a line that is in the page from the beginning, as the data has it.
+  // The suite, as in the data, of a line of the original page.
   const rawSuite = (button) => data.suites.find((suite) => visible(suite) === button.dataset.suite) ?? button.dataset.suite;
   const jump = (by) => {
     const bad = cells().filter((button) => BAD.includes(button.parentElement.className));
