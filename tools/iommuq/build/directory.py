@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +154,15 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
     merged.write_text(dotconfig.render(fragments.wanted))
     with progress.step(f"Configuring {kdir.title}", log=log):
         for argv in _config_commands(kdir, fragments, merged):
-            done = _run(kdir, argv, log, timeout=_CONFIG_LIMIT)
+            done = run(
+                argv,
+                cwd=kdir.source,
+                env=ENVIRONMENT,
+                log_path=log,
+                timeout=_CONFIG_LIMIT,
+                check=False,
+                watched=True,
+            )
             if done.returncode != 0:
                 break
     if config.exists():
@@ -162,26 +170,6 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
     if done.returncode != 0:
         raise explain(kdir, done, log)
     stamp.write_text(json.dumps({**wanted, "tree": kdir.step.tree}))
-
-
-def _run(
-    kdir: BuildDirectory,
-    argv: list[str],
-    log: Path,
-    *,
-    timeout: float,
-    on_line: Callable[[str], None] | None = None,
-) -> Completed:
-    return run(
-        argv,
-        cwd=kdir.source,
-        env=ENVIRONMENT,
-        log_path=log,
-        on_line=on_line,
-        timeout=timeout,
-        check=False,
-        watched=True,
-    )
 
 
 def _config_commands(kdir: BuildDirectory, fragments: Fragments, merged: Path) -> list[list[str]]:
@@ -236,7 +224,16 @@ def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> C
         argv = ["make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"]
         # -Otarget keeps the output of a recipe together: warnings follow their object.
         argv += ["-Otarget", *make_args, kdir.arch.target]
-        done = _run(kdir, argv, log, timeout=BUILD_LIMIT, on_line=on_line)
+        done = run(
+            argv,
+            cwd=kdir.source,
+            env=ENVIRONMENT,
+            log_path=log,
+            on_line=on_line,
+            timeout=BUILD_LIMIT,
+            check=False,
+            watched=True,
+        )
     with contextlib.suppress(OSError, ValueError):
         known = int(count_file.read_text()) if count_file.exists() else 0
         if done.returncode == 0 and count > known:

@@ -53,8 +53,7 @@ def test_a_slow_down_is_seen(tmp_path: Path) -> None:
         "0.50",
         "slower",
         "than",
-        "it",
-        "was",
+        "before",
     ]
     assert lines[2].split() == ["again", "1.2", "s", "10.0", "s", "0.12", "1", "s", "0.10"]
     assert lines[3].split() == ["new", "1.0", "s", "1.0", "s", "1.00"]

@@ -101,7 +101,7 @@ def test_nothing_but_skips_is_not_green(special: dict[str, tuple[Status, str]]) 
     [
         (("nosuch",), {"kernel": "k"}, "no scenario 'nosuch'"),
         (("nosuch",), {"kernel": None}, "'nosuch' is neither a base nor a scenario"),
-        (("claim-group",), {"kernel": "k", "at": "0001"}, "--at is a step of a base's queue"),
+        (("claim-group",), {"kernel": "k", "at": "0001"}, "--at and --kernel exclude each other"),
         (("no-iommu",), {"kernel": "k"}, "none of these scenarios is for q35-amd"),
         ((), {"kernel": "k", "on": ("q36",)}, "no machine 'q36'"),
     ],
