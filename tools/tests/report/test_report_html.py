@@ -80,7 +80,9 @@ def test_the_sentence_comes_first() -> None:
     assert "2 tests of 6 fail: toy.a" in text
     assert text.index("2 tests of 6 fail") < text.index("Failures and their messages")
     assert "# a: EXPECTATION FAILED" in text
-    assert "no verdict: the run was killed" in Elements(to_html(broken(state=State.INCOMPLETE))).text
+    assert (
+        "no verdict: the run was killed" in Elements(to_html(broken(state=State.INCOMPLETE))).text
+    )
 
 
 def test_a_queue_says_what_each_patch_did() -> None:
