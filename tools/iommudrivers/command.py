@@ -17,7 +17,7 @@ from iommuq.queue.model import PLAIN, load_queue
 from iommuq.queue.steps import make_step
 from iommuq.system import progress
 from iommuq.system.errors import UserError, VerdictError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 
 def run_drivers(
@@ -56,9 +56,9 @@ def _judge(spec: bases.BaseSpec, at: str) -> Kernel:
     base = bases.open_base(spec)
     step = make_step(base, load_queue(spec.folder, spec.name), None, to=at)
     title = f"Linux {base.kernel}" + ("" if step.label == PLAIN else f", {step.label}")
-    with progress.step(f"reading the drivers of {title}"):
+    with progress.task(f"reading the drivers of {title}"):
         with tempfile.TemporaryDirectory(prefix="iommuq-drivers-") as folder:
-            files = sources.read_tree(Store(base.git_dir, Path(folder)), step.tree)
+            files = sources.read_tree(Objects(base.git_dir, Path(folder)), step.tree)
         drivers = judged(files)
     if not drivers:
         raise VerdictError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from iommuq.system import files as dirs
 from iommuq.system.errors import InfraError, VerdictError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 #: Always read: the drivers, the core, and other files that make reserved regions.
 _WANTED = (
@@ -34,7 +34,7 @@ _SKIPPED = ("Documentation", "tools", "samples", "LICENSES")
 _GENERATION = "1"
 
 
-def read_tree(store: Store, tree: str) -> dict[str, bytes]:
+def read_tree(store: Objects, tree: str) -> dict[str, bytes]:
     """Return the C files of a tree that the analysis needs, by path.
 
     :param tree: the id of a tree or a commit.
@@ -61,7 +61,7 @@ def read_tree(store: Store, tree: str) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
-def holders(store: Store, tree: str) -> list[str]:
+def holders(store: Objects, tree: str) -> list[str]:
     """Return the C files of a tree that contain ``struct iommu_ops``."""
     tops = store.entries(tree, [])
     tops = {path: entry for path, entry in tops.items() if path not in _SKIPPED}
@@ -76,7 +76,7 @@ def holders(store: Store, tree: str) -> list[str]:
     return found
 
 
-def _search(store: Store, tree: str) -> list[str]:
+def _search(store: Objects, tree: str) -> list[str]:
     """Return the files below a folder; from the cache if it was searched before."""
     key = hashlib.sha256(f"{_GENERATION} {tree}".encode()).hexdigest()
     memo = dirs.cache_dir() / "drivers" / f"{key}.json"

@@ -99,7 +99,7 @@ def enter(base: Base, step: Step, arch: Arch, variant: str) -> BuildDirectory:
     :param variant: of the configuration; each has its own directory.
     """
     home = _home(base)
-    with progress.step(f"Checking out {base.spec.name} {step.label}"):
+    with progress.task(f"Checking out {base.spec.name} {step.label}"):
         checkout(base, step.tree, home / "src")
     objects = home / "-".join(filter(None, ("obj", arch.name, variant)))
     kdir = BuildDirectory(base, step, arch, home / "src", objects)
@@ -152,7 +152,7 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
     # In one file: kunit.py refuses two that contradict each other.
     merged = kdir.notes / "merged.config"
     merged.write_text(dotconfig.render(fragments.wanted))
-    with progress.step(f"Configuring {kdir.title}", log=log):
+    with progress.task(f"Configuring {kdir.title}", log=log):
         for argv in _config_commands(kdir, fragments, merged):
             done = run(
                 argv,
@@ -207,7 +207,7 @@ def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> C
     """
     count_file = kdir.notes / "count"
     count = 0
-    with progress.step(f"Building {kdir.title}", log=log) as step:
+    with progress.task(f"Building {kdir.title}", log=log) as step:
         with contextlib.suppress(OSError, ValueError):
             # The total is known only after the first full build.
             if not (kdir.objects / kdir.arch.image).exists():

@@ -127,7 +127,7 @@ def build_image(
         log = files.new_log(f"build-{base.spec.name}-{arch.name}-{step.label}")
         with interruptible(kdir.objects, kdir.notes / "building"):
             configure(kdir, fragments, log)
-            ledger = buildlog.load(kdir.notes / "warnings.json")
+            ledger = buildlog.load_ledger(kdir.notes / "warnings.json")
             done = make_image(kdir, fragments.make_args, log)
             failure = explain(kdir, done, log) if done.returncode != 0 else None
             if failure is not None and not isinstance(failure, VerdictError):

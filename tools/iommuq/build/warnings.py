@@ -81,7 +81,7 @@ def union(ledger: Ledger) -> frozenset[str]:
     return frozenset(warning for found in ledger.values() for warning in found)
 
 
-def load(path: Path) -> Ledger:
+def load_ledger(path: Path) -> Ledger:
     """Read a ledger; a missing or damaged one is empty."""
     try:
         data = json.loads(path.read_text())

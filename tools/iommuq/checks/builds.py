@@ -43,7 +43,7 @@ def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
 
     :raises Skipped: it is a mail without a queue.
     """
-    place = _Place.of(subject)
+    place = _Around.of(subject)
     arch = arches.get(arch_name)
     fragments = place.workspace.fragments(arch)
     old: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Around:
     """A patch in a queue: the steps before and after it; *plain*: both without overlay."""
 
     workspace: Workspace
@@ -66,7 +66,7 @@ class _Place:
     plain: tuple[Step, ...]
 
     @classmethod
-    def of(cls, subject: Subject) -> _Place:
+    def of(cls, subject: Subject) -> _Around:
         """Return the place of a patch; raise `Skipped` for a mail without a queue."""
         if subject.workspace is None or subject.step is None or subject.previous is None:
             raise Skipped("a mail has no tree")
@@ -190,7 +190,7 @@ def _left_out(subject: Subject, seen: set[str]) -> list[Finding]:
 
 
 def _look(plan: Plan, subject: Subject, paths: list[str], checker: Checker | None) -> _Pair:
-    place = _Place.of(subject)
+    place = _Around.of(subject)
     if not paths:
         raise Skipped(_NOTHING)
     if plan.cross and shutil.which(f"{plan.cross}gcc") is None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from iommuq.build.workspace import Workspace
 from iommuq.queue.model import Patch, Queue
-from iommuq.queue.parse import Change
+from iommuq.queue.parse import FileChange
 from iommuq.queue.steps import Step
 from iommuq.system.errors import ToolMissing, VerdictError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 
 class Status(StrEnum):
@@ -69,7 +69,7 @@ class Skipped(Exception):
 class Tree:
     """The ids of the trees without and with a patch, in the object database of its base."""
 
-    store: Store
+    store: Objects
     before: str
     after: str
 
@@ -123,7 +123,7 @@ class Subject:
     plain: tuple[Step, ...] = ()
 
     @property
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[FileChange, ...]:
         """The files that it changes."""
         return self.patch.changes
 

@@ -27,7 +27,7 @@ from iommuq.queue.write import write_json
 from iommuq.system import files, progress, toolchain
 from iommuq.system.arches import Arch
 from iommuq.system.files import cache_dir
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
 
 #: Part of every key.  Raise it when the same input gives other messages.
@@ -95,7 +95,7 @@ def study(
     words += [] if checker is None else checker.words
     notes: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix="iommuq-objects-") as folder:
-        store = Store(base.git_dir, Path(folder))
+        store = Objects(base.git_dir, Path(folder))
         for path in paths:
             if store.entries(step.tree, [path]):
                 content = _content(store, step.tree, path, checker)
@@ -114,7 +114,7 @@ def study(
     return found
 
 
-def _content(store: Store, tree: str, path: str, checker: Checker | None) -> list[str]:
+def _content(store: Objects, tree: str, path: str, checker: Checker | None) -> list[str]:
     """Return the ids of all that the messages for a file depend on."""
     if checker is None or checker.rules is None:
         return [tree]
@@ -134,7 +134,7 @@ def _study(
             # The compiler must run again to print its messages.
             (kdir.objects / name).unlink(missing_ok=True)
         title = f"{checker.name if checker else 'W=1'} on {kdir.title}"
-        with progress.step(f"Checking {len(paths)} files, {title}", log=log):
+        with progress.task(f"Checking {len(paths)} files, {title}", log=log):
             words = list(fragments.make_args)
             words += [word.format(source=kdir.source) for word in checker.words] if checker else []
             done = _make(kdir, words, list(objects.values()), log)

@@ -19,7 +19,7 @@ from iommuq.queue.model import COVER, Patch
 from iommuq.queue.parse import read_mails
 from iommuq.queue.steps import make_steps
 from iommuq.system.errors import UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 #: The modules that register checks.
 MODULES = (source, message, programs, builds)
@@ -104,7 +104,7 @@ def _subjects(workspace: Workspace) -> Iterator[list[Subject]]:
             patch = after.patch
             assert patch is not None
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iommuq-check-")))
-            tree = Tree(Store(base.git_dir, folder), before.tree, after.tree)
+            tree = Tree(Objects(base.git_dir, folder), before.tree, after.tree)
             data = patch.path.read_bytes()
             subjects.append(Subject(patch, data, tree, workspace, step, previous, (before, after)))
         yield subjects

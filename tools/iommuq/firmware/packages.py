@@ -171,7 +171,7 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
         arch = _field(path, "Architecture")
         if arch not in (_ARCH, "all"):
             raise UserError(f"{path.name} is for {arch}, but the machines are {_ARCH}")
-        with progress.step(f"Unpacking {path.name}"):
+        with progress.task(f"Unpacking {path.name}"):
             try:
                 run(["dpkg-deb", "-x", path, tree], cwd=work, timeout=_LIMIT, watched=True)
             except CommandFailed as error:

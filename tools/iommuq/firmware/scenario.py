@@ -250,7 +250,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
-def load(name: str) -> Scenario:
+def load_scenario(name: str) -> Scenario:
     """Read a scenario and check it against its machines.
 
     :raises UserError: there is no such scenario, or its file is malformed.
@@ -262,7 +262,7 @@ def load(name: str) -> Scenario:
     object.__setattr__(scenario, "name", name)
     for machine in scenario.machines:
         try:
-            found = machines.load(machine)
+            found = machines.load_machine(machine)
         except UserError as error:
             raise UserError(f"{path}: machines: {error.what}", hint=error.hint) from error
         _check_on(scenario, found, path)
@@ -272,9 +272,9 @@ def load(name: str) -> Scenario:
 def choose(wanted: Sequence[str]) -> list[Scenario]:
     """Return the scenarios of these names; all if no name is given.
 
-    :raises UserError: as for `load`.
+    :raises UserError: as for `load_scenario`.
     """
-    return [load(name) for name in dict.fromkeys(wanted or names())]
+    return [load_scenario(name) for name in dict.fromkeys(wanted or names())]
 
 
 def _check_on(scenario: Scenario, machine: Machine, path: Path) -> None:

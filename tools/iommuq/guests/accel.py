@@ -41,7 +41,7 @@ _CODE = bytes.fromhex(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Usability:
     """Whether an accelerator can be used.
 
     :ivar usable: a guest booted with it.
@@ -52,19 +52,19 @@ class Verdict:
     reason: str
 
 
-def kvm() -> Verdict:
+def kvm() -> Usability:
     """Return whether KVM works; stored for each machine, kernel and QEMU.
 
     :raises ToolMissing: QEMU is not installed.
     """
     if not DEVICE.exists():
-        return Verdict(False, "there is no /dev/kvm")
+        return Usability(False, "there is no /dev/kvm")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return Verdict(False, "no permission for /dev/kvm, join the group kvm")
+        return Usability(False, "no permission for /dev/kvm, join the group kvm")
     key = _machine()
     memory = files.state_dir() / "accelerators.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return Verdict(**json.loads(memory.read_text())[key])
+        return Usability(**json.loads(memory.read_text())[key])
     verdict = boot("kvm")
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def kvm() -> Verdict:
     return verdict
 
 
-def boot(accelerator: str) -> Verdict:
+def boot(accelerator: str) -> Usability:
     """Boot the tiny guest.
 
     :param accelerator: ``kvm`` or ``tcg``.
@@ -103,11 +103,11 @@ def boot(accelerator: str) -> Verdict:
                 watched=True,
             )
         except CommandTimeout:
-            return Verdict(False, "a guest hangs when it enters 64-bit mode")
+            return Usability(False, "a guest hangs when it enters 64-bit mode")
     if done.returncode == _STATUS:
-        return Verdict(True, "a guest booted")
+        return Usability(True, "a guest booted")
     said = tail(done.stderr or done.output, 1).strip()
-    return Verdict(False, said or f"QEMU ended with {describe_status(done.returncode)}")
+    return Usability(False, said or f"QEMU ended with {describe_status(done.returncode)}")
 
 
 def _machine() -> str:

@@ -104,7 +104,7 @@ class Machine(Table):
         )
 
 
-def load(name: str) -> Machine:
+def load_machine(name: str) -> Machine:
     """Read the file of a machine.
 
     :raises UserError: there is no such machine, or its file is malformed.

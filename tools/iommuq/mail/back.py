@@ -18,7 +18,7 @@ from iommuq.queue.edit.tree import EditTree
 from iommuq.queue.model import load_queue
 from iommuq.system.errors import UserError
 from iommuq.system.git.commit import Commit
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def write_cover(branch: MailBranch, folder: Path) -> bool:
     return covers.write(folder, section, new)
 
 
-def _line(store: Store, branch: MailBranch, section: str) -> str:
+def _line(store: Objects, branch: MailBranch, section: str) -> str:
     """Commit the queue with the branch's patches in it, and return the last commit."""
     note = branch.tree.note
     who = branches.identity(branch.tree)
@@ -95,7 +95,7 @@ def _line(store: Store, branch: MailBranch, section: str) -> str:
     return _replay(store, tip, queue[last:], "a later patch of the queue", section)
 
 
-def _replay(store: Store, tip: str, commits: Sequence[Commit], kind: str, section: str) -> str:
+def _replay(store: Objects, tip: str, commits: Sequence[Commit], kind: str, section: str) -> str:
     """Apply commits on top of *tip*, and return the last."""
     tree = store.tree_of(tip)
     store.read_tree(tree)

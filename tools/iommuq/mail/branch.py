@@ -17,7 +17,7 @@ from iommuq.mail.b4tool import side
 from iommuq.queue.edit.tree import EditTree
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.commit import Commit
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
 
 PREFIX = "b4/"
@@ -75,7 +75,7 @@ class MailBranch:
         """Version -> message ids of its cover letters, ``v1`` first."""
         return dict(self.tracking["series"].get("history", {}))
 
-    def commits(self, store: Store) -> list[Commit]:
+    def commits(self, store: Objects) -> list[Commit]:
         """Return the patches, then those made of the suites."""
         return store.repo.line(self.start, self.head)
 
@@ -108,10 +108,10 @@ def identity(tree: EditTree) -> str:
 
 
 @contextmanager
-def objects(tree: EditTree) -> Iterator[Store]:
+def objects(tree: EditTree) -> Iterator[Objects]:
     """Open the object database of a tree, for the duration of the block."""
     with TemporaryDirectory(prefix="iommuq-mail-") as folder:
-        yield Store(tree.common, Path(folder))
+        yield Objects(tree.common, Path(folder))
 
 
 def current(tree: EditTree) -> str:
@@ -119,7 +119,7 @@ def current(tree: EditTree) -> str:
     return tree.repo.branch()
 
 
-def load(tree: EditTree) -> MailBranch:
+def load_branch(tree: EditTree) -> MailBranch:
     """Return the mail branch that is checked out.
 
     :raises UserError: `iommuq mail prep` did not make it, or b4 cannot read it.

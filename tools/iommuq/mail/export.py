@@ -19,7 +19,7 @@ from iommuq.system import tables
 from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.command import is_safe_path
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
 
 #: The file name of the descriptions, and the folders of the project that may have one.
@@ -72,7 +72,7 @@ class Export(Table):
             require(is_safe_path(path), f"{path!r} is not a path inside a tree")
 
 
-def load(root: Path) -> list[tuple[Path, Export]]:
+def load_exports(root: Path) -> list[tuple[Path, Export]]:
     """Read the descriptions, each with its folder.
 
     :param root: the checkout of the project.
@@ -83,7 +83,7 @@ def load(root: Path) -> list[tuple[Path, Export]]:
 
 
 def lay(
-    store: Store, tree: str, folder: Path, export: Export, overlay: Overlay, kernel: str
+    store: Objects, tree: str, folder: Path, export: Export, overlay: Overlay, kernel: str
 ) -> str:
     """Add the suites to a tree, and return the new tree.
 
@@ -117,7 +117,7 @@ def _copied(folder: Path, export: Export) -> dict[str, str]:
     return found
 
 
-def _insert(store: Store, tree: str, folder: Path, export: Export) -> str:
+def _insert(store: Objects, tree: str, folder: Path, export: Export) -> str:
     edits = {}
     for each in export.insert:
         data = store.read_file(tree, each.file)
@@ -136,7 +136,7 @@ def _insert(store: Store, tree: str, folder: Path, export: Export) -> str:
     return store.replace(tree, edits)
 
 
-def unifdef(store: Store, tree: str) -> Path:
+def unifdef(store: Objects, tree: str) -> Path:
     """Compile the kernel's unifdef, and return the program.
 
     :raises VerdictError: the tree has none.

@@ -24,7 +24,7 @@ from iommuq.mail.cover import PLACEHOLDER
 from iommuq.proof import records
 from iommuq.queue.model import BASELINE
 from iommuq.system.git.commit import Commit
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 _PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)
 # b4 prints it before each patch and each finding.
@@ -44,7 +44,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateResult:
     """The result of a check.
 
     :ivar name: of the check.
@@ -58,7 +58,7 @@ class Finding:
     hint: str = ""
 
 
-def examine(workspace: Workspace, branch: MailBranch) -> list[Finding]:
+def examine(workspace: Workspace, branch: MailBranch) -> list[GateResult]:
     """Run all checks, and return at least one finding for each, in order."""
     with branches.objects(branch.tree) as store:
         commits = branch.commits(store)
@@ -73,7 +73,7 @@ def examine(workspace: Workspace, branch: MailBranch) -> list[Finding]:
         ]
 
 
-def _b4(branch: MailBranch) -> list[Finding]:
+def _b4(branch: MailBranch) -> list[GateResult]:
     """Run checkpatch and our checks on each patch, through b4."""
     command = "b4.prep-perpatch-check-cmd"
     added = [(command, f"{sys.executable} -P -m iommuq queue check-mail --form lines")]
@@ -91,17 +91,17 @@ def _b4(branch: MailBranch) -> list[Finding]:
         names["sh"] = theirs.stem
     elif not own:
         text = "no checkpatch: the tree has none, or perl is not installed"
-        note = [Finding("b4 check", Level.NOTE, text)]
+        note = [GateResult("b4 check", Level.NOTE, text)]
     done = b4("prep", "--check", cwd=branch.tree.folder, added=added, check=False)
     lines = lines_of(done)
     summary = next((match for match in map(_SUMMARY.search, lines) if match), None)
     if summary is None:
         text = next((line for line in reversed(lines) if line.strip()), "no answer")
-        return [Finding("b4 check", Level.STOP, f"b4 prep --check: {text}")]
+        return [GateResult("b4 check", Level.STOP, f"b4 prep --check: {text}")]
     level = Level.STOP if int(summary[3]) else Level.NOTE if int(summary[2]) else Level.OK
-    found = [Finding("b4 check", level, summary[0].lower())]
+    found = [GateResult("b4 check", level, summary[0].lower())]
     details = _details(lines, names)
-    return [*note, *found, *(Finding("b4 check", Level.NOTE, line) for line in details)]
+    return [*note, *found, *(GateResult("b4 check", Level.NOTE, line) for line in details)]
 
 
 def _details(lines: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
@@ -118,100 +118,102 @@ def _details(lines: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
             yield f"{patch}: {names.get(program, program)}{colon}{said}"
 
 
-def _signed(branch: MailBranch, commits: list[Commit]) -> list[Finding]:
+def _signed(branch: MailBranch, commits: list[Commit]) -> list[GateResult]:
     who = branches.identity(branch.tree)
     found = [
-        Finding("signed-off", Level.STOP, f"{each.title}: not by {who}", "run `iommuq mail sign`")
+        GateResult(
+            "signed-off", Level.STOP, f"{each.title}: not by {who}", "run `iommuq mail sign`"
+        )
         for each in commits
         if who not in branches.signers(each.message)
     ]
-    return found or [Finding("signed-off", Level.OK, f"{len(commits)} patches by {who}")]
+    return found or [GateResult("signed-off", Level.OK, f"{len(commits)} patches by {who}")]
 
 
-def _cover(branch: MailBranch) -> list[Finding]:
+def _cover(branch: MailBranch) -> list[GateResult]:
     text = branch.cover
     found = [
-        Finding("cover", Level.STOP, f"not filled in: {line.strip()}", _EDIT)
+        GateResult("cover", Level.STOP, f"not filled in: {line.strip()}", _EDIT)
         for line in text.splitlines()
         if PLACEHOLDER.search(line) and not line.startswith("#")
     ]
     subject = text.partition("\n")[0].strip()
     if not subject:
-        found.append(Finding("cover", Level.STOP, "no subject", _EDIT))
+        found.append(GateResult("cover", Level.STOP, "no subject", _EDIT))
     if branch.revision > 1 and not re.search(
         rf"^changes in v{branch.revision}\b", text, re.M | re.I
     ):
         text = f"no changelog: `Changes in v{branch.revision}`"
-        found.append(Finding("cover", Level.STOP, text, _EDIT))
-    return found or [Finding("cover", Level.OK, subject)]
+        found.append(GateResult("cover", Level.STOP, text, _EDIT))
+    return found or [GateResult("cover", Level.OK, subject)]
 
 
 _EDIT = "`b4 prep --edit-cover`, or 0000-cover.md and `iommuq mail prep` again"
 
 
-def _recipients(branch: MailBranch) -> list[Finding]:
+def _recipients(branch: MailBranch) -> list[GateResult]:
     people = [match[1].lower() for match in _PEOPLE.finditer(branch.cover)]
     if not people:
         hint = "`b4 prep --auto-to-cc`, or To: and Cc: lines in the cover letter"
-        return [Finding("recipients", Level.STOP, "no recipients", hint)]
+        return [GateResult("recipients", Level.STOP, "no recipients", hint)]
     text = f"{people.count('to')} in To, {people.count('cc')} in Cc"
-    return [Finding("recipients", Level.OK, text)]
+    return [GateResult("recipients", Level.OK, text)]
 
 
-def _base(workspace: Workspace, branch: MailBranch) -> list[Finding]:
+def _base(workspace: Workspace, branch: MailBranch) -> list[GateResult]:
     whose = _OWN.get(workspace.base.spec.source.provider)
     found = []
     if whose:
         text = f"{branch.tree.note.version} is {whose} tree: reviewers do not have its commit"
-        found.append(Finding("base", Level.NOTE, text, "use a base with provider git"))
+        found.append(GateResult("base", Level.NOTE, text, "use a base with provider git"))
     for name in branch.note.needs:
         if name.startswith(f"{BASELINE}/"):
             text = f"needs {name}: baseline patches are never sent"
             hint = "send it against a tree that needs no baseline patch"
-            found.append(Finding("base", Level.STOP, text, hint))
+            found.append(GateResult("base", Level.STOP, text, hint))
         else:
-            found.append(Finding("base", Level.NOTE, f"needs {name}, a prerequisite"))
-    return found or [Finding("base", Level.OK, branch.tree.note.commit[:12])]
+            found.append(GateResult("base", Level.NOTE, f"needs {name}, a prerequisite"))
+    return found or [GateResult("base", Level.OK, branch.tree.note.commit[:12])]
 
 
 def _queue(
-    workspace: Workspace, branch: MailBranch, store: Store, commits: list[Commit]
-) -> list[Finding]:
+    workspace: Workspace, branch: MailBranch, store: Objects, commits: list[Commit]
+) -> list[GateResult]:
     """Check that the branch is equal to the queue and the suites."""
     section = branch.note.section
     patches = [patch for patch in workspace.queue.patches if patch.section == section]
     mine = [each for each in commits if not branch.is_test(each)]
     again = "`iommuq queue refresh` keeps the branch, `iommuq mail prep` keeps the queue"
     if [each.subject for each in mine] != [patch.subject for patch in patches]:
-        return [Finding("queue", Level.STOP, "queue and branch have different patches", again)]
+        return [GateResult("queue", Level.STOP, "queue and branch have different patches", again)]
     if mine != commits[: len(mine)]:
-        return [Finding("queue", Level.STOP, "the suites are not the last commits", again)]
+        return [GateResult("queue", Level.STOP, "the suites are not the last commits", again)]
     tree = store.tree_of(branch.start)
     store.read_tree(tree)
     for each, patch in zip(mine, patches, strict=True):
         applied = store.apply(patch.diff).returncode == 0
         if not applied or store.write_tree() != each.tree:
             text = f"{patch.label} differs from commit {each.id[:12]} on the branch"
-            return [Finding("queue", Level.STOP, text, again)]
+            return [GateResult("queue", Level.STOP, text, again)]
     tree = mine[-1].tree if mine else tree
     wanted = dict.fromkeys(branch.note.tests)
-    for folder, suite in export.load(workspace.root):
+    for folder, suite in export.load_exports(workspace.root):
         if suite.subject in wanted:
             kernel = workspace.base.kernel
             tree = export.lay(store, tree, folder, suite, workspace.overlay, kernel)
     if tree != store.tree_of(branch.head):
         text = "the suites changed since `iommuq mail prep`"
-        return [Finding("queue", Level.STOP, text, again)]
-    return [Finding("queue", Level.OK, f"{len(mine)} patches of {section}, and the suites")]
+        return [GateResult("queue", Level.STOP, text, again)]
+    return [GateResult("queue", Level.OK, f"{len(mine)} patches of {section}, and the suites")]
 
 
-def _proof(workspace: Workspace, branch: MailBranch) -> list[Finding]:
+def _proof(workspace: Workspace, branch: MailBranch) -> list[GateResult]:
     hint = f"run `iommuq prove {branch.tree.note.base}`"
     record = records.find(workspace)
     if record is None:
-        return [Finding("proof", Level.STOP, "no proof for this tree", hint)]
+        return [GateResult("proof", Level.STOP, "no proof for this tree", hint)]
     if not record.complete:
         findings = record.findings or ("incomplete",)
-        return [Finding("proof", Level.STOP, text, hint) for text in findings]
+        return [GateResult("proof", Level.STOP, text, hint) for text in findings]
     ran = ", ".join(f"{each.lane} on {each.guest} ({each.accelerator})" for each in record.ran)
-    return [Finding("proof", Level.OK, f"complete: {ran}; {record.key[:12]}")]
+    return [GateResult("proof", Level.OK, f"complete: {ran}; {record.key[:12]}")]

@@ -25,7 +25,7 @@ from iommuq.queue.rejects import explain
 from iommuq.queue.write import sums
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.commit import Commit
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 _MAINTAINERS = "scripts/get_maintainer.pl"
 
@@ -109,7 +109,7 @@ class _Maker:
 
     workspace: Workspace
     tree: EditTree
-    store: Store
+    store: Objects
     section: str
     who: str
     old: list[Commit] = field(default_factory=list)
@@ -150,12 +150,12 @@ class _Maker:
         branches.write_note(self.tree, name, note)
         if os.access(self.tree.folder / _MAINTAINERS, os.X_OK):
             b4("prep", "--auto-to-cc", cwd=self.tree.folder)
-        return Prepared(branches.load(self.tree), tuple(below), tuple(skipped), anew)
+        return Prepared(branches.load_branch(self.tree), tuple(below), tuple(skipped), anew)
 
     def _exports(self) -> tuple[list[Any], list[str]]:
         there = {patch.section for patch in self.workspace.queue.patches}
         found, skipped = [], []
-        for folder, each in export.load(self.workspace.root):
+        for folder, each in export.load_exports(self.workspace.root):
             lacking = sorted(set(each.needs) - there)
             if lacking:
                 skipped.append(f"{each.subject}: the queue has no {', '.join(lacking)}")
@@ -264,7 +264,7 @@ def _restored(tracking: dict[str, Any], letter: Cover) -> dict[str, Any]:
 
 
 def prerequisites(
-    store: Store,
+    store: Objects,
     tree: str,
     earlier: Sequence[Patch],
     series: Sequence[Patch],
@@ -308,6 +308,6 @@ def _related(
     return found
 
 
-def _applies(store: Store, tree: str, first: Sequence[Patch], then: Sequence[Patch]) -> bool:
+def _applies(store: Objects, tree: str, first: Sequence[Patch], then: Sequence[Patch]) -> bool:
     store.read_tree(tree)
     return all(store.apply(patch.diff).returncode == 0 for patch in (*first, *then))

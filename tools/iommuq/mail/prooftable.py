@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from iommuq.proof.matrix import Row
-from iommuq.proof.records import Record
+from iommuq.proof.records import ProofRecord
 from iommuq.results.known import Verdict
 from iommuq.system.progress import one_line
 
@@ -25,7 +25,7 @@ _MARKS: Mapping[Verdict | None, str] = {
 _LEGEND = {"p": "passes", "F": "fails", "f": "known failure", "s": "skipped", ".": "not run"}
 
 
-def table(record: Record, labels: Sequence[str]) -> str:
+def table(record: ProofRecord, labels: Sequence[str]) -> str:
     """Return the table of a series, in lines of at most `WIDTH` columns.
 
     :param record: the proof of the whole queue.

@@ -13,7 +13,7 @@ from pathlib import Path
 from iommuq.build.workspace import Workspace
 from iommuq.mail import back
 from iommuq.mail.b4tool import side
-from iommuq.mail.branch import MailBranch, load, person
+from iommuq.mail.branch import MailBranch, load_branch, person
 from iommuq.mail.outbox import Letter, Outbox
 from iommuq.mail.prooftable import table
 from iommuq.mail.transport import PERMISSION
@@ -136,7 +136,7 @@ def send(
         with _form(workspace, branch) as config:
             data = {"msgid": letters[0].msgid}
             side("reroll", cwd=branch.tree.folder, data=data, config=config)
-        back.write_cover(load(branch.tree), workspace.queue.folder)
+        back.write_cover(load_branch(branch.tree), workspace.queue.folder)
     if not problem:
         done = box.folder.with_name(f"sent-{box.folder.name}")
         if done.exists():

@@ -27,7 +27,7 @@ from iommuq.queue.overlay import Overlay, extend
 from iommuq.queue.steps import Step
 from iommuq.queue.touched import is_kernel_source, touched_functions
 from iommuq.system.errors import InfraError, UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
 
 #: The variable with the output directory of libgcov.
@@ -79,7 +79,7 @@ class FileCover:
     functions: tuple[FunctionCover, ...] | None
 
 
-def instrument(overlay: Overlay, store: Store, tree: str, paths: Sequence[str]) -> Overlay:
+def instrument(overlay: Overlay, store: Objects, tree: str, paths: Sequence[str]) -> Overlay:
     """Return an overlay that also instruments some files.
 
     :param tree: the tree, to look for Makefiles.
@@ -210,7 +210,7 @@ class Measured:
 
     lane: KunitLane
     step: Step
-    objects: Store
+    objects: Objects
     paths: Sequence[str]
     counters: Path
 
@@ -235,7 +235,7 @@ def measuring(lane: KunitLane, plain: Step) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory(prefix="iommuq-coverage-") as folder:
         for name in ("objects", "counters"):
             (Path(folder) / name).mkdir()
-        objects = Store(workspace.base.git_dir, Path(folder) / "objects")
+        objects = Objects(workspace.base.git_dir, Path(folder) / "objects")
         overlay = instrument(workspace.overlay, objects, plain.tree, paths)
         counting = replace(workspace, overlay=overlay)
         counters = Path(folder) / "counters"

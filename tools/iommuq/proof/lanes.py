@@ -17,13 +17,11 @@ from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace
 from iommuq.defaults import KUNIT_LIMIT
 from iommuq.firmware import scenario
-from iommuq.guests.machine import Machine
-from iommuq.guests.machine import load as load_machine
+from iommuq.guests.machine import Machine, load_machine
 from iommuq.queue.steps import Step
 from iommuq.results import events
 from iommuq.results.known import NAME as KNOWN_NAME
-from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run
-from iommuq.results.known import load as load_known
+from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run, load_known
 from iommuq.results.store import Run, Store, new_id
 from iommuq.suites import kunit, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key

@@ -97,7 +97,7 @@ class ProofFile:
         return frozenset(() if promise is None else promise.breaks)
 
 
-def load(queue: Queue) -> ProofFile:
+def load_promises(queue: Queue) -> ProofFile:
     """Read the promises of a queue; without a file there are none.
 
     :raises UserError: it is malformed, or names an unknown patch or one of the baseline, a

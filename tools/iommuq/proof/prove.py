@@ -207,7 +207,7 @@ def conclude(
     :param strict: a queue without ``proof.toml`` is unproven.
     :raises UserError: the file is malformed.
     """
-    promises = prooffile.load(queue)
+    promises = prooffile.load_promises(queue)
     full = build(columns_of(outcomes))
     unproven: list[str] = []
     if strict or promises.exists:

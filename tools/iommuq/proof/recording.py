@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from iommuq.proof import promises as prooffile
 from iommuq.results.known import KnownFailures, excused, judge_run
-from iommuq.results.runs.model import Step
+from iommuq.results.runs.model import StepRecord
 from iommuq.results.runs.recorder import Recorder, steps_of
 from iommuq.results.store import Run
 from iommuq.system.errors import UserError
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from iommuq.proof.lanes import Lane
     from iommuq.proof.mutants.report import Outcome as Mutation
     from iommuq.proof.prove import Outcome
-    from iommuq.queue.steps import Step as TreeStep
+    from iommuq.queue.steps import Step
     from iommuq.suites.firmware.subjects import Tested
 
 
 def workspace(
-    recorder: Recorder, of: Workspace, steps: Sequence[TreeStep], lanes: Sequence[Lane]
+    recorder: Recorder, of: Workspace, steps: Sequence[Step], lanes: Sequence[Lane]
 ) -> None:
     """Record the base and the steps of a run.
 
@@ -36,8 +36,8 @@ def workspace(
     promises: dict[str, prooffile.Promise] = {}
     # A malformed file is reported by other code.
     with contextlib.suppress(UserError):
-        promises = prooffile.load(of.queue).promises
-    found: list[Step] = []
+        promises = prooffile.load_promises(of.queue).promises
+    found: list[StepRecord] = []
     for step in steps_of([(step.label, step.patch) for step in steps]):
         promise = promises.get(step.label)
         if promise is not None:

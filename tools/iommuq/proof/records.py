@@ -45,7 +45,7 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Record:
+class ProofRecord:
     """A proof of a whole queue.
 
     :ivar key: of the tested content.
@@ -101,7 +101,7 @@ def lanes_of(workspace: Workspace) -> tuple[str, ...]:
     """Return the names of the suites of a base."""
     from iommuq.proof.lanes import names
 
-    return promises.load(workspace.queue).suites or names()
+    return promises.load_promises(workspace.queue).suites or names()
 
 
 def _guests(root: Path) -> list[tuple[str, str]]:
@@ -120,7 +120,9 @@ def _hash(path: Path) -> str:
         raise InfraError(f"{path}: {error.strerror}") from error
 
 
-def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) -> Record | None:
+def record(
+    workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str
+) -> ProofRecord | None:
     """Store the proof of a whole queue.
 
     :param key: of the content when the proof began.
@@ -133,7 +135,7 @@ def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) 
         if outcome.run is not None:
             title = next(lane.title for lane in lanes if lane.name == outcome.lane)
             ran[outcome.lane] = Ran(outcome.lane, title, outcome.run.guest, outcome.run.accelerator)
-    done = Record(
+    done = ProofRecord(
         key=key,
         when=time.time(),
         kernel=workspace.base.kernel,
@@ -150,7 +152,7 @@ def record(workspace: Workspace, lanes: Sequence[Lane], proof: Proof, key: str) 
     return done
 
 
-def find(workspace: Workspace) -> Record | None:
+def find(workspace: Workspace) -> ProofRecord | None:
     """Return the proof of the current content of a queue; None if there is none."""
     path = _path(key_of(workspace))
     try:
@@ -165,7 +167,9 @@ def find(workspace: Workspace) -> Record | None:
             for each in data.pop("columns")
         )
         ran = tuple(Ran(**each) for each in data.pop("ran"))
-        return Record(**{**data, "findings": tuple(data["findings"])}, ran=ran, columns=columns)
+        return ProofRecord(
+            **{**data, "findings": tuple(data["findings"])}, ran=ran, columns=columns
+        )
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -40,7 +40,7 @@ def checkout(base: Base, tree: str, where: Path) -> None:
     :raises ObjectsLost: the repository lost the tree; its steps must be made again.
     :raises DiskFull: the disk is full; the next call starts over.
     """
-    place = _Place(base.git_dir, where)
+    place = _BuildTree(base.git_dir, where)
     place.prepare()
     if place.is_sound():
         try:
@@ -68,7 +68,7 @@ def checkout_step(
     return step
 
 
-class _Place:
+class _BuildTree:
     """A build directory, its index, and the file that marks an unfinished call."""
 
     def __init__(self, git_dir: Path, where: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from iommuq.queue.model import Patch
 from iommuq.queue.parse import clean
 from iommuq.system.git.commit import Commit
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 # No commit id and no version of git, which say nothing about the change.  Full blob ids,
 # as the length of the short form depends on the repository.
@@ -40,7 +40,7 @@ _FORM = (
 )
 
 
-def format_mails(store: Store, base: str, tip: str) -> Iterator[tuple[str, bytes]]:
+def format_mails(store: Objects, base: str, tip: str) -> Iterator[tuple[str, bytes]]:
     """Yield file name and content of a patch mail for each commit, the oldest first.
 
     The name is that of ``git format-patch``.  The commits are those in *base*..*tip*.
@@ -55,10 +55,10 @@ def format_mails(store: Store, base: str, tip: str) -> Iterator[tuple[str, bytes
         folder.rmdir()
 
 
-class Proof:
+class Replay:
     """Checks that diffs make the same trees as commits."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Objects) -> None:
         self._store = store
         self._loaded = ""  # the tree that the private index holds
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.command import is_safe_path
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 #: The description of an overlay, in its folder.
 DESCRIPTION = "overlay.toml"
@@ -146,7 +146,7 @@ class Layer:
     """An overlay whose files are in a repository."""
 
     overlay: Overlay
-    store: Store
+    store: Objects
     _files: dict[str, str] = field(init=False)
     _hooked: dict[tuple[str, str], str] = field(init=False, default_factory=dict)
 

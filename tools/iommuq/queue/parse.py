@@ -37,7 +37,7 @@ _NO_CONTENT = re.compile(
 
 
 @dataclass(frozen=True)
-class Change:
+class FileChange:
     """The number of lines that a patch adds to and deletes from one file."""
 
     path: str
@@ -65,7 +65,7 @@ class Mail:
     message: str
     diff: bytes
     diff_line: int
-    changes: tuple[Change, ...]
+    changes: tuple[FileChange, ...]
     sha256: str
 
 
@@ -215,7 +215,7 @@ def _raw_date(text: str) -> str | None:
     return f"{seconds} {date.strftime('%z')[:5]}" if seconds >= 0 else None
 
 
-def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[Change, ...]:
+def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[FileChange, ...]:
     """Parse the diff with git; refuse binary patches and paths outside the tree."""
 
     def where(line: int) -> str:
@@ -240,13 +240,13 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
             f"{place}: {complaint.replace(line[0], '') if line else complaint}",
             hint="the file is cut off, or the counts in an @@ line are wrong after an edit",
         )
-    changes: list[Change] = []
+    changes: list[FileChange] = []
     for entry in done.output.split("\0")[:-1]:
         added, deleted, name = entry.split("\t", 2)
         if not is_safe_path(name):
             place = where(_line_at(diff, diff.find(name.encode())))
             raise UserError(f"{place}: {name!r} is outside the tree")
-        changes.append(Change(name, int(added), int(deleted)))
+        changes.append(FileChange(name, int(added), int(deleted)))
     if _is_cut(diff, changes):
         raise UserError(
             f"{where(_line_at(diff, len(diff) - 1))}: the diff ends too early",
@@ -255,7 +255,7 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
     return tuple(changes)
 
 
-def _is_cut(diff: bytes, changes: Sequence[Change]) -> bool:
+def _is_cut(diff: bytes, changes: Sequence[FileChange]) -> bool:
     """Return whether a diff that git can parse was cut between two of its parts."""
     for section in _SECTION.split(diff)[1:]:
         whole = _EMPTY_FILE if _INDEX.search(section) else _NO_CONTENT

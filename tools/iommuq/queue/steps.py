@@ -21,7 +21,7 @@ from iommuq.queue.model import BASELINE, PLAIN, Patch, Queue, find_step
 from iommuq.queue.overlay import Layer, Overlay
 from iommuq.queue.rejects import explain
 from iommuq.system.errors import ObjectsLost
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 if TYPE_CHECKING:
     from iommuq.bases.sources import Base
@@ -135,7 +135,7 @@ def _make(
     for wanted in _wanted(queue, last):
         links.append(_Link(wanted, _hash(links[-1].key, wanted.sha256)))
     with tempfile.TemporaryDirectory(prefix="iommuq-steps-") as folder:
-        maker = _Maker(base, overlay, Store(base.git_dir, Path(folder)))
+        maker = _Maker(base, overlay, Objects(base.git_dir, Path(folder)))
         made = maker.commits(links)
         steps: list[Step] = []
         for number, (link, (commit, tree)) in enumerate(zip(links, made, strict=True)):
@@ -165,7 +165,7 @@ def _wanted(queue: Queue, last: str | None) -> Iterator[Patch]:
 class _Maker:
     """Makes commits and trees that `_Memo` lacks."""
 
-    def __init__(self, base: Base, overlay: Overlay | None, store: Store) -> None:
+    def __init__(self, base: Base, overlay: Overlay | None, store: Objects) -> None:
         self._base = base
         self._overlay = overlay
         self._store = store

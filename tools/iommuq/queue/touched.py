@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from iommuq.queue import hunks
 from iommuq.queue.csource import Function, parse
 from iommuq.queue.steps import Step
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 #: Directories with C files that are not part of the kernel.
 _NOT_KERNEL = ("Documentation/", "samples/", "scripts/", "tools/", "usr/")
@@ -34,7 +34,7 @@ def is_kernel_source(path: str) -> bool:
     return path.endswith(".c") and not path.startswith(_NOT_KERNEL)
 
 
-def touched_functions(store: Store, steps: Sequence[Step]) -> tuple[Touched, ...]:
+def touched_functions(store: Objects, steps: Sequence[Step]) -> tuple[Touched, ...]:
     """Return the functions that the patches of a queue touch.
 
     :param steps: all steps of the queue, the baseline first.
@@ -56,7 +56,7 @@ def touched_functions(store: Store, steps: Sequence[Step]) -> tuple[Touched, ...
 
 
 @dataclass(frozen=True)
-class _Change:
+class _Lines:
     """Changed lines of the new file; *whole*: the two lines around a pure removal."""
 
     lines: range
@@ -70,13 +70,13 @@ class _Change:
         return any(inside) or function.start in self.lines
 
 
-def _changes(store: Store, before: str, after: str) -> dict[str, list[_Change]]:
+def _changes(store: Objects, before: str, after: str) -> dict[str, list[_Lines]]:
     """Return the changes of the kernel's C files by path."""
     words = ("diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-color", before, after)
-    changed: dict[str, list[_Change]] = {}
+    changed: dict[str, list[_Lines]] = {}
     for hunk in hunks.hunks(store.git(*words).output.encode()):
         if is_kernel_source(hunk.path):
             count = len(hunk.after) or 2
             lines = range(hunk.new_start, hunk.new_start + count)
-            changed.setdefault(hunk.path, []).append(_Change(lines, whole=not hunk.after))
+            changed.setdefault(hunk.path, []).append(_Lines(lines, whole=not hunk.after))
     return changed

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from iommuq.queue.format import Proof, same_words
+from iommuq.queue.format import Replay, same_words
 from iommuq.queue.model import BASELINE, Queue, load_queue
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.commit import Commit
@@ -27,7 +27,7 @@ def sums(queue: Queue) -> dict[str, str]:
 
 
 def check(
-    proof: Proof,
+    proof: Replay,
     base: str,
     commits: Mapping[str, Commit],
     kept: Collection[str],

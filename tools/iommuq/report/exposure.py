@@ -121,7 +121,7 @@ def render(chosen: Sequence[Case], columns: Sequence[Filled], version: str) -> s
 
 
 def _section(name: str, chosen: Sequence[Case], columns: Sequence[Filled]) -> list[str]:
-    lines = [f"## {machines.load(name).title} (`{name}`)", ""]
+    lines = [f"## {machines.load_machine(name).title} (`{name}`)", ""]
     lines.append("| scenario | " + " | ".join(column.title for column in columns) + " |")
     lines.append("|---" * (len(columns) + 1) + "|")
     failures: list[str] = []

@@ -25,7 +25,7 @@ from iommuq.report.excerpts import Excerpt
 from iommuq.report.sections import EXPECTED, FAIL, PASS, Look, Row
 from iommuq.report.view import Judged, View, middle, visible
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Cell, Record, Splat, State, Test
+from iommuq.results.runs.model import CellRecord, Record, Splat, State, Test
 from iommuq.results.store import Status
 from iommuq.system.progress import duration
 
@@ -110,7 +110,7 @@ class _Page:
                 looks.append(look)
             yield Row(number, row.suite, row.test, tuple(looks))
 
-    def _look(self, cell: Cell, test: Test) -> Look:
+    def _look(self, cell: CellRecord, test: Test) -> Look:
         if test.verdict is Verdict.FAILED:
             return FAIL if self.view.judged(cell, test).status is Status.FAIL else EXPECTED
         look = sections.BY_VERDICT[test.verdict]
@@ -164,7 +164,7 @@ class _Page:
             "findings": self._other_findings(found),
         }
 
-    def _failure(self, cell: Cell, test: Test, judged: Judged) -> dict[str, Any]:
+    def _failure(self, cell: CellRecord, test: Test, judged: Judged) -> dict[str, Any]:
         name = self.record.name(cell, test)
         lines = [line for line in test.message.splitlines() if line.strip()]
         steps = [step.label for step in self.record.steps]
@@ -183,7 +183,7 @@ class _Page:
     def _row_numbers(self) -> dict[str, int]:
         return {row.name: number for number, row in enumerate(self.view.matrix.rows)}
 
-    def _other_findings(self, found: Sequence[tuple[Cell, Test, Judged]]) -> list[str]:
+    def _other_findings(self, found: Sequence[tuple[CellRecord, Test, Judged]]) -> list[str]:
         """Return the findings that name no failing test."""
         names = {self.record.name(cell, test) for cell, test, _ in found}
         return [
@@ -233,7 +233,7 @@ class _Page:
         found = self._first(row)
         return 0.0 if found is None else found[1].duration
 
-    def _first(self, row: Row) -> tuple[Cell, Test] | None:
+    def _first(self, row: Row) -> tuple[CellRecord, Test] | None:
         name = self.view.matrix.rows[row.number].name
         return self.cells.get((self.record.steps[0].label, name))
 
@@ -241,7 +241,7 @@ class _Page:
         used = {look for row in self.rows for look in row.looks}
         return [look for look in sections.LOOKS if look in used and look.sign]
 
-    def _splats(self) -> list[tuple[Cell, Splat]]:
+    def _splats(self) -> list[tuple[CellRecord, Splat]]:
         found = [(cell, splat) for cell in self.record.cells for splat in cell.splats]
         found.sort(key=lambda one: one[1].expected)
         return found[:_SPLATS]
@@ -306,7 +306,9 @@ class _Page:
                 found.setdefault(cell.lane, where)
         return [found.get(lane, lane) for lane in self.record.lanes]
 
-    def _detail(self, cell: Cell, test: Test, where: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    def _detail(
+        self, cell: CellRecord, test: Test, where: dict[str, tuple[int, int]]
+    ) -> dict[str, Any]:
         more: dict[str, Any] = {}
         judged = self.view.judged(cell, test)
         if judged.note:
@@ -334,7 +336,7 @@ class _Page:
         }
 
 
-def _guest(cell: Cell) -> str:
+def _guest(cell: CellRecord) -> str:
     guest = {"um": "User-mode Linux", "qemu": "QEMU"}.get(cell.guest, cell.guest)
     return guest if cell.accelerator in ("native", "") else f"{guest} ({cell.accelerator.upper()})"
 

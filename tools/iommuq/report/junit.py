@@ -14,7 +14,7 @@ from junitparser import TestCase as XmlCase
 from junitparser import TestSuite as XmlSuite
 
 from iommuq.report.view import Tone, View, middle, visible
-from iommuq.results.runs.model import Cell, Record, Test
+from iommuq.results.runs.model import CellRecord, Record, Test
 from iommuq.results.store import Status
 
 #: Characters of a message; the log has all.
@@ -74,7 +74,7 @@ def _describe(suite: XmlSuite, record: Record) -> None:
     suite.append(properties)  # type: ignore[no-untyped-call]
 
 
-def _suite(view: View, cell: Cell) -> XmlSuite:
+def _suite(view: View, cell: CellRecord) -> XmlSuite:
     suite = XmlSuite(_text(f"{view.record.base} {cell.step} {cell.lane}"))
     suite.timestamp = _stamp(cell.started or view.record.started)
     if cell.failure:
@@ -92,7 +92,7 @@ def _suite(view: View, cell: Cell) -> XmlSuite:
     return suite
 
 
-def _case(view: View, cell: Cell, test: Test) -> XmlCase:
+def _case(view: View, cell: CellRecord, test: Test) -> XmlCase:
     group, _, name = test.name.partition(".")
     case = XmlCase(_text(name or group), _class(view.record, cell, group if name else ""))
     case.time = round(test.duration, 6)
@@ -109,7 +109,7 @@ def _case(view: View, cell: Cell, test: Test) -> XmlCase:
     return case
 
 
-def _class(record: Record, cell: Cell, group: str) -> str:
+def _class(record: Record, cell: CellRecord, group: str) -> str:
     # Dots separate packages in Jenkins.
     words = (record.base, cell.step, cell.lane, group)
     return ".".join(_text(word).replace(".", "_") for word in words if word)

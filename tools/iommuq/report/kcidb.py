@@ -12,7 +12,7 @@ from typing import Any
 import kcidb_io  # type: ignore[import-untyped]
 
 from iommuq.report.view import middle, visible
-from iommuq.results.runs.model import Cell, Record, State, Step, Test
+from iommuq.results.runs.model import CellRecord, Record, State, StepRecord, Test
 from iommuq.results.store import Status
 
 #: The name of the submitting system; KernelCI assigns it.
@@ -76,7 +76,7 @@ def _patchset(patches: Sequence[str]) -> str:
     return hashlib.sha256("".join(f"{one}\n" for one in patches).encode()).hexdigest()
 
 
-def _misc(record: Record, step: Step) -> dict[str, Any]:
+def _misc(record: Record, step: StepRecord) -> dict[str, Any]:
     return {
         "iommuq": {
             "run": record.id,
@@ -88,7 +88,7 @@ def _misc(record: Record, step: Step) -> dict[str, Any]:
     }
 
 
-def _build(record: Record, cell: Cell, number: int) -> dict[str, Any]:
+def _build(record: Record, cell: CellRecord, number: int) -> dict[str, Any]:
     build: dict[str, Any] = {
         "id": _build_id(record, number),
         "checkout_id": _checkout_id(record, cell.step),
@@ -109,7 +109,7 @@ def _build(record: Record, cell: Cell, number: int) -> dict[str, Any]:
     return build
 
 
-def _tests(record: Record, cell: Cell, number: int) -> list[dict[str, Any]]:
+def _tests(record: Record, cell: CellRecord, number: int) -> list[dict[str, Any]]:
     found = []
     for place, test in enumerate(cell.tests):
         entry: dict[str, Any] = {
@@ -143,14 +143,14 @@ def _tests(record: Record, cell: Cell, number: int) -> list[dict[str, Any]]:
     return found
 
 
-def _comment(cell: Cell, test: Test) -> str:
+def _comment(cell: CellRecord, test: Test) -> str:
     words = f"{cell.lane} at {cell.step}"
     if test.known is not None:
         words += f"; known failure until {test.known.expires}: {test.known.link}"
     return visible(words)
 
 
-def _path(cell: Cell, test: Test) -> str:
+def _path(cell: CellRecord, test: Test) -> str:
     """Return a test's path: words of letters, digits, ``_`` and ``-``, joined with dots."""
     words = f"{cell.lane}.{test.name}".split(".")
     return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", word) or "_" for word in words)

@@ -24,7 +24,7 @@ _INDENT = "  "
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Mark:
     """A verdict on a terminal, in plain text, and in the legend."""
 
     sign: str
@@ -33,16 +33,16 @@ class _Cell:
     legend: str = ""
 
 
-_CELLS: Mapping[Verdict | None, _Cell] = {
-    Verdict.OK: _Cell("✓", "green", "pass"),
-    Verdict.FAILED: _Cell("✗", "bold red", "FAIL"),
-    Verdict.SKIPPED: _Cell("–", "yellow", "skip", "skipped"),
-    Verdict.KNOWN: _Cell("K", "yellow", "known", "known failure"),
-    Verdict.FLAKY: _Cell("≈", "bold red", "FLAKY", "passed and failed on the same kernel"),
-    Verdict.ERROR: _Cell("E", "bold magenta", "error", "no verdict: the infrastructure failed"),
-    Verdict.UNEXPECTED_PASS: _Cell("✓!", "bold red", "PASS!", "passes, but is listed as failing"),
-    Verdict.EXPIRED: _Cell("K!", "bold red", "EXPIRED", "listed as failing, but past its date"),
-    None: _Cell("·", "dim", "-"),
+_CELLS: Mapping[Verdict | None, _Mark] = {
+    Verdict.OK: _Mark("✓", "green", "pass"),
+    Verdict.FAILED: _Mark("✗", "bold red", "FAIL"),
+    Verdict.SKIPPED: _Mark("–", "yellow", "skip", "skipped"),
+    Verdict.KNOWN: _Mark("K", "yellow", "known", "known failure"),
+    Verdict.FLAKY: _Mark("≈", "bold red", "FLAKY", "passed and failed on the same kernel"),
+    Verdict.ERROR: _Mark("E", "bold magenta", "error", "no verdict: the infrastructure failed"),
+    Verdict.UNEXPECTED_PASS: _Mark("✓!", "bold red", "PASS!", "passes, but is listed as failing"),
+    Verdict.EXPIRED: _Mark("K!", "bold red", "EXPIRED", "listed as failing, but past its date"),
+    None: _Mark("·", "dim", "-"),
 }
 
 
@@ -59,7 +59,7 @@ def describe(change: Change) -> str:
     return head + ", ".join(parts)
 
 
-def _legend(matrix: Matrix) -> list[_Cell]:
+def _legend(matrix: Matrix) -> list[_Mark]:
     """Return the cells of the table that need an explanation."""
     used = {cell for row in matrix.rows for cell in row.cells}
     return [cell for verdict, cell in _CELLS.items() if cell.legend and verdict in used]

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Cell, Record, State, Test
+from iommuq.results.runs.model import CellRecord, Record, State, Test
 from iommuq.results.store import Status
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
 from iommuq.system.logtext import clean_line
@@ -102,7 +102,7 @@ class View:
     def _position(self) -> dict[str, int]:
         return {step.label: number for number, step in enumerate(self.record.steps)}
 
-    def judged(self, cell: Cell, test: Test) -> Judged:
+    def judged(self, cell: CellRecord, test: Test) -> Judged:
         """Return what a test at a step counts as.
 
         A failure that a later patch of the queue fixes does not count.
@@ -153,7 +153,7 @@ class View:
         columns = self.matrix.columns
         return Counter(columns[-1].verdicts.values() if columns else ())
 
-    def failures(self) -> Iterator[tuple[Cell, Test, Judged]]:
+    def failures(self) -> Iterator[tuple[CellRecord, Test, Judged]]:
         """Yield the tests that failed or have no verdict."""
         for cell, test in self.record.tests():
             judged = self.judged(cell, test)

@@ -134,7 +134,7 @@ class KnownFailures:
         ]
 
 
-def load(queue: Queue) -> KnownFailures:
+def load_known(queue: Queue) -> KnownFailures:
     """Read the list of a base; without a file it is empty.
 
     :raises UserError: it is malformed, or a step is not in the queue; file and entry are named.

@@ -116,7 +116,7 @@ def _boot(
     boots = cache_dir() / "boots"
     boots.mkdir(parents=True, exist_ok=True)
     with (
-        progress.step(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
+        progress.task(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
         tempfile.TemporaryDirectory(prefix="iommuq-kunit-", dir=boots) as folder,
     ):
         cases = 0

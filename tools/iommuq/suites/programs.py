@@ -103,7 +103,7 @@ def addition(root: Path) -> Addition:
     def make(source: Path, objects: Path, into: Path, log: Path) -> None:
         kept = cache_dir() / "programs" / _key(source, key)
         if not kept.is_dir():
-            with progress.step("Building the selftests", log=log):
+            with progress.task("Building the selftests", log=log):
                 headers = _headers(source, objects, log)
                 _kernel_programs(source, objects, headers, into, log)
                 _own_programs(source, texts, headers, into, log)

@@ -84,7 +84,7 @@ def _boot(
     programs = {f"/suites/{s.name}": image.folder / Addition.FOLDER / s.name for s in suites}
     guest = [GuestSuite(s.name, (f"/suites/{s.name}",), s.limit, s.needs) for s in suites]
     title = f"{reader.current.base} {reader.current.patch}"
-    with progress.step(f"Running selftests on {title} in {machine.name}", log=log):
+    with progress.task(f"Running selftests on {title} in {machine.name}", log=log):
         try:
             archive = build_initramfs(guest, programs)
             report = boot(machine, image.folder / image.arch.image, archive, log)

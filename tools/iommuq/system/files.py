@@ -70,7 +70,7 @@ def hold(path: Path, holder: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        with progress.step(f"Waiting for {holder}"):
+        with progress.task(f"Waiting for {holder}"):
             lock.acquire()
     try:
         yield

@@ -59,8 +59,8 @@ class Renderer(Protocol):
         """Return the table for a terminal of this size in columns and lines."""
 
 
-class Step:
-    """A running step; made by `step`.
+class Task:
+    """A running step; made by `task`.
 
     :ivar title: what is done, without a full stop.
     :ivar log: file with the full output; may be set later.
@@ -114,7 +114,7 @@ class _Display:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._wake = threading.Event()
-        self._steps: list[Step] = []
+        self._steps: list[Task] = []
         self._ticker: threading.Thread | None = None
         self._live: Live | None = None
         self._table: Renderer | None = None
@@ -122,7 +122,7 @@ class _Display:
         self.quiet = False
         self.plain: bool | None = None
 
-    def begin(self, new: Step) -> None:
+    def begin(self, new: Task) -> None:
         """Show *new* after `MOMENT`."""
         with self._lock:
             self._steps.append(new)
@@ -154,7 +154,7 @@ class _Display:
         if ticker is not None:
             ticker.join()
 
-    def end(self, old: Step, outcome: str) -> None:
+    def end(self, old: Task, outcome: str) -> None:
         """Remove *old* from the display, and write its last line."""
         with self._lock:
             self._steps.remove(old)
@@ -248,7 +248,7 @@ class _Display:
         self._live.update(Group(*lines), refresh=True)
 
     @staticmethod
-    def _render(running: Step) -> Text:
+    def _render(running: Task) -> Text:
         from rich.text import Text
 
         utf8 = _utf8()
@@ -279,7 +279,7 @@ def _utf8() -> bool:
 
 
 #: Called with each step that ended, and ``interrupted``, ``failed`` or an empty string.
-listeners: list[Callable[[Step, str], None]] = []
+listeners: list[Callable[[Task, str], None]] = []
 
 _display = _Display()
 # Also after a second Ctrl-C.
@@ -318,7 +318,7 @@ def table(drawn: Renderer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def step(title: str, *, log: Path | None = None) -> Iterator[Step]:
+def task(title: str, *, log: Path | None = None) -> Iterator[Task]:
     """Show a step during the block.  Steps may be nested, and used from any thread.
 
     :param title: what is done, such as ``Building 6.12 baseline for um``.
@@ -327,7 +327,7 @@ def step(title: str, *, log: Path | None = None) -> Iterator[Step]:
     """
     depth = _depth.get()
     token = _depth.set(depth + 1)
-    running = Step(title, log, depth)
+    running = Task(title, log, depth)
     _display.begin(running)
     outcome = ""
     try:

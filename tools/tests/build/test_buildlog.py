@@ -103,9 +103,9 @@ def test_the_old_ledger_is_left_alone(places: tuple[Path, Path]) -> None:
 
 def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "warnings.json"
-    assert warnings.load(path) == {}
+    assert warnings.load_ledger(path) == {}
     warnings.save({"a.o": ["größer"]}, path)
-    assert warnings.load(path) == {"a.o": ["größer"]}
+    assert warnings.load_ledger(path) == {"a.o": ["größer"]}
     assert [each.name for each in tmp_path.iterdir()] == ["warnings.json"]
 
 
@@ -113,4 +113,4 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_damaged_ledger_is_empty(tmp_path: Path, text: str) -> None:
     path = tmp_path / "warnings.json"
     path.write_text(text)
-    assert warnings.load(path) == {}
+    assert warnings.load_ledger(path) == {}

@@ -19,7 +19,7 @@ from iommuq.checks.model import Finding, Report, Status, Subject
 from iommuq.checks.objects import BUILT, FAILED, LEFT_OUT, Checker, Said, missing
 from iommuq.checks.tables import load_programs
 from iommuq.queue.write import write_json
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 SOURCE = Path("/cache/trees/6.12/src")
 #: As 6.12 prints it with ``W=1 C=1 CHECK=sparse -k -Otarget``, cut.
@@ -88,7 +88,7 @@ def test_what_a_checker_says_holds_as_long_as_the_file_does(
     """coccicheck takes a minute a file: other files of the tree must not matter."""
     del toy_base
     (tmp_path / "store").mkdir()
-    store = Store(toy_work / ".git", tmp_path / "store")
+    store = Objects(toy_work / ".git", tmp_path / "store")
     (toy_work / "drivers/iommu/other.c").write_text("int i;\n")
     toy.commit_all(toy_work, "More")
     trees = [store.tree_of(each) for each in ("HEAD~1", "HEAD")]

@@ -14,7 +14,7 @@ import records
 from iommuq.cli.main import cli
 from iommuq.results.runs.archive import Archive
 from iommuq.results.runs.document import from_json, to_json
-from iommuq.results.runs.model import Step
+from iommuq.results.runs.model import StepRecord
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result as Kept
 from iommuq.results.store import Run, Status, Store
@@ -29,7 +29,7 @@ def call(*words: str) -> Result:
 def keep(run_id: str, status: Status = Status.PASS) -> str:
     """Keep a run of one test, and return its id."""
     with recording("6.12", f"kunit 6.12 {run_id}") as recorder:
-        recorder.describe(steps=(Step("0001", "toy"),))
+        recorder.describe(steps=(StepRecord("0001", "toy"),))
         run = Run(run_id, "6.12", "0001", "kunit", run_id, "6.12", "um", "native", 1.0)
         store = Store()
         store.begin(run)

@@ -38,7 +38,7 @@ def program(folder: Path, name: str, script: str) -> Path:
 @pytest.fixture(autouse=True)
 def no_boots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the probe of KVM, which has tests of its own, from booting anything here."""
-    monkeypatch.setattr(accel, "boot", lambda _: accel.Verdict(False, "not tried"))
+    monkeypatch.setattr(accel, "boot", lambda _: accel.Usability(False, "not tried"))
 
 
 @pytest.fixture
@@ -149,14 +149,14 @@ def test_room_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accel, "kvm", lambda: accel.Verdict(True, "a guest booted"))
+    monkeypatch.setattr(accel, "kvm", lambda: accel.Usability(True, "a guest booted"))
     assert doctor.check_kvm().ok
-    monkeypatch.setattr(accel, "kvm", lambda: accel.Verdict(False, "a guest hangs"))
+    monkeypatch.setattr(accel, "kvm", lambda: accel.Usability(False, "a guest hangs"))
     broken = doctor.check_kvm()
     assert (broken.ok, broken.needed) == (False, False)
     assert broken.detail == "a guest hangs; QEMU uses TCG"
 
-    def missing() -> accel.Verdict:
+    def missing() -> accel.Usability:
         raise ToolMissing("qemu-system-x86_64 is not installed")
 
     monkeypatch.setattr(accel, "kvm", missing)

@@ -94,7 +94,7 @@ def test_an_image_with_nothing_beside_it(tmp_path: Path) -> None:
     kernel = packages.find(str(tmp_path / "bzImage"))
     assert (kernel.release, kernel.modules, kernel.config) == ("7.3.0", (), None)
     # Nothing is known to be missing: the guest will show.
-    kernel.check(machine.load("q35-amd"))
+    kernel.check(machine.load_machine("q35-amd"))
     assert kernel.missing("cdev") == ""
 
 
@@ -186,10 +186,10 @@ def test_an_option_that_is_missing_is_named(
     assert kernel.config is not None
     less = replace(kernel, config={k: v for k, v in kernel.config.items() if k != missing})
     if not said:
-        less.check(machine.load(on))
+        less.check(machine.load_machine(on))
         return
     with pytest.raises(UserError, match=said):
-        less.check(machine.load(on))
+        less.check(machine.load_machine(on))
 
 
 def test_a_scenario_s_need_is_named(tmp_path: Path) -> None:

@@ -65,12 +65,12 @@ def of(devices: tuple[str, ...]) -> Machine:
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in scenario.folder().glob("*.toml")))
 def test_ours_are_good(name: str) -> None:
-    found = scenario.load(name)
+    found = scenario.load_scenario(name)
     assert found.name == name
     # A title and what holds are for people: no scenario without either.
     assert found.title[-1] != "."
     for each in found.machines:
-        text, first = scenario.script(found, machine.load(each))
+        text, first = scenario.script(found, machine.load_machine(each))
         lines = text.splitlines()
         assert lines[first - 1] == "listen"
         assert len(lines) == first + len(found.steps(each))
@@ -88,7 +88,7 @@ def test_where_one_is_refused_another_is_not() -> None:
 def test_a_scenario_is_a_file(folder: Path) -> None:
     (folder / "a-claim.toml").write_text(GOOD)
     assert scenario.names() == ["a-claim"]
-    found = scenario.load("a-claim")
+    found = scenario.load_scenario("a-claim")
     assert found.checks("q35-intel") == ("refused", "told", "no_splat")
     assert found.checks("q35-amd") == ("refused", "reached", "told", "no_splat")
     assert found.kernel_arguments == (
@@ -96,7 +96,7 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         "memmap=64K$0x3e000000",
         "iommu=pt",
     )
-    text, first = scenario.script(found, machine.load("q35-amd"))
+    text, first = scenario.script(found, machine.load_machine("q35-amd"))
     lines = text.splitlines()
     assert lines[0] == "device\t0000:00:05.0\t1234:11e8"
     assert lines[first:] == [
@@ -163,7 +163,7 @@ def test_a_mistake_is_named(folder: Path, old: str, new: str, said: str) -> None
     path = folder / "a-claim.toml"
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
-        scenario.load("a-claim")
+        scenario.load_scenario("a-claim")
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -172,14 +172,14 @@ def test_two_regions_of_one_name_are_refused(folder: Path) -> None:
     again = '[[region]]\ndevices = ["marked"]\nbase = 0x3e010000\nsize = 4096\n\n[[step]]'
     (folder / "a-claim.toml").write_text(GOOD.replace("[[step]]", again, 1))
     with pytest.raises(UserError, match="region: two have the same name"):
-        scenario.load("a-claim")
+        scenario.load_scenario("a-claim")
 
 
 @pytest.mark.parametrize("name", ["nosuch", "../scenarios/a-claim", "", "A"])
 def test_what_is_no_scenario_is_refused(folder: Path, name: str) -> None:
     (folder / "a-claim.toml").write_text(GOOD)
     with pytest.raises(UserError, match="no scenario"):
-        scenario.load(name)
+        scenario.load_scenario(name)
 
 
 def test_buses_are_numbered_depth_first() -> None:
@@ -228,4 +228,4 @@ def test_a_topology_that_cannot_be(devices: tuple[str, ...], said: str) -> None:
     [("q35-amd", "IVRS"), ("q35-intel", "DMAR"), ("q35-intel-scalable", "DMAR"), ("q35-plain", "")],
 )
 def test_the_table_is_that_of_the_machine_s_iommu(name: str, table: str) -> None:
-    assert topology.table_of(machine.load(name)) == table
+    assert topology.table_of(machine.load_machine(name)) == table

@@ -277,7 +277,7 @@ def test_other_forms_are_told_apart(start: bytes, hint: str) -> None:
 
 def test_file(tmp_path: Path) -> None:
     (tmp_path / "DMAR").write_bytes(QEMU_DMAR)
-    assert anytable.load(tmp_path / "DMAR") == dmar.parse(QEMU_DMAR)
+    assert anytable.load_table(tmp_path / "DMAR") == dmar.parse(QEMU_DMAR)
 
 
 def test_files_that_cannot_be_tables(tmp_path: Path) -> None:

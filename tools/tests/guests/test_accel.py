@@ -34,7 +34,7 @@ def fake_qemu(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Pat
 
 @needs_qemu
 def test_tcg_boots_the_tiny_guest() -> None:
-    assert accel.boot("tcg") == accel.Verdict(True, "a guest booted")
+    assert accel.boot("tcg") == accel.Usability(True, "a guest booted")
 
 
 @needs_qemu
@@ -73,7 +73,7 @@ def test_the_verdict_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_abort_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_qemu(tmp_path, monkeypatch, "echo kvm: no such luck >&2; kill -ABRT $$")
-    assert accel.kvm() == accel.Verdict(False, "kvm: no such luck")
+    assert accel.kvm() == accel.Usability(False, "kvm: no such luck")
 
 
 def test_a_hang_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def bootable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boot:
         program.chmod(0o755)
         asked = tuple(Suite(f"suite{number}", ("/bin/true",)) for number in range(suites))
         return boot.boot(
-            replace(machine.load("q35"), boot_limit=boot_limit),
+            replace(machine.load_machine("q35"), boot_limit=boot_limit),
             tmp_path / "bzImage",
             Initramfs(tmp_path / "x.cpio", asked),
             tmp_path / "log",
@@ -273,13 +273,13 @@ def test_there_is_no_kernel(bootable: Boot, tmp_path: Path) -> None:
 
 def test_a_machine_that_needs_kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "DEVICE", tmp_path / "nokvm")
-    q35 = machine.load("q35")
+    q35 = machine.load_machine("q35")
     assert q35.qemu is not None
     only = replace(q35, qemu=replace(q35.qemu, accelerators=("kvm",)))
     with pytest.raises(InfraError, match="needs KVM: there is no /dev/kvm"):
         qemu.choose_accelerator(only)
     assert qemu.choose_accelerator(q35) == "tcg"
-    monkeypatch.setattr(accel, "kvm", lambda: accel.Verdict(True, "a guest booted"))
+    monkeypatch.setattr(accel, "kvm", lambda: accel.Usability(True, "a guest booted"))
     assert qemu.choose_accelerator(q35) == "kvm"
     backwards = replace(q35, qemu=replace(q35.qemu, accelerators=("tcg", "kvm")))
     assert qemu.choose_accelerator(backwards) == "tcg"
@@ -355,7 +355,7 @@ def test_a_uml_kernel_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.cpio").touch()
     made = Initramfs(tmp_path / "x.cpio", (Suite("suite0", ("/bin/true",)),))
     with pytest.raises(GuestLost, match="malformed report at 'done 1'") as caught:
-        boot.boot(machine.load("um"), kernel, made, tmp_path / "log")
+        boot.boot(machine.load_machine("um"), kernel, made, tmp_path / "log")
     assert f"initrd={tmp_path}/x.cpio" in caught.value.tail
     assert caught.value.report.accelerator == "native"
 
@@ -367,5 +367,5 @@ def test_a_uml_kernel_that_works(tmp_path: Path) -> None:
     kernel.chmod(0o755)
     (tmp_path / "x.cpio").touch()
     made = Initramfs(tmp_path / "x.cpio", (Suite("suite0", ("/bin/true",)),))
-    report = boot.boot(machine.load("um"), kernel, made, tmp_path / "log")
+    report = boot.boot(machine.load_machine("um"), kernel, made, tmp_path / "log")
     assert report.suites[0].output == ("ok 1",)

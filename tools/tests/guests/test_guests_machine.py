@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["q35", "um"])
 def test_ours_are_good(name: str) -> None:
-    found = machine.load(name)
+    found = machine.load_machine(name)
     assert found.boot_limit > 0
     for fragment in found.config:
         assert (files.project_root() / "selftests" / "configs" / fragment).is_file()
@@ -49,7 +49,7 @@ def test_ours_are_good(name: str) -> None:
 def test_a_new_machine_is_a_file(folder: Path) -> None:
     (folder / "small.toml").write_text(GOOD)
     assert machine.names() == ["small"]
-    small = machine.load("small")
+    small = machine.load_machine("small")
     argv = qemu.argv(small, Path("bzImage"), Path("a,b.cpio"), Path("ch,an"), Path("work"), "tcg")
     options = list(pairwise(argv))
     assert ("-machine", "q35,kernel-irqchip=split") in options
@@ -68,7 +68,7 @@ def test_a_new_machine_is_a_file(folder: Path) -> None:
 
 
 def test_uml_is_given_all_of_its_description() -> None:
-    um = machine.load("um")
+    um = machine.load_machine("um")
     argv = uml.argv(um, Path("linux"), Path("x.cpio"), Path("channel"), Path("/w"))
     assert f"mem={um.memory}M" in argv
     assert "initrd=x.cpio" in argv
@@ -103,7 +103,7 @@ def test_a_mistake_is_named(folder: Path, old: str, new: str, said: str) -> None
     path = folder / "small.toml"
     path.write_text(GOOD.replace(old, new))
     with pytest.raises(UserError) as caught:
-        machine.load("small")
+        machine.load_machine("small")
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -111,27 +111,27 @@ def test_a_mistake_is_named(folder: Path, old: str, new: str, said: str) -> None
 def test_a_machine_without_its_table_is_refused(folder: Path) -> None:
     (folder / "small.toml").write_text(GOOD[: GOOD.index("[qemu]")])
     with pytest.raises(UserError, match=r"\[qemu\] is for guest"):
-        machine.load("small")
+        machine.load_machine("small")
 
 
 @pytest.mark.parametrize("name", ["nosuch", "../machines/small", "", ".small"])
 def test_what_is_no_machine_is_refused_with_those_there_are(folder: Path, name: str) -> None:
     (folder / "small.toml").write_text(GOOD)
     with pytest.raises(UserError, match="there are small"):
-        machine.load(name)
+        machine.load_machine(name)
 
 
 def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
     (folder / "small.toml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 0"):
-        machine.load("small")
+        machine.load_machine("small")
 
 
 def test_one_thread_is_for_tcg_alone(folder: Path) -> None:
     (folder / "small.toml").write_text(
         GOOD.replace('accelerators = ["tcg"]', 'accelerators = ["kvm", "tcg"]\none_thread = true')
     )
-    small = machine.load("small")
+    small = machine.load_machine("small")
 
     def accelerated(name: str) -> list[str]:
         places = (Path("bzImage"), Path("x.cpio"), Path("channel"), Path("work"))

@@ -18,11 +18,11 @@ from iommuq.mail import export, prooftable
 from iommuq.mail.cover import Cover
 from iommuq.mail.prep import prerequisites
 from iommuq.proof.matrix import Column
-from iommuq.proof.records import Ran, Record
+from iommuq.proof.records import ProofRecord, Ran
 from iommuq.queue.model import Queue, load_queue
 from iommuq.results.known import Verdict
 from iommuq.system.errors import UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 COMPAT = """\
 /* What differs. */
@@ -115,7 +115,7 @@ def test_malformed_description(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=said):
-            export.load(tmp_path)
+            export.load_exports(tmp_path)
 
 
 LINE = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1).map(
@@ -160,7 +160,7 @@ def test_malformed_cover(text: str, said: str) -> None:
         covers.parse(text, "0000-cover.md")
 
 
-def record(rows: dict[str, str], columns: int) -> Record:
+def record(rows: dict[str, str], columns: int) -> ProofRecord:
     """Make a proof of some tests: their verdicts by step, one letter each."""
     words = {"p": Verdict.OK, "F": Verdict.FAILED}
     labels = ["baseline", *(f"{number:04}" for number in range(1, columns))]
@@ -169,7 +169,7 @@ def record(rows: dict[str, str], columns: int) -> Record:
         for at, label in enumerate(labels)
     )
     ran = (Ran("kunit", "KUnit on User-mode Linux", "um", "native"),)
-    return Record("k", 0.0, "6.12.117", "6.12.117-1~deb12u1", 0, (), ran, steps)
+    return ProofRecord("k", 0.0, "6.12.117", "6.12.117-1~deb12u1", 0, (), ran, steps)
 
 
 NAME = st.text(st.sampled_from("abc_"), min_size=1, max_size=90)
@@ -200,7 +200,7 @@ def test_proof_table() -> None:
 
 def test_what_a_series_needs(toy_queue: Queue, toy_base: object, tmp_path: Path) -> None:
     del toy_base
-    store = Store(tmp_path / "bases/6.12/repo.git", tmp_path)
+    store = Objects(tmp_path / "bases/6.12/repo.git", tmp_path)
     tree = store.tree_of("base")
     first, second, third = toy_queue.patches
     # Each changes other lines than those before it.
@@ -225,7 +225,7 @@ def test_what_a_series_needs_by_text(
         name = f"{section}/0001-toy-{number}.patch"
         queue_maker.add(name, queue_maker.mail(f"toy: {section}", {path: edit}))
     one, two, three = load_queue(queue_maker.folder, "6.12").patches
-    store = Store(tmp_path / "bases/6.12/repo.git", tmp_path)
+    store = Objects(tmp_path / "bases/6.12/repo.git", tmp_path)
     tree = store.tree_of("base")
     assert prerequisites(store, tree, [one, two], [three]) == [one]
     assert prerequisites(store, tree, [two], [three]) is None

@@ -18,7 +18,7 @@ from iommuq.proof.coverage import FileCover, FunctionCover, addition, collect, i
 from iommuq.proof.coverage_table import report_lines, to_json
 from iommuq.system import arches
 from iommuq.system.errors import InfraError, UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from toykernel import BASE, IOMMU_C, SUITE_C, Project
 
 TEXT = b"""\
@@ -105,7 +105,7 @@ def test_json_of_another_form(bad: dict[str, Any]) -> None:
 def test_what_is_laid_over_the_tree(toy_base: Base, tmp_path: Path) -> None:
     folder = tmp_path / "objects"
     folder.mkdir()
-    store = Store(toy_base.git_dir, folder)
+    store = Objects(toy_base.git_dir, folder)
     paths = ("drivers/iommu/iommu.c", "drivers/iommu/other.c", "drivers/iommu/intel/iommu.c")
     made = instrument(toy.OVERLAY, store, toy_base.commit, paths)
     assert made.files == toy.OVERLAY.files

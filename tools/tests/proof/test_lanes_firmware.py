@@ -47,7 +47,7 @@ def open_lane(tmp_path: Path) -> FirmwareLane:
         base=SimpleNamespace(spec=SimpleNamespace(name="toy"), kernel="6.12"),
         queue=queue(tmp_path, "0001-a", "0002-b"),
     )
-    chosen = tuple(cases([scenario.load("claim-group")], ["q35-amd", "q35-intel"]))
+    chosen = tuple(cases([scenario.load_scenario("claim-group")], ["q35-amd", "q35-intel"]))
     return FirmwareLane(cast(Workspace, toy), chosen, known=KnownFailures((REFUSED,)))
 
 

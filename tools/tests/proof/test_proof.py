@@ -176,7 +176,7 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
 def test_malformed_promises(toy: Queue, text: str, message: str) -> None:
     promise(toy, text)
     with pytest.raises(UserError) as caught:
-        promises.load(toy)
+        promises.load_promises(toy)
     assert message in str(caught.value)
     assert promises.NAME in str(caught.value)
 

@@ -16,7 +16,7 @@ from iommuq.queue.csource import descend, parse
 from iommuq.queue.model import load_queue
 from iommuq.queue.steps import make_steps
 from iommuq.queue.touched import is_kernel_source, touched_functions
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 LOOPS = b"""\
 static int __init first(struct group *group)
@@ -146,7 +146,7 @@ def test_touched_functions(toy_base: Base, queue_maker: toy.QueueMaker, tmp_path
     steps = make_steps(toy_base, queue, toy.OVERLAY)
     objects = tmp_path / "objects"
     objects.mkdir()
-    found = touched_functions(Store(toy_base.git_dir, objects), steps)
+    found = touched_functions(Objects(toy_base.git_dir, objects), steps)
     assert [(each.path, each.name, each.patches) for each in found] == [
         ("drivers/iommu/iommu.c", "toy_step_7", ("0001", "0002")),
         ("drivers/iommu/new.c", "new_one", ("0001",)),

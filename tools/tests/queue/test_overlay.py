@@ -10,7 +10,7 @@ import pytest
 import toy
 from iommuq.queue.overlay import Layer, load_overlay
 from iommuq.system.errors import UserError, VerdictError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 HOOK = '#include "tests/iommu_kunit.c"\n'
 DESCRIPTION = f"""\
@@ -43,13 +43,13 @@ def kunit(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path, toy_work: Path) -> Store:
+def store(tmp_path: Path, toy_work: Path) -> Objects:
     folder = tmp_path / "store"
     folder.mkdir()
-    return Store(toy_work / ".git", folder)
+    return Objects(toy_work / ".git", folder)
 
 
-def show(store: Store, tree: str, path: str) -> str | None:
+def show(store: Objects, tree: str, path: str) -> str | None:
     data = store.read_file(tree, path)
     return None if data is None else data.decode()
 
@@ -76,7 +76,7 @@ def test_key_is_the_content(kunit: Path) -> None:
     assert len({key, less, hooked, load_overlay(kunit).key}) == 4
 
 
-def test_lay(kunit: Path, store: Store, toy_work: Path) -> None:
+def test_lay(kunit: Path, store: Objects, toy_work: Path) -> None:
     tree = store.tree_of("HEAD")
     laid = Layer(load_overlay(kunit), store).over(tree, "6.12 baseline")
     changed = toy.git("diff", "--raw", "--abbrev=4", tree, laid, cwd=toy_work).splitlines()
@@ -90,13 +90,13 @@ def test_lay(kunit: Path, store: Store, toy_work: Path) -> None:
     assert list(store.folder.iterdir()) == []
 
 
-def test_lay_twice_is_lay_once(kunit: Path, store: Store) -> None:
+def test_lay_twice_is_lay_once(kunit: Path, store: Objects) -> None:
     layer = Layer(load_overlay(kunit), store)
     laid = layer.over(store.tree_of("HEAD"), "x")
     assert layer.over(laid, "x") == laid
 
 
-def test_lay_matches_what_git_would_make(kunit: Path, store: Store, toy_work: Path) -> None:
+def test_lay_matches_what_git_would_make(kunit: Path, store: Objects, toy_work: Path) -> None:
     odd = {'drivers/iommu/grüße \\ ".txt': "odd\n", "drivers/iommu/tests/old.c": "old\n"}
     toy.write_tree(toy_work, odd)
     (toy_work / "latin-\udce4").write_text("not UTF-8\n", encoding="utf-8")
@@ -111,20 +111,20 @@ def test_lay_matches_what_git_would_make(kunit: Path, store: Store, toy_work: Pa
     assert laid == store.tree_of(toy.commit_all(toy_work, "by hand"))
 
 
-def test_an_empty_description_changes_nothing(kunit: Path, store: Store) -> None:
+def test_an_empty_description_changes_nothing(kunit: Path, store: Objects) -> None:
     (kunit / "overlay.toml").write_text("", encoding="utf-8")
     tree = store.tree_of("HEAD")
     assert Layer(load_overlay(kunit), store).over(tree, "x") == tree
 
 
-def test_no_newline_at_the_end(kunit: Path, store: Store, toy_work: Path) -> None:
+def test_no_newline_at_the_end(kunit: Path, store: Objects, toy_work: Path) -> None:
     (toy_work / toy.IOMMU_C).write_bytes(b"int a; /* \xe4 */")
     toy.commit_all(toy_work, "cut")
     laid = Layer(load_overlay(kunit), store).over(store.tree_of("HEAD"), "x")
     assert store.read_file(laid, toy.IOMMU_C) == b"int a; /* \xe4 */\n" + HOOK.encode()
 
 
-def test_files_replace_files_and_folders(kunit: Path, store: Store, toy_work: Path) -> None:
+def test_files_replace_files_and_folders(kunit: Path, store: Objects, toy_work: Path) -> None:
     """A copied file wins over a file, a folder of its name, and a file in place of its folder."""
     toy.write_tree(
         toy_work,
@@ -141,7 +141,7 @@ def test_files_replace_files_and_folders(kunit: Path, store: Store, toy_work: Pa
     assert show(store, laid, "drivers/iommu/tests/more/run.sh") == "#!/bin/sh\n"
 
 
-def test_hook_into_a_copied_file(kunit: Path, store: Store) -> None:
+def test_hook_into_a_copied_file(kunit: Path, store: Objects) -> None:
     path = "drivers/iommu/tests/iommu_kunit.c"
     text = f'{DESCRIPTION}\n[[hook]]\nfile = "{path}"\nappend = "int more;"\n'
     (kunit / "overlay.toml").write_text(text, encoding="utf-8")
@@ -149,7 +149,7 @@ def test_hook_into_a_copied_file(kunit: Path, store: Store) -> None:
     assert show(store, laid, path) == "int suite;\nint more;\n"
 
 
-def test_hook_without_its_file(kunit: Path, store: Store, toy_work: Path) -> None:
+def test_hook_without_its_file(kunit: Path, store: Objects, toy_work: Path) -> None:
     (toy_work / toy.IOMMU_C).unlink()
     toy.commit_all(toy_work, "gone")
     with pytest.raises(VerdictError, match=f"6.1 baseline: there is no file {toy.IOMMU_C}"):

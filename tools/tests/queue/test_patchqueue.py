@@ -12,7 +12,7 @@ import pytest
 
 import toy
 from iommuq.queue.model import Patch, Queue, find_step, load_queue, named_step
-from iommuq.queue.parse import Change
+from iommuq.queue.parse import FileChange
 from iommuq.system.errors import UserError
 
 DIFF = """\
@@ -75,7 +75,7 @@ def test_format_patch_output(read: Read, folder: Path) -> None:
     assert patch.author == "Ada Toy <ada@example.com>"
     assert patch.date == "1686132000 +0200"
     assert patch.message == "toy: say it in German\n\nIt was said in English.\n"
-    assert patch.changes == (Change("a.c", 1, 1),)
+    assert patch.changes == (FileChange("a.c", 1, 1),)
     lines = (HEAD + BODY + DIFF).splitlines()
     assert lines[patch.diff_line - 1] == "---"
 
@@ -209,7 +209,7 @@ def test_bad_mails(read: Read, mail: str, complaint: str) -> None:
 
 
 def test_an_edited_diffstat_is_no_cut(read: Read) -> None:
-    assert read(GOOD.replace("1 insertion", "7 insertion")).changes == (Change("a.c", 1, 1),)
+    assert read(GOOD.replace("1 insertion", "7 insertion")).changes == (FileChange("a.c", 1, 1),)
 
 
 @pytest.mark.parametrize(

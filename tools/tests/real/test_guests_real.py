@@ -51,7 +51,7 @@ def find_kernel(name: str) -> Path:
     """Return a kernel for a machine, or skip the test."""
     if NAMED[name]:
         return Path(NAMED[name])
-    found = machine.load(name)
+    found = machine.load_machine(name)
     for config in sorted((files.cache_dir() / "images").glob("*/.config")):
         image = config.parent / arches.get(found.arch).image
         lines = config.read_text().splitlines()
@@ -63,7 +63,7 @@ def find_kernel(name: str) -> Path:
 @pytest.mark.parametrize("name", ["q35", "um"])
 def test_every_end_of_a_suite_is_told_from_the_others(name: str, tmp_path: Path) -> None:
     kernel = find_kernel(name)
-    found = machine.load(name)
+    found = machine.load_machine(name)
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\necho TAP version 13\nprintf 'b\\377d\\nno newline'\nexit 3\n")
     script.chmod(0o755)
@@ -119,7 +119,7 @@ def test_a_panic_loses_the_guest_and_keeps_what_was_said(name: str, tmp_path: Pa
         [Suite("good", ("/bin/true",)), Suite("doom", ("/bin/sh", "-c", doom))], {}
     )
     with pytest.raises(GuestLost, match=r"in doom: Kernel panic") as caught:
-        boot.boot(machine.load(name), kernel, made, tmp_path / "log")
+        boot.boot(machine.load_machine(name), kernel, made, tmp_path / "log")
     good, lost = caught.value.report.suites
     assert good.status == 0
     assert lost.status is None
@@ -130,7 +130,7 @@ def test_a_panic_loses_the_guest_and_keeps_what_was_said(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ["q35", "um"])
 def test_a_guest_without_memory_says_so(name: str, tmp_path: Path) -> None:
     kernel = find_kernel(name)
-    found = replace(machine.load(name), memory=128, huge_pages=0)
+    found = replace(machine.load_machine(name), memory=128, huge_pages=0)
     hog = Suite("hog", ("/bin/awk", 'BEGIN { s = "x"; while (1) s = s s }'))
     made = initramfs.build([hog, Suite("after", ("/bin/true",))], {})
     report = boot.boot(found, kernel, made, tmp_path / "log")
@@ -159,7 +159,7 @@ def test_no_guest_outlives_the_tool(name: str, signum: signal.Signals, tmp_path:
         [sys.executable, "-c", program, name, str(kernel), str(made.path), str(log)],
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + machine.load(name).boot_limit
+    deadline = time.monotonic() + machine.load_machine(name).boot_limit
     while not log.exists() or "iommuq: begin 0 sleep" not in log.read_text(errors="replace"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

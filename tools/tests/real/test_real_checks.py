@@ -13,7 +13,7 @@ import toy
 from iommuq.bases import basefile, sources
 from iommuq.queue.upstream.targets import TreeTarget
 from iommuq.system import files
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from realrun import iommuq
 
 pytestmark = pytest.mark.real
@@ -47,7 +47,7 @@ def test_planted_faults_are_found(name: str, tmp_path: Path) -> None:
         shutil.copytree(files.project_root() / part, root / part)
     base = sources.open_base(basefile.load_spec(name))
     (tmp_path / "store").mkdir()
-    tree = TreeTarget(Store(base.git_dir, tmp_path / "store"), base.commit)
+    tree = TreeTarget(Objects(base.git_dir, tmp_path / "store"), base.commit)
     data = tree.read(IOMMU_C)
     assert data is not None
     folder = root / "patches" / name

@@ -37,7 +37,7 @@ def package(name: str) -> Kernel:
 def verdicts(kernel: Kernel, name: str, on: str) -> dict[str, Status]:
     """Run a scenario on one machine, and return what became of each check."""
     subject = Subject(kernel.name, "as-is", kernel.release)
-    (run,) = run_scenarios(kernel, cases([scenario.load(name)], [on]), subject, again=True)
+    (run,) = run_scenarios(kernel, cases([scenario.load_scenario(name)], [on]), subject, again=True)
     messages = [result.message for result in run.results if result.status is Status.ERROR]
     assert not messages, messages
     return {result.test.rpartition(".")[2]: result.status for result in run.results}
@@ -78,7 +78,7 @@ def test_a_table_that_the_kernel_ignores_is_noticed(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(override, "extended", stale)
     subject = Subject(kernel.name, "as-is", kernel.release)
-    wanted = cases([scenario.load("claim-group")], ["q35-intel"])
+    wanted = cases([scenario.load_scenario("claim-group")], ["q35-intel"])
     (run,) = run_scenarios(kernel, wanted, subject, again=True)
     assert {result.status for result in run.results} == {Status.ERROR}
     assert "ignored the table" in run.results[0].message

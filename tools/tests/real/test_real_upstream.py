@@ -20,7 +20,7 @@ from iommuq.bases import basefile, sources
 from iommuq.queue.model import load_queue
 from iommuq.queue.upstream.targets import TreeTarget
 from iommuq.system import files
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from realrun import iommuq
 from upstreamcases import Case, Measure, Versions
 
@@ -45,7 +45,7 @@ FILES = (
 
 def plain(name: str, where: Path) -> TreeTarget:
     base = sources.open_base(basefile.load_spec(name))
-    return TreeTarget(Store(base.git_dir, where), base.commit)
+    return TreeTarget(Objects(base.git_dir, where), base.commit)
 
 
 def patches_of(base: str, against: str) -> dict[str, dict[str, Any]]:
@@ -160,7 +160,7 @@ def test_quilt_and_git_am_take_every_queue(name: str, tmp_path: Path) -> None:
     spec = basefile.load_spec(name)
     queue = load_queue(spec.folder, name)
     base = sources.open_base(spec)
-    tree = TreeTarget(Store(base.git_dir, tmp_path), base.commit)
+    tree = TreeTarget(Objects(base.git_dir, tmp_path), base.commit)
     for way in ("quilt", "am", "quiltimport"):
         for change in (change for patch in queue.patches for change in patch.changes):
             data = tree.read(change.path)

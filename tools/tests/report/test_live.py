@@ -138,9 +138,9 @@ def test_time_left_comes_from_past_runs(clock: list[float]) -> None:
     assert what.left() == 6 + 30 + 5
     what.done("0001", "kunit", {})
     what.remember()
-    assert durations.load()["6.12/kunit/kunit/0001"] == 4.0
+    assert durations.load_durations()["6.12/kunit/kunit/0001"] == 4.0
     # What was answered from the store is no measure.
-    assert durations.load()["6.12/kunit/selftest/0001"] == 5.0
+    assert durations.load_durations()["6.12/kunit/selftest/0001"] == 5.0
 
 
 @pytest.mark.parametrize(
@@ -149,15 +149,15 @@ def test_time_left_comes_from_past_runs(clock: list[float]) -> None:
 def test_durations_that_cannot_be_read_are_unknown(text: str) -> None:
     files.state_dir().mkdir(parents=True)
     (files.state_dir() / durations.FILE).write_text(text)
-    assert durations.load() == {}
+    assert durations.load_durations() == {}
     durations.save({"a/b": 1.0})
-    assert durations.load() == {"a/b": 1.0}
+    assert durations.load_durations() == {"a/b": 1.0}
 
 
 def test_durations_that_cannot_be_written_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IOMMUQ_STATE_DIR", "/proc/nothing")
     durations.save({"a/b": 1.0})
-    assert durations.load() == {}
+    assert durations.load_durations() == {}
 
 
 def test_only_so_many_durations_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_only_so_many_durations_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     durations.save({"a/1": 1.0, "a/2": 2.0})
     durations.save({"a/1": 3.0})
     durations.save({"a/3": 4.0})
-    assert durations.load() == {"a/1": 3.0, "a/3": 4.0}
+    assert durations.load_durations() == {"a/1": 3.0, "a/3": 4.0}
 
 
 def events(text: str) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from iommuq.report.ktapout import to_ktap
 from iommuq.report.view import Tone, View
 from iommuq.results.console import ktap
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Cell, Head, Record, State, Step, Test
+from iommuq.results.runs.model import CellRecord, Head, Record, State, StepRecord, Test
 from iommuq.results.store import Status
 from junitrules import breaches
 from records import NASTY, broken, case, cell, queue, record
@@ -33,7 +33,7 @@ KILLED = broken(state=State.INCOMPLETE, finished=None, exit_code=None)
 EMPTY = Record("i", "run", "6.12", State.INCOMPLETE, 1.0)
 UNBUILT = record(
     cell("baseline", case("t.a", "pass")),
-    Cell("0001", "kunit", failure="0001 does not build: <&\x00"),
+    CellRecord("0001", "kunit", failure="0001 does not build: <&\x00"),
     exit_code=1,
 )
 LANES = record(
@@ -90,7 +90,11 @@ def test_junit_of_a_broken_run() -> None:
 @pytest.mark.parametrize(("accepted", "tone"), [(("t.a",), Tone.GOOD), ((), Tone.BAD)])
 def test_a_patch_breaks_only_what_it_may(accepted: tuple[str, ...], tone: Tone) -> None:
     """Though a later one mends it."""
-    steps = (Step("0001"), Step("0002", "toy: break", accepted=accepted), Step("0003"))
+    steps = (
+        StepRecord("0001"),
+        StepRecord("0002", "toy: break", accepted=accepted),
+        StepRecord("0003"),
+    )
     cells = [
         cell(step.label, case("t.a", status))
         for step, status in zip(steps, ("pass", "fail", "pass"), strict=True)
@@ -181,7 +185,7 @@ def runs() -> st.SearchStrategy[Record]:
         message=text,
     )
     cells = st.builds(
-        Cell,
+        CellRecord,
         step=text,
         lane=text,
         tests=st.lists(tests, max_size=3).map(tuple),

@@ -18,7 +18,7 @@ from iommuq.results.known import (
     excused,
     judge,
     judge_run,
-    load,
+    load_known,
 )
 from iommuq.results.store import Result, Run, Status
 from iommuq.system.errors import UserError
@@ -45,7 +45,7 @@ until = "s/0002"
 def read(folder: Path, text: str) -> KnownFailures:
     """Read a list of a queue with the steps `STEPS`."""
     (folder / NAME).write_text(text)
-    return load(queue(folder, "0001-iommu-refuse", "0002-iommu-drop-check"))
+    return load_known(queue(folder, "0001-iommu-refuse", "0002-iommu-drop-check"))
 
 
 def failure(*tests: str, archs: tuple[str, ...] = (), steps: tuple[str, ...] = STEPS) -> Failure:
@@ -80,7 +80,7 @@ def test_load(tmp_path: Path) -> None:
 
 
 def test_no_list_and_an_empty_one_know_no_failures(tmp_path: Path) -> None:
-    assert load(queue(tmp_path)) == KnownFailures()
+    assert load_known(queue(tmp_path)) == KnownFailures()
     assert read(tmp_path, "# none\n") == KnownFailures()
 
 
@@ -254,4 +254,4 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) ->
 def test_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"\xff")
     with pytest.raises(UserError, match="not UTF-8"):
-        load(queue(tmp_path))
+        load_known(queue(tmp_path))

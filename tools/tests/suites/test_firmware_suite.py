@@ -52,7 +52,7 @@ def test_the_table_is_read_once(guests: Guests) -> None:
     run_scenarios(KERNEL, of("claim-group", "q35-amd"), SUBJECT)
     run_scenarios(KERNEL, of("claim-idle", "q35-amd"), SUBJECT)
     assert [names for _, names in guests.boots].count(["table"]) == 1
-    assert override.find(machines.load("q35-amd")) == TABLES["IVRS"]
+    assert override.find(machines.load_machine("q35-amd")) == TABLES["IVRS"]
 
 
 def test_what_did_not_change_is_not_run_again(guests: Guests) -> None:
@@ -87,7 +87,7 @@ def test_side_by_side_within_memory(memory: int, largest: int, at_most: int) -> 
 
 def test_what_takes_long_is_begun_first(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest that starts last and takes a minute is waited for by an idle machine."""
-    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    override.keep(machines.load_machine("q35-amd"), TABLES["IVRS"])
     monkeypatch.setattr(firmware, "side_by_side", lambda *_: 1)
     wanted = cases(scenario.choose(["claim-group", "claim-idle", "switch-dma"]), ["q35-amd"])
     run_scenarios(KERNEL, wanted, SUBJECT)
@@ -100,7 +100,7 @@ def test_two_lists_at_once_share_the_processors(
     guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the steps of a proof do, each of which would start a guest for every processor."""
-    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    override.keep(machines.load_machine("q35-amd"), TABLES["IVRS"])
     both = threading.Barrier(2)
     met = []
 
@@ -126,7 +126,7 @@ def test_two_steps_with_the_same_kernel_boot_once(
 ) -> None:
     """`iommuq prove` has the scenarios of two steps in hand, and neither has results yet."""
     wanted = cases(scenario.choose(["claim-cdev", "release"]), ["q35-amd"])
-    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    override.keep(machines.load_machine("q35-amd"), TABLES["IVRS"])
     both = threading.Barrier(2)
     first = guests.boot
 
@@ -204,7 +204,7 @@ def test_a_guest_that_never_came_up_is_tried_once_more(
         nothing = GuestReport((), "tcg", float("nan"), ())
         raise GuestLost("guest lost: q35-amd panicked", hint="", tail="", report=nothing)
 
-    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    override.keep(machines.load_machine("q35-amd"), TABLES["IVRS"])
     monkeypatch.setattr(firmware, "boot", boot)
     (run,) = run_scenarios(KERNEL, of("claim-group", "q35-amd"), SUBJECT)
     assert tries == 2
@@ -288,7 +288,7 @@ def test_a_table_that_is_none_is_not_kept(guests: Guests) -> None:
     guests.tables["IVRS"] = b"IVRS" + bytes(60)
     with pytest.raises(InfraError, match="the table of q35-amd"):
         run_scenarios(KERNEL, of("claim-group", "q35-amd"), SUBJECT)
-    assert override.find(machines.load("q35-amd")) is None
+    assert override.find(machines.load_machine("q35-amd")) is None
 
 
 def test_a_guest_without_a_table(guests: Guests) -> None:
@@ -298,7 +298,7 @@ def test_a_guest_without_a_table(guests: Guests) -> None:
 
 
 def test_a_damaged_table_in_the_cache_is_read_again(guests: Guests) -> None:
-    amd = machines.load("q35-amd")
+    amd = machines.load_machine("q35-amd")
     path = override.cached(amd)
     path.parent.mkdir(parents=True)
     path.write_bytes(TABLES["IVRS"][:-3])
@@ -338,7 +338,7 @@ def test_an_interrupt_ends_the_guests_that_run(
     guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("q35-amd", "q35-intel"):
-        found = machines.load(name)
+        found = machines.load_machine(name)
         override.keep(found, TABLES["IVRS" if name == "q35-amd" else "DMAR"])
     up, stopped = threading.Event(), []
 
@@ -357,7 +357,7 @@ def test_an_interrupt_ends_the_guests_that_run(
     monkeypatch.setattr(firmware, "boot", boot)
     monkeypatch.setattr(firmware, "side_by_side", lambda *_: 2)
     store = Store()
-    wanted = cases([scenario.load("claim-group")], ["q35-amd", "q35-intel"])
+    wanted = cases([scenario.load_scenario("claim-group")], ["q35-amd", "q35-intel"])
     with pytest.raises(KeyboardInterrupt):
         run_scenarios(KERNEL, wanted, SUBJECT, store=store)
     assert stopped == ["was stopped"]
@@ -370,7 +370,7 @@ def test_an_interrupt_of_a_whole_proof_starts_no_further_guest(
     guests: Guests, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It reaches the main thread alone, which ends what the others have started."""
-    override.keep(machines.load("q35-amd"), TABLES["IVRS"])
+    override.keep(machines.load_machine("q35-amd"), TABLES["IVRS"])
     started = threading.Event()
     boots = []
 

@@ -107,8 +107,8 @@ class Guests:
 
 def well(name: str, machine: str) -> list[str]:
     """Return what the program says when all is as it should be."""
-    found = scenario.load(name)
-    _, first = scenario.script(found, machines.load(machine))
+    found = scenario.load_scenario(name)
+    _, first = scenario.script(found, machines.load_machine(machine))
     words = ["ok"] * first + [step.expected[0] for step in found.steps(machine)]
     return [*(f"step {number} {word}" for number, word in enumerate(words)), "end"]
 
@@ -125,7 +125,7 @@ def put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guests:
 
 
 def of(name: str, *on: str) -> list[Case]:
-    return cases([scenario.load(name)], on)
+    return cases([scenario.load_scenario(name)], on)
 
 
 def statuses(run: Run) -> dict[str, Status]:

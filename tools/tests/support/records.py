@@ -7,7 +7,17 @@ from typing import Any
 
 from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import plain_verdict
-from iommuq.results.runs.model import Cell, Head, Known, Record, Splat, State, Step, Test, Timing
+from iommuq.results.runs.model import (
+    CellRecord,
+    Head,
+    Known,
+    Record,
+    Splat,
+    State,
+    StepRecord,
+    Test,
+    Timing,
+)
 from iommuq.results.store import Status
 
 #: A name with all that could break out of a form, or look like another.
@@ -15,9 +25,11 @@ NASTY = "s.\"q' <b>&amp;\n#1\x1b[31m\x00\u202e]]>\\"
 
 KNOWN = Known("why it\nfails", "https://example.org/1", "2099-06-30")
 STEPS = (
-    Step("baseline"),
-    Step("0001", "toy: refuse to block", "toy/0001-a.patch", "a" * 64),
-    Step("0002", "toy: <script>alert(1)</script>", "toy/0002-b.patch", "b" * 64, proof="tidies"),
+    StepRecord("baseline"),
+    StepRecord("0001", "toy: refuse to block", "toy/0001-a.patch", "a" * 64),
+    StepRecord(
+        "0002", "toy: <script>alert(1)</script>", "toy/0002-b.patch", "b" * 64, proof="tidies"
+    ),
 )
 SPLAT = Splat("toy.a", "WARNING", "WARNING: at toy_step+0x2", "WARNING: at toy_step+0x2\n x", "/l")
 
@@ -28,16 +40,16 @@ def case(name: str, status: Status | str, verdict: Verdict | None = None, **more
     return Test(name, status, verdict or plain_verdict(status), **more)
 
 
-def cell(step: str, *tests: Test, lane: str = "kunit", **more: Any) -> Cell:
+def cell(step: str, *tests: Test, lane: str = "kunit", **more: Any) -> CellRecord:
     """Make a cell that ran under UML."""
     fields: dict[str, Any] = {
         "run": f"{step}-{lane}", "kernel": "6.12.117", "guest": "um", "accelerator": "native",
         "started": 1000.0, "finished": 1002.5,
     }  # fmt: skip
-    return Cell(step, lane, tests=tests, **{**fields, **more})
+    return CellRecord(step, lane, tests=tests, **{**fields, **more})
 
 
-def record(*cells: Cell, **more: Any) -> Record:
+def record(*cells: CellRecord, **more: Any) -> Record:
     """Make a run of some cells that has come to its end."""
     head = Head(
         "Linux 6.12.117",
@@ -60,7 +72,7 @@ def queue(**more: Any) -> Record:
         cell("baseline", case("toy.a", "fail", message="Expected 1"), case("toy.b", "pass")),
         cell("0001", case("toy.a", "pass", duration=0.5), case("toy.b", "pass")),
         cell("0002", case("toy.a", "pass"), case("toy.b", "fail", Verdict.KNOWN, known=KNOWN)),
-        head={"steps": (*STEPS[:2], Step(**{**vars(STEPS[2]), "accepted": ("toy.b",)}))},
+        head={"steps": (*STEPS[:2], StepRecord(**{**vars(STEPS[2]), "accepted": ("toy.b",)}))},
         timings=(Timing("Building 6.12 0001 for um", 0, 0.0, 8.0), Timing("Running", 0, 8.0, 2.0)),
         **more,
     )

@@ -41,20 +41,20 @@ def test_duration(seconds: float, words: str) -> None:
 
 
 def test_quick_step_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.step("Reading"):
+    with progress.task("Reading"):
         pass
     assert capsys.readouterr() == ("", "")
 
 
 def test_quick_step_with_a_log_names_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with progress.step("Building", log=tmp_path / "build.log"):
+    with progress.task("Building", log=tmp_path / "build.log"):
         pass
     err = capsys.readouterr().err
     assert re.fullmatch(rf"Building: \d\.\d s, log {tmp_path}/build\.log\n", err)
 
 
 def test_long_step_has_a_first_and_a_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.step("Building"):
+    with progress.task("Building"):
         time.sleep(LONG)
     out, err = capsys.readouterr()
     assert out == ""
@@ -62,7 +62,7 @@ def test_long_step_has_a_first_and_a_last_line(capsys: pytest.CaptureFixture[str
 
 
 def test_log_may_be_set_late(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with progress.step("Building") as step:
+    with progress.task("Building") as step:
         step.log = tmp_path / "late.log"
     assert "late.log" in capsys.readouterr().err
 
@@ -71,7 +71,7 @@ def test_still_running_line_has_the_state(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_EVERY", 0.05)
-    with progress.step("Building") as step:
+    with progress.task("Building") as step:
         step.update(total=558)
         step.update(done=12, note="CC drivers/iommu/iommu.o")
         time.sleep(LONG)
@@ -83,7 +83,7 @@ def test_still_running_line_has_the_state(
 
 
 def test_done_never_looks_more_than_total() -> None:
-    step = progress.Step("Building", None, 0)
+    step = progress.Task("Building", None, 0)
     step.update(done=560, total=558)
     assert step.state == "560/560"
 
@@ -94,16 +94,16 @@ def test_done_never_looks_more_than_total() -> None:
 def test_outcome_is_in_the_last_line(
     error: type[BaseException], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(error), progress.step("Building"):
+    with pytest.raises(error), progress.task("Building"):
         raise error
     assert capsys.readouterr().err == f"Building: {word} after 0.0 s\n"
 
 
 def test_nested_steps_are_indented(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with progress.step("Outer", log=log), progress.step("Inner", log=log):
+    with progress.task("Outer", log=log), progress.task("Inner", log=log):
         pass
-    with progress.step("After", log=log):
+    with progress.task("After", log=log):
         pass
     starts = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
     assert starts == ["  Inner", "Outer", "After"]
@@ -111,12 +111,12 @@ def test_nested_steps_are_indented(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_steps_in_threads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     def work(number: int) -> None:
-        with progress.step(f"Step {number}", log=tmp_path / "log") as step:
+        with progress.task(f"Step {number}", log=tmp_path / "log") as step:
             for done in range(200):
                 step.update(done=done, total=200)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
-    with progress.step("All"):
+    with progress.task("All"):
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -139,7 +139,7 @@ def test_brackets_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
 def test_quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     progress.configure(quiet=True)
     progress.note("nothing")
-    with progress.step("Building", log=tmp_path / "log"):
+    with progress.task("Building", log=tmp_path / "log"):
         time.sleep(LONG)
     assert capsys.readouterr().err == ""
 
@@ -154,12 +154,12 @@ def test_broken_stderr_breaks_no_step(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", _Full())
     progress.note("lost")
-    with progress.step("Building"):
+    with progress.task("Building"):
         time.sleep(LONG)
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    with progress.step("Building", log=Path("log")):
+    with progress.task("Building", log=Path("log")):
         print("goes on")
     assert capsys.readouterr().out == "goes on\n"
 
@@ -198,9 +198,9 @@ def test_live_lines_fit_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal = _on_terminal(monkeypatch)
-    with progress.step("Building 6.12 [x]") as outer:
+    with progress.task("Building 6.12 [x]") as outer:
         outer.update(note="CC drivers/iommu/" + "x" * 200)
-        with progress.step("Inner"):
+        with progress.task("Inner"):
             time.sleep(LONG)
         print("result")
     texts = _texts(terminal)
@@ -215,7 +215,7 @@ def test_live_lines_fit_a_narrow_terminal(
 
 def test_note_and_last_line_stay_above_the_live_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _on_terminal(monkeypatch)
-    with progress.step("Building"):
+    with progress.task("Building"):
         time.sleep(LONG)
         progress.note("6.12.118 is here, 6.12.117 was seen last")
     assert "6.12.118 is here, 6.12.117 was seen last" in _texts(terminal)
@@ -224,7 +224,7 @@ def test_note_and_last_line_stay_above_the_live_lines(monkeypatch: pytest.Monkey
 
 def test_quick_step_does_not_touch_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _on_terminal(monkeypatch)
-    with progress.step("Reading"):
+    with progress.task("Reading"):
         pass
     assert terminal.getvalue() == ""
 
@@ -234,7 +234,7 @@ def test_dumb_terminal_gets_plain_lines(
 ) -> None:
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setenv("TERM", "dumb")
-    with progress.step("Building"):
+    with progress.task("Building"):
         time.sleep(LONG)
     assert "\x1b" not in terminal.getvalue()
     assert terminal.getvalue().startswith("Building …\n")
@@ -248,7 +248,7 @@ def test_terminal_that_nobody_watches_gets_plain_lines(
 ) -> None:
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setenv("CI", value)
-    with progress.step("Building"):
+    with progress.task("Building"):
         time.sleep(LONG)
     assert ("\x1b" in terminal.getvalue()) == live
     assert terminal.getvalue().startswith("Building …\n") != live
@@ -259,7 +259,7 @@ def test_ascii_terminal_gets_no_braille(
 ) -> None:
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setattr(terminal, "encoding", "ascii", raising=False)
-    with progress.step("Building"):
+    with progress.task("Building"):
         time.sleep(LONG)
     assert terminal.getvalue().isascii()
 

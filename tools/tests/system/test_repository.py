@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from iommuq.system.errors import DiskFull, InfraError, ObjectsLost, UserError
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.git.repository import Repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import run
@@ -32,7 +32,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bare repository with two commits: ``refs/heads/base`` and the one before."""
     path = tmp_path_factory.mktemp("repository") / "repo.git"
     run(["git", "init", "-q", "--bare", "--template=", "-b", "base", path], cwd=path.parent)
-    store = Store(path, path)
+    store = Objects(path, path)
     empty = _git(path, "mktree")
     first = _git(path, "commit-tree", empty, stdin="first\n", **_identity("0 +0000"))
     one, two = store.write_blobs([b"one\n", b"two\n"])
@@ -93,7 +93,7 @@ def test_commits_are_those_that_git_makes(
         return  # git refuses a name of which nothing is left.
     author = f"{name} <{address}>"
     assert (
-        Store(repo, repo).commit(tree, "base", author=author, date=date, message=message)
+        Objects(repo, repo).commit(tree, "base", author=author, date=date, message=message)
         == done.output.strip()
     )
 
@@ -114,14 +114,14 @@ def test_what_a_commit_says(repo: Path) -> None:
 def test_subject_of_several_lines(repo: Path) -> None:
     tree = Repository(repo).tree_of("base")
     message = "\n a subject  \nof two lines\n \nbody\n"
-    made = Store(repo, repo).commit(tree, "base", author=_WHO, date="1 +0000", message=message)
+    made = Objects(repo, repo).commit(tree, "base", author=_WHO, date="1 +0000", message=message)
     shown = _git(repo, "show", "-s", "--format=%s", made)
     assert Repository(repo).describe(made).subject.strip() == shown.strip()
 
 
 def test_what_changed(repo: Path) -> None:
     there = Repository(repo)
-    store = Store(repo, repo)
+    store = Objects(repo, repo)
     (blob,) = store.write_blobs([b"new\n"])
     # A file where a directory was, and the other way round.
     after = store.replace(
@@ -135,7 +135,7 @@ def test_what_changed(repo: Path) -> None:
 
 
 def test_paths_are_looked_up(repo: Path) -> None:
-    store = Store(repo, repo)
+    store = Objects(repo, repo)
     found = store.entries("base", ["drivers/", "Makefile", "none", "lib", "Makefile/x", "none/"])
     assert sorted(found) == ["Makefile", "drivers/a.c", "lib"]
     assert found["lib"].startswith("040000 tree ")
@@ -168,7 +168,7 @@ def test_no_configuration_but_its_own(
     text = own.read_text(encoding="utf-8")
     own.write_text(f"{text}[include]\n path = {tmp_path / 'included'}\n", encoding="utf-8")
     try:
-        store = Store(repo, repo)
+        store = Objects(repo, repo)
         made = store.commit(before, "base", author="Ä <a@example.org>", date="1 +0000", message="ä")
         assert b"encoding" not in store.repo.odb.stream(bytes.fromhex(made)).read()
         store.repo.changed("base^", "base")
@@ -223,7 +223,7 @@ def _children() -> set[str]:
 def test_lost_and_damaged_objects(tmp_path: Path) -> None:
     path = tmp_path / "repo.git"
     run(["git", "init", "-q", "--bare", "--template=", path], cwd=tmp_path)
-    store = Store(path, tmp_path)
+    store = Objects(path, tmp_path)
     data = [os.urandom(2000) for _ in range(3)]
     blobs = store.write_blobs(data)
     empty = _git(path, "mktree")
@@ -238,12 +238,12 @@ def test_lost_and_damaged_objects(tmp_path: Path) -> None:
     loose.chmod(0o644)
     loose.write_bytes(b"")  # What a power cut leaves.
     with pytest.raises(ObjectsLost):
-        Store(path, tmp_path).read_blob(blobs[1])
+        Objects(path, tmp_path).read_blob(blobs[1])
     assert Repository(path).lacks(tree)
     # The pack is damaged in the middle.
     _pack(path, blobs[2])
     with pytest.raises(ObjectsLost):
-        Store(path, tmp_path).read_blob(blobs[2])
+        Objects(path, tmp_path).read_blob(blobs[2])
 
 
 def _pack(path: Path, blob: str) -> None:
@@ -259,7 +259,7 @@ def _pack(path: Path, blob: str) -> None:
 
 def test_why_git_failed(repo: Path, tmp_path: Path) -> None:
     """A command that fails for another reason is not taken for a lost object."""
-    store = Store(repo, tmp_path)
+    store = Objects(repo, tmp_path)
     tree = store.tree_of("base")
     (tmp_path / "index.lock").write_text("", encoding="ascii")
     with pytest.raises(InfraError) as caught:
@@ -275,7 +275,7 @@ def test_full_disk(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tempfile.mkstemp", full)
     with pytest.raises(DiskFull, match="No space left"):
-        Store(repo, repo).write_blobs([b"x"])
+        Objects(repo, repo).write_blobs([b"x"])
 
 
 def test_no_repository(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_no_repository(tmp_path: Path) -> None:
 
 
 def test_names_that_pass_for_gits_own(repo: Path) -> None:
-    store = Store(repo, repo)
+    store = Objects(repo, repo)
     (blob,) = store.write_blobs([b"x\n"])
     tree = _git(repo, "mktree", stdin=f"100644 blob {blob}\tgit~1\n")
     with pytest.raises(UserError, match="aliases Git metadata"):

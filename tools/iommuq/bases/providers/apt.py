@@ -66,7 +66,7 @@ class Apt:
 
         :return: apt's message if a source failed, which may not matter here; else empty.
         """
-        with progress.step("Fetching apt's lists of packages", log=self.log):
+        with progress.task("Fetching apt's lists of packages", log=self.log):
             done = self._get("update", log_path=self.log, check=False, cwd=Path("/"))
         return _complaint(done.output, r"[WE]: *(Failed to fetch.+)|E: *(.+)")
 
@@ -96,7 +96,7 @@ class Apt:
         """
         found = self.find(package)
         size = f", {found.size >> 20} MiB" if found else ""
-        with progress.step(f"Downloading {package}{size}", log=self.log):
+        with progress.task(f"Downloading {package}{size}", log=self.log):
             try:
                 self._get("download", package, log_path=self.log, cwd=where)
             except CommandFailed as error:

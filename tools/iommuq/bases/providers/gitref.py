@@ -19,7 +19,7 @@ from iommuq.bases.providers.job import (
 from iommuq.system import progress
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import run, tail
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/]+:(?!/)")
@@ -64,7 +64,7 @@ def provide_git(source: GitSource, job: Job) -> Provided:
         *("git", f"--git-dir={job.repo}", "-c", "fetch.unpackLimit=1", *words),
         *("--", url, f"+{source.ref}:refs/iommuq/fetched"),
     )
-    with progress.step(f"Fetching {source.ref} for {job.name} from {url}", log=job.log):
+    with progress.task(f"Fetching {source.ref} for {job.name} from {url}", log=job.log):
         try:
             run(
                 command,
@@ -78,7 +78,7 @@ def provide_git(source: GitSource, job: Job) -> Provided:
     git("update-ref", BASE_REF, "refs/iommuq/fetched^{commit}", git_dir=job.repo, cwd=job.repo)
     commit = base_commit(job.repo)
     job.verify(commit, "")
-    makefile = Store(job.repo, job.work).read_file(commit, "Makefile") or b""
+    makefile = Objects(job.repo, job.work).read_file(commit, "Makefile") or b""
     kernel = kernel_version(makefile.decode("utf-8", "replace"), f"{source.ref} of {url}")
     return Provided(commit, "", commit, kernel)
 

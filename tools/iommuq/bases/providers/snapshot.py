@@ -42,7 +42,7 @@ class Snapshot:
     :ivar kernel: the version in the Makefile of the tree, after `finish`.
     """
 
-    def __init__(self, sink: IO[bytes], step: progress.Step, where: str) -> None:
+    def __init__(self, sink: IO[bytes], step: progress.Task, where: str) -> None:
         self._sink = sink
         self._step = step
         self._where = where
@@ -157,7 +157,7 @@ def importing(job: Job, title: str, where: Path | str) -> Iterator[Snapshot]:
     """
     command = ["git", f"--git-dir={job.repo}", *_FAST_IMPORT[1:]]
     with (
-        progress.step(title, log=job.log) as step,
+        progress.task(title, log=job.log) as step,
         pipeline(command, cwd=job.work, feed=True, log_path=job.log) as sink,
     ):
         snapshot = Snapshot(sink, step, str(where))

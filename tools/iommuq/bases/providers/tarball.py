@@ -70,7 +70,7 @@ def _download(url: str, path: Path, job: Job) -> None:
     from http.client import HTTPException
 
     hint = "is the network up?"
-    with progress.step(f"Downloading {url}", log=job.log) as step, path.open("wb") as file:
+    with progress.task(f"Downloading {url}", log=job.log) as step, path.open("wb") as file:
         try:
             with urllib.request.urlopen(url, timeout=STALLED) as answer:
                 length = int(answer.headers.get("Content-Length") or 0)

@@ -21,7 +21,7 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli import options
 from iommuq.queue.checkout import checkout
 from iommuq.system import files, progress
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import failure, run
 
 
@@ -183,7 +183,7 @@ def _site(workspace: Workspace) -> Iterator[_Site]:
         trees = home / "cache/trees" / name
         trees.mkdir(parents=True)
         tree = workspace.step(None).tree
-        with progress.step("Unpacking the sources twice"):
+        with progress.task("Unpacking the sources twice"):
             checkout(workspace.base, tree, trees / "src")
             checkout(workspace.base, tree, home / "tree")
         environment = {
@@ -224,15 +224,15 @@ def measure(workspace: Workspace) -> list[Measure]:
     """Return all measurements; takes about fifteen minutes on two cores."""
     found = []
     with tempfile.TemporaryDirectory(prefix="iommuq-bench-") as folder:
-        objects = Store(workspace.base.git_dir, Path(folder))
+        objects = Objects(workspace.base.git_dir, Path(folder))
         text = (objects.read_file(workspace.step(None).commit, _FILE) or b"").decode()
     with _site(workspace) as site:
         # Read both trees from the disk before the first measurement.
         for tree in (site.tree, site.work):
             run(["grep", "-rqs", "no such text", "."], cwd=tree, timeout=_LIMIT, check=False)
-        with progress.step("Cold, iommuq", log=site.log):
+        with progress.task("Cold, iommuq", log=site.log):
             ours = site.ours()
-        with progress.step("Cold, kunit.py", log=site.log):
+        with progress.task("Cold, kunit.py", log=site.log):
             theirs = site.theirs()
         found.append(Measure("cold", ours, theirs, 0.7))
 
@@ -244,11 +244,11 @@ def measure(workspace: Workspace) -> list[Measure]:
             site.touch_theirs()
             return site.theirs()
 
-        with progress.step("iommu.c changed", log=site.log):
+        with progress.task("iommu.c changed", log=site.log):
             found.append(
                 Measure("iommu.c changed", _best(ours_touched), _best(theirs_touched), 0.6)
             )
-        with progress.step("Nothing changed", log=site.log):
+        with progress.task("Nothing changed", log=site.log):
             found.append(
                 Measure(
                     "nothing changed",
@@ -264,7 +264,7 @@ def measure(workspace: Workspace) -> list[Measure]:
 def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Iterator[Measure]:
     """Measure the whole queue, and the cost of further patches."""
     steps = len(workspace.queue.steps)
-    with progress.step("The whole queue", log=site.log):
+    with progress.task("The whole queue", log=site.log):
         # The last step from scratch, then the other steps.
         ours = cold.ours + site.matrix()
         # Not measured: from scratch each step takes as long as the last.
@@ -272,7 +272,7 @@ def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Itera
         yield Measure(f"{steps} steps", ours, theirs, 0.25)
         ours = _best(lambda _: site.matrix())
         yield Measure(f"{steps} steps, again", ours, theirs, limit=2.0)
-    with progress.step("A further patch", log=site.log):
+    with progress.task("A further patch", log=site.log):
 
         def by_hand(_number: int) -> float:
             site.touch_theirs()

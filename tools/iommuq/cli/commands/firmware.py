@@ -129,7 +129,7 @@ def list_scenarios() -> None:
     names = sorted({name for one in found for name in one.machines})
     width = max(map(len, names), default=0)
     for name in names:
-        print(f"{name:<{width}}  {machines.load(name).title}")
+        print(f"{name:<{width}}  {machines.load_machine(name).title}")
 
 
 def run_firmware(
@@ -157,7 +157,7 @@ def run_firmware(
     base, names = _split(words, kernel)
     scenarios = scenario.choose(names)
     for name in on:
-        machines.load(name)
+        machines.load_machine(name)
     chosen = cases(scenarios, on)
     if not chosen:
         raise UserError(f"none of these scenarios is for {', '.join(on)}")

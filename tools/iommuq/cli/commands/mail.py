@@ -82,7 +82,7 @@ def sign(start: Path | None, yes: bool) -> None:
     """Add your Signed-off-by to the patches that lack it."""
     from iommuq.mail.branch import sign, unsigned
 
-    branch = branches.load(edittree.find(None, start))
+    branch = branches.load_branch(edittree.find(None, start))
     left = unsigned(branch)
     who = branches.identity(branch.tree)
     if not left:
@@ -139,7 +139,7 @@ def send(
         return EXIT_INFRA
     print(f"v{branch.revision}: {len(done.letters)} messages sent by {done.server}")
     if not preview_to:
-        after = branches.load(branch.tree)
+        after = branches.load_branch(branch.tree)
         print(f"tagged sent/{branch.change_id}-v{branch.revision}; the next is v{after.revision}")
     return EXIT_OK
 
@@ -172,7 +172,7 @@ def trailers(start: Path | None, mbox: Path | None, look: bool) -> int:
     if not done.found:
         print("no trailers in the thread")
     if done.taken and not look:
-        _print_taken(take_back(branches.load(branch.tree), workspace.queue.folder))
+        _print_taken(take_back(branches.load_branch(branch.tree), workspace.queue.folder))
     settled = (Fate.TAKEN, Fate.THERE)
     return EXIT_OK if all(each.fate in settled for each in done.found) else EXIT_VERDICT
 
@@ -186,7 +186,7 @@ def diff(start: Path | None, old: str, new: str, page: Path | None) -> None:
     """Show the changes between two versions, or since the last one sent."""
     from iommuq.mail.rangediff import compare, shown
 
-    branch = branches.load(edittree.find(None, start))
+    branch = branches.load_branch(edittree.find(None, start))
     done = compare(branch, old, new)
     if page is not None:
         try:
@@ -218,11 +218,11 @@ def _tree_of(workspace: Workspace, into: Path | None) -> EditTree:
 
 
 def _open(start: Path | None) -> tuple[Workspace, MailBranch]:
-    branch = branches.load(edittree.find(None, start))
+    branch = branches.load_branch(edittree.find(None, start))
     return Workspace.open(branch.tree.note.base), branch
 
 
-def _print_findings(findings: Sequence[gate.Finding]) -> int:
+def _print_findings(findings: Sequence[gate.GateResult]) -> int:
     width = max(len(each.name) for each in findings)
     for each in findings:
         print(f"{each.level:<5}{each.name:<{width}}  {progress.one_line(each.text)}")
@@ -284,7 +284,7 @@ def _print_outcome(letters: Sequence[Letter], box: Outbox) -> None:
 
 def refresh_branch(start: Path | None, *, force: bool) -> None:
     """Write the amended commits of a branch back into the queue, and print the changes."""
-    branch = branches.load(edittree.find(None, start))
+    branch = branches.load_branch(edittree.find(None, start))
     _print_taken(take_back(branch, load_spec(branch.tree.note.base).folder, force=force))
 
 

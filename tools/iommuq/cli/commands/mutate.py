@@ -27,7 +27,7 @@ from iommuq.results.runs.recorder import Recorder, recording
 from iommuq.system import arches, progress
 from iommuq.system.arches import Arch
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 
 @click.command()
@@ -140,13 +140,13 @@ def _mutate(
     as_json: bool,
 ) -> int:
     base = workspace.base.spec.name
-    promises = prooffile.load(workspace.queue)
+    promises = prooffile.load_promises(workspace.queue)
     patches = [find_step(workspace.queue, name) for name in wanted.patches]
     for label in {PLAIN, BASELINE}.intersection(patches):
         raise UserError(f"{label} is no patch of the queue", hint="name a patch to mutate")
-    entries = explained.load(workspace.base.spec.folder)
+    entries = explained.load_explanations(workspace.base.spec.folder)
     with tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder:
-        objects = Store(workspace.base.git_dir, Path(folder))
+        objects = Objects(workspace.base.git_dir, Path(folder))
         steps = workspace.steps()
         if wanted.hunks:
             plan = make_hunk_plan(objects, steps, wanted.functions, patches)

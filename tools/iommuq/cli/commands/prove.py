@@ -54,7 +54,9 @@ def prove(
     """
     with events.json_lines(as_json):
         workspace = Workspace.open(base)
-        chosen = lanes.open_lanes(workspace, suites or promises.load(workspace.queue).suites)
+        chosen = lanes.open_lanes(
+            workspace, suites or promises.load_promises(workspace.queue).suites
+        )
         steps = steps_between(workspace, first, last)
         if bisect is not None:
             return _bisect(workspace, steps, chosen, bisect)
@@ -79,7 +81,7 @@ def prove_queue(
     """
     base = workspace.base.spec.name
     # Report errors in the file before hours of work.
-    promises.load(workspace.queue)
+    promises.load_promises(workspace.queue)
     key = records.key_of(workspace, [lane.name for lane in chosen]) if keep else ""
     with recorded(base) as recorder:
 

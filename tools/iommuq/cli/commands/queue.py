@@ -22,7 +22,7 @@ from iommuq.queue.model import find_step, load_queue
 from iommuq.queue.steps import make_steps
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 if TYPE_CHECKING:
     from iommuq.queue.upstream.targets import Target
@@ -256,7 +256,7 @@ def open_target(against: str) -> Iterator[tuple[Target, str]]:
         other = sources.open_base(basefile.load_spec(against))
         git_dir, commit, title = other.git_dir, other.commit, f"Linux {other.kernel}"
     with tempfile.TemporaryDirectory(prefix="iommuq-target-") as folder:
-        yield TreeTarget(Store(git_dir, Path(folder)), commit), title
+        yield TreeTarget(Objects(git_dir, Path(folder)), commit), title
 
 
 def rebase_queue(
@@ -327,7 +327,7 @@ def _as_seen(base: sources.Base) -> sources.Base:
             hint=f"`iommuq base fetch {name} --update` fetches a newer one, if there is one",
         )
     with tempfile.TemporaryDirectory(prefix="iommuq-seen-") as folder:
-        if not Store(base.git_dir, Path(folder)).has(seen.commit):
+        if not Objects(base.git_dir, Path(folder)).has(seen.commit):
             raise UserError(
                 f"{name} {seen.version}, which its patches are for, is not in the cache;"
                 f" {base.version} is",

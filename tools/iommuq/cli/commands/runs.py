@@ -13,7 +13,7 @@ from iommuq.proof.matrix import fold
 from iommuq.report import matrix
 from iommuq.report.view import Tone, View, visible
 from iommuq.results.runs.archive import Archive, Summary
-from iommuq.results.runs.compare import Change, Comparison
+from iommuq.results.runs.compare import Comparison, VerdictChange
 from iommuq.results.runs.compare import compare as compared
 from iommuq.results.runs.document import pick
 from iommuq.results.runs.model import Record, State
@@ -149,7 +149,7 @@ def _report(found: Comparison) -> Iterator[str]:
         yield f"{found.unjudged} times not judged: too few earlier runs"
 
 
-def _changes(changes: Iterable[Change]) -> Iterator[str]:
+def _changes(changes: Iterable[VerdictChange]) -> Iterator[str]:
     for one in changes:
         before = "missing" if one.before is None else one.before.value
         after = "" if one.after is None else f", is {one.after.value}"

@@ -16,7 +16,7 @@ from iommuq.suites.programs import KERNEL, Suite, load_suites
 from iommuq.suites.selftest import BUILDS, ENDS
 from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 #: The file of the checks of a whole KUnit kernel, relative to the checkout.
 KUNIT_WHOLE = Path("kunit/overlay.toml")
@@ -135,14 +135,14 @@ def _tree_sources(suites: Sequence[Suite], base: str, at: str | None) -> dict[st
         # The run reports the patch that does not apply.
         return {}
     with tempfile.TemporaryDirectory(prefix="iommuq-inventory-") as folder:
-        store = Store(workspace.base.git_dir, Path(folder))
+        store = Objects(workspace.base.git_dir, Path(folder))
         texts = {suite.name: store.read_file(tree, f"{KERNEL}/{suite.name}.c") for suite in suites}
     return {name: text.decode("utf-8", "replace") for name, text in texts.items() if text}
 
 
 def checks(name: str) -> list[Found]:
     """Return the checks of a firmware scenario, on each of its machines."""
-    one = scenario.load(name)
+    one = scenario.load_scenario(name)
     return [Found(one.test(on, check)) for on in one.machines for check in one.checks(on)]
 
 

@@ -227,7 +227,7 @@ def _on_step(workspace: Workspace, lane: Lane, options: Options) -> tuple[str, l
 def _firmware(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
     wanted = {(word[0], word[1]) for word in (test.split(".") for test in selected)}
     names = sorted({name for _, name in wanted})
-    scenarios = [scenario.load(name) for name in names]
+    scenarios = [scenario.load_scenario(name) for name in names]
     chosen = [
         case for case in cases(scenarios) if (case.machine.name, case.scenario.name) in wanted
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iommuq.firmware.tables import acpi, dmar, iort, ivrs
-from iommuq.firmware.tables.sanity import Finding
+from iommuq.firmware.tables.sanity import Oddity
 
 Table: TypeAlias = dmar.Dmar | ivrs.Ivrs | iort.Iort
 
@@ -28,7 +28,7 @@ def parse(data: bytes, *, name: str = "table") -> Table:
     raise acpi.unwanted(data, (dmar.SIGNATURE, ivrs.SIGNATURE, iort.SIGNATURE), name)
 
 
-def load(path: Path) -> Table:
+def load_table(path: Path) -> Table:
     """Read a table from a file.
 
     :raises UserError: the file cannot be read.
@@ -37,7 +37,7 @@ def load(path: Path) -> Table:
     return parse(acpi.read(path), name=str(path))
 
 
-def findings(table: Table) -> list[Finding]:
+def findings(table: Table) -> list[Oddity]:
     """Return what is odd about the regions of a table, in its order."""
     if isinstance(table, dmar.Dmar):
         return dmar.findings(table)

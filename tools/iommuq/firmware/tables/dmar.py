@@ -11,7 +11,7 @@ from typing import ClassVar, TypeAlias
 
 from iommuq.firmware.tables import acpi
 from iommuq.firmware.tables.acpi import Header, Reader, pack
-from iommuq.firmware.tables.sanity import ADDRESS_BITS, Claim, Finding, check, check_revision
+from iommuq.firmware.tables.sanity import ADDRESS_BITS, Claim, Oddity, check, check_revision
 
 SIGNATURE = b"DMAR"
 #: Where the first structure begins.
@@ -281,21 +281,21 @@ def parse(data: bytes, *, name: str = "DMAR") -> Dmar:
     return Dmar(tuple(structures), header, width, flags, reserved)
 
 
-def findings(table: Dmar) -> list[Finding]:
+def findings(table: Dmar) -> list[Oddity]:
     """Return what is odd about the regions of a table, in its order."""
     # Linux rejects the table if the width is less than a page.
     bits = min(table.width + 1, ADDRESS_BITS) if table.width >= 11 else ADDRESS_BITS
     claims, found = [], check_revision(table.header.revision, REVISIONS)
     if table.width < 11:
-        found.append(Finding(36, f"host addresses of {table.width + 1} bits: Linux rejects DMAR"))
+        found.append(Oddity(36, f"host addresses of {table.width + 1} bits: Linux rejects DMAR"))
     for offset, one in table.places():
         if not isinstance(one, Rmrr):
             continue
         claims.append(Claim(offset, one.base, one.size, (one.segment, one.scopes), one.NAME))
         if not any(scope.is_pci for scope in one.scopes):
-            found.append(Finding(offset, f"{claims[-1].name} is for no PCI device"))
+            found.append(Oddity(offset, f"{claims[-1].name} is for no PCI device"))
         found += [
-            Finding(offset, f"{claims[-1].name}: {scope.place(one.segment)} cannot be a device")
+            Oddity(offset, f"{claims[-1].name}: {scope.place(one.segment)} cannot be a device")
             for scope in one.scopes
             if scope.odd or not scope.path or any(d > 31 or f > 7 for d, f in scope.path)
         ]

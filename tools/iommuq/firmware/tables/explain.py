@@ -30,7 +30,7 @@ def explain(path: Path, classes: Mapping[str, int] | None = None) -> list[str]:
     :raises UserError: the file cannot be read.
     :raises TableError: the table is malformed; file and byte are named.
     """
-    return describe(anytable.load(path), classes)
+    return describe(anytable.load_table(path), classes)
 
 
 def describe(table: anytable.Table, classes: Mapping[str, int] | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from iommuq.firmware.tables import acpi
 from iommuq.firmware.tables.acpi import HEADER_SIZE, Header, Reader, pack, text
-from iommuq.firmware.tables.sanity import Claim, Finding, check, check_revision
+from iommuq.firmware.tables.sanity import Claim, Oddity, check, check_revision
 
 SIGNATURE = b"IORT"
 
@@ -254,25 +254,25 @@ def _inside(node: Node, at: int, size: int, start: int, what: str, name: str) ->
         raise acpi.TableError(text, offset=start, name=name)
 
 
-def findings(table: Iort) -> list[Finding]:
+def findings(table: Iort) -> list[Oddity]:
     """Return what is odd about the regions and mappings of a table, in its order."""
     nodes = table.places()
     claims, found = [], check_revision(table.header.revision, REVISIONS)
     for offset, node in nodes.items():
-        found += [Finding(offset, text) for text in _odd_mappings(node, nodes)]
+        found += [Oddity(offset, text) for text in _odd_mappings(node, nodes)]
         if node.kind != RMR:
             continue
         if not node.mappings:
-            found.append(Finding(offset, "RMR node without a device"))
+            found.append(Oddity(offset, "RMR node without a device"))
         if not node.ranges:
-            found.append(Finding(offset, "RMR node without a region"))
+            found.append(Oddity(offset, "RMR node without a region"))
         who = tuple((one.target, one.output, one.count) for one in node.mappings)
         for number, one in enumerate(node.ranges):
             place = offset + node.ranges_offset + number * _DESCRIPTOR_SIZE
             claims.append(Claim(place, one.base, one.size, who, "RMR"))
     if claims and table.header.revision < RMR_REVISION:
         text = f"table revision {table.header.revision} is less than {RMR_REVISION}"
-        found.append(Finding(8, f"{text}: Linux ignores the RMR nodes"))
+        found.append(Oddity(8, f"{text}: Linux ignores the RMR nodes"))
     return sorted(found + check(claims, granule=GRANULE), key=lambda finding: finding.offset)
 
 

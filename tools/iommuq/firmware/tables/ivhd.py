@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from iommuq.firmware.tables.acpi import Reader, pack, text
-from iommuq.firmware.tables.sanity import Finding
+from iommuq.firmware.tables.sanity import Oddity
 
 ALL, SELECT, START, END = 0x01, 0x02, 0x03, 0x04
 ALIAS_SELECT, ALIAS_START = 0x42, 0x43
@@ -202,7 +202,7 @@ def _decode(part: Reader, kind: int) -> DeviceEntry:
     return Other(kind, part.rest())
 
 
-def findings(entries: Sequence[DeviceEntry], offset: int) -> list[Finding]:
+def findings(entries: Sequence[DeviceEntry], offset: int) -> list[Oddity]:
     """Return what is odd about ranges.
 
     :param offset: the byte of the table where the first entry begins.
@@ -212,17 +212,17 @@ def findings(entries: Sequence[DeviceEntry], offset: int) -> list[Finding]:
     for entry in entries:
         if isinstance(entry, Select) and entry.kind == END:
             if start is None:
-                found.append(Finding(offset, "the end of a range of devices without a start"))
+                found.append(Oddity(offset, "the end of a range of devices without a start"))
             elif entry.devid < start[1]:
-                found.append(Finding(offset, "a range of devices ends before its start"))
+                found.append(Oddity(offset, "a range of devices ends before its start"))
             start = None
         elif not isinstance(entry, Other):
             if start is not None:
-                found.append(Finding(start[0], "the start of a range of devices without an end"))
+                found.append(Oddity(start[0], "the start of a range of devices without an end"))
             start = None
             if starts_range(entry):
                 start = offset, entry.devid
         offset += len(entry.encode())
     if start is not None:
-        found.append(Finding(start[0], "the start of a range of devices without an end"))
+        found.append(Oddity(start[0], "the start of a range of devices without an end"))
     return found

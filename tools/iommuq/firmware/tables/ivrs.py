@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 from iommuq.firmware.tables import acpi, ivhd
 from iommuq.firmware.tables.acpi import Header, Reader, pack
 from iommuq.firmware.tables.ivhd import DeviceEntry
-from iommuq.firmware.tables.sanity import Claim, Finding, check, check_revision
+from iommuq.firmware.tables.sanity import Claim, Oddity, check, check_revision
 
 SIGNATURE = b"IVRS"
 #: Where the first block begins.
@@ -210,7 +210,7 @@ def parse(data: bytes, *, name: str = "IVRS") -> Ivrs:
     return Ivrs(tuple(blocks), header, info, reserved)
 
 
-def findings(table: Ivrs) -> list[Finding]:
+def findings(table: Ivrs) -> list[Oddity]:
     """Return what is odd about the regions and device entries of a table, in its order."""
     claims, found = [], check_revision(table.header.revision, REVISIONS)
     for offset, block in table.places():
@@ -222,16 +222,16 @@ def findings(table: Ivrs) -> list[Finding]:
         claim = Claim(offset, block.start, block.size, (block.segment, first, last), block.NAME)
         claims.append(claim)
         if first > last:
-            found.append(Finding(offset, f"{claim.name}: its last device comes before its first"))
+            found.append(Oddity(offset, f"{claim.name}: its last device comes before its first"))
         if not block.flags & (UNITY | EXCLUSION):
             text = "neither a unity map nor an exclusion range; Linux ignores it"
-            found.append(Finding(offset, f"{claim.name} is {text}"))
+            found.append(Oddity(offset, f"{claim.name} is {text}"))
         elif not block.flags & (READ | WRITE | EXCLUSION):
-            found.append(Finding(offset, f"{claim.name} may be neither read nor written"))
+            found.append(Oddity(offset, f"{claim.name} may be neither read nor written"))
     chosen = table.hardware_type()
     if table.blocks and chosen not in HARDWARE:
         offset = next(offset for offset, block in table.places() if block.kind == chosen)
-        found.append(Finding(offset, "Linux finds no IVHD to use and leaves the IOMMU off"))
+        found.append(Oddity(offset, "Linux finds no IVHD to use and leaves the IOMMU off"))
     return sorted(found + check(claims), key=lambda finding: finding.offset)
 
 

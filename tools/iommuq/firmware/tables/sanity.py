@@ -13,7 +13,7 @@ _REVISION_AT = 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class Oddity:
     """Something odd in a table.
 
     :ivar offset: the byte of the table where the structure begins.
@@ -64,24 +64,24 @@ def amount(size: int) -> str:
     return f"{size} bytes"
 
 
-def check_revision(revision: int, known: range) -> list[Finding]:
+def check_revision(revision: int, known: range) -> list[Oddity]:
     """Return a finding if a table's revision is not in *known*; kernels ignore the revision."""
     if revision in known:
         return []
     text = f"table revision {revision} is unknown; known are {known[0]} to {known[-1]}"
-    return [Finding(_REVISION_AT, text)]
+    return [Oddity(_REVISION_AT, text)]
 
 
 def check(
     claims: Iterable[Claim], *, granule: int = PAGE, bits: int = ADDRESS_BITS
-) -> list[Finding]:
+) -> list[Oddity]:
     """Return what is odd about regions, in the order of the table.
 
     :param granule: bytes that base and size must be a multiple of.
     :param bits: bits of a physical address.
     """
     claims = list(claims)
-    found = [Finding(one.offset, text) for one in claims for text in _alone(one, granule, bits)]
+    found = [Oddity(one.offset, text) for one in claims for text in _alone(one, granule, bits)]
     found += _overlaps(claims)
     return sorted(found, key=lambda finding: finding.offset)
 
@@ -102,7 +102,7 @@ def _alone(claim: Claim, granule: int, bits: int) -> Iterator[str]:
         yield f"{claim.name} lies beyond the last address of {bits} bits"
 
 
-def _overlaps(claims: list[Claim]) -> Iterator[Finding]:
+def _overlaps(claims: list[Claim]) -> Iterator[Oddity]:
     """Yield a finding for each overlap, in one pass: a table may have thousands of regions."""
     seen: dict[tuple[int, int, Hashable], Claim] = {}
     furthest: Claim | None = None
@@ -111,13 +111,13 @@ def _overlaps(claims: list[Claim]) -> Iterator[Finding]:
         first = seen.setdefault((claim.base, claim.size, claim.who), claim)
         if first is not claim:
             text = f"{claim.name} is a duplicate of the entry at byte 0x{first.offset:x}"
-            yield Finding(claim.offset, f"{text}, for the same devices")
+            yield Oddity(claim.offset, f"{text}, for the same devices")
         if furthest is None:
             furthest = claim
             continue
         same = (claim.base, claim.size) == (furthest.base, furthest.size)
         if claim.base < furthest.base + furthest.size and not same:
             text = f"{claim.name} overlaps {furthest.name} at byte 0x{furthest.offset:x}"
-            yield Finding(claim.offset, text)
+            yield Oddity(claim.offset, text)
         if claim.base + claim.size > furthest.base + furthest.size:
             furthest = claim

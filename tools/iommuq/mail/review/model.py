@@ -108,7 +108,7 @@ class Reviewed:
         return good and not any(change.broke for change in self.changes)
 
     @property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[SuiteChange]:
         """The effect of each patch on the tests of each suite."""
         if self.answer is None:
             return []
@@ -125,13 +125,13 @@ class Reviewed:
                     failed, passed = set(before.failed), set(before.passed)
                     fixed = [test for test in now.passed if test in failed]
                     broke = [test for test in now.failed if test in passed]
-                    found.append(Change(label, lane, tuple(fixed), tuple(broke)))
+                    found.append(SuiteChange(label, lane, tuple(fixed), tuple(broke)))
                 before = now
         return found
 
 
 @dataclass(frozen=True)
-class Change:
+class SuiteChange:
     """The effect of one patch on the tests of one suite."""
 
     label: str

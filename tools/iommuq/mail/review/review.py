@@ -36,7 +36,7 @@ from iommuq.system.errors import (
     UserError,
     VerdictError,
 )
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.git.scratch import borrow
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
@@ -95,7 +95,7 @@ def review(wish: Wish) -> Iterator[Reviewed]:
         if sandbox.owner is not None:
             os.chown(work, os.geteuid(), os.getegid())
         (folder / "mails").mkdir()
-        with progress.step(f"Fetching {wish.what}"):
+        with progress.task(f"Fetching {wish.what}"):
             posted = fetch(
                 wish.what,
                 folder / "mails",
@@ -227,7 +227,7 @@ def _apply(base: Base, folder: Path, name: str, posted: Posted) -> list[Step]:
     total = len(posted.mails)
     steps = make_steps(base, queue, None, to="baseline")
     with tempfile.TemporaryDirectory(prefix="iommuq-review-") as scratch:
-        store = Store(base.git_dir, Path(scratch))
+        store = Objects(base.git_dir, Path(scratch))
         for number, patch in enumerate(queue.sent, 1):
             try:
                 step = make_steps(base, queue, None, to=patch.label)[-1]
@@ -266,7 +266,7 @@ def _run(
     }
     inside.hand_over()
     pieces: list[str] = []
-    with progress.step(title) as step:
+    with progress.task(title) as step:
 
         def on_line(line: str) -> None:
             if line.startswith(worker.MARK):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import is_safe_path
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.progress import one_line
 
 #: Modes that a patch must not create.
@@ -127,7 +127,7 @@ def _refuse(path: str, label: str) -> None:
         raise UserError(f"{label}: {shown} has unprintable characters", hint=_HINT)
 
 
-def screen_tree(store: Store, before: str, after: str, label: str) -> None:
+def screen_tree(store: Objects, before: str, after: str, label: str) -> None:
     """Check the changes between two trees of the object database.
 
     :raises UserError: there is a link, a submodule or a forbidden name.

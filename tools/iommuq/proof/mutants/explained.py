@@ -56,7 +56,7 @@ class _Document(Table):
     mutant: tuple[Explanation, ...] = ()
 
 
-def load(folder: Path) -> tuple[Explanation, ...]:
+def load_explanations(folder: Path) -> tuple[Explanation, ...]:
     """Read the list of a base; a missing file is empty.
 
     :param folder: ``patches/<base>``.

@@ -20,7 +20,7 @@ from iommuq.queue.csource import Source, descend, parse
 from iommuq.queue.hunks import Hunk
 from iommuq.queue.steps import Step
 from iommuq.queue.touched import is_kernel_source
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 #: One hunk of a patch is reverted.
 REVERT = "revert-hunk"
@@ -64,7 +64,7 @@ class HunkFaults:
     silent: int
 
 
-def hunk_faults(store: Store, steps: Sequence[Step]) -> HunkFaults:
+def hunk_faults(store: Objects, steps: Sequence[Step]) -> HunkFaults:
     """Find the hunks and lines to remove from each patch, in the tree of the last step.
 
     :param steps: all steps of the queue, the baseline first.
@@ -103,7 +103,7 @@ def _is_code(path: str) -> bool:
     return is_kernel_source(path.removesuffix(".h") + ".c" if path.endswith(".h") else path)
 
 
-def _diff(store: Store, before: str, after: str, *paths: str) -> dict[str, list[Hunk]]:
+def _diff(store: Objects, before: str, after: str, *paths: str) -> dict[str, list[Hunk]]:
     """Return the hunks between two trees, by path."""
     words = ["diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-color", before, after]
     found: dict[str, list[Hunk]] = {}
@@ -201,7 +201,7 @@ class _File:
 class _Files:
     """The files of the last tree, read and parsed on demand."""
 
-    store: Store
+    store: Objects
     step: Step
     texts: dict[str, bytes] = field(default_factory=dict)
     _files: dict[str, _File | None] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from iommuq.queue.csource import parse
 from iommuq.queue.steps import Step
 from iommuq.queue.touched import Touched, touched_functions
 from iommuq.system.errors import UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(
-    store: Store,
+    store: Objects,
     steps: Sequence[Step],
     only: Sequence[str] = (),
     also: Collection[str] = (),
@@ -112,7 +112,7 @@ def make_plan(
 
 
 def make_hunk_plan(
-    store: Store, steps: Sequence[Step], only: Sequence[str] = (), patches: Sequence[str] = ()
+    store: Objects, steps: Sequence[Step], only: Sequence[str] = (), patches: Sequence[str] = ()
 ) -> Plan:
     """Find the hunks and lines that can be removed from the patches of a queue.
 

@@ -30,7 +30,7 @@ from iommuq.suites.kunit import SPLAT_CASE
 from iommuq.system import files, progress
 from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
-from iommuq.system.git.objects import Store as Objects
+from iommuq.system.git.objects import Objects
 
 #: Part of every key.  Raise it when the same mutant is judged differently.
 _GENERATION = "4"
@@ -63,7 +63,7 @@ NOTICED = frozenset({Fate.KILLED, Fate.BROKEN, Fate.WARNED})
 
 
 @dataclass(frozen=True)
-class Verdict:
+class MutantVerdict:
     """The verdict of a suite on a mutant.
 
     :ivar why: the first tests that killed it, or the message of the compiler.
@@ -131,7 +131,7 @@ class Bench:
             judges = [_Judge(self, lane, home, results) for lane in self.lanes]
             _sweep(home, {lane.image_key(self.plan.step) for lane in self.lanes})
             trials = []
-            with progress.step("Trying mutants") as step:
+            with progress.task("Trying mutants") as step:
                 step.update(total=len(mutants) if count is None else min(count, len(mutants)))
                 tried = 0
                 for mutant in mutants:
@@ -216,14 +216,14 @@ class _Judge:
             if known is None:
                 try:
                     with self._build(path, text):
-                        known = Verdict(Fate.ABSENT)
+                        known = MutantVerdict(Fate.ABSENT)
                 except VerdictError:
-                    known = Verdict(Fate.BROKEN)
+                    known = MutantVerdict(Fate.BROKEN)
                 self._remember(path, text, known)
             self._built[path] = known.fate is not Fate.ABSENT
         return self._built[path]
 
-    def judge(self, mutant: Mutant) -> Verdict:
+    def judge(self, mutant: Mutant) -> MutantVerdict:
         """Build a mutant, run the suite on it, and return its verdict."""
         text = mutant.apply(self.bench.plan.texts[mutant.path])
         known = self._recall(mutant.path, text)
@@ -236,7 +236,7 @@ class _Judge:
             except VerdictError as error:
                 # Without the name of the step, which changes.
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
-                known = Verdict(Fate.BROKEN, why)
+                known = MutantVerdict(Fate.BROKEN, why)
             self._remember(mutant.path, text, known)
         if known.fate is Fate.KILLED:
             self._killers.update(known.tests)
@@ -252,19 +252,19 @@ class _Judge:
         """Return the passing tests whose guests run a file."""
         return frozenset(test for test in self.passing if self.lane.runs_file(test, path))
 
-    def _warned(self, image: Image) -> Verdict | None:
+    def _warned(self, image: Image) -> MutantVerdict | None:
         """Return a verdict if a kernel adds a compiler warning, so that no boot is needed."""
         # An empty body is only the result of a removed statement.
         new = sorted(
             warning for warning in image.warnings - self.image.warnings if _EMPTY not in warning
         )
-        return Verdict(Fate.WARNED, new[0]) if new else None
+        return MutantVerdict(Fate.WARNED, new[0]) if new else None
 
-    def _run(self, image: Image, first: Lane | None, able: frozenset[str]) -> Verdict:
+    def _run(self, image: Image, first: Lane | None, able: frozenset[str]) -> MutantVerdict:
         """Run the tests *able* on a mutant, those of the lane *first* before others."""
         file = image.arch.image
         if filecmp.cmp(self.image.folder / file, image.folder / file, shallow=False):
-            return Verdict(Fate.SAME)
+            return MutantVerdict(Fate.SAME)
         told: set[str] = set()
         if first is not None:
             verdict = self._ask(first, image, frozenset(), told)
@@ -279,11 +279,11 @@ class _Judge:
                 return verdict
         rest = able.difference(told)
         if not rest:
-            return Verdict(Fate.SURVIVED)
+            return MutantVerdict(Fate.SURVIVED)
         lane = self.lane if rest == self.passing else self.lane.narrowed(rest) or self.lane
         return self._ask(lane, image, rest, told)
 
-    def _ask(self, lane: Lane, image: Image, able: frozenset[str], told: set[str]) -> Verdict:
+    def _ask(self, lane: Lane, image: Image, able: frozenset[str], told: set[str]) -> MutantVerdict:
         """Run a mutant in some guests.
 
         :param able: the tests that count as lost without a result.
@@ -298,13 +298,13 @@ class _Judge:
             failed = tuple(t for t in status if t in ours and status[t] is Status.FAIL)
             if failed:
                 more = f" and {len(failed) - _NAMES} more" if len(failed) > _NAMES else ""
-                return Verdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
+                return MutantVerdict(Fate.KILLED, ", ".join(failed[:_NAMES]) + more, failed)
             lost = sorted(t for t in ours if status.get(t, Status.ERROR) is Status.ERROR)
             if not lost:
-                return Verdict(Fate.SURVIVED)
+                return MutantVerdict(Fate.SURVIVED)
             lane = lane.narrowed(lost) or lane
             able = able.intersection(lost)
-        return Verdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
+        return MutantVerdict(Fate.KILLED, f"guest lost, {len(lost)} tests without a verdict")
 
     @contextlib.contextmanager
     def _build(self, path: str, text: bytes) -> Iterator[Image]:
@@ -328,15 +328,17 @@ class _Judge:
     def _file(self, path: str, text: bytes) -> Path:
         return self.home / f"{_hash(self._key, path, hashlib.sha256(text).hexdigest())}.json"
 
-    def _recall(self, path: str, text: bytes) -> Verdict | None:
+    def _recall(self, path: str, text: bytes) -> MutantVerdict | None:
         """Return the cached verdict for a file with this text."""
         try:
             data = json.loads(self._file(path, text).read_text(encoding="utf-8"))
-            return Verdict(Fate(data["fate"]), str(data["why"]), tuple(map(str, data["tests"])))
+            return MutantVerdict(
+                Fate(data["fate"]), str(data["why"]), tuple(map(str, data["tests"]))
+            )
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def _remember(self, path: str, text: bytes, verdict: Verdict) -> None:
+    def _remember(self, path: str, text: bytes, verdict: MutantVerdict) -> None:
         file = self._file(path, text)
         temporary = file.with_suffix(f".{os.getpid()}.tmp")
         data = {"fate": verdict.fate.value, "why": verdict.why, "tests": list(verdict.tests)}

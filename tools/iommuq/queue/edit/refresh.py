@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 
 from iommuq.queue import write as naming
 from iommuq.queue.edit.tree import EditTree, Note
-from iommuq.queue.format import Proof, format_mails, same_words
+from iommuq.queue.format import Replay, format_mails, same_words
 from iommuq.queue.model import BASELINE, Patch, Queue, load_queue
 from iommuq.queue.write import SERIES, check, rewrite, sums, write
 from iommuq.system import files as locks
 from iommuq.system.errors import UserError
 from iommuq.system.files import state_dir
 from iommuq.system.git.commit import Commit
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.git.scratch import scratch
 
 _PAIR = re.compile(r"\s*(\d+):\s+\S+\s+[=!]\s+(\d+):\s")
@@ -122,7 +122,7 @@ def _refuse_if_changed(tree: EditTree, now: Mapping[str, str]) -> None:
         )
 
 
-def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
+def _line(store: Objects, tree: EditTree, tip: str) -> list[Commit]:
     """Return the commits since the base; raise an error if one cannot be a patch."""
     base = tree.note.commit
     if not store.repo.descends(tip, base):
@@ -149,12 +149,12 @@ def _line(store: Store, tree: EditTree, tip: str) -> list[Commit]:
 class _Refresh:
     """One refresh: matches commits to patches, checks the new files, and writes them."""
 
-    def __init__(self, store: Store, queue: Queue, note: Note, commits: Sequence[Commit]) -> None:
+    def __init__(self, store: Objects, queue: Queue, note: Note, commits: Sequence[Commit]) -> None:
         self._store = store
         self._queue = queue
         self._note = note
         self._commits = commits
-        self._proof = Proof(store)
+        self._proof = Replay(store)
 
     def run(self, section: str | None, afresh: bool) -> Refreshed:
         olds = self._match()

@@ -17,7 +17,7 @@ from pathlib import Path
 from iommuq.bases.sources import Base
 from iommuq.queue import write as naming
 from iommuq.queue.checkout import join_repo
-from iommuq.queue.format import Proof, format_mails
+from iommuq.queue.format import Replay, format_mails
 from iommuq.queue.hunks import hunks
 from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
 from iommuq.queue.rebase import state as rebasestate
@@ -29,7 +29,7 @@ from iommuq.queue.upstream.targets import TreeTarget
 from iommuq.queue.write import SERIES, check, rewrite, sums, write
 from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import Store, open_repository
+from iommuq.system.git.objects import Objects, open_repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import Completed
 
@@ -103,7 +103,7 @@ class Rebase:
         """
         steps = make_steps(self._base, self._queue, None)
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
-            store = Store(self._where / ".git", Path(folder))
+            store = Objects(self._where / ".git", Path(folder))
             commits = commits_of(store, self._base.commit, steps[-1].commit, self._queue)
             for name in self.state.names[len(self.state.done) :]:
                 self._carry(store, self._patches[name], *commits[name])
@@ -136,7 +136,7 @@ class Rebase:
             called = {name: old.name for name, old in zip(names, olds, strict=True)}
             text = rewrite(text, names, called) if names or again else ""
             check(
-                Proof(store),
+                Replay(store),
                 self.state.onto,
                 dict(zip(names, commits, strict=True)),
                 (),
@@ -175,7 +175,7 @@ class Rebase:
                 texts.append(self._git(*words, *ranges).output)
         return "".join(texts)
 
-    def _carry(self, store: Store, patch: Patch, parent: str, commit: str) -> None:
+    def _carry(self, store: Objects, patch: Patch, parent: str, commit: str) -> None:
         tip = self.state.tip
         trees = [TreeTarget(store, each) for each in (parent, commit, tip)]
         verdict = judge_patch(patch, *trees)
@@ -246,7 +246,7 @@ class Rebase:
                 )
             old, tree = "", head.tree
         with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
-            store = Store(self._where / ".git", Path(folder))
+            store = Objects(self._where / ".git", Path(folder))
             marker = marked(store, self.state.tip, tree)
             if marker:
                 raise UserError(f"{self._where}: {marker} still has conflict markers")
@@ -318,14 +318,14 @@ def wanted(queue: Queue, section: str | None, *, baseline: bool) -> list[Patch]:
     ]
 
 
-def commits_of(store: Store, base: str, tip: str, queue: Queue) -> dict[str, tuple[str, str]]:
+def commits_of(store: Objects, base: str, tip: str, queue: Queue) -> dict[str, tuple[str, str]]:
     """Return parent and commit of each patch of a queue."""
     line = [commit.id for commit in store.repo.line(base, tip)]
     names = (patch.name for patch in queue.patches)
     return dict(zip(names, zip([base, *line], line, strict=False), strict=True))
 
 
-def merge(store: Store, parent: str, commit: str, tip: str) -> tuple[str, list[str]]:
+def merge(store: Objects, parent: str, commit: str, tip: str) -> tuple[str, list[str]]:
     """Merge the change of a commit into a tree; return the tree and conflicting files."""
     # The parent becomes the common ancestor that git looks for.
     who = {"author": "iommuq <iommuq@localhost>", "date": "0 +0000", "message": "x\n"}
@@ -339,7 +339,7 @@ def merge(store: Store, parent: str, commit: str, tip: str) -> tuple[str, list[s
     return tree, sorted(set(conflicts)) if done.returncode else []
 
 
-def compare(store: Store, old: str, new: str) -> str:
+def compare(store: Objects, old: str, new: str) -> str:
     """Return ``unchanged``, ``offset`` or ``merged`` for a patch and its old commit."""
     texts = []
     for commit in (old, new):
@@ -357,7 +357,7 @@ def _plain(diff: bytes) -> list[bytes]:
     return [re.sub(rb"^(@@ .*? @@).*", rb"\1", line) for line in lines]
 
 
-def marked(store: Store, tip: str, tree: str) -> str:
+def marked(store: Objects, tip: str, tree: str) -> str:
     """Return a changed file with conflict markers; empty if there is none."""
     for name in store.repo.changed(tip, tree):
         text = store.read_file(tree, name) or b""

@@ -16,7 +16,7 @@ from iommuq.queue.steps import make_steps
 from iommuq.queue.upstream.compare.judge import FileJudge, Grade, HunkVerdict
 from iommuq.queue.upstream.compare.view import View, is_word
 from iommuq.queue.upstream.targets import Target, TreeTarget
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 # A patch counts as present if partly present hunks are at most _LITTLE of its weight, and
 # _MOSTLY of it was found.
@@ -54,7 +54,7 @@ def judge_queue(
     wanted = queue.sent if patches is None else patches
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="iommuq-upstream-") as folder:
-        store = Store(base.git_dir, Path(folder))
+        store = Objects(base.git_dir, Path(folder))
         for before, after in pairwise(steps):
             patch = after.patch
             if patch is not None and any(patch.name == each.name for each in wanted):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
-from iommuq.system.git.objects import Store, open_repository
+from iommuq.system.git.objects import Objects, open_repository
 
 #: The most files to search for a change that is not in its own file.
 _MOST = 4
@@ -36,7 +36,7 @@ class Target(Protocol):
 class TreeTarget:
     """A tree in a repository; *tree* is the id of a tree or a commit."""
 
-    def __init__(self, store: Store, tree: str) -> None:
+    def __init__(self, store: Objects, tree: str) -> None:
         self._store = store
         self._tree = tree
         self._files: dict[str, bytes | None] = {}

@@ -24,7 +24,7 @@ FILE = "durations.json"
 MOST = 4000
 
 
-def load() -> dict[str, float]:
+def load_durations() -> dict[str, float]:
     """Return durations in seconds by name: ``<what>/<which>``; empty: the file is unreadable."""
     try:
         data = json.loads(_path().read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def save(new: Mapping[str, float]) -> None:
     """Store durations in seconds by name; an unwritable file is no error."""
     if not new:
         return
-    kept = load()
+    kept = load_durations()
     for name, seconds in new.items():
         # The newest are at the end.
         kept.pop(name, None)
@@ -124,7 +124,7 @@ class Board:
         self.columns = list(columns)
         self.judge = judge
         self.cells = {(row, column): Cell() for row in rows for column in columns}
-        self._past = load()
+        self._past = load_durations()
         self._lock = threading.Lock()
 
     def busy(self, row: str, column: str, doing: str) -> None:

@@ -15,7 +15,17 @@ from typing import Any
 
 from iommuq.results.database import Database, storable
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Cell, Head, Known, Record, Splat, State, Step, Test, Timing
+from iommuq.results.runs.model import (
+    CellRecord,
+    Head,
+    Known,
+    Record,
+    Splat,
+    State,
+    StepRecord,
+    Test,
+    Timing,
+)
 from iommuq.results.store import Run, Status, read_run
 from iommuq.system.errors import InfraError
 
@@ -217,7 +227,7 @@ class Archive(Database):
                     hint="run the command again; other runs are not affected",
                 ) from error
 
-    def durations(self, cell: Cell, base: str, limit: int) -> dict[str, list[float]]:
+    def durations(self, cell: CellRecord, base: str, limit: int) -> dict[str, list[float]]:
         """Return the durations in seconds of a cell's tests in earlier runs, by test.
 
         The empty name is the run as a whole.  Only complete runs of the same base, suite,
@@ -279,7 +289,7 @@ def _state(finished: float | None, process: str) -> State:
     return State.RUNNING if _is_alive(process) else State.INCOMPLETE
 
 
-def _of(run: Run, data: Mapping[str, Any] | None = None) -> Cell:
+def _of(run: Run, data: Mapping[str, Any] | None = None) -> CellRecord:
     data = data or {}
     verdicts = data.get("verdicts", {})
     known = {test: Known(**entry) for test, entry in data.get("known", {}).items()}
@@ -290,17 +300,17 @@ def _of(run: Run, data: Mapping[str, Any] | None = None) -> Cell:
         )
         for one in run.results
     )  # fmt: skip
-    return Cell(
+    return CellRecord(
         run.patch, run.suite, run.id, bool(data.get("reused", False)), run.kernel, run.guest,
         run.accelerator, run.started, run.finished, tests=tuple(tests),
         splats=tuple(Splat(**asdict(splat)) for splat in run.splats),
     )  # fmt: skip
 
 
-def _cell(database: sqlite3.Connection, row: sqlite3.Row) -> Cell:
+def _cell(database: sqlite3.Connection, row: sqlite3.Row) -> CellRecord:
     data = json.loads(row["data"])
     run = database.execute("SELECT * FROM runs WHERE id = ?", (row["run"],)).fetchone()
-    cell = Cell("", "") if run is None else _of(read_run(database, run), data)
+    cell = CellRecord("", "") if run is None else _of(read_run(database, run), data)
     return replace(
         cell,
         step=row["step"],
@@ -318,7 +328,7 @@ def _head_json(head: Head) -> str:
 def _head(text: str) -> Head:
     fields = json.loads(text)
     fields["steps"] = tuple(
-        Step(**{**step, "accepted": tuple(step["accepted"])}) for step in fields["steps"]
+        StepRecord(**{**step, "accepted": tuple(step["accepted"])}) for step in fields["steps"]
     )
     for key in ("findings", "errors"):
         fields[key] = tuple(fields[key])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import Archive
-from iommuq.results.runs.model import Cell, Record, Test
+from iommuq.results.runs.model import CellRecord, Record, Test
 
 #: Number of earlier runs that are read, and that are needed for a verdict.
 HISTORY, LEAST = 20, 5
@@ -23,7 +23,7 @@ _FAILING = (Verdict.FAILED, Verdict.FLAKY, Verdict.EXPIRED, Verdict.KNOWN)
 
 
 @dataclass(frozen=True)
-class Change:
+class VerdictChange:
     """A test whose verdict changed, at a step of the second run.
 
     :ivar before: None: not in the first run.
@@ -63,10 +63,10 @@ class Comparison:
     :ivar alone: steps that only one of the runs has.
     """
 
-    failing: tuple[Change, ...]
-    passing: tuple[Change, ...]
-    lost: tuple[Change, ...]
-    gone: tuple[Change, ...]
+    failing: tuple[VerdictChange, ...]
+    passing: tuple[VerdictChange, ...]
+    lost: tuple[VerdictChange, ...]
+    gone: tuple[VerdictChange, ...]
     slow: tuple[Slow, ...]
     gained: tuple[tuple[str, str], ...]
     vanished: tuple[tuple[str, str], ...]
@@ -90,7 +90,7 @@ def compare(old: Record, new: Record, archive: Archive | None = None) -> Compari
     before, after = _tests(old), _tests(new)
     shared = {step for step, _ in before} & {step for step, _ in after}
     changes = [
-        Change(step, name, before.get((step, name)), after.get((step, name)))
+        VerdictChange(step, name, before.get((step, name)), after.get((step, name)))
         for step, name in dict.fromkeys([*after, *before])
         if step in shared
     ]
@@ -157,7 +157,7 @@ def _slow(new: Record, archive: Archive) -> tuple[tuple[Slow, ...], int]:
     return tuple(found), unjudged
 
 
-def _times(cell: Cell) -> list[tuple[str, float]]:
+def _times(cell: CellRecord) -> list[tuple[str, float]]:
     def measured(test: Test) -> bool:
         return test.duration > 0 and test.verdict in (*_PASSING, *_FAILING)
 

@@ -82,7 +82,7 @@ class Splat(_Form):
 
 
 @dataclass(frozen=True)
-class Cell(_Form):
+class CellRecord(_Form):
     """One step in one lane.
 
     :ivar step: label of the step.
@@ -110,7 +110,7 @@ class Cell(_Form):
 
 
 @dataclass(frozen=True)
-class Step(_Form):
+class StepRecord(_Form):
     """A step of the queue.
 
     :ivar label: ``baseline``, ``0001``.
@@ -167,7 +167,7 @@ class Head(_Form):
     version: str = ""
     tool: str = ""
     versions: tuple[tuple[str, str], ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
     findings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     error: str = ""
@@ -192,15 +192,15 @@ class Record(_Form):
     finished: float | None = None
     exit_code: int | None = None
     head: Head = Head()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[CellRecord, ...] = ()
     timings: tuple[Timing, ...] = ()
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[StepRecord, ...]:
         """All steps that have cells, in order."""
         known = {step.label: step for step in self.head.steps}
         for cell in self.cells:
-            known.setdefault(cell.step, Step(cell.step))
+            known.setdefault(cell.step, StepRecord(cell.step))
         used = {cell.step for cell in self.cells}
         return tuple(step for label, step in known.items() if label in used)
 
@@ -214,12 +214,12 @@ class Record(_Form):
         """Duration in seconds; None: not finished."""
         return None if self.finished is None else self.finished - self.started
 
-    def tests(self) -> Iterator[tuple[Cell, Test]]:
+    def tests(self) -> Iterator[tuple[CellRecord, Test]]:
         """Yield every test with its cell."""
         for cell in self.cells:
             for test in cell.tests:
                 yield cell, test
 
-    def name(self, cell: Cell, test: Test) -> str:
+    def name(self, cell: CellRecord, test: Test) -> str:
         """Return the name of a test, with its lane if there are several."""
         return f"{cell.lane}.{test.name}" if len(self.lanes) > 1 else test.name

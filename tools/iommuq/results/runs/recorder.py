@@ -18,7 +18,7 @@ from iommuq import __version__
 from iommuq.results import store
 from iommuq.results.known import Failure, Verdict
 from iommuq.results.runs.archive import Archive, Filled
-from iommuq.results.runs.model import Head, Known, Record, State, Step, Timing
+from iommuq.results.runs.model import Head, Known, Record, State, StepRecord, Timing
 from iommuq.results.store import Run, new_id
 from iommuq.system import progress, toolchain
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, InfraError, IommuqError
@@ -85,7 +85,7 @@ class Recorder:
             position = self._places.setdefault(key, len(self._places))
             self._archive.put(self.id, position, filled, self._started)
 
-    def on_step(self, step: progress.Step, outcome: str) -> None:
+    def on_step(self, step: progress.Task, outcome: str) -> None:
         """Add a step of the progress display that has ended."""
         with self._lock:
             if len(self._timings) < _MOST_TIMINGS:
@@ -156,9 +156,11 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def steps_of(patches: Sequence[tuple[str, Patch | None]]) -> tuple[Step, ...]:
+def steps_of(patches: Sequence[tuple[str, Patch | None]]) -> tuple[StepRecord, ...]:
     """Return the steps of a record for the label and patch of each."""
     return tuple(
-        Step(label) if patch is None else Step(label, patch.subject, patch.name, patch.sha256)
+        StepRecord(label)
+        if patch is None
+        else StepRecord(label, patch.subject, patch.name, patch.sha256)
         for label, patch in patches
     )

@@ -47,7 +47,7 @@ def cases(scenarios: Iterable[Scenario], only: Sequence[str] = ()) -> list[Case]
     """
     loaded: dict[str, Machine] = {}
     return [
-        Case(loaded.setdefault(name, machines.load(name)), scenario)
+        Case(loaded.setdefault(name, machines.load_machine(name)), scenario)
         for scenario in scenarios
         for name in scenario.machines
         if not only or name in only

@@ -27,7 +27,7 @@ from iommuq.results.console import splats
 from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
 from iommuq.suites.firmware import preflight, verdicts
 from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
-from iommuq.suites.firmware.verdicts import Finding
+from iommuq.suites.firmware.verdicts import CheckResult
 from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
 from iommuq.system import groups, progress
@@ -157,7 +157,7 @@ class _Runner:
         for case in wanted:
             reasons = (self.kernel.missing(need) for need in case.scenario.needs)
             if reason := next(filter(None, reasons), ""):
-                skipped = [Finding(check, Status.SKIP, reason) for check in case.checks]
+                skipped = [CheckResult(check, Status.SKIP, reason) for check in case.checks]
                 self._record(case, skipped, Path(), time.time(), "")
         batches = plan([case for case in wanted if case not in self.runs])
         if not batches:
@@ -183,7 +183,7 @@ class _Runner:
             return
         log = logs.new_log(f"firmware-{machine.name}-table")
         with (
-            progress.step(f"Reading the table of {machine.name}", log=log),
+            progress.task(f"Reading the table of {machine.name}", log=log),
             tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
         ):
             path = Path(work) / "script"
@@ -264,7 +264,7 @@ class _Runner:
         for case in batch:
             events.busy(case.scenario.name, case.machine.name, "running")
         with (
-            progress.step(f"Booting {self.kernel.release} on {machine.name}: {names}", log=log),
+            progress.task(f"Booting {self.kernel.release} on {machine.name}: {names}", log=log),
             tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
         ):
             scripts = {_CHECK: Path(work) / "table.steps"}
@@ -316,7 +316,7 @@ class _Runner:
             if suite is None or reason:
                 status = Status.ERROR if unfit or suite is None else Status.SKIP
                 message = reason or about_lost or "the guest did not start this scenario"
-                found = [Finding(check, status, message) for check in case.checks]
+                found = [CheckResult(check, status, message) for check in case.checks]
             else:
                 broke = splats.find(report.interleaved(suite))
                 found = self._judge(case, suite, broke, about_lost)
@@ -328,7 +328,7 @@ class _Runner:
 
     def _judge(
         self, case: Case, suite: SuiteReport, broke: Sequence[splats.Splat], about_lost: str
-    ) -> list[Finding]:
+    ) -> list[CheckResult]:
         said = verdicts.read(suite.output)
         first = script(case.scenario, case.machine)[1]
         trouble = about_lost if about_lost and not said.whole else suite.trouble
@@ -339,7 +339,7 @@ class _Runner:
     def _record(
         self,
         case: Case,
-        found: Sequence[Finding],
+        found: Sequence[CheckResult],
         log: Path,
         started: float,
         accelerator: str,

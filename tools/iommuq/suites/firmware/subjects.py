@@ -12,7 +12,7 @@ from iommuq.bases.providers.job import file_sha256
 from iommuq.build.image import Image, build_image, find_image, image_key
 from iommuq.build.workspace import Workspace
 from iommuq.firmware.kernels import Kernel
-from iommuq.results.known import KnownFailures, load
+from iommuq.results.known import KnownFailures, load_known
 from iommuq.results.store import Run, Store
 from iommuq.suites.firmware.cases import Case, stored
 from iommuq.suites.firmware.run import run_scenarios
@@ -110,4 +110,4 @@ def queued(base: str, at: str | None) -> Tested:
         return made[fragments.key]
 
     subject = Subject(base, step.label, own.kernel)
-    return Tested(title, subject, kernel, load(workspace.queue))
+    return Tested(title, subject, kernel, load_known(workspace.queue))

@@ -71,7 +71,7 @@ def has_hung(lines: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of one check; *answer* is the answer of its step, also if it passed."""
 
     check: str
@@ -88,7 +88,7 @@ def judge(
     *,
     trouble: str = "",
     splats: Sequence[str] = (),
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Return the result of each check of a scenario.
 
     :param first: number of the script's line with the first step.
@@ -105,7 +105,7 @@ def judge(
             lost = trouble or "the guest's program ended before this step"
         if step.check:
             if lost or ended is None:
-                found.append(Finding(step.check, status, lost))
+                found.append(CheckResult(step.check, status, lost))
             else:
                 found.append(_judge_step(step, ended))
         if not lost and ended is not None:
@@ -113,12 +113,12 @@ def judge(
             if lost and ended.word in LOST and step.check:
                 status = Status.SKIP
     if splats:
-        found.append(Finding(NO_SPLAT, Status.FAIL, "\n".join(splats)))
+        found.append(CheckResult(NO_SPLAT, Status.FAIL, "\n".join(splats)))
     elif said.whole and not _before(said, first):
-        found.append(Finding(NO_SPLAT, Status.PASS))
+        found.append(CheckResult(NO_SPLAT, Status.PASS))
     else:
         message = lost or trouble or "the guest's program did not end"
-        found.append(Finding(NO_SPLAT, status, message))
+        found.append(CheckResult(NO_SPLAT, status, message))
     return found
 
 
@@ -131,16 +131,16 @@ def _before(said: Said, first: int) -> str:
     return ""
 
 
-def _judge_step(step: Action, ended: Ended) -> Finding:
+def _judge_step(step: Action, ended: Ended) -> CheckResult:
     answer = f"`{step.do}`: {ended}"
     if ended.word in UNTOLD:
-        return Finding(step.check, Status.ERROR, answer, answer)
+        return CheckResult(step.check, Status.ERROR, answer, answer)
     if ended.word == UNSEEN:
-        return Finding(step.check, Status.SKIP, f"`{step.do}`: {ended.more}", answer)
+        return CheckResult(step.check, Status.SKIP, f"`{step.do}`: {ended.more}", answer)
     if ended.word in step.expected:
-        return Finding(step.check, Status.PASS, answer=answer)
+        return CheckResult(step.check, Status.PASS, answer=answer)
     wanted = " or ".join(step.expected)
-    return Finding(step.check, Status.FAIL, f"{answer}, and not {wanted}", answer)
+    return CheckResult(step.check, Status.FAIL, f"{answer}, and not {wanted}", answer)
 
 
 def _end_of_all(step: Action, ended: Ended) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ID = re.compile(r"\b[0-9a-f]{40}\b")
 
 
-class Store:
+class Objects:
     """The objects of a repository, and an index of its own.
 
     :param git_dir: the bare repository.

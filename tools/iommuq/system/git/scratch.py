@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iommuq.system.errors import InfraError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
 
 #: How diffs name the function that a hunk is in.  The kernel's own file says the
@@ -28,7 +28,7 @@ _ATTRIBUTES = """\
 
 
 @contextlib.contextmanager
-def scratch(git_dirs: Sequence[Path]) -> Iterator[Store]:
+def scratch(git_dirs: Sequence[Path]) -> Iterator[Objects]:
     """Make a repository that has the objects of others, for as long as the block runs.
 
     :param git_dirs: the repositories to read from; of a linked work tree, the common one.
@@ -42,7 +42,7 @@ def scratch(git_dirs: Sequence[Path]) -> Iterator[Store]:
         borrow(repo, git_dirs)
         (repo / "info").mkdir(exist_ok=True)
         (repo / "info/attributes").write_text(_ATTRIBUTES, encoding="ascii")
-        yield Store(repo, folder)
+        yield Objects(repo, folder)
 
 
 def borrow(repo: Path, git_dirs: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from iommuq.bases.sources import Base
 from iommuq.mail.review.screen import screen, screen_tree
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import is_safe_path
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 HEAD = b"From: Eve <eve@example.com>\nSubject: [PATCH] x\n\nMessage.\n---\n"
 NEW = (
@@ -126,7 +126,7 @@ def test_no_unsafe_path_gets_through(parts: list[str]) -> None:
     assert is_safe_path(path)
 
 
-def tree_with(base: Base, store: Store, path: str, mode: str, content: bytes = b"x\n") -> str:
+def tree_with(base: Base, store: Objects, path: str, mode: str, content: bytes = b"x\n") -> str:
     """Return a tree with one more file, made past every check that git makes."""
     blob = store.write_blobs([content])[0]
     return store.replace(store.tree_of(base.commit), {path: f"{mode} blob {blob}"})
@@ -145,7 +145,7 @@ def test_trees_are_looked_at(
 ) -> None:
     """What no look at the text has seen is seen in what git made of it."""
     (tmp_path / "scratch").mkdir()
-    store = Store(toy_base.git_dir, tmp_path / "scratch")
+    store = Objects(toy_base.git_dir, tmp_path / "scratch")
     before = store.tree_of(toy_base.commit)
     (after,) = store.write_blobs([b"x"])
     for name in reversed(path.split("/")):  # mktree makes names that GitPython refuses.
@@ -161,7 +161,7 @@ def test_trees_are_looked_at(
 def test_link_that_is_there_cannot_be_written_through(toy_base: Base, tmp_path: Path) -> None:
     """A link that the kernel itself has: git does not follow it, in the object database least."""
     (tmp_path / "scratch").mkdir()
-    store = Store(toy_base.git_dir, tmp_path / "scratch")
+    store = Objects(toy_base.git_dir, tmp_path / "scratch")
     target = str(tmp_path / "outside").encode()
     linked = tree_with(toy_base, store, "drivers/link", "120000", target)
     store.read_tree(linked)

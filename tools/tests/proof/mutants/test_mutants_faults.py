@@ -261,10 +261,10 @@ reason = "both are the same"
 
 
 def test_list_of_explanations(tmp_path: Path) -> None:
-    assert explained.load(tmp_path) == ()
+    assert explained.load_explanations(tmp_path) == ()
     path = tmp_path / explained.NAME
     path.write_text(GOOD)
-    assert [each.operator for each in explained.load(tmp_path)] == ["negate"]
+    assert [each.operator for each in explained.load_explanations(tmp_path)] == ["negate"]
     for old, new, named in (
         ('"negate"', '"negated"', "operator is none of drop-condition, "),
         ("both are the same", " ", "reason is empty"),
@@ -276,5 +276,5 @@ def test_list_of_explanations(tmp_path: Path) -> None:
     ):
         path.write_text(GOOD.replace(old, new))
         with pytest.raises(UserError, match=r"mutants\.toml") as caught:
-            explained.load(tmp_path)
+            explained.load_explanations(tmp_path)
         assert named in str(caught.value)

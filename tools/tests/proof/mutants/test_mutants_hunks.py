@@ -15,12 +15,12 @@ from iommuq.proof.mutants.hunks import HunkFaults, hunk_faults
 from iommuq.proof.mutants.plan import make_hunk_plan
 from iommuq.queue.steps import Step
 from iommuq.system.errors import UserError
-from iommuq.system.git.objects import Store
+from iommuq.system.git.objects import Objects
 
 PATH = "drivers/iommu/a.c"
 
 
-def chain(where: Path, *texts: str | None, path: str = PATH) -> tuple[Store, list[Step]]:
+def chain(where: Path, *texts: str | None, path: str = PATH) -> tuple[Objects, list[Step]]:
     """Make a queue of patches, each of which makes the next text of one file."""
     work = where / "work"
     work.mkdir()
@@ -35,7 +35,7 @@ def chain(where: Path, *texts: str | None, path: str = PATH) -> tuple[Store, lis
         commit = toy.commit_all(work, f"step {number}")
         tree = toy.git("rev-parse", f"{commit}^{{tree}}", cwd=work)
         steps.append(Step(f"{number:04}" if number else "baseline", None, commit, tree))
-    return Store(work / ".git", where / "tmp"), steps
+    return Objects(work / ".git", where / "tmp"), steps
 
 
 def found(where: Path, *texts: str | None, path: str = PATH) -> HunkFaults:

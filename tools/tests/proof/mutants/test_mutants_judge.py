@@ -18,7 +18,7 @@ from iommuq.proof.mutants.explained import Explanation
 from iommuq.proof.mutants.faults import Edit, Mutant
 from iommuq.proof.mutants.plan import Plan
 from iommuq.proof.mutants.report import Outcome
-from iommuq.proof.mutants.trial import NOTICED, Bench, Fate, Trial, Verdict, _Judge, _try
+from iommuq.proof.mutants.trial import NOTICED, Bench, Fate, MutantVerdict, Trial, _Judge, _try
 from iommuq.proof.promises import Promise, ProofFile
 from iommuq.queue.steps import Step
 from iommuq.results.store import Status, Store
@@ -34,7 +34,7 @@ def made_image(folder: Path) -> Any:
     return SimpleNamespace(folder=folder, arch=SimpleNamespace(image="linux"))
 
 
-def judged(tmp_path: Path, *runs: Mapping[str, Status]) -> tuple[Verdict, list[bool]]:
+def judged(tmp_path: Path, *runs: Mapping[str, Status]) -> tuple[MutantVerdict, list[bool]]:
     """Judge a mutant whose guests say this, one after the other; return it and who ran again."""
     said: Iterator[Mapping[str, Status]] = iter(runs)
     asked: list[bool] = []
@@ -76,7 +76,7 @@ def test_a_guest_that_is_lost_once_proves_nothing(
 
 def judged_by_promises(
     tmp_path: Path, first: Mapping[str, Status], whole: Mapping[str, Status]
-) -> tuple[Verdict, list[str]]:
+) -> tuple[MutantVerdict, list[str]]:
     """Judge a hunk of 0001, which promises s.b; return who was asked, too."""
     asked: list[str] = []
 
@@ -256,7 +256,7 @@ def test_a_new_warning_is_noticed_without_a_boot(tmp_path: Path) -> None:
 def test_who_comes_after_the_first_to_notice_is_not_asked(fate: Fate) -> None:
     mutant = Mutant("a.c", "f", "drop-line", 7, "x", "y", Edit(0, 1, b"y"))
 
-    def judge(name: str, *said: Verdict) -> _Judge:
+    def judge(name: str, *said: MutantVerdict) -> _Judge:
         left = iter(said)
         made = SimpleNamespace(
             lane=SimpleNamespace(name=name),
@@ -266,8 +266,8 @@ def test_who_comes_after_the_first_to_notice_is_not_asked(fate: Fate) -> None:
         return cast(_Judge, made)
 
     judges = [
-        judge("kunit", Verdict(Fate.SURVIVED)),
-        judge("selftest", Verdict(fate, "why", ("s.a",))),
+        judge("kunit", MutantVerdict(Fate.SURVIVED)),
+        judge("selftest", MutantVerdict(fate, "why", ("s.a",))),
         judge("firmware"),
     ]
     trial = _try(mutant, judges)

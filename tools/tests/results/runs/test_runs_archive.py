@@ -18,7 +18,7 @@ import pytest
 from iommuq.report.view import Tone, View
 from iommuq.results.known import Failure, Verdict
 from iommuq.results.runs.archive import Archive
-from iommuq.results.runs.model import Known, State, Step
+from iommuq.results.runs.model import Known, State, StepRecord
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Complaint, Result, Run, Status, Store
 from iommuq.system import progress
@@ -43,8 +43,8 @@ def finish(archive: Archive, run_id: str = "r1", started: float = 5e9, **more: S
 def test_a_recording_is_read_back_whole(archive: Archive) -> None:
     entry = Failure(("kunit.s.a",), "why", "https://x", datetime.date(2027, 1, 2), (), ())
     with recording("6.12", "run 6.12", archive) as recorder:
-        recorder.describe(title="Linux", steps=(Step("baseline"), Step("0001", "toy")))
-        with progress.step("Building"):
+        recorder.describe(title="Linux", steps=(StepRecord("baseline"), StepRecord("0001", "toy")))
+        with progress.task("Building"):
             run = finish(archive, a=Status.FAIL, b=Status.PASS)
         recorder.cell(
             "0001",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import records
 from iommuq.results.runs import document
 from iommuq.results.runs.document import from_json, to_json
-from iommuq.results.runs.model import Cell, Head, Record, State, Test
+from iommuq.results.runs.model import CellRecord, Head, Record, State, Test
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 
@@ -46,7 +46,15 @@ def _tests() -> st.SearchStrategy[Test]:
 @given(st.lists(_tests(), max_size=3))
 def test_any_run_comes_back_and_is_valid(tests: list[Test]) -> None:
     run = Record(
-        "i", "c", "b", State.FINISHED, 1.0, 2.0, 0, Head(), (Cell("s", "l", tests=tuple(tests)),)
+        "i",
+        "c",
+        "b",
+        State.FINISHED,
+        1.0,
+        2.0,
+        0,
+        Head(),
+        (CellRecord("s", "l", tests=tuple(tests)),),
     )
     assert from_json(to_json(run)) == run
     jsonschema.Draft202012Validator(document.schema()).validate(json.loads(to_json(run)))
