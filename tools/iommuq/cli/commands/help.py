@@ -206,7 +206,10 @@ class Topic:
 def topics() -> list[Topic]:
     """Return all pages, by name."""
     found = []
-    for path in sorted((project_root() / "docs").glob("*.md")):
+    docs = project_root() / "docs"
+    for path in sorted(
+        [*docs.glob("*.md"), *docs.glob("generated/*.md")], key=lambda each: each.stem
+    ):
         if path.stem != _INDEX:
             first = path.read_text("utf-8", "replace").partition("\n")[0]
             found.append(Topic(path.stem, one_line(first.lstrip("# ")), path))
