@@ -23,9 +23,8 @@ from iommuq.bases.providers.job import BASE_REF
 from iommuq.bases.providers.snapshot import FORMAT
 from iommuq.system import files, progress
 from iommuq.system.errors import DiskFull, InfraError
-from iommuq.system.git.command import git
+from iommuq.system.git.command import git, init_bare
 from iommuq.system.git.objects import open_repository
-from iommuq.system.run import run
 
 __all__ = [
     "Base",
@@ -183,8 +182,7 @@ def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
     try:
         repo, work = temporary / "repo.git", temporary / "work"
         work.mkdir()
-        words = ("--quiet", "--bare", "--template=", "--object-format=sha1")
-        run(["git", "init", *words, "--initial-branch=base", repo], cwd=temporary)
+        init_bare(repo)
         job = Job(
             name=spec.name,
             folder=spec.folder,

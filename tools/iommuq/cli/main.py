@@ -18,6 +18,7 @@ from iommuq.cli.commands import COMMANDS
 from iommuq.cli.lazy import LazyGroup
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
+from iommuq.system.git.command import leave_hook
 
 
 @click.group(
@@ -46,6 +47,7 @@ def run(command: click.Command, program: str, variable: str) -> NoReturn:
     :param variable: environment variable by which shells request completions.
     """
     debug = "--debug" in sys.argv
+    leave_hook()
     signal.signal(signal.SIGTERM, _terminated)
     # Output of kernels and names of people may not be printable in the locale.
     with contextlib.suppress(AttributeError):

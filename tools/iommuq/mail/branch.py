@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +22,6 @@ from iommuq.system.run import Completed, run
 PREFIX = "b4/"
 _FILE = "iommuq-mail.json"
 _LIMIT = 600.0
-# Set in hooks and in `git rebase --exec`.
-_FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 _SIGNED = re.compile(r"^Signed-off-by: (.*)$", re.M)
 
 
@@ -86,9 +83,7 @@ class MailBranch:
 
 def person(tree: EditTree, *words: str, stdin: str | None = None, check: bool = True) -> Completed:
     """Run git with the user's configuration."""
-    env = {name: "" for name in _FOREIGN if name in os.environ}
-    argv = ["env", *(f"-u{name}" for name in env), "git", *words]
-    return run(argv if env else ["git", *words], cwd=tree.folder, stdin=stdin, check=check)
+    return run(["git", *words], cwd=tree.folder, stdin=stdin, check=check)
 
 
 def identity(tree: EditTree) -> str:

@@ -6,17 +6,19 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iommuq.system.errors import DiskFull, InfraError, ObjectsLost, UserError
-from iommuq.system.git.command import git
+from iommuq.system.errors import CommandTimeout, DiskFull, InfraError, ObjectsLost, UserError
+from iommuq.system.git.command import git, init_bare
 from iommuq.system.git.objects import Objects
-from iommuq.system.git.repository import Repository
+from iommuq.system.git.repository import Repository, _PinnedGit
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import run
 
@@ -273,9 +275,148 @@ def test_full_disk(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    store = Objects(repo, repo)
+    tree = store.tree_of("base")
     monkeypatch.setattr("tempfile.mkstemp", full)
     with pytest.raises(DiskFull, match="No space left"):
-        Objects(repo, repo).write_blobs([b"x"])
+        store.write_blobs([b"x"])
+    with pytest.raises(DiskFull, match="No space left"):
+        store.commit(tree, "base", author=_WHO, date="5 +0000", message="x\n")
+
+
+def test_a_file_that_is_lost_is_not_the_patchs_fault(tmp_path: Path) -> None:
+    path = tmp_path / "repo.git"
+    init_bare(path)
+    store = Objects(path, tmp_path)
+    (blob,) = store.write_blobs([b"one\n"])
+    tree = store.replace(_git(path, "mktree"), {"d/f": f"100644 blob {blob}"})
+    store.read_tree(tree)
+    (path / "objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(ObjectsLost):
+        store.apply(b"--- a/d/f\n+++ b/d/f\n@@ -1 +1 @@\n-one\n+two\n")
+    # One that does not fit is, as before.
+    assert store.apply(b"--- a/g\n+++ b/g\n@@ -1 +1 @@\n-one\n+two\n").returncode == 1
+
+
+def test_paths_as_deep_as_a_stranger_likes(repo: Path) -> None:
+    store = Objects(repo, repo)
+    (blob,) = store.write_blobs([b"deep\n"])
+    path = "a/" * 1500 + "f"
+    tree = store.replace("base", {path: f"100644 blob {blob}"})
+    assert store.read_file(tree, path) == b"deep\n"
+    assert store.repo.changed("base", tree) == [path]
+    assert not store.repo.lacks(tree)
+
+
+def test_submodules_are_not_looked_for(repo: Path) -> None:
+    tree = _git(repo, "mktree", "--missing", stdin=f"160000 commit {'1' * 40}\tsub\n")
+    assert not Repository(repo).lacks(tree)
+    (blob,) = Objects(repo, repo).write_blobs([b"a blob\n"])
+    assert not Repository(repo).lacks(blob)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (b"[user]\n name = M\xfcller\n", ""),
+        (b"name = before any section\n", ""),
+        (b"[extensions]\n refStorage = reftable\n", "refStorage = reftable is not supported"),
+        (b"[extensions]\n objectformat=sha256\n", "objectformat=sha256 is not supported"),
+    ],
+)
+def test_any_configuration(tmp_path: Path, config: bytes, complaint: str) -> None:
+    path = tmp_path / "repo.git"
+    init_bare(path)
+    (path / "config").write_bytes(config)
+    if complaint:
+        with pytest.raises(InfraError, match=complaint):
+            Repository(path)
+    else:
+        assert Repository(path).find("HEAD") == ""
+
+
+def test_only_gits_own_program_runs(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/trap\n", encoding="utf-8")
+    program.chmod(0o755)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from iommuq.system.git.objects import open_repository\n"
+        "print(open_repository(Path(sys.argv[1])).find('base'))"
+    )
+    monkeypatch.setenv("GIT_PYTHON_GIT_EXECUTABLE", str(program))
+    done = run([sys.executable, "-c", script, str(repo)], cwd=tmp_path)
+    assert done.output.strip() == Repository(repo).find("base")
+    assert not (tmp_path / "trap").exists()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run([sys.executable, "-c", script, str(repo)], cwd=tmp_path, check=False)
+    assert "iommuq.system.errors.ToolMissing: git is not installed" in done.stderr
+
+
+def test_what_ends_instead_of_an_answer(repo: Path) -> None:
+    """The process is started again; what is there is never said not to be."""
+    there = Repository(repo)
+    tip = there.find("base")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        for process in there.git.running:
+            os.kill(process.pid, number)
+            process.wait()
+        assert there.has(tip)
+        assert there.find("base") == tip
+
+
+def test_git_that_does_not_answer(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iommuq.system.git.repository.QUICK", 0.5)
+    there = Repository(repo)
+    tip = there.find("base")
+    for process in there.git.running:
+        os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(CommandTimeout, match="did not answer"):
+        there.has(tip)
+    assert there.has(tip)
+
+
+def test_an_interrupt_leaves_no_old_answer(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Repository(repo)
+    one = _git(repo, "rev-parse", "base:Makefile")
+    two = _git(repo, "rev-parse", "base:drivers.txt")
+    parse = _PinnedGit._parse_object_header
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.setattr(_PinnedGit, "_parse_object_header", parse)
+        raise KeyboardInterrupt
+
+    there.has(one)
+    monkeypatch.setattr(_PinnedGit, "_parse_object_header", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        there.content(one)
+    assert there.content(two) == b"two\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"message": "a\0b"}, "a NUL byte"),
+        ({"author": " .,; <a@example.org>"}, "no name in its author"),
+        ({"date": "yesterday"}, "yesterday"),
+        ({"message": "\ud800"}, "surrogates not allowed"),
+    ],
+)
+def test_what_git_would_not_commit(repo: Path, changed: dict[str, str], complaint: str) -> None:
+    store = Objects(repo, repo)
+    words = {"author": _WHO, "date": "1 +0000", "message": "x\n", **changed}
+    with pytest.raises(UserError, match=complaint):
+        store.commit(store.tree_of("base"), "base", **words)
+
+
+def test_one_repository_for_all_who_ask(repo: Path) -> None:
+    many = [Objects(repo, repo) for _ in range(100)]
+    before = len(_children())
+    assert all(each.has(each.tree_of("base")) for each in many)
+    assert len({id(each.repo) for each in many}) == 1
+    assert len(_children()) <= before + 2
 
 
 def test_no_repository(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.iommu_base is None and config.option.iommu_kernel is None:
         return
     from iommuq.system.errors import UserError
+    from iommuq.system.git.command import leave_hook
+
+    leave_hook()
 
     try:
         config.stash[_OPTIONS] = _options(config.option)

@@ -36,10 +36,10 @@ from iommuq.system.errors import (
     UserError,
     VerdictError,
 )
+from iommuq.system.git.command import init_bare
 from iommuq.system.git.objects import Objects
 from iommuq.system.git.scratch import borrow
 from iommuq.system.progress import one_line
-from iommuq.system.run import run
 
 #: Seconds that the logs of a review are kept.
 KEEP = 30 * 24 * 3600.0
@@ -207,8 +207,7 @@ def _write_queue(folder: Path, place: Place, posted: Posted) -> None:
 
 def _own_repository(where: Path, base: Base) -> Path:
     """Make a repository that borrows the objects of the base."""
-    words = ("--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=base")
-    run(["git", "init", *words, where], cwd=where.parent)
+    init_bare(where)
     borrow(where, [base.git_dir])
     return where
 

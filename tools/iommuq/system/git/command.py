@@ -42,6 +42,9 @@ _ENVIRONMENT: Mapping[str, str] = {
     "GIT_CONFIG_PARAMETERS": "",
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_DEFAULT_HASH": "sha1",
+    "GIT_DEFAULT_REF_FORMAT": "files",
+    "GIT_NO_LAZY_FETCH": "1",
     "GIT_TERMINAL_PROMPT": "0",
     # Messages are searched for words.
     "LANGUAGE": "",
@@ -98,6 +101,34 @@ def git(
         timeout=timeout,
         watched=watched,
     )
+
+
+def init_bare(repo: Path, branch: str = "base") -> None:
+    """Make an empty bare repository, whatever the user's configuration says."""
+    form = ("--quiet", "--bare", "--template=", "--object-format=sha1")
+    words = ["git", "init", *form, f"--initial-branch={branch}", str(repo)]
+    run(words, cwd=repo.parent, env=_ENVIRONMENT)
+
+
+#: What git tells its hooks and aliases of the repository that they are in.
+_OF_A_HOOK = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+
+
+def leave_hook() -> None:
+    """Forget the repository of the git that runs us as a hook: all of ours are others."""
+    for name in _OF_A_HOOK:
+        os.environ.pop(name, None)
 
 
 def is_safe_path(path: str) -> bool:

@@ -7,11 +7,14 @@ objects behind that no ref leads to.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost
 from iommuq.system.git.command import git
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from iommuq.system.git.repository import Entries, Repository
 
 _ID = re.compile(r"\b[0-9a-f]{40}\b")
+_OLD_FILE = re.compile(rb"^--- a/([^\t\n]+)", re.MULTILINE)
+
+
+_opening = threading.Lock()
+_opened: WeakValueDictionary[Path, Repository] = WeakValueDictionary()
 
 
 class Objects:
@@ -143,14 +151,20 @@ class Objects:
         """Apply a diff to the private index; all of it or nothing.
 
         :return: the finished process, with its exit status unchecked.
+        :raises ObjectsLost: a file that it changes is missing or damaged.
         """
-        return self.git(
-            "apply", "--cached", "--whitespace=nowarn", "-p1", "-", stdin=diff, check=False
-        )
+        words = ("apply", "--cached", "--whitespace=nowarn", "-p1", "-")
+        done = self.git(*words, stdin=diff, check=False)
+        if done.returncode != 0 and self._loaded:
+            # git says the same of such a file as of one that the patch does not fit.
+            for path in set(_OLD_FILE.findall(diff)):
+                self.read_file(self._loaded, path.decode("utf-8", "surrogateescape"))
+        return done
 
     def write_tree(self) -> str:
         """Return the id of the tree of the private index."""
-        return self.git("write-tree").output.strip()
+        self._loaded = self.git("write-tree").output.strip()
+        return self._loaded
 
     def commit(self, tree: str, parent: str, *, author: str, date: str, message: str) -> str:
         """Make a commit: see `Repository.write_commit`."""
@@ -165,27 +179,47 @@ class _Folders(dict[str, "Entries"]):
         self._repo = repo
 
     def __missing__(self, path: str) -> Entries:
-        parent, _, name = path.rpartition("/")
-        mode, ident = self[parent].get(name, (0, ""))
-        self[path] = self._repo.entries(ident) if mode >> 12 == 0o04 else {}
+        # A loop, as a path may be as long as a stranger likes.
+        at = ""
+        for name in path.split("/"):
+            mode, ident = self[at].get(name, (0, ""))
+            at = f"{at}/{name}" if at else name
+            if at not in self:
+                self[at] = self._repo.entries(ident) if mode >> 12 == 0o04 else {}
         return self[path]
 
 
 def open_repository(git_dir: Path) -> Repository:
     """Return a repository as GitPython has it, which is not imported before.
 
+    As long as it is in use, the next call returns the same one.
+
     :raises InfraError: it is none.
     """
-    from iommuq.system.git.repository import Repository
+    with _opening:
+        found = _opened.get(git_dir)
+        if found is None:
+            # GitPython runs the program that the variable names, and prints what it misses.
+            os.environ.pop("GIT_PYTHON_GIT_EXECUTABLE", None)
+            os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+            from iommuq.system.git.repository import Repository
 
-    return Repository(git_dir)
+            found = _opened[git_dir] = Repository(git_dir)
+        return found
 
 
 def lost_or(error: CommandFailed, git_dir: Path, *words: str | Path) -> InfraError:
     """Return `ObjectsLost` if that is why git failed, else the error itself.
 
-    :param words: what it was told; the ids of trees and commits in it are looked up.
+    :param words: what it was told; the objects that are named in it, or in what git says,
+        are looked up.
     """
-    if open_repository(git_dir).lacks(*_ID.findall(" ".join(map(str, words)))):
+    repo = open_repository(git_dir)
+    if repo.lacks(*_ID.findall(" ".join(map(str, words)))):
         return ObjectsLost(git_dir)
+    try:
+        for ident in set(_ID.findall(error.output)):
+            repo.content(ident)
+    except ObjectsLost as damage:
+        return damage
     return error

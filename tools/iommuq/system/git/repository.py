@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,18 +23,20 @@ from git.config import GitConfigParser
 from git.exc import GitCommandError
 from git.objects.fun import tree_entries_from_data, tree_to_stream
 from git.objects.util import altz_to_utctz_str
-from gitdb.base import IStream
+from gitdb.base import IStream, OStream
 from gitdb.db import LooseObjectDB
-from gitdb.exc import ODBError
+from gitdb.exc import BadObject, ODBError
 
 from iommuq.system import groups
-from iommuq.system.errors import InfraError, ObjectsLost, UserError, no_room
+from iommuq.system.errors import CommandTimeout, InfraError, ObjectsLost, UserError, no_room
 from iommuq.system.git.command import QUICK, pinned
 from iommuq.system.git.commit import Commit
 from iommuq.system.run import run
 
 #: The mode of a directory in a tree.
 FOLDER = 0o040000
+_SUBMODULE = 0o160000
+_MOST_CONFIG = 1 << 20  # bytes
 #: name -> mode and id of each entry of a tree.
 Entries = dict[str, tuple[int, str]]
 
@@ -40,22 +44,19 @@ Entries = dict[str, tuple[int, str]]
 _CRUD = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
 # ... and what it leaves out wherever it is.
 _NEVER = str.maketrans("", "", "<>\n")
-# How GitPython says that it found no object, or that git did not.
-_NOT_FOUND = (
-    AssertionError,
-    GitCommandError,
-    LookupError,
-    ODBError,
-    OSError,
-    ValueError,
-)
+# How GitPython says that there is no such object or ref.
+_ABSENT = (AssertionError, LookupError, ODBError, NotImplementedError, TypeError, ValueError)
+# What a repository may have that GitPython does not read.
+_UNREADABLE = re.compile(rb"^\s*(refstorage\s*=\s*reftable|objectformat\s*=\s*sha256)", re.I | re.M)
 
 
 class _PinnedGit(git.Git):
     """Starts the commands of GitPython as all other commands are started."""
 
-    cwd = Path()
-    pinned: Mapping[str, str] = {}
+    cwd: Path
+    pinned: Mapping[str, str]
+    running: list[subprocess.Popen[bytes]]
+    ended = False
 
     def execute(  # type: ignore[override]  # of its options, those that are used
         self,
@@ -66,7 +67,8 @@ class _PinnedGit(git.Git):
         with_exceptions: bool = True,
         stdout_as_string: bool = True,
     ) -> Any:
-        words = [str(word) for word in command]
+        # The program that GitPython was told of by a variable may be another.
+        words = ["git", *(str(word) for word in command[1:])]
         if as_process:
             process = groups.start(
                 words,
@@ -75,9 +77,10 @@ class _PinnedGit(git.Git):
                 env=self.pinned,
                 stdin=subprocess.DEVNULL if istream is None else istream,
                 stdout=subprocess.PIPE,
-                # What a process complains of that answers many requests would fill a pipe.
-                stderr=subprocess.PIPE if istream is None else subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
+            self.running[:] = [each for each in self.running if each.returncode is None]
+            self.running.append(process)
             return self.AutoInterrupt(process, words)
         done = run(
             words, cwd=self.cwd, env=self.pinned, check=False, timeout=QUICK, keep_bytes=True
@@ -86,80 +89,177 @@ class _PinnedGit(git.Git):
             raise GitCommandError(words, done.returncode, done.stderr, done.output)
         return done.output.rstrip("\n") if stdout_as_string else done.data
 
+    def end(self) -> None:
+        """End all processes that answer, as they do not."""
+        self.ended = True
+        for process in self.running:
+            groups.signal_group(process.pid, signal.SIGKILL)
+
 
 class _Database(git.GitCmdObjectDB):
-    """Reads through ``git cat-file --batch``; writes loose objects, without a process."""
+    """Reads through ``git cat-file --batch``; writes loose objects, without a process.
 
-    store = LooseObjectDB.store
+    An object that is not there is a `BadObject`; a process that ended instead of an answer
+    is asked once more, and then the object is damaged.
+    """
+
+    _git: _PinnedGit
+
+    def info(self, binsha: bytes) -> Any:
+        return self._ask(binsha, super().info)
+
+    def stream(self, binsha: bytes) -> OStream:
+        def read(binsha: bytes) -> OStream:
+            found = super(_Database, self).stream(binsha)
+            kind, size, data = found.type, found.size, found.read()
+            del found  # It reads its rest, if there is one.
+            if len(data) != size:
+                raise ValueError("cut off")
+            return OStream(binsha, kind, size, io.BytesIO(data))
+
+        made: OStream = self._ask(binsha, read)
+        return made
+
+    def _ask(self, binsha: bytes, question: Callable[[bytes], Any]) -> Any:
+        for last in (False, True):
+            try:
+                return question(binsha)
+            except (ValueError, BrokenPipeError) as error:
+                # git's own word in answer to --batch, in every language.
+                if str(error).endswith(" missing'"):
+                    raise BadObject(binsha) from None
+                self._git.clear_cache()
+                if last or self._git.ended:
+                    raise ObjectsLost(Path(self.root_path()).parent) from error
+        raise AssertionError
+
+    def store(self, istream: IStream) -> IStream:
+        try:
+            return LooseObjectDB.store(self, istream)
+        except OSError as error:
+            raise no_room(Path(self.root_path()), error) from error
 
 
 class Repository(git.Repo):
-    """A repository whose own configuration alone is read, and that runs no hook.
+    """A repository, of which neither configuration nor hooks count.
 
     One thread at a time reads from it.
 
     :param git_dir: its git directory; of a linked work tree, that of the work tree.
-    :raises InfraError: it is none.
+    :raises InfraError: it is none, or of a kind that GitPython does not read.
     """
 
     GitCommandWrapperType = _PinnedGit
+    git: _PinnedGit
 
     def __init__(self, git_dir: Path) -> None:
         self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
         path = common = git_dir.absolute()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             common /= (path / "commondir").read_text(encoding="utf-8").strip()
-        self._config = common / "config"
         try:
             super().__init__(path, odbt=_Database, expand_vars=False)
         except (git.InvalidGitRepositoryError, git.NoSuchPathError) as error:
             raise InfraError(f"{git_dir}: not a git repository, or a damaged one") from error
-        # GitPython follows the variables that git gives to a hook; they name another one.
+        with contextlib.suppress(OSError):
+            if match := _UNREADABLE.search((common / "config").read_bytes()[:_MOST_CONFIG]):
+                raise InfraError(f"{git_dir}: {match[1].decode()} is not supported")
         self.git_dir = path
         self._common_dir = common
         self.git = _PinnedGit(path)
         self.git.cwd = path
         self.git.pinned = pinned(path, path)
+        self.git.running = []
         self.odb = _Database(str(common / "objects"), self.git)
 
     def _config_reader(self, *_: object, **__: object) -> GitConfigParser:
-        # The repository's own file alone, and none that it includes.
-        return GitConfigParser([str(self._config)], read_only=True, merge_includes=False)
+        # An empty one: nothing that is asked here depends on it.
+        return GitConfigParser([], read_only=True)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        with self._lock:
+        """Read in the block; what is not there is an error.
+
+        :raises ObjectsLost: an object is missing or damaged.
+        :raises CommandTimeout: git does not answer.
+        """
+        with self._answering():
             try:
                 yield
-            except _NOT_FOUND as error:
-                # The process that answers may have ended over a damaged object.
-                self.git.clear_cache()
+            except (*_ABSENT, GitCommandError) as error:
                 raise ObjectsLost(Path(self.git_dir)) from error
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        with self._lock, contextlib.ExitStack() as stack:
+            if self._timer is None:
+                stack.enter_context(self._limited())
+            try:
+                yield
+            except OSError as error:
+                raise InfraError(f"{self.git_dir}: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        timer = self._timer = threading.Timer(QUICK, self.git.end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except BaseException as error:
+            # The answer to what was asked may still come.
+            self.git.clear_cache()
+            if self.git.ended and isinstance(error, Exception):
+                what = f"git did not answer about {self.git_dir} within {QUICK:g} s"
+                raise CommandTimeout(what) from error
+            raise
+        finally:
+            timer.cancel()
+            self._timer = None
+            self.git.ended = False
 
     def find(self, name: str) -> str:
         """Return the id of the commit that a ref, an id or ``<id>^`` names, empty if none."""
-        with contextlib.suppress(ObjectsLost):
-            return self.describe(name).id  # Which reads it: an id alone is not looked up.
-        return ""
+        with self._answering():
+            try:
+                # Described, as an id alone is not looked up.
+                return _describe(self.commit(name)).id
+            except _ABSENT:
+                return ""
 
     def has(self, ident: str) -> bool:
         """Tell whether an object is there."""
-        with contextlib.suppress(ObjectsLost), self._reading():
-            self.odb.info(bytes.fromhex(ident))
+        with self._answering():
+            try:
+                self.odb.info(bytes.fromhex(ident))
+            except _ABSENT:
+                return False
             return True
-        return False
 
     def lacks(self, *names: str) -> bool:
-        """Tell whether a file or directory of one of the trees or commits is not there."""
+        """Tell whether something in one of the trees or commits is not there, or damaged.
+
+        Of files only the beginning is read.
+
+        :param names: ids; those of other objects are looked up alone.
+        """
+        pending: list[str] = []
+        seen: set[str] = set()
         try:
-            with self._reading():
-                pending = [self.tree(name).hexsha for name in names]
-                while pending:
-                    for mode, ident in self.entries(pending.pop()).values():
-                        if mode == FOLDER:
-                            pending.append(ident)
-                        else:
-                            self.odb.info(bytes.fromhex(ident))
+            for name in names:
+                with self._reading():
+                    if self.odb.info(bytes.fromhex(name)).type in (b"commit", b"tree"):
+                        pending.append(self.tree(name).hexsha)
+            while pending:
+                for mode, ident in self.entries(pending.pop()).values():
+                    if ident in seen or mode == _SUBMODULE:
+                        continue
+                    seen.add(ident)
+                    if mode == FOLDER:
+                        pending.append(ident)
+                    elif not self.has(ident):
+                        return True
         except ObjectsLost:
             return True
         return False
@@ -210,32 +310,26 @@ class Repository(git.Repo):
     def changed(self, before: str, after: str) -> list[str]:
         """Return the files that differ between two trees or commits, sorted."""
         found: set[str] = set()
-
-        def compare(prefix: str, old: str, new: str) -> None:
-            left, right = (self.entries(each) if each else {} for each in (old, new))
-            for name in left.keys() | right.keys():
-                sides = [side.get(name, (0, "")) for side in (left, right)]
-                if sides[0] == sides[1]:
-                    continue
-                folders = [ident if mode == FOLDER else "" for mode, ident in sides]
-                if any(folders):
-                    compare(f"{prefix}{name}/", *folders)
-                if any(mode not in (0, FOLDER) for mode, _ in sides):
-                    found.add(prefix + name)
-
-        compare("", self.tree_of(before), self.tree_of(after))
+        with self._answering():
+            pending = [("", self.tree_of(before), self.tree_of(after))]
+            while pending:
+                prefix, *trees = pending.pop()
+                left, right = (self.entries(each) if each else {} for each in trees)
+                for name in left.keys() | right.keys():
+                    sides = [side.get(name, (0, "")) for side in (left, right)]
+                    if sides[0] == sides[1]:
+                        continue
+                    old, new = (ident if mode == FOLDER else "" for mode, ident in sides)
+                    if old or new:
+                        pending.append((f"{prefix}{name}/", old, new))
+                    if any(mode not in (0, FOLDER) for mode, _ in sides):
+                        found.add(prefix + name)
         return sorted(found)
 
     def content(self, ident: str) -> bytes:
         """Return the content of an object."""
         with self._reading():
-            stream = self.odb.stream(bytes.fromhex(ident))
-            data: bytes = stream.read()
-            # git says how much there is before it sees that it is damaged, and ends.
-            size = stream.size
-            del stream  # It reads its rest, if there is one.
-            if len(data) != size:
-                raise ValueError(ident)
+            data: bytes = self.odb.stream(bytes.fromhex(ident)).read()
             return data
 
     def write(self, kind: bytes, data: bytes) -> str:
@@ -245,10 +339,7 @@ class Repository(git.Repo):
         :return: its id.
         :raises DiskFull: there is no room for it.
         """
-        try:
-            made: bytes = self.odb.store(IStream(kind, len(data), io.BytesIO(data))).binsha
-        except OSError as error:
-            raise no_room(Path(self.git_dir), error) from error
+        made: bytes = self.odb.store(IStream(kind, len(data), io.BytesIO(data))).binsha
         return made.hex()
 
     def write_entries(self, entries: Entries) -> str:
@@ -272,23 +363,31 @@ class Repository(git.Repo):
         :param author: ``Name <address>``.
         :param date: in git's raw form.
         :return: its id, which depends on nothing but the arguments.
+        :raises UserError: git would not take author, date or message.
         :raises DiskFull: there is no room for it.
         """
         name, _, address = author.rpartition(" <")
-        parts = (part.strip(_CRUD).translate(_NEVER) for part in (name, address))
-        who = git.Actor(*parts)
+        name, address = (part.strip(_CRUD).translate(_NEVER) for part in (name, address))
+        if not name or "\0" in message:
+            what = "a NUL byte in its message" if name else f"no name in its author, {author!r}"
+            raise UserError(f"a commit with {what}")
         with self._reading():
+            trees = self.tree(tree)
+            parents = [self.commit(parent)]
+        try:
             made = git.Commit.create_from_tree(
                 self,
-                self.tree(tree),
+                trees,
                 message,
-                [self.commit(parent)],
-                author=who,
-                committer=who,
+                parents,
+                author=git.Actor(name, address),
+                committer=git.Actor(name, address),
                 author_date=f"@{date}",
                 commit_date=f"@{date}",
             )
-            return made.hexsha
+        except ValueError as error:
+            raise UserError(f"a commit of {author} at {date}: {error}") from error
+        return made.hexsha
 
 
 def _describe(commit: git.Commit) -> Commit:

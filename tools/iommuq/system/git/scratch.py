@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iommuq.system.errors import InfraError
+from iommuq.system.git.command import init_bare
 from iommuq.system.git.objects import Objects
-from iommuq.system.run import run
 
 #: How diffs name the function that a hunk is in.  The kernel's own file says the
 #: same, but git reads that only where there is a work tree.
@@ -37,8 +37,7 @@ def scratch(git_dirs: Sequence[Path]) -> Iterator[Objects]:
     with tempfile.TemporaryDirectory(prefix="iommuq-scratch-") as name:
         folder = Path(name)
         repo = folder / "repo.git"
-        words = ("--quiet", "--bare", "--template=", "--object-format=sha1")
-        run(["git", "init", *words, repo], cwd=folder)
+        init_bare(repo)
         borrow(repo, git_dirs)
         (repo / "info").mkdir(exist_ok=True)
         (repo / "info/attributes").write_text(_ATTRIBUTES, encoding="ascii")
