@@ -29,12 +29,12 @@ def invoke(*words: str) -> Result:
 
 
 def test_every_page_is_a_topic() -> None:
-    pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
+    pages = {path.stem: path for path in DOCS.rglob("*.md") if path.stem != "index"}
     done = invoke("help")
     assert done.exit_code == 0
-    assert set(re.findall(r"^  (\S+)  +\S", done.output, re.MULTILINE)) == pages
-    for name in pages:
-        assert invoke("help", name).output == (DOCS / f"{name}.md").read_text()
+    assert set(re.findall(r"^  (\S+)  +\S", done.output, re.MULTILINE)) == set(pages)
+    for name, path in pages.items():
+        assert invoke("help", name).output == path.read_text()
 
 
 def test_a_page_on_a_terminal(

@@ -303,7 +303,7 @@ def test_no_guest_outlives_us(
             "accel.DEVICE = here / 'nokvm'\n"
             "suites = (initramfs.Suite('suite0', ('/bin/true',)),)\n"
             "made = initramfs.Initramfs(here / 'x.cpio', suites)\n"
-            "boot.boot(machine.load('q35'), here / 'bzImage', made, here / 'log')\n",
+            "boot.boot(machine.load_machine('q35'), here / 'bzImage', made, here / 'log')\n",
             str(tmp_path),
         ],
         stderr=subprocess.DEVNULL,

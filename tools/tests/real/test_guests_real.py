@@ -152,7 +152,7 @@ def test_no_guest_outlives_the_tool(name: str, signum: signal.Signals, tmp_path:
         "name, kernel, cpio, log = sys.argv[1:]\n"
         "made = initramfs.Initramfs(pathlib.Path(cpio),"
         " (initramfs.Suite('sleep', ('/bin/sleep', '60')),))\n"
-        "boot.boot(machine.load(name), pathlib.Path(kernel), made, pathlib.Path(log))\n"
+        "boot.boot(machine.load_machine(name), pathlib.Path(kernel), made, pathlib.Path(log))\n"
     )
     log = tmp_path / "log"
     ours = subprocess.Popen(
