@@ -365,7 +365,7 @@ def test_checks_come_before_the_tests(machine: Machine) -> None:
 )
 def test_both_halves_of_the_tests_count(machine: Machine, plain: int, real: int, code: int) -> None:
     """5 is pytest's for arguments that choose no test: one half may have none."""
-    machine.set("pytest-auto-m", str(plain))
+    machine.set("pytest-4--dist", str(plain))
     machine.set("pytest-real and not full", str(real))
     assert machine.bootstrap("test").returncode == code
 
