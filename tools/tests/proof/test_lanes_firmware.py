@@ -64,8 +64,8 @@ def test_all_cases_are_one_run_judged_by_the_list(
         special = {"claim_refused": (Status.FAIL, "claimed")}
         return [made_run(case, subject, special) for case in wanted]
 
-    monkeypatch.setattr(lanes, "run_scenarios", run)
-    monkeypatch.setattr(lanes, "from_image", lambda *_words: KERNEL)
+    monkeypatch.setattr("iommuq.suites.firmware.run.run_scenarios", run)
+    monkeypatch.setattr("iommuq.suites.firmware.subjects.from_image", lambda *_words: KERNEL)
     monkeypatch.setattr(lanes, "run_key", lambda _kernel, case: case.name)
     _baseline, first, _second = steps(lane.workspace.queue)
     for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):
