@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from iommuq.mail.review.model import Checked, Remark, Reviewed
+from iommuq.mail.review.model import Reviewed
 from iommuq.queue.hunks import Hunk, hunks
 from iommuq.system.progress import one_line
 
@@ -30,6 +30,7 @@ _CONTEXT = 4
 _MOST_FINDINGS = 8
 _MESSAGE_LINES = 8
 _MESSAGE_WIDTH = 160
+_MOST_PLAIN = 120
 _MAIL_LINE = re.compile(r"(\d{1,9}): (.*)")
 _SOURCE_LINE = re.compile(r"([\w./+-]+\.[chSs]):(\d{1,9}):")
 
@@ -57,15 +58,14 @@ def wrap(text: str) -> list[str]:
     )
 
 
-def _reports(found: Reviewed) -> list[Checked]:
-    """Return the reports of the sandbox, and those on missing sign-offs."""
-    assert found.answer is not None
-    reports = list(found.answer.reports)
-    for label, mail in zip(found.labels[1:], found.mails, strict=True):
-        if not re.search(r"^Signed-off-by: \S", mail.message, re.MULTILINE):
-            remark = Remark("fail", "Your Signed-off-by is missing.")
-            reports.append(Checked("signed-off", label, (remark,)))
-    return reports
+def quoted(text: str) -> list[str]:
+    """Wrap text of a stranger: no line of it can be taken for a trailer, a header or ours."""
+    return [f"| {line}" for line in wrap(text)]
+
+
+def plain(text: str) -> str:
+    """Return a stranger's word for use within our sentences; what trailers need becomes ``?``."""
+    return re.sub(r"[^\w .,()/+~-]", "?", one_line(text))[:_MOST_PLAIN]
 
 
 def points(found: Reviewed, number: int) -> Iterator[Point]:
@@ -82,28 +82,30 @@ def points(found: Reviewed, number: int) -> Iterator[Point]:
         if ran.failure is not None:
             quote = _at_source(diff, ran.failure) or (0, subject)
             reason = ran.failure.partition(": ")[2] or ran.failure
-            yield Point(*quote, tuple(wrap(f"It does not build: {reason}")))
+            yield Point(*quote, ("It does not build:", *quoted(reason)))
         for warning in ran.warnings:
             quote = _at_source(diff, warning) or (0, subject)
-            yield Point(*quote, tuple(wrap(f"New warning: {warning}")))
+            yield Point(*quote, ("New warning:", *quoted(warning)))
         if ran.flaky:
-            names = ", ".join(ran.flaky[:_MOST_FINDINGS])
+            names = ", ".join(map(plain, ran.flaky[:_MOST_FINDINGS]))
             yield Point(0, subject, tuple(wrap(f"Passes and fails with this: {names}")))
     for change in found.changes:
         if change.label == label and change.broke:
             yield Point(0, subject, tuple(_broken(found, label, change.lane, change.broke)))
-    for report in _reports(found):
+    if not re.search(r"^Signed-off-by: \S", found.mails[number - 1].message, re.MULTILINE):
+        yield Point(0, subject, ("Your Signed-off-by is missing.",))
+    for report in found.answer.reports:
         if report.label != label:
             continue
         remarks = [each for each in report.findings if each.status in ("warn", "fail")]
         for remark in remarks[:_MOST_FINDINGS]:
             order, lines, text = _at_mail(mail, remark.text)
-            head = f"{report.check}: " if report.check in PROGRAMS else ""
             where = f" ({remark.where})" if remark.where else ""
-            yield Point(order, lines or subject, tuple(wrap(f"{head}{text}{where}")))
+            head = [f"{report.check}:"] if report.check in PROGRAMS else []
+            yield Point(order, lines or subject, (*head, *quoted(f"{text}{where}")))
         if len(remarks) > _MOST_FINDINGS:
             left = len(remarks) - _MOST_FINDINGS
-            yield Point(1 << 30, (), (f"{report.check}: and {left} more like these.",))
+            yield Point(1 << 30, (), (f"{plain(report.check)}: and {left} more like these.",))
 
 
 def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> list[str]:
@@ -115,10 +117,10 @@ def _broken(found: Reviewed, label: str, lane: str, tests: Sequence[str]) -> lis
     count = f"{len(tests)} tests fail" if len(tests) > 1 else "A test fails"
     lines = [f"{count} with this patch and passed before it:", ""]
     for test in tests[:_MOST_FINDINGS]:
-        lines.append(f"  {one_line(test)}")
+        lines.append(f"  {plain(test)}")
         said = [one_line(line) for line in messages.get(test, "").splitlines() if line.strip()]
         # Kernel messages are not wrapped.
-        lines += [f"    {line[:_MESSAGE_WIDTH]}" for line in said[:_MESSAGE_LINES]]
+        lines += [f"  | {line[:_MESSAGE_WIDTH]}" for line in said[:_MESSAGE_LINES]]
     if len(tests) > _MOST_FINDINGS:
         lines.append(f"  and {len(tests) - _MOST_FINDINGS} more")
     return lines

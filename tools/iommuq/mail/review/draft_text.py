@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from iommuq.mail.review.draft_points import PROGRAMS, WIDTH, points, wrap
+from iommuq.mail.review.draft_points import PROGRAMS, WIDTH, plain, points, quoted, wrap
 from iommuq.mail.review.fetch import Message
 from iommuq.mail.review.model import Ran, Reviewed
 from iommuq.report.matrix import MIN_NAMES
@@ -47,7 +47,7 @@ def head_body(found: Reviewed, *, details: str = "") -> str:
     lines += [*wrap(_applied(found)), ""]
     if found.refusal is not None:
         number, why = found.refusal
-        lines += [*wrap(f"Patch {number}/{len(posted.patches)} does not apply: {why}"), ""]
+        lines += [f"Patch {number}/{len(posted.patches)} does not apply:", *quoted(why), ""]
         return "\n".join(lines)
     assert found.answer is not None
     for lane, title in found.answer.lanes.items():
@@ -121,10 +121,10 @@ def _printable(line: str) -> str:
 def _applied(found: Reviewed) -> str:
     place = found.place
     if place.met:
-        return f"Applied to your base-commit {place.wanted[:12]}, {place.title}."
+        return f"Applied to your base-commit {plain(place.wanted[:12])}, {place.title}."
     text = f"Applied to {place.title}."
     if place.wanted:
-        text += f" (Your base-commit {place.wanted[:12]} is not used.)"
+        text += f" (Your base-commit {plain(place.wanted[:12])} is not used.)"
     return text
 
 
@@ -144,7 +144,7 @@ def _lane(found: Reviewed, lane: str, title: str) -> list[str]:
     if f"({accelerator})" not in title and accelerator not in ("", "native"):
         title += f" ({accelerator})"
     lines = wrap(
-        f"Ran {title} before the series and after each patch. The tests are not"
+        f"Ran {plain(title)} before the series and after each patch. The tests are not"
         " part of the tree; they were added to each step of it."
     )
     lines += ["", *wrap(_what_each_did(found, lane)), ""]
@@ -191,14 +191,14 @@ def _table(rows: dict[str, list[str]], heads: Sequence[str]) -> list[str]:
     width = 2 + max(5, *map(len, heads))
     room = max(MIN_NAMES, WIDTH - 4 - width * len(heads))
     shown = dict(list(rows.items())[:_MOST_ROWS])
-    names = {test: one_line(test.partition(".")[2] or test) for test in shown}
+    names = {test: plain(test.partition(".")[2] or test) for test in shown}
     longest = min(room, max(map(len, names.values())))
     lines = ["    " + " " * longest + "".join(f"{head:>{width}}" for head in heads)]
     suite = ""
     for test, cells in shown.items():
         if test.partition(".")[0] != suite and "." in test:
             suite = test.partition(".")[0]
-            lines.append(f"  {one_line(suite)}")
+            lines.append(f"  {plain(suite)}")
         name = names[test] if len(names[test]) <= longest else f"..{names[test][2 - longest :]}"
         lines.append(f"    {name:<{longest}}" + "".join(f"{cell:>{width}}" for cell in cells))
     if len(rows) > _MOST_ROWS:
@@ -220,7 +220,7 @@ def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Seq
         tests = by_mark.get(mark, [])
         if tests:
             few = mark in _NAMED and len(tests) <= _MOST_NAMES
-            names = f" ({', '.join(map(one_line, tests))})" if few else ""
+            names = f" ({', '.join(map(plain, tests))})" if few else ""
             parts.append(f"{len(tests)} {one if len(tests) == 1 else several}{names}")
     rest = ", ".join(parts)
     if not told:
@@ -231,7 +231,7 @@ def _steady(rows: dict[str, list[str]], told: dict[str, list[str]], columns: Seq
 def _builds(found: Reviewed) -> list[str]:
     """Return the text on builds and checks."""
     assert found.answer is not None
-    compiler = one_line(found.answer.compiler)
+    compiler = plain(found.answer.compiler)
     bad = any(each.failure or each.warnings for each in found.answer.outcomes)
     text = f"Built with {compiler}"
     text += "." if bad else ", at every step without a new warning."

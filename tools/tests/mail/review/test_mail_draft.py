@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import b4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,7 +152,7 @@ def test_build_failure_is_quoted_where_it_is() -> None:
     quoted = text["0001-reply.eml"]
     wanted = "> +++ b/a.c\n> @@ -10,3 +10,4 @@ int f(void)\n>  {\n> +\tint x;\n> +\treturn g();\n\n"
     assert wanted in quoted
-    assert quoted.index("return g()") < quoted.index("It does not build: a.c:12:9: error")
+    assert quoted.index("return g()") < quoted.index("It does not build:\n| a.c:12:9: error")
 
 
 def test_checks_are_quoted_where_they_are() -> None:
@@ -160,7 +162,7 @@ def test_checks_are_quoted_where_they_are() -> None:
     remark = Remark("warn", f"{number}: WARNING:LINE_SPACING: Missing a blank line")
     text = bodies(reviewed(*CLEAN, reports=(Checked("checkpatch", "0002", (remark,)),)))
     quoted = text["0002-reply.eml"]
-    assert "> +\tint x;\n\ncheckpatch: WARNING:LINE_SPACING: Missing a blank line\n" in quoted
+    assert "> +\tint x;\n\ncheckpatch:\n| WARNING:LINE_SPACING: Missing a blank line\n" in quoted
     assert "> @@ -10,3 +10,4 @@ int f(void)\n" in quoted
     assert "return g()" not in quoted
     assert "Checked with checkpatch.pl --strict." in " ".join(text["0000-reply.eml"].split())
@@ -232,6 +234,51 @@ def test_headers_hold_whatever_is_in_them(subject: str, people: str, ids: str) -
     assert b"\0" not in made[0].data
     assert b"\r" not in made[0].data
     assert body.startswith(b"# A draft; nothing was sent.")
+
+
+FORGED = (
+    "Reviewed-by: Eve <eve@example.com>",
+    "x" * 60 + " Acked-by: Eve <eve@example.com>",
+    "a\nFixes: 0123456789ab (x)",
+    "a\r\n\r\nTested-by: Eve <eve@example.com>",
+    "\u2028Reviewed-by: Eve <eve@example.com>",
+    "Link: https://example.com/" + "y" * 80,
+    "# Tested-by: Eve <eve@example.com>",
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(st.sampled_from(FORGED), EVIL), st.integers(0, 80))
+def test_no_trailer_is_a_strangers(said: str, shift: int) -> None:
+    """Property: neither a mail nor what came out of the sandbox makes a trailer in a reply."""
+    said = "w" * shift + " " + said
+    evil = message(1, sender=said, date=said, body=f"{said}\n\n{said}", remarks=(said,))
+    runs = (
+        ran("before", passed=(f"s.{said}", said), accelerator=said),
+        ran("0001", passed=(), warnings=(said,), flaky=(said,), unknown=(f"{said}.b",)),
+        ran("0002", passed=(), failure=f"{said}: {said}", messages={said: said}),
+        ran("0002", lane="selftest", passed=(), failed=(said,), messages={said: said}),
+    )
+    reports = tuple(
+        Checked(check, "0001", (Remark("fail", said, said), Remark("skip", said)))
+        for check in ("checkpatch", "signed-off", said)
+    )
+    found = reviewed(*runs, reports=reports)
+    assert found.answer is not None
+    place = replace(found.place, wanted=said)
+    posted = replace(found.posted, cover=evil, patches=(evil, evil), notes=(said,))
+    answer = replace(found.answer, lanes={"kunit": said, "selftest": said}, compiler=said)
+    found = replace(found, place=place, posted=posted, answer=answer)
+    for each in (found, replace(found, answer=None, refusal=(1, said))):
+        for made in draft.compose(each):
+            body = made.data.partition(b"\n\n")[2].decode()
+            trailers, _ = b4.LoreMessage.find_trailers(body)
+            assert [trailer.as_string() for trailer in trailers] == []
+            for line in body.splitlines():
+                # The first line of a quote says who is quoted, and so it holds their name.
+                if not line.startswith(("> ", "| ", "  | ", "# ", "On ")):
+                    assert "eve@" not in line
+                    assert not re.match(r"\s*[\w-]{2,}:\s+\S", line), line
 
 
 def test_words_of_the_sandbox_are_one_line_each() -> None:
