@@ -37,8 +37,8 @@ for place in $(grep -lsFxz -- "$1" /proc/[0-9]*/environ); do
     kill -s KILL "${place#/proc/}"
 done
 """
-_MARK = "IOMMUQ_WATCHED"
-
+#: The variable that marks processes until their group is reported.
+MARK = "IOMMUQ_WATCHED"
 
 # Processes started by threads other than the main one; see `end_other_threads`.
 _others: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
@@ -114,7 +114,7 @@ def watchdog() -> Iterator[Guard]:
     """Kill the reported groups if this process is killed in the block, or the block raises."""
     mark = secrets.token_hex(8)
     dog = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCHDOG, "sh", f"{_MARK}={mark}"],
+        ["/bin/sh", "-c", _WATCHDOG, "sh", f"{MARK}={mark}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -129,7 +129,7 @@ def watchdog() -> Iterator[Guard]:
 
     last = b""
     try:
-        yield Guard(tell, {_MARK: mark})
+        yield Guard(tell, {MARK: mark})
         last = b"done\n"
     finally:
         # Without "done" it kills what is left: Ctrl-C may have come just after a start.

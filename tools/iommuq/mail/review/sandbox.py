@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import iommuq
 from iommuq.mail.review import sandbox_filter
@@ -21,6 +23,7 @@ from iommuq.mail.review.sandbox_filter import Machine
 from iommuq.mail.review.sandbox_watch import Watch
 from iommuq.system import tables
 from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing, TooMuchOutput
+from iommuq.system.groups import MARK
 from iommuq.system.run import Completed, run, tail
 
 MIB = 1 << 20
@@ -30,15 +33,17 @@ OTHER_ID = 65533
 _DATA = Path(__file__).with_name("sandbox.toml")
 _HINT = "nothing was run; --trust runs the series without a sandbox, as your user"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# bubblewrap reads the filter from a descriptor, and run() passes none on.
-_WITH_FILTER = 'exec "$@" 3<"$0"'
+# bubblewrap reads the filter from a descriptor, and run() passes none on.  Its own
+# environment can be read in the sandbox: it has nothing but what finds it again.
+_WITH_FILTER = f'exec env -i {MARK}="${MARK}" "$@" 3<"$0"'
 _PROBE_LIMIT = 120.0
 _PROBE_PROCESSES = 24
-# Tests that network, host and namespaces are closed, and processes limited.
+# Tests that network, host, namespaces and environment are closed, and processes limited.
 _PROBE = """
 net=$(readlink /proc/self/ns/net) && [ "$net" != "$1" ] || { echo network is reachable; exit 1; }
 if ( : > /usr/iommuq-probe ) 2>/dev/null; then rm /usr/iommuq-probe; echo writes to /usr; exit 1; fi
 unshare --user true 2>/dev/null && { echo it can make namespaces; exit 1; }
+grep -qs "$2" /proc/[0-9]*/environ && { echo the environment outside can be read; exit 1; }
 : > "$0/probe" || { echo cannot write to its own directory; exit 1; }
 ( i=0; while [ $i -lt 64 ]; do sleep 9 & i=$((i+1)); done ) 2>/dev/null && {
     echo processes are not limited; exit 1; }
@@ -139,7 +144,8 @@ class Sandbox:
         ]
 
     def _bubblewrap(self, environment: Mapping[str, str]) -> list[str]:
-        argv = ["/bin/sh", "-c", _WITH_FILTER, str(self._filter), "bwrap", "--seccomp", "3"]
+        program = shutil.which("bwrap") or "bwrap"
+        argv = ["/bin/sh", "-c", _WITH_FILTER, str(self._filter), program, "--seccomp", "3"]
         argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
         argv += ["--hostname", "sandbox", "--clearenv"]
@@ -196,9 +202,11 @@ class Sandbox:
         few = replace(self, limits=replace(self.limits, processes=_PROBE_PROCESSES))
         # Not by devices: some drivers add one to every new namespace.
         network = str(Path("/proc/self/ns/net").readlink())
-        argv = few.argv(["sh", "-c", _PROBE, str(self.writable), network], {})
+        canary = secrets.token_hex(16)
+        argv = few.argv(["sh", "-c", _PROBE, str(self.writable), network, canary], {})
+        options: dict[str, Any] = {"timeout": _PROBE_LIMIT, "check": False, "watched": True}
         try:
-            done = run(argv, cwd=self.writable, timeout=_PROBE_LIMIT, check=False, watched=True)
+            done = run(argv, cwd=self.writable, env={"IOMMUQ_CANARY": canary}, **options)
         except CommandTimeout as error:
             raise InfraError("the sandbox does not start", hint=_HINT) from error
         if done.returncode != 0 or done.output.strip() != "contained":

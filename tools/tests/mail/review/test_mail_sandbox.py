@@ -11,9 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ from iommuq.mail.review import sandbox_filter
 from iommuq.mail.review.sandbox import Limits, Sandbox, default_limits, remove
 from iommuq.mail.review.sandbox_watch import usage, weigh
 from iommuq.system.errors import InfraError, ToolMissing, UserError
-from iommuq.system.run import Completed
+from iommuq.system.run import Completed, run
 from toykernel import PATIENCE, wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -299,6 +301,65 @@ def test_that_does_not_work(
     monkeypatch.setenv("PATH", f"{shim}:{os.environ['PATH']}")
     with pytest.raises(InfraError, match="no sandbox can be made here: bwrap: No permissions"):
         sandbox.probe()
+
+
+#: A user without rights, whom root can become to see what an ordinary user's sandbox does.
+USER = "12345"
+
+
+@pytest.fixture
+def reachable() -> Iterator[Sandbox]:
+    """Return a sandbox that an ordinary user can reach, as pytest's own directories are not."""
+    with tempfile.TemporaryDirectory(prefix="iommuq-test-") as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "work").mkdir()
+        yield Sandbox(Path(name) / "work", SMALL)
+        remove(Path(name) / "work")
+
+
+def as_user(argv: list[str], sandbox: Sandbox, **environment: str) -> Completed:
+    """Run the start of a sandbox as an ordinary user would."""
+    os.chown(sandbox.writable, int(USER), int(USER))
+    become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    words = [*become, *argv] if os.geteuid() == 0 else argv
+    return run(words, cwd=Path("/"), env=environment, check=False, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_nothing_of_the_environment_goes_in(
+    reachable: Sandbox, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """Not into the process, and not into what can be read of bubblewrap's own."""
+    sandbox = reachable
+    if who == "user":
+        monkeypatch.setattr(Sandbox, "owner", None)
+    sandbox.hand_over()
+    script = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; env; echo seen"
+    argv = sandbox.argv(["sh", "-c", script], {"GIVEN": "yes"})
+    secret = "token-of-the-reviewer"
+    if who == "user":
+        done = as_user(argv, sandbox, GITHUB_TOKEN=secret)
+    else:
+        done = run(argv, cwd=sandbox.writable, env={"GITHUB_TOKEN": secret}, check=False)
+    assert done.output.endswith("seen\n"), done
+    assert "GIVEN=yes" in done.output
+    assert secret not in done.output
+
+
+def test_a_sandbox_that_shows_the_environment_is_none(
+    reachable: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_ordinary(argv: list[str], **options: Any) -> Completed:
+        return as_user(argv, reachable, **options["env"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sandboxes, "_WITH_FILTER", 'exec "$@" 3<"$0"')
+        if os.geteuid() == 0:
+            reachable.probe()  # Another user is inside, who may not read it.
+            patch.setattr(Sandbox, "owner", None)
+            patch.setattr(sandboxes, "run", as_ordinary)
+        with pytest.raises(InfraError, match="the environment outside can be read"):
+            reachable.probe()
 
 
 @pytest.mark.parametrize("broken", ["network", "processes", "filter", "nothing"])
