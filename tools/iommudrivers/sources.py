@@ -63,7 +63,7 @@ def read_tree(store: Objects, tree: str) -> dict[str, bytes]:
 
 def holders(store: Objects, tree: str) -> list[str]:
     """Return the C files of a tree that contain ``struct iommu_ops``."""
-    tops = store.entries(tree, [])
+    tops = store.entries(tree, [""])
     tops = {path: entry for path, entry in tops.items() if path not in _SKIPPED}
     large = [f"{path}/" for path in _LARGE if path in tops]
     below = store.entries(tree, large) if large else {}

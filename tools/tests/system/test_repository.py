@@ -141,6 +141,9 @@ def test_paths_are_looked_up(repo: Path) -> None:
     found = store.entries("base", ["drivers/", "Makefile", "none", "lib", "Makefile/x", "none/"])
     assert sorted(found) == ["Makefile", "drivers/a.c", "lib"]
     assert found["lib"].startswith("040000 tree ")
+    assert sorted(store.entries("base", [""])) == [
+        *("Makefile", "drivers", "drivers-x", "drivers.txt", "lib")
+    ]
     assert store.read_file("base", 'lib/d\udcffb/\u00e4 "q"') == b"two\n"
     assert store.read_file("base", "lib/link") is None
     assert store.read_file("base", "lib") is None

@@ -86,7 +86,8 @@ class Objects:
         """Look paths up in a tree.
 
         :param tree: the id of a tree or a commit.
-        :param paths: files, or directories with a slash at the end for what is in them.
+        :param paths: files, or directories with a slash at the end for what is in them; an
+            empty one for what is at the top.
         :return: path -> ``<mode> <type> <id>``, of those that exist.
         """
         read = _Folders(self.repo, tree)
