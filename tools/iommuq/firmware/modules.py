@@ -14,14 +14,20 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from iommuq.system import files as dirs
-from iommuq.system.errors import CommandFailed, InfraError
+from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.groups import STRANGER
 from iommuq.system.run import run
 
 # A string of .modinfo; a NUL ends it.
 _DEPENDS = re.compile(rb"(?<=\0)depends=([\w,-]*)\0|^depends=([\w,-]*)\0")
 _LIMIT = 60.0
+# Bytes of a module; the largest of Debian's have 20 MiB.
+_MOST = 128 << 20
+# Modules that wait for one that they need.
+_MOST_DEPTH = 64
 
 
 def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
@@ -36,19 +42,23 @@ def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
         for path in sorted((folder / "kernel").rglob("*.ko*"))
     }
     contents: dict[str, bytes] = {}
+    waiting: list[str] = []
 
     def need(name: str, asked_by: str) -> None:
         if name in contents:
             return
+        if name in waiting or len(waiting) == _MOST_DEPTH:
+            raise UserError(f"{folder}: the modules {', '.join(waiting[-3:])} need each other")
         path = files.get(name)
         if path is None:
             if asked_by:
                 raise InfraError(f"{folder}: module {name} is missing, {asked_by} needs it")
             return
         data = _content(path)
+        waiting.append(name)
         for other in _dependencies(data, path):
-            # No circles: such modules could not be loaded.
             need(other, name)
+        waiting.pop()
         contents[name] = data
 
     for name in wanted:
@@ -71,19 +81,27 @@ def _dependencies(data: bytes, path: Path) -> list[str]:
 
 
 def _content(path: Path) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path.name}: not a regular file")
     try:
         if path.suffix == ".zst":
             with tempfile.TemporaryDirectory() as folder:
                 plain = Path(folder) / "module.ko"
-                run(["zstd", "-dq", path, "-o", plain], cwd=path.parent, timeout=_LIMIT)
-                return plain.read_bytes()
-        data = path.read_bytes()
+                words = ("zstd", "-dq", path, "-o", plain)
+                run(words, cwd=path.parent, timeout=_LIMIT, bounds=STRANGER)
+                return _limited(path, plain.open("rb"))
         if path.suffix == ".xz":
-            return lzma.decompress(data)
-        if path.suffix == ".gz":
-            return gzip.decompress(data)
+            return _limited(path, lzma.open(path))
+        return _limited(path, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
     except (OSError, EOFError, lzma.LZMAError, zlib.error, CommandFailed) as error:
         raise InfraError(f"{path}: damaged: {error}", hint="fetch the kernel again") from error
+
+
+def _limited(path: Path, stream: BinaryIO | gzip.GzipFile | lzma.LZMAFile) -> bytes:
+    with stream:
+        data = stream.read(_MOST + 1)
+    if len(data) > _MOST:
+        raise UserError(f"{path.name}: more than {_MOST >> 20} MiB, no module is as large")
     return data
 
 

@@ -21,7 +21,15 @@ from iommuq.bases.providers.job import file_sha256
 from iommuq.firmware.kernels import Kernel, from_file, needs, release_of
 from iommuq.firmware.modules import unpack
 from iommuq.system import files, progress
-from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.errors import (
+    CommandFailed,
+    CommandTimeout,
+    InfraError,
+    TooMuchOutput,
+    UserError,
+)
+from iommuq.system.groups import STRANGER, Bounds
+from iommuq.system.progress import one_line
 from iommuq.system.run import run
 
 _NAME = re.compile(r"linux-image-[a-z0-9][a-z0-9+.-]*")
@@ -32,6 +40,13 @@ _FOREIGN = re.compile(
 )
 _ARCH = "amd64"
 _LIMIT = 300.0
+# A field of a package, and a release: nothing that a terminal or a path would take amiss.
+_FIELD = re.compile(r"[\w.+:~-]{1,200}")
+_RELEASE = re.compile(r"[\w.+~-]{1,100}")
+_LIST = re.compile(r"[\w.+:~|(),<>= -]{0,65536}")
+_MOST_FIELD = 1 << 16
+# A package with debug information has files of half a GiB.
+_UNPACKING = Bounds(memory=1 << 30, seconds=300, file=1 << 30)
 _RECORD = "kernel.json"
 
 
@@ -125,7 +140,7 @@ def _fetch(name: str, work: Path) -> Kernel:
         where = work / f"deb-{len(paths)}"
         where.mkdir()
         paths[package] = apt.download(package, where)
-        waiting += _DEPENDS.findall(_field(paths[package], "Depends"))
+        waiting += _DEPENDS.findall(_field(paths[package], "Depends", _LIST))
     main = next(iter(paths.values()))
     place = _folder() / main.name.removesuffix(".deb")
     return _load(place) or _unpack(list(paths.values()), name, work, place)
@@ -158,11 +173,21 @@ def _find(name: str, work: Path, log: Path) -> Apt:
     )
 
 
-def _field(path: Path, field: str) -> str:
+def _field(path: Path, field: str, form: re.Pattern[str] = _FIELD) -> str:
+    words = ("dpkg-deb", "--field", path, field)
     try:
-        return run(["dpkg-deb", "--field", path, field], cwd=Path("/")).output.strip()
-    except CommandFailed as error:
-        raise UserError(f"{path.name}: not a Debian package", hint=error.hint) from error
+        said = run(words, cwd=Path("/"), timeout=_LIMIT, bounds=STRANGER, most=_MOST_FIELD)
+    except (CommandFailed, TooMuchOutput, CommandTimeout) as error:
+        raise UserError(f"{path.name}: not a Debian package", hint=one_line(error.hint)) from error
+    value = said.output.strip()
+    if not form.fullmatch(value):
+        raise UserError(f"{path.name}: {field} is {one_line(value)[:80]!r}")
+    return value
+
+
+def _is_own(path: Path, tree: Path) -> bool:
+    """Return whether a path is a regular file of an unpacked package, not a link out of it."""
+    return path.is_file() and path.resolve() == tree.resolve() / path.relative_to(tree)
 
 
 def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
@@ -173,16 +198,21 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
             raise UserError(f"{path.name} is for {arch}, but the machines are {_ARCH}")
         with progress.task(f"Unpacking {path.name}"):
             try:
-                run(["dpkg-deb", "-x", path, tree], cwd=work, timeout=_LIMIT, watched=True)
+                words = ("dpkg-deb", "-x", path, tree)
+                run(words, cwd=work, timeout=_LIMIT, watched=True, bounds=_UNPACKING)
             except CommandFailed as error:
-                raise InfraError(f"{path.name}: damaged", hint=error.hint) from error
-    images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
+                hint = one_line(error.hint)
+                raise InfraError(f"{path.name}: damaged, or too large", hint=hint) from error
+    found = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
+    images = [path for path in found if _is_own(path, tree)]
     if not images:
         raise UserError(f"{name} has no kernel image", hint="is it a linux-image package?")
     image = images[0]
     release = release_of(image)
+    if not _RELEASE.fullmatch(release):
+        raise UserError(f"{name}: {one_line(release)[:80]!r} is not the release of a kernel")
     configs = (image.with_name(f"config-{release}"), image.with_name("config"))
-    config = next((path for path in configs if path.is_file()), None)
+    config = next((path for path in configs if _is_own(path, tree)), None)
     if config is None:
         raise InfraError(f"{name} has no configuration for its kernel {release}")
     folders = [tree / where / release for where in ("lib/modules", "usr/lib/modules")]

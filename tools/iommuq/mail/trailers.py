@@ -18,6 +18,7 @@ from typing import Any
 
 from iommuq.mail.b4tool import PATIENCE, b4, side
 from iommuq.mail.branch import MailBranch
+from iommuq.system.groups import STRANGER
 
 
 class Fate(StrEnum):
@@ -80,7 +81,12 @@ def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) 
             "save": str(folder / "all"),
         }
         answer = side(
-            "gather", cwd=branch.tree.folder, data=data, network=mbox is None, timeout=PATIENCE
+            "gather",
+            cwd=branch.tree.folder,
+            data=data,
+            network=mbox is None,
+            timeout=PATIENCE,
+            bounds=STRANGER,
         )
         current = {each["patch_id"]: each for each in answer["current"]}
         found = [each for reply in answer["replies"] for each in _judge(branch, reply, current)]

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
-from iommuq.system.run import Completed
+from iommuq.system.groups import STRANGER
+from iommuq.system.run import Completed, exceeded, failure
 
 _RAW_DATE = re.compile(r"@?(\d{1,11}) ([+-]\d{4})")
 _DIFFSTAT = re.compile(
@@ -122,7 +123,7 @@ def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path) -> list[
     out.mkdir()
     # -b: accept a mail without the "From <id> <date>" line.
     words = ("mailsplit", "-b", "-d6", f"-o{out}", "--")
-    done = git(*words, *copies, git_dir=NO_REPOSITORY, cwd=folder, check=False)
+    done = _parsed(folder, *words, *copies)
     mails = sorted(out.iterdir())
     if done.returncode == 0 and len(mails) == len(copies):
         return mails
@@ -142,7 +143,7 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
     folder.mkdir()
     # Encoded bodies have CRLF; mailsplit removed it from all others.
     words = ("mailinfo", "--quoted-cr=strip", "message", "diff")
-    done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, stdin=mail.read_bytes(), check=False)
+    done = _parsed(folder, *words, stdin=mail.read_bytes())
     if done.returncode != 0:
         raise UserError(f"{path}: {_complaint(done)}")
     # Bytes that are not UTF-8 are escaped in the output of a process.
@@ -180,6 +181,20 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
         changes=_check_diff(path, folder, diff, diff_line),
         sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _parsed(folder: Path, *words: str | Path, stdin: bytes | None = None) -> Completed:
+    """Let git read what a stranger may have written.
+
+    :raises UserError: it takes more than it may.
+    :raises CommandFailed: git was killed, which is not the mail's fault.
+    """
+    done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, stdin=stdin, check=False, bounds=STRANGER)
+    if done.returncode != 0 and (why := exceeded(done)):
+        raise UserError(f"git {words[0]}: {why}", hint="take the mail for hostile")
+    if done.returncode < 0:
+        raise failure(done)
+    return done
 
 
 def _complaint(done: Completed) -> str:
@@ -229,7 +244,7 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
             hint="it cannot be reviewed: send the source of the file",
         )
     words = ("apply", "--numstat", "-z", "-p1", "diff")
-    done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, check=False)
+    done = _parsed(folder, *words)
     if done.returncode != 0:
         complaint = _complaint(done)
         if "No valid patches" in complaint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -109,6 +110,41 @@ class Guard:
     mark: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What a process may use, and each that it starts: limits of the kernel.
+
+    :ivar memory: bytes of address space.
+    :ivar seconds: of a processor.
+    :ivar file: bytes of one file.
+    """
+
+    memory: int
+    seconds: int
+    file: int
+
+    def set_on(self, pid: int) -> None:
+        """Set them on a process that has just been started."""
+        limits = {
+            resource.RLIMIT_AS: self.memory,
+            resource.RLIMIT_CPU: self.seconds,
+            resource.RLIMIT_FSIZE: self.file,
+            resource.RLIMIT_CORE: 0,
+        }
+        for kind, most in limits.items():
+            with contextlib.suppress(ProcessLookupError):
+                own = resource.prlimit(pid, kind)[1]
+                least = most if own == resource.RLIM_INFINITY else min(most, own)
+                # At the hard limit of time it would be killed without a reason.
+                grace = _GRACE if kind == resource.RLIMIT_CPU and least < own else 0
+                resource.prlimit(pid, kind, (least, least + grace))
+
+
+_GRACE = 5  # seconds
+#: For a program that reads what a stranger wrote.
+STRANGER = Bounds(memory=1 << 30, seconds=60, file=256 << 20)
+
+
 @contextlib.contextmanager
 def watchdog() -> Iterator[Guard]:
     """Kill the reported groups if this process is killed in the block, or the block raises."""
@@ -167,6 +203,7 @@ def start(
     stdout: int,
     stderr: int,
     pipesize: int = -1,
+    bounds: Bounds | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process as the leader of its own session and group, and report it to *guard*."""
     process = None
@@ -186,6 +223,8 @@ def start(
             )
             if guard is not None:
                 guard.tell(process.pid)
+            if bounds is not None:
+                bounds.set_on(process.pid)
         _enlist(process)
         return process
     except KeyboardInterrupt:

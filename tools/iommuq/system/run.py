@@ -9,6 +9,7 @@ timeout, on Ctrl-C, and when iommuq itself is killed.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shlex
 import signal
@@ -38,6 +39,10 @@ TAIL_LINES = 20
 
 # What a full disk is called: by the C library, and by git for its own packs.
 _DISK_FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")
+# What a lack of memory is called: by Python, by git, and by the C library.
+_NO_MEMORY = ("MemoryError", "ut of memory", "Cannot allocate memory", "bad_alloc")
+# Characters of the end of its output that are searched for them.
+_SAID = 4096
 # Bytes in flight between the processes of a pipeline.
 _PIPE_SIZE = 1 << 20
 # Bytes of a line that are taken at once: one without an end must not fill the memory.
@@ -62,6 +67,18 @@ class Completed:
     stderr: str
     seconds: float
     data: bytes = b""
+
+
+def exceeded(done: Completed) -> str:
+    """Return which of its `groups.Bounds` a process met, in words; empty if none."""
+    said = done.stderr[-_SAID:] + done.output[-_SAID:]
+    if done.returncode == -signal.SIGXCPU:
+        return "it takes more time than it may"
+    if done.returncode == -signal.SIGXFSZ or "File too large" in said:
+        return "it makes more data than it may"
+    if any(words in said for words in _NO_MEMORY):
+        return "it takes more memory than it may"
+    return ""
 
 
 def describe_status(returncode: int) -> str:
@@ -117,12 +134,16 @@ class _Reader(threading.Thread):
         self._left = most
         self._on_overflow = on_overflow
         self.overflow = False
-        self.chunks: list[bytes] = []
+        # Not a list of lines: each would cost 40 bytes more than it has.
+        self._kept = bytearray()
         self.error: OSError | None = None
         self.start()
 
     def run(self) -> None:
-        for raw in iter(lambda: self._pipe.readline(_PIECE), b""):
+        read = self._pipe.readline
+        if self._on_line is None and isinstance(self._pipe, io.BufferedReader):
+            read = self._pipe.read1
+        for raw in iter(lambda: read(_PIECE), b""):
             if self._left is not None:
                 self._left -= len(raw)
                 if self._left < 0:
@@ -130,7 +151,7 @@ class _Reader(threading.Thread):
                         self._on_overflow()
                     self.overflow = True
                     continue
-            self.chunks.append(raw)
+            self._kept += raw
             try:
                 if self._log_file is not None:
                     self._log_file.write(raw)
@@ -145,7 +166,7 @@ class _Reader(threading.Thread):
 
     @property
     def data(self) -> bytes:
-        return b"".join(self.chunks)
+        return bytes(self._kept)
 
     @property
     def text(self) -> str:
@@ -166,6 +187,7 @@ def run(
     on_start: Callable[[int], None] | None = None,
     most: int | None = None,
     keep_bytes: bool = False,
+    bounds: groups.Bounds | None = None,
 ) -> Completed:
     """Run a process to its end.
 
@@ -182,6 +204,7 @@ def run(
     :param on_start: called with its process id, which is that of its group, too.
     :param most: bytes that it may write to each stream; with more the group is ended.
     :param keep_bytes: keep standard output as bytes, too.
+    :param bounds: what it may use, and each process that it starts.
     :return: the finished process.
     :raises ToolMissing: the program does not exist.
     :raises CommandTimeout: it did not end within *timeout*.
@@ -207,6 +230,7 @@ def run(
             stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if log_file else subprocess.PIPE,
+            bounds=bounds,
         )
 
         def end() -> None:

@@ -17,13 +17,14 @@ from typing import Any
 import iommuq
 from iommuq.system import tables
 from iommuq.system.errors import CommandTimeout, InfraError, UserError
+from iommuq.system.groups import STRANGER
 from iommuq.system.progress import one_line
-from iommuq.system.run import run, tail
+from iommuq.system.run import exceeded, run, tail
 
 #: Seconds for an archive, with all look-ups for signatures.
 LIMIT = 180.0
 #: Bytes of a file with mails.
-MOST = 64 << 20
+MOST = 32 << 20
 _BEGIN = re.compile(rb"From .*\r?\n")
 _TO_A_SERVER = re.compile(r"https?://")
 
@@ -151,11 +152,16 @@ def fetch(
             check=False,
             watched=True,
             most=2 * MOST,
+            bounds=STRANGER,
         )
     except CommandTimeout as error:
+        if mbox is not None:
+            raise UserError(f"{what}: not read within {LIMIT:g} s") from error
         raise InfraError(
             f"the archive did not answer within {LIMIT:g} s", hint="try again, or name an mbox"
         ) from error
+    if done.returncode != 0 and (why := exceeded(done)):
+        raise UserError(f"{one_line(what)}: b4 cannot read it: {why}", hint="take it for hostile")
     try:
         answer = json.loads(done.output)
     except ValueError as error:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from iommuq.system.groups import Bounds
 from iommuq.system.run import Completed, run
 
 #: Given as the repository for commands that need none.
@@ -76,6 +77,7 @@ def git(
     check: bool = True,
     timeout: float | None = QUICK,
     watched: bool = False,
+    bounds: Bounds | None = None,
 ) -> Completed:
     """Run one git command.
 
@@ -89,6 +91,7 @@ def git(
     :param check: raise if the exit status is not 0.
     :param timeout: seconds.
     :param watched: end it even if we are killed with SIGKILL.
+    :param bounds: what it may use.
     :return: the finished process.
     :raises CommandFailed: it failed, and *check* is set.
     """
@@ -100,6 +103,7 @@ def git(
         check=check,
         timeout=timeout,
         watched=watched,
+        bounds=bounds,
     )
 
 
