@@ -12,8 +12,8 @@ from typing import Literal
 
 from iommudrivers import values as v
 from iommudrivers.values import Kind, Place, Value, Values
-from iommuq.bases.providers.job import Table, require
 from iommuq.system import tables
+from iommuq.system.tables import Table, require
 
 Gives = Literal["memory", "error", "number", "pointer", "count", "truth", "callback", "anything"]
 
@@ -47,7 +47,7 @@ def load() -> Mapping[str, Gives]:
 
 
 def _read(path: Path) -> Mapping[str, Gives]:
-    calls = tables.load(_Document, path).call
+    calls = tables.load_toml(_Document, path).call
     return {name: call.gives for call in calls for name in call.names}
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 
-from iommuq.bases.providers.job import Table
 from iommuq.system import tables
+from iommuq.system.tables import Table
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class _Document(Table):
 def of(base: str) -> tuple[Note, ...]:
     """Return the notes on the drivers of a base."""
     with resources.as_file(resources.files(__package__).joinpath("drivers-read.toml")) as path:
-        return tuple(note for note in tables.load(_Document, path).note if base in note.bases)
+        return tuple(note for note in tables.load_toml(_Document, path).note if base in note.bases)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from iommuq.bases.providers import KINDS, Source
-from iommuq.bases.providers.job import Table, require
 from iommuq.system import files, tables
 from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
 
 FILE = "base.toml"
 

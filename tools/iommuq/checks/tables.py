@@ -9,8 +9,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.system import tables
+from iommuq.system.tables import Table, require
 
 #: The file with answers to findings, next to the series file.
 ANSWERS = "checks.toml"
@@ -95,7 +95,7 @@ class _Answers(Table):
 @cache
 def _document() -> _Document:
     with resources.as_file(resources.files(__package__) / "checks.toml") as path:
-        return tables.load(_Document, path)
+        return tables.load_toml(_Document, path)
 
 
 def load_prefixes() -> list[Prefix]:
@@ -115,4 +115,4 @@ def load_answers(folder: Path) -> list[Answer]:
     :raises UserError: the file is malformed.
     """
     path = folder / ANSWERS
-    return tables.load(_Answers, path).answer if path.exists() else []
+    return tables.load_toml(_Answers, path).answer if path.exists() else []

@@ -13,11 +13,11 @@ from importlib import resources
 from pathlib import Path
 
 from iommuq.bases import dotconfig
-from iommuq.bases.providers.job import file_sha256
 from iommuq.firmware import topology
 from iommuq.firmware.modules import unpack
 from iommuq.guests.machine import Machine
 from iommuq.system.errors import UserError
+from iommuq.system.files import file_sha256
 
 # The header of an x86 image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 _BOOT_FLAG = 0x1FE

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from iommuq.firmware import topology
 from iommuq.firmware.scenario import Region
 from iommuq.firmware.tables.anytable import parse
-from iommuq.firmware.tables.extend import Claim, Spread, extend
 from iommuq.firmware.tables.extend import Device as Place
+from iommuq.firmware.tables.extend import Reservation, Spread, extend
 from iommuq.firmware.tables.ivrs import EXCLUSION, READ, UNITY, WRITE
 from iommuq.guests import qemu
 from iommuq.guests.initramfs import Entry, cpio
@@ -84,7 +84,7 @@ def extended(table: bytes, machine: Machine, regions: Sequence[Region]) -> bytes
     for region in regions:
         places = tuple(Place(devices[name].path, devices[name].devid) for name in region.devices)
         spread, flags = Spread(region.spread), _FLAGS[region.kind]
-        claims.append(Claim(region.base, region.size, places, spread, flags))
+        claims.append(Reservation(region.base, region.size, places, spread, flags))
     return extend(table, claims)
 
 

@@ -17,7 +17,6 @@ from iommuq.bases.basefile import list_specs
 from iommuq.bases.named import Kind
 from iommuq.bases.providers.apt import Apt, suite_source
 from iommuq.bases.providers.debian import DebianSource
-from iommuq.bases.providers.job import file_sha256
 from iommuq.firmware.kernels import Kernel, from_file, needs, release_of
 from iommuq.firmware.modules import unpack
 from iommuq.system import files, progress
@@ -28,6 +27,7 @@ from iommuq.system.errors import (
     TooMuchOutput,
     UserError,
 )
+from iommuq.system.files import file_sha256
 from iommuq.system.groups import STRANGER, Bounds
 from iommuq.system.progress import one_line
 from iommuq.system.run import run

@@ -8,9 +8,9 @@ import os
 import threading
 from pathlib import Path
 
-from iommuq.bases.providers.job import file_sha256
 from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.files import file_sha256
 from iommuq.system.run import run
 
 GUEST_PATH = "/suites/steps"

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.firmware import topology
 from iommuq.firmware.topology import Device
 from iommuq.guests import machine as machines
 from iommuq.guests.machine import Machine
 from iommuq.system import files, tables
 from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
 
 #: Memory that every boot reserves and no firmware claims: address and size in bytes.
 OTHER = 0x3D000000
@@ -258,7 +258,7 @@ def load_scenario(name: str) -> Scenario:
     path = folder() / f"{name}.toml"
     if not _NAME.fullmatch(name) or not path.is_file():
         raise UserError(f"no scenario {name!r}", hint="`iommuq firmware list` lists them")
-    scenario = tables.load(Scenario, path)
+    scenario = tables.load_toml(Scenario, path)
     object.__setattr__(scenario, "name", name)
     for machine in scenario.machines:
         try:

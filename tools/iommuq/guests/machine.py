@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.system import arches, files, tables
 from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
 
 #: Accelerators of QEMU, the fastest first, and the argument of ``-cpu``.
 CPUS = {"kvm": "host", "tcg": "max"}
@@ -112,7 +112,7 @@ def load_machine(name: str) -> Machine:
     path = folder() / f"{name}.toml"
     if not _NAME.fullmatch(name) or not path.is_file():
         raise UserError(f"no machine {name!r}; there are {', '.join(names()) or 'none'}")
-    machine = tables.load(Machine, path)
+    machine = tables.load_toml(Machine, path)
     if machine.name != name:
         raise UserError(f"{path}: name is {machine.name!r}, but its file is {name!r}")
     return machine

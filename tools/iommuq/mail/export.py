@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.queue.overlay import Layer, Overlay
 from iommuq.system import tables
 from iommuq.system.errors import InfraError, UserError, VerdictError
@@ -21,6 +20,7 @@ from iommuq.system.files import cache_dir
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
+from iommuq.system.tables import Table, require
 
 #: The file name of the descriptions, and the folders of the project that may have one.
 NAME = "export.toml"
@@ -79,7 +79,7 @@ def load_exports(root: Path) -> list[tuple[Path, Export]]:
     :raises UserError: one is malformed.
     """
     paths = [root / folder / NAME for folder in FOLDERS]
-    return [(path.parent, tables.load(Export, path)) for path in paths if path.is_file()]
+    return [(path.parent, tables.load_toml(Export, path)) for path in paths if path.is_file()]
 
 
 def lay(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from iommuq.proof.lanes import Lane
 from iommuq.proof.prove import Outcome
 from iommuq.results.known import Verdict
-from iommuq.results.store import Run, Status, Store
+from iommuq.results.store import Status, Store, SuiteRun
 
 #: The number of runs that must agree.
 AGREE = 3
@@ -31,7 +31,7 @@ def settle(
     store = store or Store()
     by_name = {lane.name: lane for lane in lanes}
     doubts = [_doubtful(outcomes, number, store) for number in range(len(outcomes))]
-    futures: list[Future[Run]] = []
+    futures: list[Future[SuiteRun]] = []
     keys: dict[int, str] = {}
     for number, (outcome, tests) in enumerate(zip(outcomes, doubts, strict=True)):
         if not tests or outcome.run is None:

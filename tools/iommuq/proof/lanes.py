@@ -22,7 +22,7 @@ from iommuq.queue.steps import Step
 from iommuq.results import events
 from iommuq.results.known import NAME as KNOWN_NAME
 from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run, load_known
-from iommuq.results.store import Run, Store, new_id
+from iommuq.results.store import Store, SuiteRun, new_id
 from iommuq.suites import kunit, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.kunit import Subject, run_kunit
@@ -50,13 +50,13 @@ class Lane(Protocol):
     def image(self, step: Step) -> Image:
         """Return the image of a step, as `build.build_image` does."""
 
-    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+    def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:
         """Run the suite on an image; take results from the store unless *again*."""
 
-    def judge(self, run: Run) -> dict[str, Verdict]:
+    def judge(self, run: SuiteRun) -> dict[str, Verdict]:
         """Return the verdicts of a run by test, which consider known failures."""
 
-    def excuses(self, run: Run) -> dict[str, Failure]:
+    def excuses(self, run: SuiteRun) -> dict[str, Failure]:
         """Return the known failures that apply to a run, by test."""
 
     def image_key(self, step: Step) -> str:
@@ -109,7 +109,7 @@ class _Common:
             events.failed(step.label, self.name, str(error), "does not build")
             raise
 
-    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:
+    def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:
         """See `Lane`."""
         if self.quiet:
             return self._run(image, step, again=again)
@@ -118,7 +118,7 @@ class _Common:
         events.done(step.label, self.name, run, self.judge)
         return run
 
-    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
         raise NotImplementedError
 
     def image_key(self, step: Step) -> str:
@@ -141,11 +141,11 @@ class _Common:
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
 
-    def judge(self, run: Run) -> dict[str, Verdict]:
+    def judge(self, run: SuiteRun) -> dict[str, Verdict]:
         """See `Lane`."""
         return judge_run(run, self.known, self._arch)
 
-    def excuses(self, run: Run) -> dict[str, Failure]:
+    def excuses(self, run: SuiteRun) -> dict[str, Failure]:
         """See `Lane`."""
         return excused(run, self.known, self._arch)
 
@@ -205,7 +205,7 @@ class KunitLane(_Common):
         """See `Lane`."""
         return kunit.run_key(image, self.filters)
 
-    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
         return run_kunit(
             image,
             self._subject(step),
@@ -259,7 +259,7 @@ class SelftestLane(_Common):
         """See `Lane`."""
         return selftest.run_key(image, self.machine, self.suites)
 
-    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
         subject = self._subject(step)
         return run_selftests(
             image, self.machine, self.suites, subject, store=self.store, again=again
@@ -333,7 +333,7 @@ class FirmwareLane(_Common):
         keys = [run_key(kernel, case) for case in self.cases]
         return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
-    def _run(self, image: Image, step: Step, *, again: bool) -> Run:
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
         from iommuq.suites.firmware.run import run_scenarios
         from iommuq.suites.firmware.subjects import from_image
 

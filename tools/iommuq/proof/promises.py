@@ -10,12 +10,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.proof.matrix import Change, Matrix
 from iommuq.queue.model import BASELINE, Queue, named_step
 from iommuq.results.known import Verdict
 from iommuq.system import tables
 from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
 
 #: The name of the file.
 NAME = "proof.toml"
@@ -107,7 +107,7 @@ def load_promises(queue: Queue) -> ProofFile:
     if not path.exists():
         return ProofFile(path, {})
     promises: dict[str, Promise] = {}
-    document = tables.load(_Document, path)
+    document = tables.load_toml(_Document, path)
     for promise in document.patch:
         label = named_step(queue, promise.name)
         if label in (None, BASELINE):

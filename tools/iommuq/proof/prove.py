@@ -16,7 +16,7 @@ from iommuq.proof.matrix import Column, Matrix, build, names
 from iommuq.queue.model import Queue
 from iommuq.queue.steps import Step
 from iommuq.results.known import Verdict
-from iommuq.results.store import Run
+from iommuq.results.store import SuiteRun
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError, VerdictError
 from iommuq.system.progress import count
 
@@ -40,7 +40,7 @@ class Outcome:
 
     step: Step
     lane: str = ""
-    run: Run | None = None
+    run: SuiteRun | None = None
     failure: VerdictError | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ def prove(
     :return: the outcomes of the first step, those of the second, and so on.
     """
     outcomes: list[Outcome] = []
-    futures: list[Future[Run] | None] = []
+    futures: list[Future[SuiteRun] | None] = []
     told = 0
 
     def tell(*, wait: bool) -> None:

@@ -12,7 +12,7 @@ from iommuq.proof import promises as prooffile
 from iommuq.results.known import KnownFailures, excused, judge_run
 from iommuq.results.runs.model import StepRecord
 from iommuq.results.runs.recorder import Recorder, steps_of
-from iommuq.results.store import Run
+from iommuq.results.store import SuiteRun
 from iommuq.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def outcome(recorder: Recorder, found: Outcome, lanes: Sequence[Lane]) -> None:
     )
 
 
-def run(recorder: Recorder, lane: Lane, found: Run, warnings: Collection[str] | None) -> None:
+def run(recorder: Recorder, lane: Lane, found: SuiteRun, warnings: Collection[str] | None) -> None:
     """Record a run of one lane; *warnings* are those of its kernel, None if unknown."""
     recorder.cell(
         found.patch,
@@ -83,7 +83,7 @@ def run(recorder: Recorder, lane: Lane, found: Run, warnings: Collection[str] | 
 
 
 def firmware(
-    recorder: Recorder, tested: Tested, runs: Iterable[Run], known: KnownFailures, arch: str
+    recorder: Recorder, tested: Tested, runs: Iterable[SuiteRun], known: KnownFailures, arch: str
 ) -> None:
     """Record the runs of firmware scenarios."""
     recorder.describe(title=f"{tested.title}, firmware scenarios", kernel=tested.subject.kernel)

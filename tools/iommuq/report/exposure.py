@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.bases.basefile import load_spec
-from iommuq.bases.providers.job import Table, require
 from iommuq.bases.sources import is_cached
 from iommuq.firmware import packages, scenario
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.store import Result, Status, Store, SuiteRun
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.firmware.subjects import Tested, foreign, queued
 from iommuq.system import files, tables
 from iommuq.system.progress import note, one_line
+from iommuq.system.tables import Table, require
 
 FILE = "docs/generated/exposure.md"
 _OPEN = "not run"
@@ -56,7 +56,7 @@ class Filled:
 
     title: str
     version: str
-    runs: tuple[Run | None, ...]
+    runs: tuple[SuiteRun | None, ...]
 
 
 def load_columns() -> tuple[Column, ...]:
@@ -64,7 +64,7 @@ def load_columns() -> tuple[Column, ...]:
 
     :raises UserError: it is missing or malformed.
     """
-    return tables.load(_Document, files.project_root() / "selftests/exposure.toml").column
+    return tables.load_toml(_Document, files.project_root() / "selftests/exposure.toml").column
 
 
 def write_exposure(into: Path | None, *, stored_only: bool) -> None:
@@ -89,7 +89,7 @@ def _fill(column: Column, chosen: Sequence[Case], stored_only: bool) -> Filled:
     else:
         tested = foreign(packages.find(column.package))
     if stored_only:
-        runs: Sequence[Run | None] = tested.stored(chosen, Store())
+        runs: Sequence[SuiteRun | None] = tested.stored(chosen, Store())
     else:
         runs = tested.run(chosen)
     return Filled(column.title, tested.title, tuple(runs))
@@ -135,11 +135,11 @@ def _section(name: str, chosen: Sequence[Case], columns: Sequence[Filled]) -> li
     return [*lines, "", *failures, *([""] if failures else [])]
 
 
-def _day(run: Run) -> str:
+def _day(run: SuiteRun) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(run.started))
 
 
-def _cell(run: Run | None) -> str:
+def _cell(run: SuiteRun | None) -> str:
     if run is None:
         return _OPEN
     statuses = {result.status for result in run.results}
@@ -153,7 +153,7 @@ def _cell(run: Run | None) -> str:
     return "holds"
 
 
-def _failures(case: Case, column: Filled, run: Run | None) -> list[str]:
+def _failures(case: Case, column: Filled, run: SuiteRun | None) -> list[str]:
     failed = [result for result in run.results if result.status is Status.FAIL] if run else []
     if not failed:
         return []

@@ -25,7 +25,7 @@ from iommuq.report.excerpts import Excerpt
 from iommuq.report.sections import EXPECTED, FAIL, PASS, Look, Row
 from iommuq.report.view import Judged, View, middle, visible
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import CellRecord, Record, Splat, State, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, Splat, State, Test
 from iommuq.results.store import Status
 from iommuq.system.progress import duration
 
@@ -41,7 +41,7 @@ _LOGS = 12 << 20
 _SPLATS = 200
 
 
-def to_html(record: Record, *, below: Path | None = None) -> str:
+def to_html(record: CommandRun, *, below: Path | None = None) -> str:
     """Return a run as HTML.
 
     :param below: read no log outside of this directory.
@@ -52,7 +52,7 @@ def to_html(record: Record, *, below: Path | None = None) -> str:
 class _Page:
     """The data for the template."""
 
-    def __init__(self, record: Record, below: Path | None) -> None:
+    def __init__(self, record: CommandRun, below: Path | None) -> None:
         self.record = record
         self.view = View(record)
         self.below = below

@@ -14,7 +14,7 @@ from junitparser import TestCase as XmlCase
 from junitparser import TestSuite as XmlSuite
 
 from iommuq.report.view import Tone, View, middle, visible
-from iommuq.results.runs.model import CellRecord, Record, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, Test
 from iommuq.results.store import Status
 
 #: Characters of a message; the log has all.
@@ -25,7 +25,7 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 WHOLE = "run"
 
 
-def to_junit(record: Record) -> str:
+def to_junit(record: CommandRun) -> str:
     """Return a run as JUnit XML."""
     view = View(record)
     xml = JUnitXml(f"iommuq {_text(record.command)}")
@@ -58,7 +58,7 @@ def _whole(view: View) -> XmlCase:
     return case
 
 
-def _describe(suite: XmlSuite, record: Record) -> None:
+def _describe(suite: XmlSuite, record: CommandRun) -> None:
     properties = Properties()  # type: ignore[no-untyped-call]
     values = {
         "run": record.id,
@@ -109,7 +109,7 @@ def _case(view: View, cell: CellRecord, test: Test) -> XmlCase:
     return case
 
 
-def _class(record: Record, cell: CellRecord, group: str) -> str:
+def _class(record: CommandRun, cell: CellRecord, group: str) -> str:
     # Dots separate packages in Jenkins.
     words = (record.base, cell.step, cell.lane, group)
     return ".".join(_text(word).replace(".", "_") for word in words if word)

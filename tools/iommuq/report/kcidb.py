@@ -12,7 +12,7 @@ from typing import Any
 import kcidb_io  # type: ignore[import-untyped]
 
 from iommuq.report.view import middle, visible
-from iommuq.results.runs.model import CellRecord, Record, State, StepRecord, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, State, StepRecord, Test
 from iommuq.results.store import Status
 
 #: The name of the submitting system; KernelCI assigns it.
@@ -31,7 +31,7 @@ _STATUS = {
 _ARCHITECTURES = {"um": "um", "qemu": "x86_64"}
 
 
-def to_kcidb(record: Record) -> dict[str, Any]:
+def to_kcidb(record: CommandRun) -> dict[str, Any]:
     """Return a run as KCIDB data, valid by `SCHEMA`."""
     data: dict[str, Any] = {
         "version": {"major": SCHEMA.major, "minor": SCHEMA.minor},
@@ -46,7 +46,7 @@ def to_kcidb(record: Record) -> dict[str, Any]:
     return data
 
 
-def _checkouts(record: Record) -> list[dict[str, Any]]:
+def _checkouts(record: CommandRun) -> list[dict[str, Any]]:
     found = []
     patches: list[str] = []
     for step in record.steps:
@@ -76,7 +76,7 @@ def _patchset(patches: Sequence[str]) -> str:
     return hashlib.sha256("".join(f"{one}\n" for one in patches).encode()).hexdigest()
 
 
-def _misc(record: Record, step: StepRecord) -> dict[str, Any]:
+def _misc(record: CommandRun, step: StepRecord) -> dict[str, Any]:
     return {
         "iommuq": {
             "run": record.id,
@@ -88,7 +88,7 @@ def _misc(record: Record, step: StepRecord) -> dict[str, Any]:
     }
 
 
-def _build(record: Record, cell: CellRecord, number: int) -> dict[str, Any]:
+def _build(record: CommandRun, cell: CellRecord, number: int) -> dict[str, Any]:
     build: dict[str, Any] = {
         "id": _build_id(record, number),
         "checkout_id": _checkout_id(record, cell.step),
@@ -109,7 +109,7 @@ def _build(record: Record, cell: CellRecord, number: int) -> dict[str, Any]:
     return build
 
 
-def _tests(record: Record, cell: CellRecord, number: int) -> list[dict[str, Any]]:
+def _tests(record: CommandRun, cell: CellRecord, number: int) -> list[dict[str, Any]]:
     found = []
     for place, test in enumerate(cell.tests):
         entry: dict[str, Any] = {
@@ -156,11 +156,11 @@ def _path(cell: CellRecord, test: Test) -> str:
     return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", word) or "_" for word in words)
 
 
-def _checkout_id(record: Record, label: str) -> str:
+def _checkout_id(record: CommandRun, label: str) -> str:
     return f"{ORIGIN}:{visible(record.id)}:{visible(label)}"
 
 
-def _build_id(record: Record, number: int) -> str:
+def _build_id(record: CommandRun, number: int) -> str:
     return f"{ORIGIN}:{visible(record.id)}:{number}"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from iommuq.report.view import visible
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Record, State, Test
+from iommuq.results.runs.model import CommandRun, State, Test
 from iommuq.results.store import Status
 
 #: Lines of a message in the diagnostics.
@@ -40,7 +40,7 @@ class _Node:
         return Status.SKIP
 
 
-def to_ktap(record: Record) -> str:
+def to_ktap(record: CommandRun) -> str:
     """Return a run as KTAP."""
     root = _Node("")
     steps, lanes = len(record.steps) > 1, len(record.lanes) > 1

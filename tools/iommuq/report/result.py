@@ -8,7 +8,7 @@ import sys
 from iommuq.proof.lanes import Lane
 from iommuq.report.live import events
 from iommuq.results.known import Verdict
-from iommuq.results.store import Result, Run
+from iommuq.results.store import Result, SuiteRun
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 
@@ -16,7 +16,7 @@ from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 _MESSAGE_LINES = 12
 
 
-def report_run(title: str, lane: Lane, run: Run) -> int:
+def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
     """Print the results of a run, and return the exit code.
 
     :param title: name and version of what was tested.

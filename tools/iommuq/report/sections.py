@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Known, Record, Test
+from iommuq.results.runs.model import CommandRun, Known, Test
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class KnownRow:
         return self.days < SOON
 
 
-def known_failures(record: Record, today: datetime.date) -> list[KnownRow]:
+def known_failures(record: CommandRun, today: datetime.date) -> list[KnownRow]:
     """Return the entries that the run used, sorted by their expiry date."""
     seen: dict[tuple[str, Known], tuple[list[str], set[str]]] = {}
     for cell, test in record.tests():
@@ -142,7 +142,7 @@ class Bar:
     outcome: str
 
 
-def bars(record: Record) -> list[Bar]:
+def bars(record: CommandRun) -> list[Bar]:
     """Return bars for the longest steps of the work, in the order of their begin."""
     timings = [one for one in record.timings if one.seconds > 0]
     if not timings:
@@ -174,7 +174,7 @@ class Scenario:
     checks: tuple[tuple[str, tuple[Test | None, ...]], ...]
 
 
-def firmware_tables(record: Record) -> list[Scenario]:
+def firmware_tables(record: CommandRun) -> list[Scenario]:
     """Return the scenarios of the firmware lane, those with a failure first."""
     found: dict[str, dict[str, dict[str, Test]]] = {}
     for cell in record.cells:

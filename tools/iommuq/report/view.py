@@ -11,7 +11,7 @@ from functools import cached_property
 
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import CellRecord, Record, State, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, State, Test
 from iommuq.results.store import Status
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
 from iommuq.system.logtext import clean_line
@@ -59,7 +59,7 @@ def middle(text: str, limit: int) -> str:
 class View:
     """A run, for its reports."""
 
-    record: Record
+    record: CommandRun
 
     @cached_property
     def matrix(self) -> Matrix:

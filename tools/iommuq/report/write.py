@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from iommuq.results.runs.document import is_file, pick, to_json
-from iommuq.results.runs.model import Record
+from iommuq.results.runs.model import CommandRun
 from iommuq.system.errors import EXIT_OK, UserError
 from iommuq.system.files import log_dir
 
@@ -39,7 +39,7 @@ def write_reports(word: str, files: Mapping[str, str]) -> int:
     return EXIT_OK
 
 
-def _text(form: str, record: Record, below: Path | None) -> str:
+def _text(form: str, record: CommandRun, below: Path | None) -> str:
     # Imported here: each form needs other libraries.
     match form:
         case "html":

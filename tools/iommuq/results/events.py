@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from iommuq.results.known import Verdict
-from iommuq.results.store import Run
+from iommuq.results.store import SuiteRun
 
-Judge = Callable[[Run], Mapping[str, Verdict]]
+Judge = Callable[[SuiteRun], Mapping[str, Verdict]]
 
 
 class Listener(Protocol):
@@ -18,7 +18,7 @@ class Listener(Protocol):
     def busy(self, row: str, column: str, doing: str) -> None:
         """See `busy`."""
 
-    def done(self, row: str, column: str, run: Run, judge: Judge | None) -> None:
+    def done(self, row: str, column: str, run: SuiteRun, judge: Judge | None) -> None:
         """See `done`."""
 
     def failed(self, row: str, column: str, why: str, short: str) -> None:
@@ -40,7 +40,7 @@ def busy(row: str, column: str, doing: str) -> None:
         listener.busy(row, column, doing)
 
 
-def done(row: str, column: str, run: Run, judge: Judge | None = None) -> None:
+def done(row: str, column: str, run: SuiteRun, judge: Judge | None = None) -> None:
     """Report the run of a cell.
 
     :param judge: returns the verdicts of the run; None: the listener decides.

@@ -11,11 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.queue.model import Queue, named_step
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.system import tables
 from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
 
 NAME = "known-failures.toml"
 SUITES = ("kunit", "selftest", "firmware")
@@ -143,7 +143,7 @@ def load_known(queue: Queue) -> KnownFailures:
     if not path.exists():
         return KnownFailures()
     found = []
-    for reason in tables.load(_Document, path).reason:
+    for reason in tables.load_toml(_Document, path).reason:
         text, link = reason.text.strip(), reason.link.strip()
         for each in reason.failure:
             steps = _steps(queue, each, f"{path}: {each.tests[0]}")
@@ -185,14 +185,14 @@ def judge(result: Result, known: Failure | None, today: datetime.date) -> Verdic
     return Verdict.FAILED if known is None else Verdict.KNOWN
 
 
-def judge_run(run: Run, known: KnownFailures, arch: str) -> dict[str, Verdict]:
+def judge_run(run: SuiteRun, known: KnownFailures, arch: str) -> dict[str, Verdict]:
     """Return the verdicts on the results of a run, by test."""
     entries = excused(run, known, arch)
     today = datetime.date.today()
     return {result.test: judge(result, entries.get(result.test), today) for result in run.results}
 
 
-def excused(run: Run, known: KnownFailures, arch: str) -> dict[str, Failure]:
+def excused(run: SuiteRun, known: KnownFailures, arch: str) -> dict[str, Failure]:
     """Return the entries for the results of a run, by test."""
     found = {}
     for result in run.results:

@@ -77,7 +77,7 @@ class Complaint:
 
 
 @dataclass(frozen=True)
-class Run:
+class SuiteRun:
     """One suite on one image.
 
     :ivar id: from `new_id`.
@@ -126,7 +126,7 @@ def new_id(started: float) -> str:
 class Store(Database):
     """The results of all runs of this user."""
 
-    def begin(self, run: Run) -> str:
+    def begin(self, run: SuiteRun) -> str:
         """Record that *run* has begun.
 
         :return: its id.
@@ -138,11 +138,11 @@ class Store(Database):
 
     def finish(
         self,
-        run: Run,
+        run: SuiteRun,
         results: Iterable[Result],
         finished: float | None = None,
         splats: Iterable[Complaint] = (),
-    ) -> Run:
+    ) -> SuiteRun:
         """Record the end of *run* and all its results, in one transaction.
 
         :param finished: seconds since the epoch; by default now.
@@ -154,7 +154,7 @@ class Store(Database):
         self.add(done)
         return done
 
-    def add(self, run: Run) -> None:
+    def add(self, run: SuiteRun) -> None:
         """Record a complete run.
 
         :raises InfraError: as for `finish`.
@@ -181,14 +181,14 @@ class Store(Database):
                 splats,
             )
 
-    def find(self, key: str) -> Run | None:
+    def find(self, key: str) -> SuiteRun | None:
         """Return the newest complete run with this content key, if there is one.
 
         :raises InfraError: the store cannot be read.
         """
         return next(iter(self.history(key, 1)), None)
 
-    def history(self, key: str, limit: int) -> list[Run]:
+    def history(self, key: str, limit: int) -> list[SuiteRun]:
         """Return the newest complete runs with this content key, the newest first.
 
         :raises InfraError: the store cannot be read.
@@ -201,7 +201,7 @@ class Store(Database):
             ).fetchall()
             return [read_run(database, row) for row in rows]
 
-    def get(self, run_id: str) -> Run | None:
+    def get(self, run_id: str) -> SuiteRun | None:
         """Return the run with this id, complete or not.
 
         :raises InfraError: the store cannot be read.
@@ -211,9 +211,9 @@ class Store(Database):
             return None if row is None else read_run(database, row)
 
 
-def read_run(database: sqlite3.Connection, row: sqlite3.Row) -> Run:
+def read_run(database: sqlite3.Connection, row: sqlite3.Row) -> SuiteRun:
     """Return the run of a row of ``runs``, with its results and splats."""
-    run = Run(**{field: row[field] for field in row.keys() if field != "record"})  # noqa: SIM118
+    run = SuiteRun(**{field: row[field] for field in row.keys() if field != "record"})  # noqa: SIM118
     results = database.execute(
         "SELECT test, status, duration, message, log, answer FROM results"
         " WHERE run = ? ORDER BY position",
@@ -235,7 +235,7 @@ def read_run(database: sqlite3.Connection, row: sqlite3.Row) -> Run:
     )
 
 
-def _insert_run(database: sqlite3.Connection, run: Run) -> int:
+def _insert_run(database: sqlite3.Connection, run: SuiteRun) -> int:
     """Insert *run*, or finish its row; return the number of rows written."""
     cursor = database.execute(
         "INSERT INTO runs (id, base, patch, suite, key, kernel, guest, accelerator, started,"

@@ -15,7 +15,7 @@ from pathlib import Path
 from iommuq.build.image import Image
 from iommuq.defaults import KUNIT_LIMIT
 from iommuq.results.console import ktap, splats, stacks
-from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
+from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.system import files, progress
 from iommuq.system.errors import CommandTimeout, ToolMissing, UserError
 from iommuq.system.files import cache_dir
@@ -58,7 +58,7 @@ def run_kunit(
     store: Store | None = None,
     again: bool = False,
     environment: Mapping[str, str] | None = None,
-) -> Run:
+) -> SuiteRun:
     """Run the suites, or take the results from the store if nothing changed.
 
     :param filters: globs ``suite`` or ``suite.case``, one boot for each; empty: all suites.
@@ -82,7 +82,7 @@ def run_kunit(
     if found is not None and not found.has_errors:
         return renamed(found, subject)
     started = time.time()
-    current = Run(
+    current = SuiteRun(
         new_id(started), subject.base, subject.patch, SUITE, key, subject.kernel,
         image.arch.guest, image.arch.accelerator, started,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def run_key(image: Image, filters: Sequence[str] = ()) -> str:
     return hashlib.sha256("\n".join((_GENERATION, image.key, SUITE, *filters)).encode()).hexdigest()
 
 
-def renamed(found: Run, subject: Subject) -> Run:
+def renamed(found: SuiteRun, subject: Subject) -> SuiteRun:
     """Return a stored run as one of *subject*: several steps may have the same image."""
     base, patch = subject.base, subject.patch
     results = tuple(replace(result, base=base, patch=patch) for result in found.results)
@@ -110,7 +110,7 @@ def renamed(found: Run, subject: Subject) -> Run:
 
 
 def _boot(
-    image: Image, current: Run, glob: str, limit: float, environment: Mapping[str, str]
+    image: Image, current: SuiteRun, glob: str, limit: float, environment: Mapping[str, str]
 ) -> tuple[list[Result], list[Complaint]]:
     log = files.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
     boots = cache_dir() / "boots"
@@ -172,7 +172,7 @@ def _complaints(output: str, log: Path) -> list[Complaint]:
     return stacks.complaints(ktap.parse(lines), found, splats.expected(lines), log)
 
 
-def _results(current: Run, glob: str, output: str, reason: str, log: Path) -> list[Result]:
+def _results(current: SuiteRun, glob: str, output: str, reason: str, log: Path) -> list[Result]:
     lines = output.splitlines()
     report = ktap.parse(lines)
     report, loose = splats.fail_cases(report, splats.find(lines), splats.expected(lines))

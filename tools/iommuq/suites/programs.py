@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, file_sha256, require
 from iommuq.build.image import Addition
 from iommuq.system import progress, tables, toolchain
 from iommuq.system.errors import CommandFailed, ToolMissing, UserError
-from iommuq.system.files import cache_dir
+from iommuq.system.files import cache_dir, file_sha256
 from iommuq.system.run import run, tail
+from iommuq.system.tables import Table, require
 
 #: The programs of the tree.
 KERNEL = "tools/testing/selftests/iommu"
@@ -73,7 +73,7 @@ def load_suites(root: Path) -> tuple[Suite, ...]:
 
     :raises UserError: it is missing or malformed.
     """
-    return tables.load(_Document, root / "selftests/suites.toml").suite
+    return tables.load_toml(_Document, root / "selftests/suites.toml").suite
 
 
 def choose(suites: Sequence[Suite], names: Sequence[str]) -> tuple[Suite, ...]:

@@ -12,19 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iommuq.bases.providers.job import file_sha256
 from iommuq.build.image import Addition, Image
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.initramfs import Suite as GuestSuite
 from iommuq.guests.initramfs import build as build_initramfs
 from iommuq.guests.machine import Machine
 from iommuq.results.console import ktap, splats, stacks
-from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
+from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.kunit import SPLAT_CASE, Subject, renamed
 from iommuq.suites.programs import REASON, Suite
 from iommuq.system import files, progress
 from iommuq.system.errors import InfraError
-from iommuq.system.files import project_root
+from iommuq.system.files import file_sha256, project_root
 
 SUITE = "selftest"
 #: The case that tells whether a program was built.
@@ -44,7 +43,7 @@ def run_selftests(
     *,
     store: Store | None = None,
     again: bool = False,
-) -> Run:
+) -> SuiteRun:
     """Run suites, or take the results from the store if nothing changed.
 
     :param image: built with the programs as its addition.
@@ -56,7 +55,7 @@ def run_selftests(
     found = None if again else store.find(key)
     if found is not None and not found.has_errors:
         return renamed(found, subject)
-    current = Run(
+    current = SuiteRun(
         new_id(time.time()), subject.base, subject.patch, SUITE, key, subject.kernel,
         machine.guest, image.arch.accelerator, time.time(),
     )  # fmt: skip
@@ -104,7 +103,7 @@ def _boot(
 class _Reader:
     """Turns what a guest reported into results."""
 
-    def __init__(self, current: Run, log: Path) -> None:
+    def __init__(self, current: SuiteRun, log: Path) -> None:
         self.current = current
         self.log = log
         self.results: list[Result] = []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from iommuq.system import files
 from iommuq.system.errors import UserError
@@ -22,7 +22,22 @@ _REASONS = {
 }
 
 
-def load(kind: type[_T], path: Path) -> _T:
+class Table:
+    """Base of the dataclasses that are read from a TOML table; unknown keys are errors."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+def require(condition: object, message: str) -> None:
+    """Check a value of a table.
+
+    :raises ValueError: *condition* is false; pydantic turns it into its own error.
+    """
+    if not condition:
+        raise ValueError(message)
+
+
+def load_toml(kind: type[_T], path: Path) -> _T:
     """Read a TOML file.
 
     :param kind: a dataclass; its ``__post_init__`` may raise `ValueError`.

@@ -14,8 +14,8 @@ import sources
 import toy
 from iommuq.bases import sources as bases
 from iommuq.bases.providers import apt, debian
-from iommuq.bases.providers.job import file_sha256
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.files import file_sha256
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("apt-get") or not shutil.which("dpkg-deb"), reason="needs apt and dpkg"

@@ -17,7 +17,7 @@ from iommuq.results.runs.document import from_json, to_json
 from iommuq.results.runs.model import StepRecord
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result as Kept
-from iommuq.results.store import Run, Status, Store
+from iommuq.results.store import Status, Store, SuiteRun
 from iommuq.system.errors import InfraError, IommuqError, UserError
 
 
@@ -30,7 +30,7 @@ def keep(run_id: str, status: Status = Status.PASS) -> str:
     """Keep a run of one test, and return its id."""
     with recording("6.12", f"kunit 6.12 {run_id}") as recorder:
         recorder.describe(steps=(StepRecord("0001", "toy"),))
-        run = Run(run_id, "6.12", "0001", "kunit", run_id, "6.12", "um", "native", 1.0)
+        run = SuiteRun(run_id, "6.12", "0001", "kunit", run_id, "6.12", "um", "native", 1.0)
         store = Store()
         store.begin(run)
         done = store.finish(run, [Kept("6.12", "0001", "kunit", "t.a", status, log="/no")])

@@ -16,7 +16,7 @@ from iommuq.firmware import packages, scenario
 from iommuq.firmware.kernels import Kernel
 from iommuq.report import exposure
 from iommuq.report.exposure import Column, Filled, load_columns, render
-from iommuq.results.store import Run, Status
+from iommuq.results.store import Status, SuiteRun
 from iommuq.suites.firmware import subjects
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.kunit import Subject
@@ -32,7 +32,7 @@ def special(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Status, str]]:
 
     def run(
         kernel: Kernel, wanted: Sequence[Case], subject: Subject, *, again: bool = False
-    ) -> list[Run]:
+    ) -> list[SuiteRun]:
         assert kernel == KERNEL
         assert not again
         return [made_run(case, subject, found) for case in wanted]

@@ -11,7 +11,7 @@ import rawtables
 from iommuq.firmware.tables import dmar, extend, ivrs
 from iommuq.firmware.tables.acpi import Header, TableError
 from iommuq.firmware.tables.dmar import Dmar, Rmrr, Scope
-from iommuq.firmware.tables.extend import Claim, Device, Spread
+from iommuq.firmware.tables.extend import Device, Reservation, Spread
 from iommuq.firmware.tables.ivrs import Ivhd, Ivmd
 from iommuq.system.errors import UserError
 from rawtables import QEMU_DMAR, QEMU_IORT, QEMU_IVRS, patched, table
@@ -47,7 +47,7 @@ def test_oem_revision_that_cannot_be_raised() -> None:
 
 
 def test_extend_by_signature() -> None:
-    region = Claim(0x3E000000, 0x10000, (Device.parse("00:05.0"),))
+    region = Reservation(0x3E000000, 0x10000, (Device.parse("00:05.0"),))
     wide = dmar.parse(extend.extend(QEMU_DMAR, [region]))
     assert wide.structures[-1] == Rmrr(0x3E000000, 0x3E00FFFF, (endpoint(5),))
     assert wide.header.oem_revision == 2
@@ -59,20 +59,20 @@ def test_extend_by_signature() -> None:
 def test_extend_behind_a_bridge() -> None:
     device = Device.parse("00:07.0/02.0", devid=0x110)
     other = Device.parse("0000:00:06.0")
-    region = Claim(0x3E000000, 0x1000, (device, other))
+    region = Reservation(0x3E000000, 0x1000, (device, other))
     rmrr = dmar.parse(extend.extend(QEMU_DMAR, [region])).structures[-1]
     assert isinstance(rmrr, Rmrr)
     assert [scope.path for scope in rmrr.scopes] == [((7, 0), (2, 0)), ((6, 0),)]
     blocks = ivrs.parse(extend.extend(QEMU_IVRS, [region])).blocks[-2:]
     assert [block.devid for block in blocks] == [0x110, 0x30]
     with pytest.raises(UserError, match=r"requester ID of 0000:00:07\.0/02\.0"):
-        extend.extend(QEMU_IVRS, [Claim(0, 0, (replace(device, devid=None),))])
+        extend.extend(QEMU_IVRS, [Reservation(0, 0, (replace(device, devid=None),))])
 
 
 def test_extend_spread() -> None:
     devices = (Device.parse("00:06.0"), Device.parse("00:05.0"))
-    region = Claim(0, 0x1000, devices, Spread.RANGE, ivrs.EXCLUSION)
-    everywhere = Claim(0, 0x1000, (), Spread.ALL)
+    region = Reservation(0, 0x1000, devices, Spread.RANGE, ivrs.EXCLUSION)
+    everywhere = Reservation(0, 0x1000, (), Spread.ALL)
     blocks = ivrs.parse(extend.extend(QEMU_IVRS, [region, everywhere])).blocks[-2:]
     assert blocks == (
         Ivmd(ivrs.RANGE, 8, 0, 0x1000, 0x28, 0x30),
@@ -82,15 +82,15 @@ def test_extend_spread() -> None:
         with pytest.raises(UserError, match="RMRR"):
             extend.extend(QEMU_DMAR, [wrong])
     with pytest.raises(UserError, match="first and its last"):
-        extend.extend(QEMU_IVRS, [Claim(0, 0, (), Spread.RANGE)])
+        extend.extend(QEMU_IVRS, [Reservation(0, 0, (), Spread.RANGE)])
 
 
 def test_extend_segments() -> None:
-    region = Claim(0x1000, 0x1000, (Device.parse("0001:00:05.0"),))
+    region = Reservation(0x1000, 0x1000, (Device.parse("0001:00:05.0"),))
     rmrr = dmar.parse(extend.extend(QEMU_DMAR, [region])).structures[-1]
     assert isinstance(rmrr, Rmrr)
     assert rmrr.segment == 1
-    both = Claim(0x1000, 0x1000, (*region.devices, Device.parse("00:05.0")))
+    both = Reservation(0x1000, 0x1000, (*region.devices, Device.parse("00:05.0")))
     with pytest.raises(UserError, match="one segment"):
         extend.extend(QEMU_DMAR, [both])
     blocks = ivrs.parse(extend.extend(QEMU_IVRS, [both])).blocks[-2:]
@@ -102,11 +102,15 @@ def test_extend_refuses() -> None:
         with pytest.raises(UserError, match="no regions can be added to table"):
             extend.extend(data, [])
     device = (Device.parse("00:05.0"),)
-    for region in (Claim(1 << 64, 1, device), Claim(0, -1, device), Claim(-1, 1, device)):
+    for region in (
+        Reservation(1 << 64, 1, device),
+        Reservation(0, -1, device),
+        Reservation(-1, 1, device),
+    ):
         with pytest.raises(UserError, match="does not fit its field"):
             extend.extend(QEMU_IVRS, [region])
     with pytest.raises(UserError, match="does not fit its field"):
-        extend.extend(QEMU_DMAR, [Claim(0x1000, 0x1000, device * 9000)])
+        extend.extend(QEMU_DMAR, [Reservation(0x1000, 0x1000, device * 9000)])
     with pytest.raises(TableError):
         extend.extend(QEMU_DMAR[:-1], [])
 

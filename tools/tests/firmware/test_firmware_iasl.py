@@ -14,7 +14,7 @@ import rawtables
 from iommuq.firmware.tables import anytable, dmar, iort, ivhd, ivrs
 from iommuq.firmware.tables.acpi import Header
 from iommuq.firmware.tables.dmar import Andd, Dmar, Drhd, Rhsa, Rmrr, Scope
-from iommuq.firmware.tables.extend import Claim, Device, extend
+from iommuq.firmware.tables.extend import Device, Reservation, extend
 from iommuq.firmware.tables.ivhd import Other, Select
 from iommuq.firmware.tables.ivrs import Ivhd, Ivmd, Ivrs
 from iommuq.system.run import run
@@ -113,7 +113,7 @@ def test_iort_of_iasl(tmp_path: Path) -> None:
 
 def test_our_dmar_in_iasl(tmp_path: Path) -> None:
     devices = (Device.parse("00:05.0"), Device.parse("0000:00:07.0/02.0", devid=0x110))
-    data = extend(rawtables.QEMU_DMAR, [Claim(0x3E000000, 0x10000, devices)])
+    data = extend(rawtables.QEMU_DMAR, [Reservation(0x3E000000, 0x10000, devices)])
     fields = disassembled(data, tmp_path)
     assert values(fields, "Oem Revision") == ["00000002"]
     assert values(fields, "Base Address") == ["000000003E000000"]
@@ -122,7 +122,9 @@ def test_our_dmar_in_iasl(tmp_path: Path) -> None:
 
 
 def test_our_ivrs_in_iasl(tmp_path: Path) -> None:
-    data = extend(rawtables.QEMU_IVRS, [Claim(0x3E000000, 0x10000, (Device.parse("00:05.0"),))])
+    data = extend(
+        rawtables.QEMU_IVRS, [Reservation(0x3E000000, 0x10000, (Device.parse("00:05.0"),))]
+    )
     fields = disassembled(data, tmp_path)
     assert values(fields, "Subtable Type") == ["10", "11", "21"]
     assert values(fields, "Flags")[-1] == "07"

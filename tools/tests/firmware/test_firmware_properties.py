@@ -18,7 +18,7 @@ from iommuq.firmware.tables.dmar import Dmar, Scope
 from iommuq.firmware.tables.explain import describe
 from iommuq.firmware.tables.iort import Iort
 from iommuq.firmware.tables.ivrs import Ivrs
-from iommuq.firmware.tables.sanity import Claim, check
+from iommuq.firmware.tables.sanity import Reserved, check
 
 BYTE, WORD, DWORD, QWORD = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 
@@ -176,7 +176,7 @@ def test_raising_changes_the_oem_revision_alone(table: Table) -> None:
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(0, 1)), max_size=6))
 def test_overlaps_are_found_as_by_comparing_all(regions: list[tuple[int, int, int]]) -> None:
     claims = [
-        Claim(number, base << 12, size << 12, who, "R")
+        Reserved(number, base << 12, size << 12, who, "R")
         for number, (base, size, who) in enumerate(regions)
     ]
     found = check(claims)

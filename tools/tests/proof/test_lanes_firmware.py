@@ -21,7 +21,7 @@ from iommuq.proof import lanes
 from iommuq.proof.lanes import FirmwareLane
 from iommuq.queue.model import load_queue
 from iommuq.results.known import Failure, KnownFailures, Verdict
-from iommuq.results.store import Run, Status, Store
+from iommuq.results.store import Status, Store, SuiteRun
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.kunit import Subject
 from iommuq.system import arches
@@ -58,7 +58,7 @@ def test_all_cases_are_one_run_judged_by_the_list(
 
     def run(
         kernel: Kernel, wanted: Sequence[Case], subject: Subject, *, store: object, again: bool
-    ) -> list[Run]:
+    ) -> list[SuiteRun]:
         assert (kernel, again) == (KERNEL, True)
         assert isinstance(store, Store)
         special = {"claim_refused": (Status.FAIL, "claimed")}

@@ -21,7 +21,7 @@ from iommuq.report.ktapout import to_ktap
 from iommuq.report.view import Tone, View
 from iommuq.results.runs import document
 from iommuq.results.runs.archive import Archive
-from iommuq.results.runs.model import Record, State
+from iommuq.results.runs.model import CommandRun, State
 from iommuq.results.store import Status
 from iommuq.system import files
 from iommuq.system.git.command import git
@@ -64,7 +64,7 @@ def counts(kunit_dir: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> tuple
     return found.passed, found.failed, found.skipped
 
 
-def check(run: Record, kunit_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(run: CommandRun, kunit_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold every form of a run against the tool that reads it."""
     text = document.to_json(run)
     jsonschema.Draft202012Validator(document.schema()).validate(json.loads(text))

@@ -28,7 +28,7 @@ from iommuq.report.live.board import Board
 from iommuq.report.live.table import Table
 from iommuq.results import events as told
 from iommuq.results.known import Verdict
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.system import files, progress
 from iommuq.system.errors import UserError
 from toykernel import BASE, PATIENCE, SUITE_C, Project
@@ -64,12 +64,12 @@ def drawn(what: Board, width: int, height: int = 40, *, utf8: bool = True) -> li
     return console.file.getvalue().splitlines()
 
 
-def run_of(*statuses: Status) -> Run:
+def run_of(*statuses: Status) -> SuiteRun:
     results = tuple(
         Result("toy", "0001", "kunit", f"s.{number}", status, message="\x1b[2J é")
         for number, status in enumerate(statuses)
     )
-    return Run("id", "toy", "0001", "kunit", "k", "6", "um", "native", 0.0, 1.0, results)
+    return SuiteRun("id", "toy", "0001", "kunit", "k", "6", "um", "native", 0.0, 1.0, results)
 
 
 def test_each_state_of_a_cell() -> None:
@@ -283,7 +283,7 @@ def test_what_is_part_of_a_larger_cell_is_not_told_twice(
 
 
 def test_a_list_that_is_malformed_breaks_no_table() -> None:
-    def judge(_run: Run) -> dict[str, Verdict]:
+    def judge(_run: SuiteRun) -> dict[str, Verdict]:
         raise UserError("the list")
 
     with live.shown("t", "k", ["a", "c"], ["b"], judge) as what:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from iommuq.report.html import to_html
-from iommuq.results.runs.model import Record
+from iommuq.results.runs.model import CommandRun
 from records import broken, case, cell, queue, record
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Shown:
 def show(browser: Browser, tmp_path: Path) -> Iterator[object]:
     shown: list[Shown] = []
 
-    def open_page(run: Record, width: int = 1280) -> Shown:
+    def open_page(run: CommandRun, width: int = 1280) -> Shown:
         (tmp_path / "run.html").write_text(to_html(run), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 844})
         shown.append(Shown(context.new_page(), tmp_path / "run.html"))

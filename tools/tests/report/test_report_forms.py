@@ -24,13 +24,13 @@ from iommuq.report.ktapout import to_ktap
 from iommuq.report.view import Tone, View
 from iommuq.results.console import ktap
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import CellRecord, Head, Record, State, StepRecord, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, Head, State, StepRecord, Test
 from iommuq.results.store import Status
 from junitrules import breaches
 from records import NASTY, broken, case, cell, queue, record
 
 KILLED = broken(state=State.INCOMPLETE, finished=None, exit_code=None)
-EMPTY = Record("i", "run", "6.12", State.INCOMPLETE, 1.0)
+EMPTY = CommandRun("i", "run", "6.12", State.INCOMPLETE, 1.0)
 UNBUILT = record(
     cell("baseline", case("t.a", "pass")),
     CellRecord("0001", "kunit", failure="0001 does not build: <&\x00"),
@@ -45,7 +45,7 @@ RUNS = [queue(), broken(), KILLED, EMPTY, UNBUILT, LANES]
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_junit_keeps_the_rules(run: Record) -> None:
+def test_junit_keeps_the_rules(run: CommandRun) -> None:
     text = to_junit(run)
     assert breaches(Tree.fromstring(text)) == []
     again = JUnitXml.fromstring(text.encode())
@@ -107,7 +107,7 @@ def test_a_patch_breaks_only_what_it_may(accepted: tuple[str, ...], tone: Tone) 
 
 
 @pytest.mark.parametrize("run", [KILLED, EMPTY])
-def test_a_killed_run_never_passes(run: Record) -> None:
+def test_a_killed_run_never_passes(run: CommandRun) -> None:
     assert outcomes(to_junit(run))["6_12.run.is_as_it_should_be"] != "ok"
     found = ktap.parse(to_ktap(run).splitlines())
     assert found.count(Status.ERROR) >= 1
@@ -123,7 +123,7 @@ def test_unexpected_pass_expired_and_flaky_fail() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_ktap_is_read_back_with_the_same_counts(run: Record) -> None:
+def test_ktap_is_read_back_with_the_same_counts(run: CommandRun) -> None:
     found = ktap.parse(to_ktap(run).splitlines())
     counts = Counter(test.status for _, test in run.tests())
     counts[Status.FAIL] += sum(bool(cell.failure) for cell in run.cells)
@@ -141,7 +141,7 @@ def test_ktap_names_the_tests() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_kcidb_is_valid(run: Record) -> None:
+def test_kcidb_is_valid(run: CommandRun) -> None:
     data = to_kcidb(run)
     assert SCHEMA.is_valid(json.loads(json.dumps(data)))
 
@@ -175,7 +175,7 @@ def test_no_form_lets_a_control_character_through() -> None:
         assert "#1" not in [line.strip() for line in text.splitlines()]
 
 
-def runs() -> st.SearchStrategy[Record]:
+def runs() -> st.SearchStrategy[CommandRun]:
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     tests = st.builds(
         Test,
@@ -193,7 +193,7 @@ def runs() -> st.SearchStrategy[Record]:
         guest=text,
     )
     return st.builds(
-        Record, id=text, command=text, base=text, state=st.sampled_from(State),
+        CommandRun, id=text, command=text, base=text, state=st.sampled_from(State),
         started=st.floats(0, 4e9), finished=st.none() | st.floats(0, 4e9),
         exit_code=st.none() | st.sampled_from([0, 1, 2, 3, 130]), head=st.builds(Head, title=text),
         cells=st.lists(cells, max_size=3).map(tuple),
@@ -202,7 +202,7 @@ def runs() -> st.SearchStrategy[Record]:
 
 @settings(deadline=None, max_examples=40, phases=[Phase.explicit, Phase.generate])
 @given(runs())
-def test_any_run_has_every_form(run: Record) -> None:
+def test_any_run_has_every_form(run: CommandRun) -> None:
     view = View(run)
     assert "\n" not in view.sentence
     if run.state is not State.FINISHED or run.exit_code != 0:

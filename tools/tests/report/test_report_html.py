@@ -16,7 +16,7 @@ from iommuq.report.html import to_html
 from iommuq.report.sections import bars, covered_files, firmware_tables, known_failures, mutant_rows
 from iommuq.report.view import View, middle, visible
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import Record, State, Timing
+from iommuq.results.runs.model import CommandRun, State, Timing
 from records import NASTY, SPLAT, broken, case, cell, queue, record
 
 
@@ -48,16 +48,16 @@ def data_of(text: str, name: str = "data") -> object:
     return json.loads(match[1])
 
 
-def with_log(tmp_path: Path, text: str | bytes) -> Record:
+def with_log(tmp_path: Path, text: str | bytes) -> CommandRun:
     log = tmp_path / "x.log"
     log.write_bytes(text if isinstance(text, bytes) else text.encode())
     return record(cell("0001", case("toy.a", "fail", log=str(log))), exit_code=1)
 
 
 @pytest.mark.parametrize(
-    "run", [queue(), broken(), record(), Record("i", "c", "b", State.INCOMPLETE, 1.0)]
+    "run", [queue(), broken(), record(), CommandRun("i", "c", "b", State.INCOMPLETE, 1.0)]
 )
-def test_nothing_is_fetched_and_nothing_else_runs(run: Record) -> None:
+def test_nothing_is_fetched_and_nothing_else_runs(run: CommandRun) -> None:
     page = Elements(to_html(run))
     for tag, attributes in page.found:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base"), tag

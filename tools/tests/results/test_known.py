@@ -20,7 +20,7 @@ from iommuq.results.known import (
     judge_run,
     load_known,
 )
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.system.errors import UserError
 from lanes_toy import queue
 
@@ -194,7 +194,7 @@ def test_judge_run(
 ) -> None:
     known = read(tmp_path, REASON.replace("2027-06-01", expires) + FAILURE)
     result = Result("6.12", patch, suite, "s.a", Status.FAIL)
-    run = Run("id", "6.12", patch, suite, "k", "6.12", "um", "native", 0.0, 1.0, (result,))
+    run = SuiteRun("id", "6.12", patch, suite, "k", "6.12", "um", "native", 0.0, 1.0, (result,))
     assert judge_run(run, known, arch) == {"s.a": verdict}
     listed = {} if verdict is Verdict.FAILED else {"s.a": known.failures[0]}
     assert excused(run, known, arch) == listed

@@ -18,12 +18,12 @@ import pytest
 
 from iommuq.results import database as databases
 from iommuq.results.schema import MIGRATIONS
-from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
+from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.system.errors import DiskFull, InfraError
 
 
-def make_run(run_id: str = "r1", key: str = "k1") -> Run:
-    return Run(run_id, "6.12", "0001", "kunit", key, "6.12.117", "um", "native", 1000.5)
+def make_run(run_id: str = "r1", key: str = "k1") -> SuiteRun:
+    return SuiteRun(run_id, "6.12", "0001", "kunit", key, "6.12.117", "um", "native", 1000.5)
 
 
 def make_result(test: str = "suite.case", status: Status = Status.PASS, **other: Any) -> Result:

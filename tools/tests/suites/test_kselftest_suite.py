@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.suites.kunit import SPLAT_CASE
 from iommuq.suites.programs import Suite, _key, _reason, choose, load_suites
 from iommuq.suites.selftest import _Reader
@@ -31,7 +31,7 @@ def guest(one: SuiteReport, console: tuple[str, ...] = ()) -> GuestReport:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> _Reader:
-    run = Run("id", "6.12", "0001", "selftest", "key", "6.12.117", "qemu", "tcg", 1.0)
+    run = SuiteRun("id", "6.12", "0001", "selftest", "key", "6.12.117", "qemu", "tcg", 1.0)
     return _Reader(run, tmp_path / "log")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iommuq.build.image import Image
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.store import Result, Status, Store, SuiteRun
 from iommuq.suites import kunit
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.system import arches
@@ -19,7 +19,7 @@ from iommuq.system.errors import ToolMissing, UserError
 
 DATA = Path(__file__).parents[1] / "data"
 SUBJECT = Subject("6.12", "0001", "6.12.117")
-RUN = Run("id", "6.12", "0001", "kunit", "key", "6.12.117", "um", "native", 0.0)
+RUN = SuiteRun("id", "6.12", "0001", "kunit", "key", "6.12.117", "um", "native", 0.0)
 SMALL = (
     "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: s\n    1..1\n    {}ok 1 c\n{}ok 1 s\n"
 )

@@ -17,7 +17,7 @@ from iommuq.guests import qemu
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.guests.initramfs import Initramfs, Suite
 from iommuq.guests.machine import Machine
-from iommuq.results.store import Result, Run, Status
+from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.suites.firmware import run as firmware
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.kunit import Subject
@@ -128,20 +128,20 @@ def of(name: str, *on: str) -> list[Case]:
     return cases([scenario.load_scenario(name)], on)
 
 
-def statuses(run: Run) -> dict[str, Status]:
+def statuses(run: SuiteRun) -> dict[str, Status]:
     return {result.test.rpartition(".")[2]: result.status for result in run.results}
 
 
 def made_run(
     case: Case, subject: Subject, special: dict[str, tuple[Status, str]] | None = None
-) -> Run:
+) -> SuiteRun:
     """Return a run in which all is well but for some checks."""
     results = []
     for check in case.scenario.checks(case.machine.name):
         status, message = (special or {}).get(check, (Status.PASS, ""))
         test = case.scenario.test(case.machine.name, check)
         results.append(Result(subject.base, subject.patch, "firmware", test, status, 0.0, message))
-    return Run(
+    return SuiteRun(
         case.name, subject.base, subject.patch, "firmware", "key", subject.kernel, "qemu", "tcg",
         1e9, 1e9 + 5, tuple(results),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from iommuq.build.image import Image
 from iommuq.queue.model import Patch, Queue
 from iommuq.queue.steps import Step
 from iommuq.results.known import Failure, Verdict
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.store import Result, Status, Store, SuiteRun
 from iommuq.system.errors import VerdictError
 
 _STATUS = {"p": Status.PASS, "f": Status.FAIL, "s": Status.SKIP, "e": Status.ERROR}
@@ -69,7 +69,7 @@ class ToyLane:
         warnings = frozenset(self.warnings.get(step.label, ()))
         return Image(step.label, Path(), cast(object, None), warnings, Path(), built=False)  # type: ignore[arg-type]
 
-    def run(self, image: Image, step: Step, *, again: bool = False) -> Run:  # noqa: ARG002
+    def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:  # noqa: ARG002
         """See `iommuq.proof.lanes.Lane`."""
         key = f"{self.prefix or self.name}-{step.label}"
         found = None if again else self.store.find(key)
@@ -82,7 +82,7 @@ class ToyLane:
         else:
             results = self._results(step.label)
         number = next(self._ids)
-        current = Run(
+        current = SuiteRun(
             f"{self.name}-{number}", "toy", step.label, self.name, key, "6", "um", "native", number
         )
         return self.store.finish(current, results, finished=float(number))
@@ -102,13 +102,13 @@ class ToyLane:
             for test, letters in self.says[label].items()
         ]
 
-    def judge(self, run: Run) -> dict[str, Verdict]:
+    def judge(self, run: SuiteRun) -> dict[str, Verdict]:
         """See `iommuq.proof.lanes.Lane`."""
         verdicts = {result.test: _VERDICT[result.status] for result in run.results}
         known = self.known & {test for test, said in verdicts.items() if said is Verdict.FAILED}
         return verdicts | dict.fromkeys(known, Verdict.KNOWN)
 
-    def excuses(self, run: Run) -> dict[str, Failure]:  # noqa: ARG002
+    def excuses(self, run: SuiteRun) -> dict[str, Failure]:  # noqa: ARG002
         """See `iommuq.proof.lanes.Lane`."""
         return {}
 

@@ -9,9 +9,9 @@ from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import plain_verdict
 from iommuq.results.runs.model import (
     CellRecord,
+    CommandRun,
     Head,
     Known,
-    Record,
     Splat,
     State,
     StepRecord,
@@ -49,7 +49,7 @@ def cell(step: str, *tests: Test, lane: str = "kunit", **more: Any) -> CellRecor
     return CellRecord(step, lane, tests=tests, **{**fields, **more})
 
 
-def record(*cells: CellRecord, **more: Any) -> Record:
+def record(*cells: CellRecord, **more: Any) -> CommandRun:
     """Make a run of some cells that has come to its end."""
     head = Head(
         "Linux 6.12.117",
@@ -63,10 +63,10 @@ def record(*cells: CellRecord, **more: Any) -> Record:
         "id": "20260101T000000-00000001", "command": "run 6.12", "base": "6.12",
         "state": State.FINISHED, "started": 1000.0, "finished": 1010.0, "exit_code": 0,
     }  # fmt: skip
-    return Record(**{**fields, **more}, head=head, cells=cells)
+    return CommandRun(**{**fields, **more}, head=head, cells=cells)
 
 
-def queue(**more: Any) -> Record:
+def queue(**more: Any) -> CommandRun:
     """Make a walk through a queue in which all is as it should be."""
     return record(
         cell("baseline", case("toy.a", "fail", message="Expected 1"), case("toy.b", "pass")),
@@ -78,7 +78,7 @@ def queue(**more: Any) -> Record:
     )
 
 
-def broken(**more: Any) -> Record:
+def broken(**more: Any) -> CommandRun:
     """Make a run of one step in which a bit of everything happened."""
     return record(
         cell(

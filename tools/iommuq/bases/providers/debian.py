@@ -10,8 +10,10 @@ from typing import Literal
 
 from iommuq.bases.providers.apt import Apt, installed_version, package_version, suite_source
 from iommuq.bases.providers.archive import import_archive
-from iommuq.bases.providers.job import Job, Provided, Table, file_sha256, require
+from iommuq.bases.providers.job import Job, Provided
 from iommuq.system.errors import DiskFull, InfraError, IommuqError, UserError
+from iommuq.system.files import file_sha256
+from iommuq.system.tables import Table, require
 
 #: Directory of the archives of installed source packages.
 USR_SRC = Path("/usr/src")

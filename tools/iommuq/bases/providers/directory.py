@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from iommuq.bases.providers.job import Job, Provided, Table, require
+from iommuq.bases.providers.job import Job, Provided
 from iommuq.bases.providers.snapshot import Snapshot, importing
 from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from iommuq.bases.providers.job import (
-    BASE_REF,
-    Job,
-    Provided,
-    Table,
-    base_commit,
-    kernel_version,
-    require,
-)
+from iommuq.bases.providers.job import BASE_REF, Job, Provided, base_commit, kernel_version
 from iommuq.system import progress
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run, tail
+from iommuq.system.tables import Table, require
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/]+:(?!/)")
 _UNKNOWN_REF = ("couldn't find remote ref", "not our ref", "invalid refspec")

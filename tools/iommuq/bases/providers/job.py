@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import open_repository
@@ -17,12 +15,6 @@ from iommuq.system.git.objects import open_repository
 BASE_REF = "refs/heads/base"
 
 _VERSION_LINE = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[ \t]*(\S*)", re.M)
-
-
-class Table:
-    """Base of the dataclasses that are read from a TOML table; unknown keys are errors."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -64,15 +56,6 @@ class Provided:
     kernel: str
 
 
-def require(condition: object, message: str) -> None:
-    """Check a value of a table.
-
-    :raises ValueError: *condition* is false; pydantic turns it into its own error.
-    """
-    if not condition:
-        raise ValueError(message)
-
-
 def kernel_version(makefile: str, where: str) -> str:
     """Return the version of a kernel, like ``make kernelversion``.
 
@@ -95,9 +78,3 @@ def kernel_version(makefile: str, where: str) -> str:
 def base_commit(repo: Path) -> str:
     """Return the id of the commit in *repo*."""
     return open_repository(repo).find(BASE_REF)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,9 +10,11 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from iommuq.bases.providers.archive import import_archive
-from iommuq.bases.providers.job import Job, Provided, Table, file_sha256, require
+from iommuq.bases.providers.job import Job, Provided
 from iommuq.system import progress
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.files import file_sha256
+from iommuq.system.tables import Table, require
 
 #: Timeout of a server in seconds.
 STALLED = 60.0

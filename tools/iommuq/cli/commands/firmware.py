@@ -22,7 +22,7 @@ from iommuq.report import matrix
 from iommuq.report.live import events
 from iommuq.results.known import KnownFailures, Verdict, judge_run
 from iommuq.results.runs.recorder import recording
-from iommuq.results.store import Result, Run
+from iommuq.results.store import Result, SuiteRun
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.firmware.subjects import Tested, foreign, queued
 from iommuq.system import progress
@@ -201,7 +201,7 @@ def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]
 def _report(
     tested: Tested,
     chosen: Sequence[Case],
-    runs: Sequence[Run],
+    runs: Sequence[SuiteRun],
     known: KnownFailures,
     full: bool,
 ) -> int:
@@ -226,12 +226,12 @@ def _report(
     return EXIT_OK
 
 
-def _accelerators(runs: Sequence[Run]) -> str:
+def _accelerators(runs: Sequence[SuiteRun]) -> str:
     return ", ".join(sorted({run.accelerator for run in runs} - {""})) or "not started"
 
 
 def _columns(
-    chosen: Sequence[Case], runs: Sequence[Run], verdicts: dict[str, Verdict]
+    chosen: Sequence[Case], runs: Sequence[SuiteRun], verdicts: dict[str, Verdict]
 ) -> list[Column]:
     columns: dict[str, dict[str, Verdict]] = {}
     for case, run in zip(chosen, runs, strict=True):
@@ -261,7 +261,7 @@ def _shortened(columns: Sequence[Column]) -> list[Column]:
     return short
 
 
-def _print_messages(runs: Sequence[Run], verdicts: dict[str, Verdict]) -> None:
+def _print_messages(runs: Sequence[SuiteRun], verdicts: dict[str, Verdict]) -> None:
     """Print the messages of checks that failed or have no verdict, each once per log."""
     told: set[tuple[str, str]] = set()
     for run in runs:

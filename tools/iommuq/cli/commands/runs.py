@@ -16,7 +16,7 @@ from iommuq.results.runs.archive import Archive, Summary
 from iommuq.results.runs.compare import Comparison, VerdictChange
 from iommuq.results.runs.compare import compare as compared
 from iommuq.results.runs.document import pick
-from iommuq.results.runs.model import Record, State
+from iommuq.results.runs.model import CommandRun, State
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 from iommuq.system.progress import duration
 
@@ -110,7 +110,7 @@ def _took(one: Summary) -> str:
     return "" if one.finished is None else duration(one.finished - one.started)
 
 
-def _about(record: Record) -> Iterator[str]:
+def _about(record: CommandRun) -> Iterator[str]:
     yield f"Run {record.id}: iommuq {visible(record.command)}"
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.started))
     took = "" if record.seconds is None else f", took {duration(record.seconds)}"

@@ -16,7 +16,7 @@ from iommuq.cli.pytest_plugin import inventory
 from iommuq.firmware import packages, scenario
 from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
 from iommuq.results.known import Failure, Verdict, excused, judge_run
-from iommuq.results.store import Run
+from iommuq.results.store import SuiteRun
 from iommuq.suites.firmware.cases import cases
 from iommuq.suites.firmware.subjects import foreign, queued
 from iommuq.suites.kunit import LOG_CASE, SPLAT_CASE, NoSuchCase
@@ -245,7 +245,9 @@ def _firmware(options: Options, selected: Collection[str]) -> tuple[str, list[To
 _RUNS = {"kunit": _kunit, "selftest": _selftest, "firmware": _firmware}
 
 
-def _tell(run: Run, verdicts: Mapping[str, Verdict], entries: Mapping[str, Failure]) -> list[Told]:
+def _tell(
+    run: SuiteRun, verdicts: Mapping[str, Verdict], entries: Mapping[str, Failure]
+) -> list[Told]:
     told = []
     for result in run.results:
         entry = entries.get(result.test)

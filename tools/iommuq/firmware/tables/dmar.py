@@ -11,7 +11,7 @@ from typing import ClassVar, TypeAlias
 
 from iommuq.firmware.tables import acpi
 from iommuq.firmware.tables.acpi import Header, Reader, pack
-from iommuq.firmware.tables.sanity import ADDRESS_BITS, Claim, Oddity, check, check_revision
+from iommuq.firmware.tables.sanity import ADDRESS_BITS, Oddity, Reserved, check, check_revision
 
 SIGNATURE = b"DMAR"
 #: Where the first structure begins.
@@ -291,7 +291,7 @@ def findings(table: Dmar) -> list[Oddity]:
     for offset, one in table.places():
         if not isinstance(one, Rmrr):
             continue
-        claims.append(Claim(offset, one.base, one.size, (one.segment, one.scopes), one.NAME))
+        claims.append(Reserved(offset, one.base, one.size, (one.segment, one.scopes), one.NAME))
         if not any(scope.is_pci for scope in one.scopes):
             found.append(Oddity(offset, f"{claims[-1].name} is for no PCI device"))
         found += [

@@ -75,7 +75,7 @@ class Spread(Enum):
 
 
 @dataclass(frozen=True)
-class Claim:
+class Reservation:
     """A region to be claimed; not checked, so that bad firmware can be tested.
 
     :ivar base: first address.
@@ -90,7 +90,7 @@ class Claim:
     flags: int = ivrs.UNITY | ivrs.READ | ivrs.WRITE
 
 
-def extend(table: bytes, regions: Sequence[Claim]) -> bytes:
+def extend(table: bytes, regions: Sequence[Reservation]) -> bytes:
     """Return a DMAR or IVRS table with more regions, and a higher OEM revision.
 
     :param table: the table that the firmware makes.
@@ -106,7 +106,7 @@ def extend(table: bytes, regions: Sequence[Claim]) -> bytes:
     raise UserError(f"no regions can be added to table {name}", hint="use DMAR or IVRS")
 
 
-def _extend_dmar(table: dmar.Dmar, regions: Sequence[Claim]) -> dmar.Dmar:
+def _extend_dmar(table: dmar.Dmar, regions: Sequence[Reservation]) -> dmar.Dmar:
     for region in regions:
         if region.spread is not Spread.EACH or region.flags & ivrs.EXCLUSION:
             what = "an RMRR has single devices only, and is no exclusion range"
@@ -120,7 +120,7 @@ def _extend_dmar(table: dmar.Dmar, regions: Sequence[Claim]) -> dmar.Dmar:
     return table
 
 
-def _extend_ivrs(table: ivrs.Ivrs, regions: Sequence[Claim]) -> ivrs.Ivrs:
+def _extend_ivrs(table: ivrs.Ivrs, regions: Sequence[Reservation]) -> ivrs.Ivrs:
     for region in regions:
         base, size, flags = region.base, region.size, region.flags
         if region.spread is Spread.EACH:

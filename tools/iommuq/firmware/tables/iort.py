@@ -11,7 +11,7 @@ from functools import cached_property
 
 from iommuq.firmware.tables import acpi
 from iommuq.firmware.tables.acpi import HEADER_SIZE, Header, Reader, pack, text
-from iommuq.firmware.tables.sanity import Claim, Oddity, check, check_revision
+from iommuq.firmware.tables.sanity import Oddity, Reserved, check, check_revision
 
 SIGNATURE = b"IORT"
 
@@ -269,7 +269,7 @@ def findings(table: Iort) -> list[Oddity]:
         who = tuple((one.target, one.output, one.count) for one in node.mappings)
         for number, one in enumerate(node.ranges):
             place = offset + node.ranges_offset + number * _DESCRIPTOR_SIZE
-            claims.append(Claim(place, one.base, one.size, who, "RMR"))
+            claims.append(Reserved(place, one.base, one.size, who, "RMR"))
     if claims and table.header.revision < RMR_REVISION:
         text = f"table revision {table.header.revision} is less than {RMR_REVISION}"
         found.append(Oddity(8, f"{text}: Linux ignores the RMR nodes"))

@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 from iommuq.firmware.tables import acpi, ivhd
 from iommuq.firmware.tables.acpi import Header, Reader, pack
 from iommuq.firmware.tables.ivhd import DeviceEntry
-from iommuq.firmware.tables.sanity import Claim, Oddity, check, check_revision
+from iommuq.firmware.tables.sanity import Oddity, Reserved, check, check_revision
 
 SIGNATURE = b"IVRS"
 #: Where the first block begins.
@@ -219,7 +219,7 @@ def findings(table: Ivrs) -> list[Oddity]:
         if not isinstance(block, Ivmd):
             continue
         first, last = block.devices
-        claim = Claim(offset, block.start, block.size, (block.segment, first, last), block.NAME)
+        claim = Reserved(offset, block.start, block.size, (block.segment, first, last), block.NAME)
         claims.append(claim)
         if first > last:
             found.append(Oddity(offset, f"{claim.name}: its last device comes before its first"))

@@ -27,7 +27,7 @@ class Oddity:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Reserved:
     """A region that a table claims.
 
     :ivar offset: the byte of the table where its structure begins.
@@ -73,7 +73,7 @@ def check_revision(revision: int, known: range) -> list[Oddity]:
 
 
 def check(
-    claims: Iterable[Claim], *, granule: int = PAGE, bits: int = ADDRESS_BITS
+    claims: Iterable[Reserved], *, granule: int = PAGE, bits: int = ADDRESS_BITS
 ) -> list[Oddity]:
     """Return what is odd about regions, in the order of the table.
 
@@ -86,7 +86,7 @@ def check(
     return sorted(found, key=lambda finding: finding.offset)
 
 
-def _alone(claim: Claim, granule: int, bits: int) -> Iterator[str]:
+def _alone(claim: Reserved, granule: int, bits: int) -> Iterator[str]:
     end = claim.base + claim.size
     if claim.size < 0:
         yield f"{claim.what} 0x{claim.base:x} ends before it begins, at 0x{end - 1:x}"
@@ -102,10 +102,10 @@ def _alone(claim: Claim, granule: int, bits: int) -> Iterator[str]:
         yield f"{claim.name} lies beyond the last address of {bits} bits"
 
 
-def _overlaps(claims: list[Claim]) -> Iterator[Oddity]:
+def _overlaps(claims: list[Reserved]) -> Iterator[Oddity]:
     """Yield a finding for each overlap, in one pass: a table may have thousands of regions."""
-    seen: dict[tuple[int, int, Hashable], Claim] = {}
-    furthest: Claim | None = None
+    seen: dict[tuple[int, int, Hashable], Reserved] = {}
+    furthest: Reserved | None = None
     some = [claim for claim in claims if claim.size > 0]
     for claim in sorted(some, key=lambda one: (one.base, -one.size, one.offset)):
         first = seen.setdefault((claim.base, claim.size, claim.who), claim)

@@ -76,7 +76,7 @@ class _Document:
 
 @cache
 def _document() -> _Document:
-    return tables.load(_Document, _DATA)
+    return tables.load_toml(_Document, _DATA)
 
 
 def default_limits() -> Limits:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.bases.providers.job import Table, require
 from iommuq.proof.mutants import hunks
 from iommuq.proof.mutants.faults import OPERATORS, Mutant
 from iommuq.system import tables
+from iommuq.system.tables import Table, require
 
 #: The file, in the folder of the base.
 NAME = "mutants.toml"
@@ -63,7 +63,7 @@ def load_explanations(folder: Path) -> tuple[Explanation, ...]:
     :raises UserError: it is malformed.
     """
     path = folder / NAME
-    return tables.load(_Document, path).mutant if path.exists() else ()
+    return tables.load_toml(_Document, path).mutant if path.exists() else ()
 
 
 def match(

@@ -20,7 +20,7 @@ from iommuq.report.live.table import Table
 from iommuq.results.events import Judge, listen
 from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import plain_verdict
-from iommuq.results.store import Run
+from iommuq.results.store import SuiteRun
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INTERRUPTED, IommuqError
 
@@ -47,7 +47,7 @@ class _Output:
             self.board.busy(row, column, doing)
         emit(doing, row=row, column=column)
 
-    def done(self, row: str, column: str, run: Run, judge: Judge | None) -> None:
+    def done(self, row: str, column: str, run: SuiteRun, judge: Judge | None) -> None:
         board = self.board
         if (board is None and self.stream is None) or self._elsewhere(row, column):
             return
@@ -169,5 +169,5 @@ def shown_lanes(
     return shown(workspace.title, kind, rows, columns)
 
 
-def _statuses(run: Run) -> Mapping[str, Verdict]:
+def _statuses(run: SuiteRun) -> Mapping[str, Verdict]:
     return {result.test: plain_verdict(result.status) for result in run.results}

@@ -17,16 +17,16 @@ from iommuq.results.database import Database, storable
 from iommuq.results.known import Verdict
 from iommuq.results.runs.model import (
     CellRecord,
+    CommandRun,
     Head,
     Known,
-    Record,
     Splat,
     State,
     StepRecord,
     Test,
     Timing,
 )
-from iommuq.results.store import Run, Status, read_run
+from iommuq.results.store import Status, SuiteRun, read_run
 from iommuq.system.errors import InfraError
 
 _PLAIN = {
@@ -48,7 +48,7 @@ class Filled:
 
     step: str
     lane: str
-    run: Run | None = None
+    run: SuiteRun | None = None
     failure: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     known: Mapping[str, Known] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def _is_alive(process: str) -> bool:
 class Archive(Database):
     """The records, in the same file as `iommuq.results.store.Store`."""
 
-    def begin(self, record: Record, process: str | None = None) -> None:
+    def begin(self, record: CommandRun, process: str | None = None) -> None:
         """Record the begin of a run.
 
         :param process: a run is incomplete after the end of this process; by default this one.
@@ -185,7 +185,7 @@ class Archive(Database):
             for key, command, base, process, started, finished, code in rows
         ]
 
-    def load(self, record_id: str) -> Record | None:
+    def load(self, record_id: str) -> CommandRun | None:
         """Return the run with this id.
 
         :raises InfraError: it is damaged.
@@ -217,7 +217,7 @@ class Archive(Database):
                 # Runs that were in progress when the process was killed.
                 filled += [_of(read_run(database, run)) for run in cut]
                 key, command, base, process, started, finished, code, head = row
-                return Record(
+                return CommandRun(
                     key, command, base, _state(finished, process), started, finished, code,
                     _head(head), tuple(filled), tuple(Timing(**dict(one)) for one in timings),
                 )  # fmt: skip
@@ -271,7 +271,7 @@ class Archive(Database):
         return found
 
 
-def of_run(run: Run) -> Record:
+def of_run(run: SuiteRun) -> CommandRun:
     """Return the record of a single run of a suite."""
     cell = _of(run)
     bad = any(test.verdict.fails for test in cell.tests)
@@ -280,7 +280,9 @@ def of_run(run: Run) -> Record:
     state = State.FINISHED if run.complete else State.INCOMPLETE
     code = (1 if bad else 3 if lost else 0) if run.complete else None
     head = Head(title=f"Linux {run.kernel}, {run.suite}", kernel=run.kernel)
-    return Record(run.id, command, run.base, state, run.started, run.finished, code, head, (cell,))
+    return CommandRun(
+        run.id, command, run.base, state, run.started, run.finished, code, head, (cell,)
+    )
 
 
 def _state(finished: float | None, process: str) -> State:
@@ -289,7 +291,7 @@ def _state(finished: float | None, process: str) -> State:
     return State.RUNNING if _is_alive(process) else State.INCOMPLETE
 
 
-def _of(run: Run, data: Mapping[str, Any] | None = None) -> CellRecord:
+def _of(run: SuiteRun, data: Mapping[str, Any] | None = None) -> CellRecord:
     data = data or {}
     verdicts = data.get("verdicts", {})
     known = {test: Known(**entry) for test, entry in data.get("known", {}).items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import Archive
-from iommuq.results.runs.model import CellRecord, Record, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, Test
 
 #: Number of earlier runs that are read, and that are needed for a verdict.
 HISTORY, LEAST = 20, 5
@@ -79,7 +79,7 @@ class Comparison:
         return bool(self.failing or self.gained)
 
 
-def compare(old: Record, new: Record, archive: Archive | None = None) -> Comparison:
+def compare(old: CommandRun, new: CommandRun, archive: Archive | None = None) -> Comparison:
     """Compare two runs step by step; two runs of a single step whatever its label.
 
     :param archive: with the earlier runs; by default the store.
@@ -110,12 +110,12 @@ def compare(old: Record, new: Record, archive: Archive | None = None) -> Compari
     )
 
 
-def _tests(record: Record) -> dict[tuple[str, str], Verdict]:
+def _tests(record: CommandRun) -> dict[tuple[str, str], Verdict]:
     # Always with the lane: the runs may have different lanes.
     return {(cell.step, f"{cell.lane}.{test.name}"): test.verdict for cell, test in record.tests()}
 
 
-def _warnings(old: Record, new: Record) -> tuple[tuple[tuple[str, str], ...], ...]:
+def _warnings(old: CommandRun, new: CommandRun) -> tuple[tuple[tuple[str, str], ...], ...]:
     before, after = _warned(old), _warned(new)
     gained, vanished = [], []
     for place in after.keys() & before.keys():
@@ -124,7 +124,7 @@ def _warnings(old: Record, new: Record) -> tuple[tuple[tuple[str, str], ...], ..
     return tuple(sorted(gained)), tuple(sorted(vanished))
 
 
-def _warned(record: Record) -> dict[tuple[str, str], frozenset[str]]:
+def _warned(record: CommandRun) -> dict[tuple[str, str], frozenset[str]]:
     return {
         (cell.step, cell.lane): frozenset(cell.warnings)
         for cell in record.cells
@@ -132,7 +132,7 @@ def _warned(record: Record) -> dict[tuple[str, str], frozenset[str]]:
     }
 
 
-def _slow(new: Record, archive: Archive) -> tuple[tuple[Slow, ...], int]:
+def _slow(new: CommandRun, archive: Archive) -> tuple[tuple[Slow, ...], int]:
     found: list[Slow] = []
     unjudged = 0
     for cell in new.cells:

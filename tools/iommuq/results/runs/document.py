@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iommuq.results.runs.archive import Archive
-from iommuq.results.runs.model import FORMAT, Record
+from iommuq.results.runs.model import FORMAT, CommandRun
 from iommuq.system.errors import UserError
 
 LAST = "last"
@@ -25,7 +25,7 @@ def is_file(word: str) -> bool:
     return word.endswith(".json") or "/" in word
 
 
-def pick(word: str, archive: Archive | None = None) -> Record:
+def pick(word: str, archive: Archive | None = None) -> CommandRun:
     """Return the run for a word.
 
     :param word: ``last``, ``last~N`` for the Nth before it, an id or its begin, or a JSON file.
@@ -55,7 +55,7 @@ def pick(word: str, archive: Archive | None = None) -> Record:
     return record
 
 
-def _from_file(path: Path) -> Record:
+def _from_file(path: Path) -> CommandRun:
     try:
         if path.stat().st_size > _LARGEST:
             raise UserError(f"{path}: larger than {_LARGEST >> 20} MiB: not a run")
@@ -71,17 +71,17 @@ SCHEMA = "docs/generated/results.schema.json"
 _END = 253402300800.0
 
 
-def to_data(record: Record) -> dict[str, Any]:
+def to_data(record: CommandRun) -> dict[str, Any]:
     """Return a run as plain data."""
     return {"format": FORMAT, "run": asdict(record)}
 
 
-def to_json(record: Record) -> str:
+def to_json(record: CommandRun) -> str:
     """Return a run as JSON, indented."""
     return json.dumps(to_data(record), indent=1, default=lambda value: value.value) + "\n"
 
 
-def from_json(text: str | bytes, *, name: str = "JSON") -> Record:
+def from_json(text: str | bytes, *, name: str = "JSON") -> CommandRun:
     """Read what `to_json` wrote.
 
     :param name: the file, for messages.
@@ -100,7 +100,7 @@ def from_json(text: str | bytes, *, name: str = "JSON") -> Record:
         raise UserError(f"{name}: unknown format {data.get('format')!r}", hint=f"{FORMAT} is known")
     try:
         # Not validate_python: in strict mode it takes no list for a tuple.
-        record = TypeAdapter(Record).validate_json(json.dumps(data["run"]), strict=True)
+        record = TypeAdapter(CommandRun).validate_json(json.dumps(data["run"]), strict=True)
     except RecursionError as error:
         raise UserError(f"{name}: nested too deeply") from error
     except ValidationError as error:
@@ -119,7 +119,7 @@ def schema() -> dict[str, Any]:
     """Return the JSON schema of the form."""
     from pydantic import TypeAdapter
 
-    run = TypeAdapter(Record).json_schema(ref_template="#/$defs/{model}")
+    run = TypeAdapter(CommandRun).json_schema(ref_template="#/$defs/{model}")
     definitions = run.pop("$defs")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -176,7 +176,7 @@ class Head(_Form):
 
 
 @dataclass(frozen=True)
-class Record(_Form):
+class CommandRun(_Form):
     """One call of a command.
 
     :ivar command: as it was typed, without ``iommuq``.

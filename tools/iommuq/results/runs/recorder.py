@@ -18,8 +18,8 @@ from iommuq import __version__
 from iommuq.results import store
 from iommuq.results.known import Failure, Verdict
 from iommuq.results.runs.archive import Archive, Filled
-from iommuq.results.runs.model import Head, Known, Record, State, StepRecord, Timing
-from iommuq.results.store import Run, new_id
+from iommuq.results.runs.model import CommandRun, Head, Known, State, StepRecord, Timing
+from iommuq.results.store import SuiteRun, new_id
 from iommuq.system import progress, toolchain
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, InfraError, IommuqError
 
@@ -36,7 +36,7 @@ class Recorder:
     :ivar exit_code: exit code of the command.
     """
 
-    def __init__(self, record: Record, archive: Archive) -> None:
+    def __init__(self, record: CommandRun, archive: Archive) -> None:
         self.id = record.id
         self.exit_code = 0
         self._started = record.started
@@ -57,7 +57,7 @@ class Recorder:
         self,
         step: str,
         lane: str,
-        run: Run | None = None,
+        run: SuiteRun | None = None,
         *,
         failure: str = "",
         verdicts: Mapping[str, Verdict] | None = None,
@@ -121,7 +121,7 @@ def recording(
     started = time.time()
     head = Head(tool=__version__, versions=_versions())
     typed = command_line() if command is None else command
-    record = Record(new_id(started), typed, base, State.RUNNING, started, head=head)
+    record = CommandRun(new_id(started), typed, base, State.RUNNING, started, head=head)
     archive.begin(record)
     recorder = Recorder(record, archive)
     progress.listeners.append(recorder.on_step)

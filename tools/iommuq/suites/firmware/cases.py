@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from iommuq.bases.providers.job import file_sha256
 from iommuq.firmware import program
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Scenario
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.guests.machine import Machine
-from iommuq.results.store import Run, Status, Store
+from iommuq.results.store import Status, Store, SuiteRun
 from iommuq.suites.kunit import Subject, renamed
 from iommuq.system import files
+from iommuq.system.files import file_sha256
 
 #: Part of every key; raise it when guests are judged in another way.
 _GENERATION = "1"
@@ -54,12 +54,12 @@ def cases(scenarios: Iterable[Scenario], only: Sequence[str] = ()) -> list[Case]
     ]
 
 
-def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> Run | None:
+def stored(kernel: Kernel, case: Case, subject: Subject, store: Store) -> SuiteRun | None:
     """Return the stored run of a case, if it has a verdict."""
     return answer(run_key(kernel, case), subject, store)
 
 
-def answer(key: str, subject: Subject, store: Store) -> Run | None:
+def answer(key: str, subject: Subject, store: Store) -> SuiteRun | None:
     """Return the stored run for a key of `run_key`, if it has a verdict."""
     found = store.find(key)
     if found is None:

@@ -24,7 +24,7 @@ from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
 from iommuq.results import events
 from iommuq.results.console import splats
-from iommuq.results.store import Complaint, Result, Run, Status, Store, new_id
+from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.firmware import preflight, verdicts
 from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
 from iommuq.suites.firmware.verdicts import CheckResult
@@ -60,7 +60,7 @@ def run_scenarios(
     *,
     store: Store | None = None,
     again: bool = False,
-) -> list[Run]:
+) -> list[SuiteRun]:
     """Run scenarios, or take their results from the store if nothing changed.
 
     :param again: run even if the store has the results.
@@ -70,7 +70,7 @@ def run_scenarios(
     store = store or Store()
     for one in {case.machine.name: case.machine for case in wanted}.values():
         kernel.check(one)
-    done: dict[Case, Run] = {}
+    done: dict[Case, SuiteRun] = {}
     left: list[Case] = []
     for case in wanted:
         found = None if again else stored(kernel, case, subject, store)
@@ -149,10 +149,10 @@ class _Runner:
         self.keys = {case: run_key(kernel, case) for case in wanted}
         self.steps = program.build()
         self.again = again
-        self.runs: dict[Case, Run] = {}
+        self.runs: dict[Case, SuiteRun] = {}
         self._stop = threading.Event()
 
-    def run(self, wanted: Sequence[Case]) -> dict[Case, Run]:
+    def run(self, wanted: Sequence[Case]) -> dict[Case, SuiteRun]:
         """Run cases, in parallel as far as memory allows."""
         for case in wanted:
             reasons = (self.kernel.missing(need) for need in case.scenario.needs)
@@ -346,7 +346,7 @@ class _Runner:
         broke: Sequence[splats.Splat] = (),
     ) -> None:
         subject = self.subject
-        current = Run(
+        current = SuiteRun(
             new_id(started), subject.base, subject.patch, SUITE, self.keys[case],
             subject.kernel, "qemu", accelerator, started,
         )  # fmt: skip

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.bases import dotconfig
-from iommuq.bases.providers.job import file_sha256
 from iommuq.build.image import Image, build_image, find_image, image_key
 from iommuq.build.workspace import Workspace
 from iommuq.firmware.kernels import Kernel
 from iommuq.results.known import KnownFailures, load_known
-from iommuq.results.store import Run, Store
+from iommuq.results.store import Store, SuiteRun
 from iommuq.suites.firmware.cases import Case, stored
 from iommuq.suites.firmware.run import run_scenarios
 from iommuq.suites.kunit import Subject
 from iommuq.system import arches
 from iommuq.system.errors import InfraError
+from iommuq.system.files import file_sha256
 
 #: The step in the results of a kernel built elsewhere.
 AS_IT_IS = "as-is"
@@ -40,22 +40,22 @@ class Tested:
     kernel: Callable[[Case, bool], Kernel | None]
     known: KnownFailures = field(default_factory=KnownFailures)
 
-    def run(self, cases: Sequence[Case], *, again: bool = False) -> list[Run]:
+    def run(self, cases: Sequence[Case], *, again: bool = False) -> list[SuiteRun]:
         """Build the kernels for cases and run them; see `run_scenarios`."""
         groups: dict[str, tuple[Kernel, list[Case]]] = {}
         for case in cases:
             kernel = self.kernel(case, True)
             assert kernel is not None
             groups.setdefault(kernel.key, (kernel, []))[1].append(case)
-        done: dict[Case, Run] = {}
+        done: dict[Case, SuiteRun] = {}
         for kernel, some in groups.values():
             runs = run_scenarios(kernel, some, self.subject, again=again)
             done.update(zip(some, runs, strict=True))
         return [done[case] for case in cases]
 
-    def stored(self, cases: Sequence[Case], store: Store) -> list[Run | None]:
+    def stored(self, cases: Sequence[Case], store: Store) -> list[SuiteRun | None]:
         """Return the stored runs of cases, without building or running anything."""
-        found: list[Run | None] = []
+        found: list[SuiteRun | None] = []
         for case in cases:
             kernel = self.kernel(case, False)
             found.append(None if kernel is None else stored(kernel, case, self.subject, store))

@@ -20,7 +20,7 @@ from iommuq.results.known import Failure, Verdict
 from iommuq.results.runs.archive import Archive
 from iommuq.results.runs.model import Known, State, StepRecord
 from iommuq.results.runs.recorder import recording
-from iommuq.results.store import Complaint, Result, Run, Status, Store
+from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun
 from iommuq.system import progress
 from iommuq.system.errors import InfraError, VerdictError
 
@@ -30,9 +30,9 @@ def archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "results.sqlite")
 
 
-def finish(archive: Archive, run_id: str = "r1", started: float = 5e9, **more: Status) -> Run:
+def finish(archive: Archive, run_id: str = "r1", started: float = 5e9, **more: Status) -> SuiteRun:
     """Keep a run of a suite, with the status of each test."""
-    run = Run(run_id, "6.12", "0001", "kunit", run_id, "6.12.117", "um", "native", started)
+    run = SuiteRun(run_id, "6.12", "0001", "kunit", run_id, "6.12.117", "um", "native", started)
     results = [Result("6.12", "0001", "kunit", f"s.{name}", how) for name, how in more.items()]
     store = Store(archive.path)
     store.begin(run)

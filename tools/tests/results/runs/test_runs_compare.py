@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from iommuq.results.known import Verdict
 from iommuq.results.runs.archive import Archive, Filled
 from iommuq.results.runs.compare import Comparison, compare, is_slow
-from iommuq.results.runs.model import Head, Record, State, Timing
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.runs.model import CommandRun, Head, State, Timing
+from iommuq.results.store import Result, Status, Store, SuiteRun
 from records import case, cell, record
 
 
@@ -93,15 +93,15 @@ def test_warnings_that_nobody_collected_are_no_change(archive: Archive) -> None:
     assert found.gained == ()
 
 
-def keep(archive: Archive, number: int, seconds: float, test: float, build: float) -> Record:
+def keep(archive: Archive, number: int, seconds: float, test: float, build: float) -> CommandRun:
     """Keep a run with its times, and return it."""
     started = 1000.0 + 100 * number
     name = f"r{number}"
-    run = Run(name, "6.12", "0001", "kunit", name, "6.12", "um", "native", started)
+    run = SuiteRun(name, "6.12", "0001", "kunit", name, "6.12", "um", "native", started)
     result = Result("6.12", "0001", "kunit", "t.a", Status.PASS, test)
     store = Store(archive.path)
     done = store.finish(run, [result], finished=started + seconds)
-    kept = Record(f"rec{number}", "run", "6.12", State.RUNNING, started - 1)
+    kept = CommandRun(f"rec{number}", "run", "6.12", State.RUNNING, started - 1)
     archive.begin(kept)
     archive.put(kept.id, 0, Filled("0001", "kunit", done), kept.started)
     timings = [Timing("Building", 0, 0.0, build), Timing("Failing", 0, 0.0, 50.0, "failed")]

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import records
 from iommuq.results.runs import document
 from iommuq.results.runs.document import from_json, to_json
-from iommuq.results.runs.model import CellRecord, Head, Record, State, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, Head, State, Test
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 
 
 @pytest.mark.parametrize("run", [records.queue(), records.broken(), records.record()])
-def test_there_and_back(run: Record) -> None:
+def test_there_and_back(run: CommandRun) -> None:
     assert from_json(to_json(run)) == run
 
 
@@ -30,7 +30,7 @@ def test_the_published_schema_is_that_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("run", [records.queue(), records.broken()])
-def test_runs_are_valid_by_the_schema(run: Record) -> None:
+def test_runs_are_valid_by_the_schema(run: CommandRun) -> None:
     validator = jsonschema.Draft202012Validator(document.schema())
     validator.check_schema(document.schema())
     validator.validate(json.loads(to_json(run)))
@@ -45,7 +45,7 @@ def _tests() -> st.SearchStrategy[Test]:
 @settings(deadline=None, max_examples=30)
 @given(st.lists(_tests(), max_size=3))
 def test_any_run_comes_back_and_is_valid(tests: list[Test]) -> None:
-    run = Record(
+    run = CommandRun(
         "i",
         "c",
         "b",
