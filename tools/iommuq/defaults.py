@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is meant when the user does not say; the command line reads it, so it imports nothing."""
+"""Default values and names for the command line, which reads them first: it imports nothing."""
 
 from __future__ import annotations
 
-#: The base that is meant when the user names none.
+#: The base for commands without BASE.
 DEFAULT_BASE = "6.12"
 #: Seconds that a guest with KUnit may take: the suites need a tenth of a second under
 #: UML, five under TCG.
 KUNIT_LIMIT = 120
+#: The suites that a step is tested with, and what one of their tests is.
+SUITES = {
+    "kunit": "a KUnit case",
+    "selftest": "a test of a userspace suite",
+    "firmware": "a check of a firmware scenario",
+}
+#: The machine of ``selftests/machines`` for each kind of guest.
+GUESTS = {"um": "um", "qemu": "q35"}

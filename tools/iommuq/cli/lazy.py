@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from iommuq.system.errors import UserError
+
+_GROUP = "iommuq.commands"
 #: Maximal width of a summary in columns.
 _WIDTH = 64
 
@@ -21,19 +25,28 @@ class Entry:
 
     :ivar name: the word on the command line.
     :ivar summary: one line for the help of the group.
-    :ivar module: its module; by default the file *name* in ``commands/``.
+    :ivar other: another tool registers it in the entry points ``iommuq.commands``; else it
+        is in the file *name* in ``commands/``.
     :ivar attribute: its name in the module; by default *name*.
     """
 
     name: str
     summary: str
-    module: str = ""
+    other: bool = False
     attribute: str = ""
 
     def load(self) -> click.Command:
         """Import the command."""
-        module = import_module(self.module or f"iommuq.cli.commands.{self.name}")
-        found = getattr(module, self.attribute or self.name)
+        found: object
+        if self.other:
+            registered = entry_points(group=_GROUP, name=self.name)
+            if not registered:
+                hint = "run `tools/bootstrap env`"
+                raise UserError(f"no installed tool has the command {self.name!r}", hint=hint)
+            found = next(iter(registered)).load()
+        else:
+            module = import_module(f"iommuq.cli.commands.{self.name}")
+            found = getattr(module, self.attribute or self.name)
         assert isinstance(found, click.Command)
         return found
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from iommuq.defaults import SUITES
 from iommuq.proof.matrix import Change, Matrix
 from iommuq.queue.model import BASELINE, Queue, named_step
 from iommuq.results.known import Verdict
@@ -124,12 +125,10 @@ def load_promises(queue: Queue) -> ProofFile:
 
 def _check_suites(path: Path, document: _Document) -> None:
     """Raise an error for unknown suites, which would never be judged."""
-    from iommuq.proof.lanes import names  # Not above: an import cycle.
-
     for suite in document.suites:
-        if suite not in names():
-            raise UserError(f"{path}: no suite {suite!r}; there are {', '.join(names())}")
-    suites = document.suites or names()
+        if suite not in SUITES:
+            raise UserError(f"{path}: no suite {suite!r}; there are {', '.join(SUITES)}")
+    suites = document.suites or tuple(SUITES)
     for promise in document.patch:
         for test in promise.named:
             if test.partition(".")[0] not in suites:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iommuq.defaults import SUITES
 from iommuq.proof import promises
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.proof.prove import columns_of
@@ -25,7 +26,7 @@ from iommuq.system.files import state_dir
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace
-    from iommuq.proof.lanes import Lane
+    from iommuq.proof.lane import Lane
     from iommuq.proof.prove import Proof
 
 #: Part of every key.  Raise it when the form of records changes.
@@ -99,9 +100,7 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
 
 def lanes_of(workspace: Workspace) -> tuple[str, ...]:
     """Return the names of the suites of a base."""
-    from iommuq.proof.lanes import names
-
-    return promises.load_promises(workspace.queue).suites or names()
+    return promises.load_promises(workspace.queue).suites or tuple(SUITES)
 
 
 def _guests(root: Path) -> list[tuple[str, str]]:

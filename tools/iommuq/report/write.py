@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.results.runs.document import is_file, pick, to_json
@@ -16,11 +17,60 @@ from iommuq.system.files import log_dir
 STDOUT = "-"
 
 
+def _html(run: CommandRun, below: Path | None) -> str:
+    from iommuq.report.html import to_html
+
+    return to_html(run, below=below)
+
+
+def _junit(run: CommandRun, _: Path | None) -> str:
+    from iommuq.report.junit import to_junit
+
+    return to_junit(run)
+
+
+def _ktap(run: CommandRun, _: Path | None) -> str:
+    from iommuq.report.ktapout import to_ktap
+
+    return to_ktap(run)
+
+
+def _json(run: CommandRun, _: Path | None) -> str:
+    return to_json(run)
+
+
+def _kcidb(run: CommandRun, _: Path | None) -> str:
+    from iommuq.report.kcidb import to_kcidb
+
+    return json.dumps(to_kcidb(run), indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a report: its help, and what makes it of a run and the folder of its logs.
+
+    The function imports what it needs, since each form needs other libraries.
+    """
+
+    summary: str
+    render: Callable[[CommandRun, Path | None], str]
+
+
+#: The forms of `iommuq report`.  A new one needs a file in this room and a line here.
+FORMS: Mapping[str, Form] = {
+    "html": Form("A self-contained page with the logs.", _html),
+    "junit": Form("JUnit XML, for Jenkins.", _junit),
+    "ktap": Form("KTAP, for kunit.py parse.", _ktap),
+    "json": Form("All data; see docs/generated/results.schema.json.", _json),
+    "kcidb": Form("The data for KernelCI.", _kcidb),
+}
+
+
 def write_reports(word: str, files: Mapping[str, str]) -> int:
     """Write reports of a run.
 
     :param word: the run, as for `pick`.
-    :param files: path by form: ``html``, ``junit``, ``ktap``, ``json``, ``kcidb``.
+    :param files: path by form, a key of `FORMS`.
     :return: the exit code 0, whatever the verdict on the run.
     :raises UserError: there is no such run, or a file cannot be written.
     """
@@ -28,7 +78,7 @@ def write_reports(word: str, files: Mapping[str, str]) -> int:
     # A run from a file is not trusted: it must not read arbitrary files.
     below = log_dir() if is_file(word) else None
     for form, file in files.items():
-        text = _text(form, record, below)
+        text = FORMS[form].render(record, below)
         if file == STDOUT:
             sys.stdout.write(text)
             continue
@@ -37,27 +87,3 @@ def write_reports(word: str, files: Mapping[str, str]) -> int:
         except OSError as error:
             raise UserError(f"{file}: {error.strerror}") from error
     return EXIT_OK
-
-
-def _text(form: str, record: CommandRun, below: Path | None) -> str:
-    # Imported here: each form needs other libraries.
-    match form:
-        case "html":
-            from iommuq.report.html import to_html
-
-            return to_html(record, below=below)
-        case "junit":
-            from iommuq.report.junit import to_junit
-
-            return to_junit(record)
-        case "ktap":
-            from iommuq.report.ktapout import to_ktap
-
-            return to_ktap(record)
-        case "json":
-            return to_json(record)
-        case "kcidb":
-            from iommuq.report.kcidb import to_kcidb
-
-            return json.dumps(to_kcidb(record), indent=1) + "\n"
-    raise ValueError(form)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
+from iommuq.defaults import SUITES
 from iommuq.queue.model import Queue, named_step
 from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.system import tables
@@ -18,7 +19,6 @@ from iommuq.system.errors import UserError
 from iommuq.system.tables import Table, require
 
 NAME = "known-failures.toml"
-SUITES = ("kunit", "selftest", "firmware")
 
 
 class Verdict(Enum):

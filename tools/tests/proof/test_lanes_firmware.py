@@ -17,7 +17,6 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli.commands import mutate
 from iommuq.firmware import scenario
 from iommuq.firmware.kernels import Kernel
-from iommuq.proof import lanes
 from iommuq.proof.lanes import FirmwareLane
 from iommuq.queue.model import load_queue
 from iommuq.results.known import Failure, KnownFailures, Verdict
@@ -66,7 +65,7 @@ def test_all_cases_are_one_run_judged_by_the_list(
 
     monkeypatch.setattr("iommuq.suites.firmware.run.run_scenarios", run)
     monkeypatch.setattr("iommuq.suites.firmware.subjects.from_image", lambda *_words: KERNEL)
-    monkeypatch.setattr(lanes, "run_key", lambda _kernel, case: case.name)
+    monkeypatch.setattr("iommuq.proof.lanes.firmware.run_key", lambda _kernel, case: case.name)
     _baseline, first, _second = steps(lane.workspace.queue)
     for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):
         found = lane.run(cast(Image, None), step, again=True)

@@ -154,10 +154,10 @@ def test_ids_sort_by_time_and_do_not_repeat() -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.store import Result, Status, Store, SuiteRun
 store = Store(Path(sys.argv[1]))
 for number in range(10):
-    run = Run(f"{sys.argv[2]}-{number}", "6.12", "0001", "s", "k", "6.12", "um", "native", 0.0)
+    run = SuiteRun(f"{sys.argv[2]}-{number}", "6.12", "0001", "s", "k", "6.12", "um", "native", 0.0)
     store.begin(run)
     store.finish(run, [Result("6.12", "0001", "s", "t", Status.PASS)])
 """
@@ -190,13 +190,13 @@ def test_threads_share_a_store(store: Store) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.store import Result, Status, Store, SuiteRun
 def results():
     yield Result("6.12", "0001", "s", "t", Status.PASS)
 class Deadly(str):
     def encode(self, *args):
         os.kill(os.getpid(), signal.SIGKILL)
-run = Run("r1", "6.12", "0001", "s", "k1", "6.12", "um", "native", 0.0)
+run = SuiteRun("r1", "6.12", "0001", "s", "k1", "6.12", "um", "native", 0.0)
 store = Store(Path(sys.argv[1]))
 store.begin(run)
 good = Result("6.12", "0001", "s", "t", Status.PASS)

@@ -6,14 +6,14 @@ A provider puts one commit, ``refs/heads/base``, into a bare repository.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import get_args
 
-from iommuq.bases.providers.debian import DebianSource, provide_debian
-from iommuq.bases.providers.directory import DirectorySource, provide_directory
-from iommuq.bases.providers.gitref import GitSource, provide_git
+from iommuq.bases.providers.debian import DebianSource
+from iommuq.bases.providers.directory import DirectorySource
+from iommuq.bases.providers.gitref import GitSource
 from iommuq.bases.providers.job import Job, Provided
-from iommuq.bases.providers.tarball import TarballSource, provide_tarball
+from iommuq.bases.providers.tarball import TarballSource
 
 __all__ = [
     "KINDS",
@@ -29,20 +29,9 @@ __all__ = [
 
 Source = DebianSource | GitSource | TarballSource | DirectorySource
 
-#: The ``provider`` key of a ``[source]`` table -> the dataclass of the table.
-KINDS: Mapping[str, type[Source]] = {
-    "debian": DebianSource,
-    "git": GitSource,
-    "tarball": TarballSource,
-    "directory": DirectorySource,
-}
-
-_PROVIDERS: Mapping[type[Source], Callable[[Any, Job], Provided]] = {
-    DebianSource: provide_debian,
-    GitSource: provide_git,
-    TarballSource: provide_tarball,
-    DirectorySource: provide_directory,
-}
+#: The ``provider`` key of a ``[source]`` table -> the dataclass of the table, whose first
+#: field is where the sources are.  A new provider needs a file here and its name above.
+KINDS: Mapping[str, type[Source]] = {kind.provider: kind for kind in get_args(Source)}
 
 
 def provide(source: Source, job: Job) -> Provided:
@@ -51,4 +40,4 @@ def provide(source: Source, job: Job) -> Provided:
     :raises UserError: *source* does not exist or is no kernel.
     :raises InfraError: it could not be reached, was cut short, or no space is left.
     """
-    return _PROVIDERS[type(source)](source, job)
+    return source.provide(job)

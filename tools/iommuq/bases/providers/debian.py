@@ -33,6 +33,10 @@ class DebianSource(Table):
     suite: str = ""
     mirror: str = ""
 
+    def provide(self, job: Job) -> Provided:
+        """See `iommuq.bases.providers.provide`."""
+        return provide_debian(self, job)
+
     def __post_init__(self) -> None:
         # These words go into a sources.list and command lines.
         package = re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", self.package)

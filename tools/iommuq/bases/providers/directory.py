@@ -25,6 +25,10 @@ class DirectorySource(Table):
     path: str
     provider: Literal["directory"] = "directory"
 
+    def provide(self, job: Job) -> Provided:
+        """See `iommuq.bases.providers.provide`."""
+        return provide_directory(self, job)
+
     def __post_init__(self) -> None:
         require(self.path, "path is empty")
 

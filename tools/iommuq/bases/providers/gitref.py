@@ -31,6 +31,10 @@ class GitSource(Table):
     ref: str
     provider: Literal["git"] = "git"
 
+    def provide(self, job: Job) -> Provided:
+        """See `iommuq.bases.providers.provide`."""
+        return provide_git(self, job)
+
     def __post_init__(self) -> None:
         require(self.url and not self.url.startswith("-"), "url must name a repository")
         require(

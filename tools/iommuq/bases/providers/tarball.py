@@ -34,6 +34,10 @@ class TarballSource(Table):
     url: str
     provider: Literal["tarball"] = "tarball"
 
+    def provide(self, job: Job) -> Provided:
+        """See `iommuq.bases.providers.provide`."""
+        return provide_tarball(self, job)
+
     def __post_init__(self) -> None:
         require(self.url and self.url.isprintable() and " " not in self.url, "url is malformed")
         scheme = urlsplit(self.url).scheme

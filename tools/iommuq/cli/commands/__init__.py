@@ -10,7 +10,7 @@ COMMANDS = (
     Entry("clean", "Remove images from the cache; results and logs are kept."),
     Entry("completion", "Print the completion script for a shell."),
     Entry("doctor", "Check this machine, and show how to fix problems."),
-    Entry("drivers", "Show what each IOMMU driver supports, from its source.", "iommudrivers.cli"),
+    Entry("drivers", "Show what each IOMMU driver supports, from its source.", other=True),
     Entry("firmware", "Test machines whose firmware reserves memory for devices."),
     Entry("help", "Show a page of the docs, or the help of a command.", attribute="help_"),
     Entry("kunit", "Run the KUnit suites on a base with its queue."),

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import click
 
 from iommuq.bases import basefile, sources
+from iommuq.bases.providers import KINDS
 from iommuq.system import progress
 
 
@@ -40,7 +43,7 @@ def fetch(name: str, update: bool, record: bool) -> None:
 
 @base.command()
 @click.argument("name")
-@click.argument("provider", type=click.Choice(["debian", "git", "tarball", "directory"]))
+@click.argument("provider", type=click.Choice(tuple(KINDS)))
 @click.argument("where")
 @click.option("--ref", help="git: the branch, tag or commit.")
 @click.option("--suite", help="debian: use this suite instead of apt's own sources.")
@@ -53,10 +56,6 @@ def add(
     WHERE is a source package for debian, a URL or path for git and tarball, a
     path for directory.
     """
-    source = {"provider": provider, _PLACE[provider]: where}
+    source = {"provider": provider, fields(KINDS[provider])[0].name: where}
     source |= {key: value for key, value in (("ref", ref), ("suite", suite)) if value is not None}
     print(basefile.add(name, source, title=title))
-
-
-#: The key of WHERE in ``base.toml``, by provider.
-_PLACE = {"debian": "package", "git": "url", "tarball": "url", "directory": "path"}

@@ -7,6 +7,7 @@ import click
 
 from iommuq.build.workspace import Workspace
 from iommuq.cli import options
+from iommuq.defaults import GUESTS
 from iommuq.proof import recording
 from iommuq.proof.lanes import Lane, SelftestLane
 from iommuq.report.live import events
@@ -19,7 +20,7 @@ from iommuq.results.runs.recorder import recording as recorded
 @click.argument("suites", nargs=-1, metavar="[SUITE]...")
 @options.at_patch
 @click.option(
-    "--on", type=click.Choice(["um", "qemu"]), default="qemu", show_default=True, help="The guest."
+    "--on", type=click.Choice(tuple(GUESTS)), default="qemu", show_default=True, help="The guest."
 )
 @options.again
 @options.no_known

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from iommuq.defaults import GUESTS, SUITES
+
 if TYPE_CHECKING:
     from iommuq.cli.pytest_plugin.lanes import Options, Outcome
 
-_MARKS = {
-    "kunit": "a KUnit case",
-    "selftest": "a test of a userspace suite",
-    "firmware": "a check of a firmware scenario",
-}
 #: Key of the shared directory in the input of a worker of xdist.
 _SHARED = "iommuq_shared"
 _FOLDER = pytest.StashKey[Path]()
@@ -35,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--iommu-at", metavar="PATCH", help="Stop at this patch of its queue.")
     group.addoption("--iommu-arch", metavar="ARCH", default="um", help="KUnit for um or x86_64.")
     group.addoption(
-        "--iommu-on", choices=("um", "qemu"), default="qemu", help="Where selftests run."
+        "--iommu-on", choices=tuple(GUESTS), default="qemu", help="Where selftests run."
     )
     group.addoption(
         "--iommu-config", metavar="NAME", action="append", default=[],
@@ -52,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options before anything is collected."""
-    for name, meaning in _MARKS.items():
+    for name, meaning in SUITES.items():
         config.addinivalue_line("markers", f"{name}: {meaning} (iommuq)")
     if config.option.iommu_base is None and config.option.iommu_kernel is None:
         return

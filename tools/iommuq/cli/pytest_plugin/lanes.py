@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iommuq.build.workspace import Workspace
 from iommuq.cli.pytest_plugin import inventory
+from iommuq.defaults import SUITES
 from iommuq.firmware import packages, scenario
 from iommuq.proof.lanes import KunitLane, Lane, SelftestLane
 from iommuq.results.known import Failure, Verdict, excused, judge_run
@@ -27,7 +28,7 @@ from iommuq.system.errors import InfraError, IommuqError, UserError, VerdictErro
 from iommuq.system.files import project_root
 
 #: All lanes; also marks of pytest.
-LANES = ("kunit", "selftest", "firmware")
+LANES = tuple(SUITES)
 _BOOTS = "kernel.boots"
 _ARCH = "x86_64"
 

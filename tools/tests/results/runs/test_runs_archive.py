@@ -131,17 +131,17 @@ def test_how_a_command_ended_is_kept(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from iommuq.results.store import Result, Run, Status, Store
+from iommuq.results.store import Result, Status, Store, SuiteRun
 from iommuq.results.runs.archive import Archive
 from iommuq.results.runs.recorder import recording
 path = Path(sys.argv[1])
 with recording("6.12", "run 6.12", Archive(path)) as recorder:
-    run = Run("done", "6.12", "0001", "kunit", "k", "6.12", "um", "native", 1.0)
+    run = SuiteRun("done", "6.12", "0001", "kunit", "k", "6.12", "um", "native", 1.0)
     store = Store(path)
     store.begin(run)
     done = store.finish(run, [Result("6.12", "0001", "kunit", "s.a", Status.PASS)])
     recorder.cell("0001", "kunit", done)
-    store.begin(Run("cut", "6.12", "0002", "kunit", "k2", "6.12", "um", "native", 2.0))
+    store.begin(SuiteRun("cut", "6.12", "0002", "kunit", "k2", "6.12", "um", "native", 2.0))
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
