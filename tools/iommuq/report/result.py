@@ -7,10 +7,9 @@ import sys
 
 from iommuq.proof.lane import Lane
 from iommuq.report.live import events
-from iommuq.results.known import Verdict
+from iommuq.results.known import Verdict, sum_up
 from iommuq.results.store import Result, SuiteRun
 from iommuq.system import progress
-from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 
 #: Printed lines of a failing test's message; the log has all.
 _MESSAGE_LINES = 12
@@ -26,12 +25,8 @@ def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
         _print_result(result, verdicts[result.test])
     ran = "" if f"({run.accelerator})" in lane.title else f" ({run.accelerator})"
     print(f"{title}, {lane.title}{ran}")
-    counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
-    parts = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
-    print(f"{run.base} {run.patch}: {', '.join(parts)}")
-    code = EXIT_INFRA if counts[Verdict.ERROR] else EXIT_OK
-    if any(verdict.fails for verdict in verdicts.values()):
-        code = EXIT_VERDICT
+    code, verdict = sum_up(f"{run.base} {run.patch}", verdicts.values())
+    print(verdict)
     events.emit("end", exit_code=code, findings=[], errors=[])
     return code
 
@@ -39,7 +34,7 @@ def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
 def _print_result(result: Result, verdict: Verdict) -> None:
     if verdict is Verdict.OK and sys.stdout.isatty():
         return
-    print(f"{verdict.value:<15} {result.test}")
+    print(f"{verdict.word:<15} {result.test}")
     if verdict in (Verdict.FAILED, Verdict.ERROR):
         lines = result.message.splitlines()
         for line in lines[:_MESSAGE_LINES]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +16,7 @@ from iommuq.defaults import SUITES
 from iommuq.queue.model import Queue, named_step
 from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.system import tables
-from iommuq.system.errors import UserError
+from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.system.tables import Table, require
 
 NAME = "known-failures.toml"
@@ -43,6 +44,26 @@ class Verdict(Enum):
         """Whether it fails the run, as a verdict against the code or the list."""
         cls = type(self)
         return self in (cls.FAILED, cls.UNEXPECTED_PASS, cls.EXPIRED, cls.FLAKY)
+
+    @property
+    def word(self) -> str:
+        """It in the words of the tables."""
+        return {"ok": "pass", "failed": "FAIL"}.get(self.value, self.value)
+
+
+def sum_up(name: str, verdicts: Collection[Verdict]) -> tuple[int, str]:
+    """Return exit code and verdict of a run, the latter in one line.
+
+    :param name: what was tested.
+    """
+    counts = Counter(verdicts)
+    code, word = EXIT_OK, "PASS"
+    if any(verdict.fails for verdict in counts):
+        code, word = EXIT_VERDICT, "FAIL"
+    elif counts[Verdict.ERROR]:
+        code, word = EXIT_INFRA, "ERROR"
+    parts = [f"{counts[each]} {each.word}" for each in Verdict if counts[each]]
+    return code, f"{word}: {name}: {', '.join(parts) or 'no test'}"
 
 
 @dataclass(frozen=True)

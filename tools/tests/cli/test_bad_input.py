@@ -23,7 +23,7 @@ SOON = 10.0
 OWN_FRAGMENT = f"patches/{BASE}/configs/um.config"
 #: One step, and what is printed of it if all is well.
 ONE = ("kunit", BASE, "--at", "0001")
-GOOD = "toy 0001: 4 ok, 1 skipped, 1 known\n"
+GOOD = "PASS: toy 0001: 4 pass, 1 skipped, 1 known\n"
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_kernel_that_dies_in_a_suite(warm: Project, panic: str, code: int) -> No
     done = warm.run("kunit", BASE)
     assert done.code == code
     lines = done.out.splitlines()
-    assert "ok              toy_domain.plain_kept" in lines
+    assert "pass            toy_domain.plain_kept" in lines
     assert not any("needs_pci" in line or "claim" in line for line in lines if "ok " in line)
     assert "error" in done.out
     assert "the kernel died" in done.out or "the log ends" in done.out
@@ -106,7 +106,7 @@ def test_kernel_that_never_ends(warm: Project) -> None:
     assert "the kernel did not end within 1 s" in done.out
     # The tail of the log.
     assert "    waiting for PCI" in done.out
-    assert "ok              toy_domain.plain_kept" in done.out
+    assert "pass            toy_domain.plain_kept" in done.out
     assert warm.leftovers() == []
 
 
@@ -240,7 +240,7 @@ def test_no_space(cold: Project, tmp_path: Path, full: str) -> None:
     )
     # With room again the same directories are as good as new ones.
     assert done.returncode == 0, done
-    assert "ok              toy_domain.block_refused" in done.stdout
+    assert "pass            toy_domain.block_refused" in done.stdout
     codes: dict[str, int] = {}
     for path in tmp_path.glob("code.*"):
         room = path.suffix

@@ -106,10 +106,10 @@ def test_bisect(warm: Project) -> None:
     done = prove(warm, "--bisect", "kunit.toy_domain.plain_kept")
     assert (done.code, done.out) == (
         0,
-        "kunit.toy_domain.plain_kept passes with the whole queue applied.\n",
+        "PASS: kunit.toy_domain.plain_kept with the whole queue applied\n",
     )
     done = prove(warm, "--bisect", "kunit.toy_domain.plain_kept", "--to", "0001")
-    assert done.out == "kunit.toy_domain.plain_kept passes with 0001 applied.\n"
+    assert done.out == "PASS: kunit.toy_domain.plain_kept with 0001 applied\n"
     done = prove(warm, "--bisect", "toy_domain.plain_kept")
     assert done.code == 2
     assert "does not begin with a suite" in done.err

@@ -90,15 +90,15 @@ def test_comments_in_a_fragment_are_no_change(warm: Project) -> None:
 def test_kunit_on_one_step(warm: Project) -> None:
     done = warm.run("kunit", BASE)
     assert done.code == 0
-    assert "ok              toy_domain.block_refused\n" in done.out
-    assert done.out.endswith("toy 0002: 4 ok, 1 skipped, 1 known\n")
+    assert "pass            toy_domain.block_refused\n" in done.out
+    assert done.out.endswith("PASS: toy 0002: 4 pass, 1 skipped, 1 known\n")
 
     done = warm.run("kunit", BASE, "--at", "baseline")
     assert done.code == 1
-    assert "failed          toy_domain.block_refused\n" in done.out
+    assert "FAIL            toy_domain.block_refused\n" in done.out
     assert "    Expected toy_block() == -22, but\n" in done.out
     assert "toy_block() == 0 (0x0)" in done.out
-    assert "toy baseline: 3 ok, 1 skipped, 1 known, 1 failed" in done.out
+    assert "FAIL: toy baseline: 3 pass, 1 skipped, 1 known, 1 FAIL" in done.out
     assert warm.trace == []
 
 
@@ -222,7 +222,7 @@ def test_a_splat_fails_the_case_it_fell_in(warm: Project) -> None:
     warm.edit(SUITE_C, "\t(void)test;", '\tputs("BUG: sleeping function called from toy.c:1");')
     done = warm.run("kunit", BASE)
     assert done.code == 1
-    assert "failed          toy_owner.claim" in done.out
+    assert "FAIL            toy_owner.claim" in done.out
     assert "sleeping function" in done.out
 
 

@@ -234,7 +234,7 @@ def test_toy_kernel_that_counts(project: Project) -> None:
     file = project.root / "coverage.json"
     done = project.run("kunit", BASE, "--coverage-json", str(file))
     assert done.code == 0, done
-    assert "ok              toy_domain.block_refused\n" in done.out
+    assert "pass            toy_domain.block_refused\n" in done.out
     rows = [line.split() for line in done.out.partition("\n\n")[2].splitlines()]
     assert rows[0][:3] == [IOMMU_C, "lines", "branches"]
     assert ["*", "toy_check", "3/4", "75%", "2/4", "50%", "17;", "16,", "18"] in rows
@@ -280,7 +280,7 @@ def test_coverage_of_a_kernel_that_is_lost(project: Project) -> None:
     done = project.run("kunit", BASE, "--coverage")
     # What failed counts for more than what is not known.
     assert done.code == 1
-    assert "failed          toy_domain.block_refused\n" in done.out
+    assert "FAIL            toy_domain.block_refused\n" in done.out
     assert "wrote no counters" in done.err
     assert IOMMU_C not in done.out.splitlines()[-1]
     project.edit(SUITE_C, "toy_block(), -21);", "toy_block(), -22);")

@@ -80,7 +80,7 @@ def test_each_state_of_a_cell() -> None:
     lines = drawn(what, 100)
     assert lines[0].strip() == "Linux 6.12.117: 2 of 8"
     assert lines[1].split() == ["kunit", "selftest"]
-    assert re.fullmatch(r"baseline +30 ok 17 failed +does not build *", lines[2])
+    assert re.fullmatch(r"baseline +30 pass 17 FAIL +does not build *", lines[2])
     assert re.fullmatch(r"mock/0001 +building 0\.\d s +· *", lines[3])
     assert re.fullmatch(r"0002 +· +· *", lines[5])
 
@@ -222,7 +222,7 @@ def test_json_lines_of_a_bisection(warm: Project) -> None:
         assert found[-1]["exit_code"] == done.code == code
         assert "result" in {event["event"] for event in found}
     assert found[-1]["findings"] == [
-        "kunit.toy_domain.block_refused fails at baseline already: no patch after it breaks it."
+        "FAIL: kunit.toy_domain.block_refused: at baseline already, no patch after it breaks it"
     ]
 
 
@@ -288,7 +288,7 @@ def test_a_list_that_is_malformed_breaks_no_table() -> None:
 
     with live.shown("t", "k", ["a", "c"], ["b"], judge) as what:
         told.done("a", "b", run_of(Status.PASS, Status.FAIL))
-        assert what.cells["a", "b"].words == "1 ok, 1 failed"
+        assert what.cells["a", "b"].words == "1 pass, 1 FAIL"
 
 
 def test_plain_lines_for_cells_that_took_their_time(
@@ -298,7 +298,7 @@ def test_plain_lines_for_cells_that_took_their_time(
     with live.shown("t", "k", ["mock/0001", "0002"], ["kunit"]):
         told.busy("mock/0001", "kunit", "running")
         told.done("mock/0001", "kunit", run_of(Status.PASS, Status.SKIP))
-    assert capsys.readouterr().err == "mock/0001 kunit: 1 ok, 1 skipped (1 of 2)\n"
+    assert capsys.readouterr().err == "mock/0001 kunit: 1 pass, 1 skipped (1 of 2)\n"
 
 
 class _Screen:

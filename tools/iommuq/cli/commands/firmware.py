@@ -20,13 +20,13 @@ from iommuq.proof import recording as feed
 from iommuq.proof.matrix import Column, build
 from iommuq.report import matrix
 from iommuq.report.live import events
-from iommuq.results.known import KnownFailures, Verdict, judge_run
+from iommuq.results.known import KnownFailures, Verdict, judge_run, sum_up
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result, SuiteRun
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.firmware.subjects import Tested, foreign, queued
 from iommuq.system import progress
-from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError
+from iommuq.system.errors import EXIT_OK, UserError
 
 
 class _RunByDefault(click.Group):
@@ -214,16 +214,12 @@ def _report(
     # The columns are machines, not steps: there are no changes between them.
     matrix.show(replace(table, changes=()))
     _print_messages(runs, verdicts)
-    counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
-    print(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
-    if any(verdict.fails for verdict in verdicts.values()):
-        return EXIT_VERDICT
-    if counts[Verdict.ERROR]:
-        return EXIT_INFRA
-    if counts[Verdict.SKIPPED] == len(verdicts):
+    code, verdict = sum_up(f"{tested.subject.base} {tested.subject.patch}", verdicts.values())
+    if code == EXIT_OK and set(verdicts.values()) == {Verdict.SKIPPED}:
         reasons = dict.fromkeys(result.message for run in runs for result in run.results)
-        raise UserError(f"nothing could be tested: {'; '.join(reasons)}")
-    return EXIT_OK
+        raise UserError(f"no scenario can be tested: {'; '.join(reasons)}")
+    print(verdict)
+    return code
 
 
 def _accelerators(runs: Sequence[SuiteRun]) -> str:
@@ -269,7 +265,7 @@ def _print_messages(runs: Sequence[SuiteRun], verdicts: dict[str, Verdict]) -> N
             verdict = verdicts[result.test]
             if verdict in (Verdict.OK, Verdict.SKIPPED, Verdict.KNOWN):
                 continue
-            print(f"{verdict.value:<15} {result.test}")
+            print(f"{verdict.word:<15} {result.test}")
             if (result.message, result.log) not in told:
                 told.add((result.message, result.log))
                 _print_message(result)

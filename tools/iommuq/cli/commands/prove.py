@@ -128,14 +128,14 @@ def _bisect(workspace: Workspace, steps: Sequence[Step], chosen: Sequence[Lane],
     if culprit is None:
         end = steps[-1].label
         whole = end == workspace.step(None).label
-        print(f"{test} passes with {'the whole queue' if whole else end} applied.")
+        print(f"PASS: {test} with {'the whole queue' if whole else end} applied")
         events.emit("end", exit_code=EXIT_OK, findings=[], errors=[])
         return EXIT_OK
     if culprit == steps[0]:
-        said = f"{test} fails at {culprit.label} already: no patch after it breaks it."
+        said = f"FAIL: {test}: at {culprit.label} already, no patch after it breaks it"
     else:
         subject = culprit.patch.subject if culprit.patch else ""
-        said = f"{test} is broken by {culprit.label} {progress.one_line(subject)}"
+        said = f"FAIL: {test}: broken by {culprit.label} {progress.one_line(subject)}"
     print(said)
     events.emit("end", exit_code=EXIT_VERDICT, findings=[said], errors=[])
     return EXIT_VERDICT

@@ -359,7 +359,11 @@ def check_queue(
         if not as_json and each.findings:
             print("\n".join(report.as_lines(each)), flush=True)
     print(report.as_json(reports) if as_json else f"\n{report.as_table(reports)}")
-    bad = any(each.status in (Status.FAIL, Status.WARN) for each in reports)
+    bad = [each for each in reports if each.status in (Status.FAIL, Status.WARN)]
+    if not as_json:
+        patches = progress.count(len({each.subject for each in bad or reports}), "patch", "patches")
+        failed = f"FAIL: {name}: {progress.count(len(bad), 'check')} of {patches} without an answer"
+        print(failed if bad else f"PASS: {name}: {patches} checked")
     return EXIT_VERDICT if bad else EXIT_OK
 
 

@@ -148,7 +148,9 @@ def closing_lines(outcome: Outcome) -> Iterator[str]:
     parts = [f"{outcome.counts[fate]} {fate}" for fate in FATES if outcome.counts[fate]]
     left = len(outcome.plan.mutants) - len(outcome.trials)
     what = "hunks and lines" if outcome.plan.by_patch else "mutants"
-    yield f"{tried} {what}: {', '.join(parts) or 'none'}" + (f"; {left} not tried" if left else "")
+    word = "FAIL" if outcome.exit_code else "PASS"
+    counts = f"{tried} {what}: {', '.join(parts) or 'none'}"
+    yield f"{word}: {counts}" + (f"; {left} not tried" if left else "")
 
 
 def to_json(outcome: Outcome, base: str, suites: Sequence[str]) -> dict[str, Any]:

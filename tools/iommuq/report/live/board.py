@@ -105,7 +105,7 @@ class Cell:
         """Its result as text."""
         if self.failure:
             return self.failure
-        return ", ".join(f"{number} {verdict.value}" for verdict, number in self.counts.items())
+        return ", ".join(f"{number} {verdict.word}" for verdict, number in self.counts.items())
 
 
 class Board:

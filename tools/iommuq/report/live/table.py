@@ -111,7 +111,7 @@ def _show(cell: Cell | None, width: int, *, utf8: bool) -> Text:
         if text:
             text.append(" ")
         if width >= _WIDE:
-            text.append(f"{number} {verdict.value}", style=style)
+            text.append(f"{number} {verdict.word}", style=style)
         else:
             text.append(f"{sign if utf8 else word}{number}", style=style)
     return text

@@ -155,7 +155,7 @@ def test_mutants_are_tried_and_survivors_listed(project: Project) -> None:
 
 def test_what_is_known_is_of_this_kernel_and_these_tests(project: Project) -> None:
     words = ("mutate", BASE, "--function", "toy_check", "--limit", "1")
-    assert project.run(*words).out.endswith("1 mutants: 1 same kernel; 21 not tried\n")
+    assert project.run(*words).out.endswith("PASS: 1 mutants: 1 same kernel; 21 not tried\n")
     project.forget_trace()
     project.edit(SUITE_C, "/* A device", "/* Some device")
     assert project.run(*words).code == 0
