@@ -93,7 +93,6 @@ class Common:
         raise NotImplementedError
 
     def image(self, step: Step) -> Image:
-        """See `Lane`."""
         recipe = self.recipe
         events.busy(step.label, self.name, "building")
         try:
@@ -103,7 +102,6 @@ class Common:
             raise
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:
-        """See `Lane`."""
         if self.quiet:
             return self._run(image, step, again=again)
         events.busy(step.label, self.name, "running")
@@ -115,12 +113,10 @@ class Common:
         raise NotImplementedError
 
     def image_key(self, step: Step) -> str:
-        """See `Lane`."""
         recipe = self.recipe
         return image_key(step, recipe.arch, recipe.fragments, recipe.addition)
 
     def keeping(self, store: Store) -> Self:
-        """See `Lane`."""
         return replace(self, store=store)
 
     def narrowed(self, tests: Collection[str]) -> Lane | None:  # noqa: ARG002
@@ -128,16 +124,13 @@ class Common:
         return None
 
     def runs_file(self, test: str, path: str) -> bool:  # noqa: ARG002
-        """See `Lane`."""
         return True
 
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
 
     def judge(self, run: SuiteRun) -> dict[str, Verdict]:
-        """See `Lane`."""
         return judge_run(run, self.known, self._arch)
 
     def excuses(self, run: SuiteRun) -> dict[str, Failure]:
-        """See `Lane`."""
         return excused(run, self.known, self._arch)

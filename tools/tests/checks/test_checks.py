@@ -17,6 +17,7 @@ import pytest
 
 import toy
 import toykernel
+from commandcall import call
 from iommuq.checks import programs
 from iommuq.checks import show as report
 from iommuq.checks.model import REGISTRY, Check, Finding, Report, Skipped, Status, Subject
@@ -371,11 +372,11 @@ def test_command_line_without_a_mail(
     path.write_bytes(b"From: a\n\nhello\n")
     with path.open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
-        assert queue.check_mail("json", ()) == 0
+        assert call(queue.check_mail_, "json", ()) == 0
     assert capsys.readouterr().out == "[]\n"
     path.write_text(GOOD.replace("From: Ada Toy <ada@example.com>\n", ""))
     with path.open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         with pytest.raises(UserError, match="no author"):
-            queue.check_mail("json", ())
+            call(queue.check_mail_, "json", ())
     assert shutil.which("git")

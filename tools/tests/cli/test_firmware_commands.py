@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import commandcall
 from firmwareguests import made_run
 from iommuq.cli.commands import firmware
 from iommuq.cli.main import cli
@@ -146,7 +147,7 @@ def test_run_is_the_command_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_list_has_every_scenario_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    firmware.list_scenarios()
+    commandcall.call(firmware.list_)
     lines = capsys.readouterr().out.splitlines()
     for name in scenario.names():
         assert sum(line.startswith(f"{name} ") for line in lines) == 1

@@ -34,7 +34,6 @@ class DebianSource(Table):
     mirror: str = ""
 
     def provide(self, job: Job) -> Provided:
-        """See `iommuq.bases.providers.provide`."""
         return provide_debian(self, job)
 
     def __post_init__(self) -> None:

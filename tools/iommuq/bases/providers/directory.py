@@ -26,7 +26,6 @@ class DirectorySource(Table):
     provider: Literal["directory"] = "directory"
 
     def provide(self, job: Job) -> Provided:
-        """See `iommuq.bases.providers.provide`."""
         return provide_directory(self, job)
 
     def __post_init__(self) -> None:

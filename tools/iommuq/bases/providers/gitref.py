@@ -32,7 +32,6 @@ class GitSource(Table):
     provider: Literal["git"] = "git"
 
     def provide(self, job: Job) -> Provided:
-        """See `iommuq.bases.providers.provide`."""
         return provide_git(self, job)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,6 @@ class TarballSource(Table):
     provider: Literal["tarball"] = "tarball"
 
     def provide(self, job: Job) -> Provided:
-        """See `iommuq.bases.providers.provide`."""
         return provide_tarball(self, job)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from iommuq.bases.basefile import list_specs
 from iommuq.cli import options
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.firmware import packages, scenario
-from iommuq.firmware.tables import classes
+from iommuq.firmware.tables import classes as pci
 from iommuq.firmware.tables.explain import explain
 from iommuq.guests import machine as machines
 from iommuq.proof import recording as feed
@@ -84,7 +84,15 @@ def run(
 @firmware.command("list")
 def list_() -> None:
     """List the scenarios."""
-    list_scenarios()
+    found = scenario.choose([])
+    width = max((len(one.name) for one in found), default=0)
+    for one in found:
+        print(f"{one.name:<{width}}  {progress.one_line(one.title)}")
+    print()
+    names = sorted({name for one in found for name in one.machines})
+    width = max(map(len, names), default=0)
+    for name in names:
+        print(f"{name:<{width}}  {machines.load_machine(name).title}")
 
 
 @firmware.command()
@@ -111,25 +119,13 @@ def table(file: Path, classes: Path | None) -> None:
     FILE is for example a copy of /sys/firmware/acpi/tables/DMAR.  Prints which devices have
     which regions, and which of them VFIO and iommufd will refuse.
     """
-    print_table(file, classes)
+    for line in explain(file, None if classes is None else pci.read(classes)):
+        print(line)
 
 
 #: Maximal lines of a message; the log has all of them.
 _MESSAGE_LINES = 6
 _ARCH = "x86_64"
-
-
-def list_scenarios() -> None:
-    """Print the scenarios and their machines."""
-    found = scenario.choose([])
-    width = max((len(one.name) for one in found), default=0)
-    for one in found:
-        print(f"{one.name:<{width}}  {progress.one_line(one.title)}")
-    print()
-    names = sorted({name for one in found for name in one.machines})
-    width = max(map(len, names), default=0)
-    for name in names:
-        print(f"{name:<{width}}  {machines.load_machine(name).title}")
 
 
 def run_firmware(
@@ -279,12 +275,3 @@ def _print_message(result: Result) -> None:
         print(f"    … {len(lines) - _MESSAGE_LINES} more lines")
     if result.log:
         print(f"    full log: {result.log}")
-
-
-def print_table(file: Path, devices: Path | None) -> None:
-    """Print the explanation of a table.
-
-    :param devices: file or folder with the classes of the devices; None if unknown.
-    """
-    for line in explain(file, None if devices is None else classes.read(devices)):
-        print(line)

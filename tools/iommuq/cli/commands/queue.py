@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +96,40 @@ def refresh(
     base: str | None, start: Path | None, section: str | None, afresh: bool, force: bool
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
-    refresh_queue(base, start, section=section, afresh=afresh, force=force)
+    from iommuq.mail.back import is_on_mail_branch
+    from iommuq.queue.edit.refresh import refresh
+
+    try:
+        tree = edittree.find(base, start)
+    except edittree.NoTree:
+        if base or start:
+            raise
+        tree = edittree.find(DEFAULT_BASE, None)
+    if is_on_mail_branch(tree):
+        # Not at the top: imports b4.
+        from iommuq.cli.commands.mail import refresh_branch
+
+        refresh_branch(tree.folder, force=force)
+        return
+    spec = basefile.load_spec(tree.note.base)
+    strays = tree.strays()
+    if strays:
+        more = f" and {len(strays) - _STRAYS} more" if len(strays) > _STRAYS else ""
+        names = ", ".join(strays[:_STRAYS])
+        progress.note(f"{tree.folder}: in no commit: {names}{more} (git add -f)")
+    now = sources.cached(spec)
+    if now is not None and now.commit != tree.note.commit:
+        progress.note(
+            f"{tree.folder} is of {tree.note.version}, the base is now {now.version}:"
+            " run `iommuq queue rebase`"
+        )
+    done, _ = refresh(tree, spec.folder, section=section, afresh=afresh, force=force)
+    for entry in done.entries:
+        was = f" (was {entry.old})" if entry.old not in (None, entry.name) else ""
+        print(f"{entry.action:<10} {progress.one_line(entry.name)}{was}")
+    for gone in done.dropped:
+        print(f"{'dropped':<10} {progress.one_line(gone)}")
+    print(f"{spec.folder}: {'written' if done.changed else 'nothing to write'}")
 
 
 @queue.command()
@@ -111,7 +144,18 @@ def refresh(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
     """Show which patches of the queue of BASE another kernel has already."""
-    show_upstream(base, against, patch, as_json=as_json)
+    from iommuq.queue.upstream import show as report
+    from iommuq.queue.upstream.patches import judge_queue
+
+    spec = basefile.load_spec(base)
+    queue = load_queue(spec.folder, base)
+    patches = None
+    if patch is not None:
+        label = find_step(queue, patch)
+        patches = [patch for patch in queue.sent if patch.label == label]
+    with open_target(against) as (target, title):
+        verdicts = judge_queue(sources.open_base(spec), queue, target, patches)
+    print(report.as_json(verdicts, title) if as_json else report.as_text(verdicts, title))
 
 
 @queue.command()
@@ -137,7 +181,44 @@ def rebase(
     action: str | None,
 ) -> None:
     """Rebase the queue of BASE to another kernel with three-way merges."""
-    rebase_queue(base, onto, into, section=section, baseline=baseline, action=action)
+    from iommuq.bases import named
+    from iommuq.queue.edit.tree import attach
+    from iommuq.queue.rebase import rebase
+    from iommuq.queue.rebase import state as rebasestate
+
+    other = named.find_spec(onto)
+    onto = other.name
+    where = into or rebasestate.place(base, onto)
+    if action == "abort":
+        state = rebase.abort(where)
+        print(f"aborted the rebase of {state.base} onto {state.onto}, removed {where}")
+        return
+    spec = basefile.load_spec(base)
+    queue = load_queue(spec.folder, base)
+    new = named.open_base(other)
+    old = sources.open_base(spec) if onto != base else _as_seen(new)
+    if action is None:
+        if onto != base and load_queue(other.folder, onto).patches:
+            raise UserError(
+                f"{other.folder} has patches already", hint="`iommuq queue edit` changes them"
+            )
+        patches = rebase.wanted(queue, section, baseline=baseline or onto == base)
+        work = rebase.Rebase.begin(old, queue, new, where, patches)
+    else:
+        work = rebase.Rebase.resume(old, queue, new, where)
+        work.skip() if action == "skip" else work.take()
+    try:
+        work.run()
+    finally:
+        for each in work.state.done:
+            said = f" ({', '.join(map(progress.one_line, each.notes))})" if each.notes else ""
+            print(f"{each.how:<14} {progress.one_line(each.name)}{said}")
+    print(work.difference(), end="")
+    names = work.write(other.folder)
+    if work.finish(keep=into is not None):
+        attach(new, load_queue(other.folder, onto), where)
+        print(f"{where}: branch iommuq/{onto}")
+    print(f"{other.folder}: {len(names)} of {len(work.state.names)} patches")
 
 
 @queue.command()
@@ -148,7 +229,25 @@ def rebase(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_json: bool) -> int:
     """Check the patches of BASE as reviewers do: message, style, new warnings."""
-    return check_queue(base, patch, names, slow=not quick, as_json=as_json)
+    from iommuq.build.workspace import Workspace
+    from iommuq.checks import show as report
+    from iommuq.checks.model import Status
+    from iommuq.checks.runner import check_queue as check
+
+    workspace = Workspace.open(base)
+    label = None if patch is None else find_step(workspace.queue, patch)
+    reports = []
+    for each in check(workspace, label, names, slow=not quick):
+        reports.append(each)
+        if not as_json and each.findings:
+            print("\n".join(report.as_lines(each)), flush=True)
+    print(report.as_json(reports) if as_json else f"\n{report.as_table(reports)}")
+    bad = [each for each in reports if each.status in (Status.FAIL, Status.WARN)]
+    if not as_json:
+        patches = progress.count(len({each.subject for each in bad or reports}), "patch", "patches")
+        failed = f"FAIL: {base}: {progress.count(len(bad), 'check')} of {patches} without an answer"
+        print(failed if bad else f"PASS: {base}: {patches} checked")
+    return EXIT_VERDICT if bad else EXIT_OK
 
 
 @queue.command("check-mail")
@@ -161,75 +260,21 @@ def check(base: str, patch: str | None, names: tuple[str, ...], quick: bool, as_
 @click.option("--only", "names", multiple=True, metavar="CHECK", help="Only this check.")
 def check_mail_(form: str, names: tuple[str, ...]) -> int:
     """Check the patch mail on standard input, for b4."""
-    return check_mail(form, names)
+    from iommuq.checks import show as report
+    from iommuq.checks.runner import check_mail as check
+    from iommuq.queue.parse import is_letter
+
+    data = sys.stdin.buffer.read()
+    reports = [] if is_letter(data) else check(data, names)
+    if form == "json":
+        print(report.as_b4(reports))
+    else:
+        print(report.as_b4_lines([each for each in reports if each.status != "skip"]), end="")
+    return EXIT_OK
 
 
 #: Number of untracked sources that are named; the others are counted.
 _STRAYS = 3
-
-
-def refresh_queue(
-    name: str | None, start: Path | None, *, section: str | None, afresh: bool, force: bool
-) -> None:
-    """Write the commits of a work tree back into the queue, and print the changes.
-
-    :param name: the base; None for that of the tree.
-    :param start: the tree; None for the current directory, or the last one made.
-    """
-    from iommuq.mail.back import is_on_mail_branch
-    from iommuq.queue.edit.refresh import refresh
-
-    try:
-        tree = edittree.find(name, start)
-    except edittree.NoTree:
-        if name or start:
-            raise
-        tree = edittree.find(DEFAULT_BASE, None)
-    if is_on_mail_branch(tree):
-        # Not at the top: imports b4.
-        from iommuq.cli.commands.mail import refresh_branch
-
-        refresh_branch(tree.folder, force=force)
-        return
-    spec = basefile.load_spec(tree.note.base)
-    strays = tree.strays()
-    if strays:
-        more = f" and {len(strays) - _STRAYS} more" if len(strays) > _STRAYS else ""
-        names = ", ".join(strays[:_STRAYS])
-        progress.note(f"{tree.folder}: in no commit: {names}{more} (git add -f)")
-    base = sources.cached(spec)
-    if base is not None and base.commit != tree.note.commit:
-        progress.note(
-            f"{tree.folder} is of {tree.note.version}, the base is now {base.version}:"
-            " run `iommuq queue rebase`"
-        )
-    done, _ = refresh(tree, spec.folder, section=section, afresh=afresh, force=force)
-    for entry in done.entries:
-        was = f" (was {entry.old})" if entry.old not in (None, entry.name) else ""
-        print(f"{entry.action:<10} {progress.one_line(entry.name)}{was}")
-    for gone in done.dropped:
-        print(f"{'dropped':<10} {progress.one_line(gone)}")
-    print(f"{spec.folder}: {'written' if done.changed else 'nothing to write'}")
-
-
-def show_upstream(name: str, against: str, only: str | None, *, as_json: bool) -> None:
-    """Print which patches of a queue another tree has already.
-
-    :param against: see `open_target`.
-    :param only: the patch to look for; None for all that are sent.
-    """
-    from iommuq.queue.upstream import show as report
-    from iommuq.queue.upstream.patches import judge_queue
-
-    spec = basefile.load_spec(name)
-    queue = load_queue(spec.folder, name)
-    patches = None
-    if only is not None:
-        label = find_step(queue, only)
-        patches = [patch for patch in queue.sent if patch.label == label]
-    with open_target(against) as (target, title):
-        verdicts = judge_queue(sources.open_base(spec), queue, target, patches)
-    print(report.as_json(verdicts, title) if as_json else report.as_text(verdicts, title))
 
 
 @contextlib.contextmanager
@@ -259,64 +304,6 @@ def open_target(against: str) -> Iterator[tuple[Target, str]]:
         yield TreeTarget(Objects(git_dir, Path(folder)), commit), title
 
 
-def rebase_queue(
-    name: str,
-    onto: str,
-    into: Path | None,
-    *,
-    section: str | None,
-    baseline: bool,
-    action: str | None,
-) -> None:
-    """Rebase a queue to another base and print the result for each patch.
-
-    :param onto: the new base; *name* itself if its sources are newer now; or
-        ``REPOSITORY@REF``, which is added as a base.
-    :param into: the work tree; None for the default place.
-    :param section: only the patches of this section; None for all.
-    :param baseline: also the patches of the baseline.
-    :param action: ``continue``, ``skip`` or ``abort``; None to begin.
-    """
-    from iommuq.bases import named
-    from iommuq.queue.edit.tree import attach
-    from iommuq.queue.rebase import rebase
-    from iommuq.queue.rebase import state as rebasestate
-
-    other = named.find_spec(onto)
-    onto = other.name
-    where = into or rebasestate.place(name, onto)
-    if action == "abort":
-        state = rebase.abort(where)
-        print(f"aborted the rebase of {state.base} onto {state.onto}, removed {where}")
-        return
-    spec = basefile.load_spec(name)
-    queue = load_queue(spec.folder, name)
-    new = named.open_base(other)
-    old = sources.open_base(spec) if onto != name else _as_seen(new)
-    if action is None:
-        if onto != name and load_queue(other.folder, onto).patches:
-            raise UserError(
-                f"{other.folder} has patches already", hint="`iommuq queue edit` changes them"
-            )
-        patches = rebase.wanted(queue, section, baseline=baseline or onto == name)
-        work = rebase.Rebase.begin(old, queue, new, where, patches)
-    else:
-        work = rebase.Rebase.resume(old, queue, new, where)
-        work.skip() if action == "skip" else work.take()
-    try:
-        work.run()
-    finally:
-        for each in work.state.done:
-            said = f" ({', '.join(map(progress.one_line, each.notes))})" if each.notes else ""
-            print(f"{each.how:<14} {progress.one_line(each.name)}{said}")
-    print(work.difference(), end="")
-    names = work.write(other.folder)
-    if work.finish(keep=into is not None):
-        attach(new, load_queue(other.folder, onto), where)
-        print(f"{where}: branch iommuq/{onto}")
-    print(f"{other.folder}: {len(names)} of {len(work.state.names)} patches")
-
-
 def _as_seen(base: sources.Base) -> sources.Base:
     """Return the version of a base in its ``[seen]``, which its patches are for."""
     seen = base.spec.seen
@@ -334,54 +321,3 @@ def _as_seen(base: sources.Base) -> sources.Base:
                 hint="add a base for the old version (see snapshot.debian.org)",
             )
     return replace(base, commit=seen.commit, version=seen.version)
-
-
-def check_queue(
-    name: str, only: str | None, names: Sequence[str], *, slow: bool, as_json: bool
-) -> int:
-    """Check the patches of a queue and print the findings.
-
-    :param only: the patch to check; None for all that are sent.
-    :param names: of the checks; none for all.
-    :param slow: also those that build.
-    :return: the exit code: 1 for a failure or a warning without an answer.
-    """
-    from iommuq.build.workspace import Workspace
-    from iommuq.checks import show as report
-    from iommuq.checks.model import Status
-    from iommuq.checks.runner import check_queue as check
-
-    workspace = Workspace.open(name)
-    label = None if only is None else find_step(workspace.queue, only)
-    reports = []
-    for each in check(workspace, label, names, slow=slow):
-        reports.append(each)
-        if not as_json and each.findings:
-            print("\n".join(report.as_lines(each)), flush=True)
-    print(report.as_json(reports) if as_json else f"\n{report.as_table(reports)}")
-    bad = [each for each in reports if each.status in (Status.FAIL, Status.WARN)]
-    if not as_json:
-        patches = progress.count(len({each.subject for each in bad or reports}), "patch", "patches")
-        failed = f"FAIL: {name}: {progress.count(len(bad), 'check')} of {patches} without an answer"
-        print(failed if bad else f"PASS: {name}: {patches} checked")
-    return EXIT_VERDICT if bad else EXIT_OK
-
-
-def check_mail(form: str, names: Sequence[str]) -> int:
-    """Check the mail on standard input and print the result for b4.
-
-    :param form: ``json`` for review-*-check-cmd, ``lines`` for prep-perpatch-check-cmd.
-    :param names: of the checks; none for all that need no tree.
-    :return: the exit code 0: the verdict is in the output.
-    """
-    from iommuq.checks import show as report
-    from iommuq.checks.runner import check_mail as check
-    from iommuq.queue.parse import is_letter
-
-    data = sys.stdin.buffer.read()
-    reports = [] if is_letter(data) else check(data, names)
-    if form == "json":
-        print(report.as_b4(reports))
-    else:
-        print(report.as_b4_lines([each for each in reports if each.status != "skip"]), end="")
-    return EXIT_OK

@@ -52,17 +52,14 @@ class FirmwareLane(Common):
 
     @property
     def title(self) -> str:
-        """See `Lane`."""
         return "firmware scenarios under QEMU"
 
     @cached_property
     def recipe(self) -> Recipe:
-        """See `Common`."""
         machine = self.cases[0].machine
         return Recipe(arches.get(machine.arch), self.workspace.firmware_fragments(machine))
 
     def narrowed(self, tests: Collection[str]) -> FirmwareLane | None:
-        """See `Lane`."""
         wanted = {test.rpartition(".")[0] for test in tests}
         found = tuple(case for case in self.cases if case.name in wanted)
         return replace(self, cases=found, quiet=True) if 0 < len(found) < len(self.cases) else None
@@ -82,7 +79,6 @@ class FirmwareLane(Common):
         return not whose or test.partition(".")[0] in whose
 
     def run_key(self, image: Image) -> str:
-        """See `Lane`."""
         # It and what it needs take a tenth of the time of a run that is in the cache.
         from iommuq.suites.firmware.subjects import from_image
 

@@ -61,19 +61,16 @@ class KunitLane(Common):
 
     @property
     def title(self) -> str:
-        """See `Lane`."""
         arch = self.arch
         ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
         return f"KUnit on {ran}"
 
     @cached_property
     def recipe(self) -> Recipe:
-        """See `Common`."""
         fragments = self.workspace.fragments(self.arch, self.configs)
         return Recipe(self.arch, fragments, self.addition)
 
     def run_key(self, image: Image) -> str:
-        """See `Lane`."""
         return kunit.run_key(image, self.filters)
 
     def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:

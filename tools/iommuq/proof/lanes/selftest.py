@@ -51,18 +51,15 @@ class SelftestLane(Common):
 
     @property
     def title(self) -> str:
-        """See `Lane`."""
         return f"selftests on {self.machine.title}"
 
     @cached_property
     def recipe(self) -> Recipe:
-        """See `Common`."""
         workspace, machine = self.workspace, self.machine
         fragments = workspace.selftest_fragments(machine)
         return Recipe(arches.get(machine.arch), fragments, addition(workspace.root))
 
     def run_key(self, image: Image) -> str:
-        """See `Lane`."""
         return selftest.run_key(image, self.machine, self.suites)
 
     def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:

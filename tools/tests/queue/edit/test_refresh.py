@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import toy
+from commandcall import call
 from iommuq.bases.sources import Base
 from iommuq.cli.commands import queue as queuecommands
 from iommuq.queue.edit.refresh import refresh
@@ -197,7 +198,7 @@ def test_commands_print_what_they_did(
     (person.tree.folder / "drivers/forgotten.c").write_text("int i;\n")
     person.reword("toy: note them all")
     options = {"section": None, "afresh": False, "force": False}
-    queuecommands.refresh_queue(None, None, **options)  # type: ignore[arg-type]
+    call(queuecommands.refresh, None, None, **options)
     said = capsys.readouterr()
     assert re.search(
         r"^changed +resv/0001-toy-note-them-all\.patch \(was resv/0001", said.out, re.M

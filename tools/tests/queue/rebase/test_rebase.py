@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import toy
+from commandcall import call
 from iommuq.bases import basefile, sources
-from iommuq.cli.commands.queue import rebase_queue
+from iommuq.cli.commands import queue as commands
 from iommuq.queue.edit import tree as edittree
 from iommuq.queue.edit.refresh import refresh
 from iommuq.queue.model import load_queue
@@ -54,7 +55,7 @@ class Project:
         into = given.pop("into")
         self.capsys.readouterr()
         try:
-            rebase_queue("6.12", "7.3", into, action=action, **given)  # type: ignore[arg-type]
+            call(commands.rebase, "6.12", "7.3", into, action=action, **given)
         finally:
             self.out = self.capsys.readouterr().out
         return {m[2]: m[1] for m in re.finditer(r"^(\w[\w ]*?) +(\w+/\S+)", self.out, re.M)}
@@ -288,7 +289,7 @@ def make_repository(project: Project) -> Path:
 
 
 def rebase_onto(onto: str, action: str | None = None) -> None:
-    rebase_queue("6.12", onto, None, section=None, baseline=False, action=action)
+    call(commands.rebase, "6.12", onto, None, section=None, baseline=False, action=action)
 
 
 def test_onto_a_ref_of_git(project: Project) -> None:
@@ -383,13 +384,13 @@ def test_newer_sources_of_the_same_base(project: Project) -> None:
     spec = basefile.load_spec("6.12")
     sources.record_seen(spec, sources.open_base(spec))
     with pytest.raises(UserError, match="which its patches are for"):
-        rebase_queue("6.12", "6.12", None, section=None, baseline=False, action=None)
+        call(commands.rebase, "6.12", "6.12", None, section=None, baseline=False, action=None)
     tree = project.root / "linux-6.12" / toy.IOMMU_C
     tree.write_text(tree.read_text().replace("#include", "#include <linux/slab.h>\n#include"))
     makefile = project.root / "linux-6.12/Makefile"
     makefile.write_text(makefile.read_text().replace("117", "118"))
     sources.fetch(basefile.load_spec("6.12"), update=True)
-    rebase_queue("6.12", "6.12", None, section=None, baseline=False, action=None)
+    call(commands.rebase, "6.12", "6.12", None, section=None, baseline=False, action=None)
     out = project.capsys.readouterr().out
     assert re.findall(r"^(\w+) +\w+/", out, re.M) == ["offset", "offset", "unchanged"]
     queue = load_queue(project.root / "patches/6.12", "6.12")
@@ -402,6 +403,6 @@ def test_old_sources_that_are_gone(project: Project) -> None:
     sources.open_base(spec)
     basefile.write_seen(spec, basefile.Seen("6.12.1", "", "1" * 40))
     with pytest.raises(UserError, match=r"6\.12\.1, which its patches are for, is not in the c"):
-        rebase_queue("6.12", "6.12", None, section=None, baseline=False, action=None)
+        call(commands.rebase, "6.12", "6.12", None, section=None, baseline=False, action=None)
     assert not place("6.12", "6.12").exists()
     assert project.names == []

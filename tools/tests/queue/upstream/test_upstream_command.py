@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import toy
+from commandcall import call
 from iommuq.bases.sources import Base
 from iommuq.cli.commands import queue
 from iommuq.queue.model import Queue, load_queue
@@ -35,9 +36,9 @@ def test_command(
     del toy_base, toy_queue
     patched = shutil.copytree(toy_work, toy_work.parent / "patched")
     toy.git("checkout", "-q", "HEAD~3", cwd=toy_work)  # where the base comes from
-    queue.show_upstream("6.12", str(patched), "0002", as_json=False)
+    call(queue.upstream, "6.12", str(patched), "0002", as_json=False)
     assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
-    queue.show_upstream("6.12", "6.12", None, as_json=True)
+    call(queue.upstream, "6.12", "6.12", None, as_json=True)
     data = json.loads(capsys.readouterr().out)
     assert [patch["verdict"] for patch in data["patches"]] == ["absent", "absent"]
     assert data["patches"][0]["hunks"][0]["file"] == "drivers/iommu/iommu.c"
@@ -53,28 +54,28 @@ def test_command_with_a_ref_of_git(
     del toy_base, toy_queue
     toy.git("tag", "patched", cwd=toy_work)
     toy.git("checkout", "-q", "HEAD~3", cwd=toy_work)  # where the base comes from
-    queue.show_upstream("6.12", f"{toy_work}@patched", "0002", as_json=False)
+    call(queue.upstream, "6.12", f"{toy_work}@patched", "0002", as_json=False)
     assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
     monkeypatch.chdir(toy_work.parent)
-    queue.show_upstream("6.12", f"{toy_work.name}@patched", "0002", as_json=False)
+    call(queue.upstream, "6.12", f"{toy_work.name}@patched", "0002", as_json=False)
     assert "present             0002 toy: drop the check\n" in capsys.readouterr().out
-    queue.show_upstream("6.12", f"{toy_work}@HEAD", "0002", as_json=False)
+    call(queue.upstream, "6.12", f"{toy_work}@HEAD", "0002", as_json=False)
     assert "absent              0002 toy: drop the check\n" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no 'v9'"):
-        queue.show_upstream("6.12", f"{toy_work}@v9", None, as_json=False)
+        call(queue.upstream, "6.12", f"{toy_work}@v9", None, as_json=False)
     with pytest.raises(UserError, match="is not a git repository"):
-        queue.show_upstream("6.12", f"{toy_work.parent}@v9", None, as_json=False)
+        call(queue.upstream, "6.12", f"{toy_work.parent}@v9", None, as_json=False)
     with pytest.raises(UserError, match="no such directory"):
-        queue.show_upstream("6.12", "/nowhere@v9", None, as_json=False)
+        call(queue.upstream, "6.12", "/nowhere@v9", None, as_json=False)
 
 
 def test_target_that_is_none(toy_queue: Queue, tmp_path: Path) -> None:
     del toy_queue
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="not a kernel tree"):
-        queue.show_upstream("6.12", str(tmp_path / "empty"), None, as_json=False)
+        call(queue.upstream, "6.12", str(tmp_path / "empty"), None, as_json=False)
     with pytest.raises(UserError, match=r"no base '9\.9'; there are 6\.1"):
-        queue.show_upstream("6.12", "9.9", None, as_json=False)
+        call(queue.upstream, "6.12", "9.9", None, as_json=False)
 
 
 def test_git_has_no_part_in_it(toy_queue: Queue, tmp_path: Path) -> None:
