@@ -23,10 +23,9 @@ from iommuq.build import warnings as buildlog
 from iommuq.build.directory import BUILD_LIMIT, ENVIRONMENT, BuildDirectory
 from iommuq.build.kconfig import Fragments
 from iommuq.queue.steps import Step
-from iommuq.queue.write import write_json
 from iommuq.system import files, progress, toolchain
 from iommuq.system.arches import Arch
-from iommuq.system.files import cache_dir
+from iommuq.system.files import cache_dir, write_json
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from iommuq.mail.b4tool import side
 from iommuq.queue.edit.tree import EditTree
+from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.commit import Commit
 from iommuq.system.git.objects import Objects
@@ -151,18 +152,12 @@ def notes(tree: EditTree) -> dict[str, Note]:
 
 def write_note(tree: EditTree, name: str, note: Note) -> None:
     """Write the note of a branch."""
-    path = tree.common / _FILE
     try:
         old = notes(tree)
     except UserError:
         old = {}
     data = {each: asdict(what) for each, what in {**old, name: note}.items()}
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
+    files.write_json(tree.common / _FILE, data)
 
 
 def signers(message: str) -> list[str]:

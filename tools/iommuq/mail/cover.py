@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iommuq.queue.model import COVER
+from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
 
 _BLOCK = re.compile(r"\n*<!-- b4\n(.*?)-->\n*\Z", re.DOTALL)
@@ -109,9 +110,7 @@ def write(folder: Path, section: str, cover: Cover) -> bool:
     try:
         if path.is_file() and path.read_text(encoding="utf-8") == cover.text:
             return False
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(cover.text, encoding="utf-8")
-        temporary.replace(path)
+        files.write_whole(path, cover.text.encode())
     except OSError as error:
         raise InfraError(f"{path}: {error.strerror}") from error
     return True

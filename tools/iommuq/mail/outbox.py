@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from iommuq.mail import transport
+from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
@@ -84,13 +85,7 @@ class Outbox:
 
         :param facts: about them: the branch and its last commit.
         """
-        path = self.folder / _FACTS
-        temporary = path.with_name(f".{path.name}.new")
-        try:
-            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise InfraError(f"{path}: {error.strerror}") from error
+        files.write_json(self.folder / _FACTS, facts)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts given to `seal`."""

@@ -18,11 +18,10 @@ from iommuq.defaults import SUITES
 from iommuq.proof import promises
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.proof.prove import columns_of
-from iommuq.queue.write import write_json
 from iommuq.results import known
 from iommuq.results.known import Verdict
 from iommuq.system.errors import EXIT_OK, InfraError
-from iommuq.system.files import state_dir
+from iommuq.system.files import state_dir, write_json
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace

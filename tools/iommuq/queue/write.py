@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,13 @@ from pathlib import Path, PurePosixPath
 from iommuq.queue.format import Replay, same_words
 from iommuq.queue.model import BASELINE, Queue, load_queue
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.files import write_whole
 from iommuq.system.git.commit import Commit
 
 #: The file that lists the patches.
 SERIES = "series"
+
+_NAME = re.compile(r"\s*(?P<name>[^\s#]\S*)(?P<rest>.*)", re.DOTALL)
 
 
 def sums(queue: Queue) -> dict[str, str]:
@@ -81,34 +83,14 @@ def write(folder: Path, files: Mapping[str, bytes], text: str, gone: Sequence[st
             path = folder / name
             if path.is_file() and path.read_bytes() == data:
                 continue
-            _replace(path, data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data)
         for name in gone:
             (folder / name).unlink()
             if not any((folder / name).parent.iterdir()):
                 (folder / name).parent.rmdir()
     except OSError as error:
         raise InfraError(f"{error.filename or folder}: {error.strerror}") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def write_json(path: Path, data: object) -> None:
-    """Replace a JSON file, and make its directory.
-
-    :raises InfraError: it cannot be written.
-    """
-    try:
-        _replace(path, json.dumps(data, indent=1).encode())
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
-
-
-_NAME = re.compile(r"\s*(?P<name>[^\s#]\S*)(?P<rest>.*)", re.DOTALL)
 
 
 def rewrite(text: str, order: Sequence[str], names: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import os
 import re
 import threading
@@ -19,7 +20,7 @@ from pathlib import Path
 import platformdirs
 
 from iommuq.system import progress
-from iommuq.system.errors import UserError
+from iommuq.system.errors import InfraError, UserError
 
 
 def project_root() -> Path:
@@ -105,6 +106,18 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Replace a JSON file at once, and make its directory.
+
+    :raises InfraError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(data, indent=1).encode())
+    except OSError as error:
+        raise InfraError(f"{path}: {error.strerror}") from error
 
 
 #: Seconds; older logs and archives are removed when a new one is made.

@@ -18,7 +18,7 @@ from iommuq.checks import show as report
 from iommuq.checks.model import Finding, Report, Status, Subject
 from iommuq.checks.objects import BUILT, FAILED, LEFT_OUT, Checker, Said, missing
 from iommuq.checks.tables import load_programs
-from iommuq.queue.write import write_json
+from iommuq.system.files import write_json
 from iommuq.system.git.objects import Objects
 
 SOURCE = Path("/cache/trees/6.12/src")

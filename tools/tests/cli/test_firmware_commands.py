@@ -44,9 +44,8 @@ def special(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Status, str]]:
 
 
 def call(*words: str) -> int:
-    code = firmware.run_firmware(
-        words, at=None, kernel="k", on=("q35-amd",), again=False, all_fail=False, full=False
-    )
+    usual = {"at": None, "again": False, "no_known": False, "full": False, "as_json": False}
+    code = commandcall.call(firmware.run, words, kernel="k", on=("q35-amd",), **usual)
     assert isinstance(code, int)
     return code
 
@@ -116,19 +115,19 @@ def test_a_mistake(
     said: str,
 ) -> None:
     special.clear()
-    usual = {"at": None, "on": ("q35-amd",), "again": False, "all_fail": False, "full": False}
+    usual = {"at": None, "again": False, "no_known": False, "full": False, "as_json": False}
     with pytest.raises(UserError, match=said):
-        firmware.run_firmware(words, **{**usual, **options})  # type: ignore[arg-type]
+        commandcall.call(firmware.run, words, **{"on": ("q35-amd",), **usual, **options})
 
 
 def test_run_is_the_command_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, ...]] = []
 
-    def run(words: tuple[str, ...], *, at: str | None, kernel: str | None, **_: object) -> int:
+    def run(*, words: tuple[str, ...], at: str | None, kernel: str | None, **_: object) -> int:
         seen.append((words, at, kernel))
         return 0
 
-    monkeypatch.setattr(firmware, "run_firmware", run)
+    monkeypatch.setattr(firmware.run, "callback", run)
     for argv in (
         ["firmware"],
         ["firmware", "claim-group"],

@@ -76,9 +76,34 @@ def run(
     SCENARIO is one of those that `iommuq firmware list` prints.
     """
     with events.json_lines(as_json):
-        return run_firmware(
-            words, at=at, kernel=kernel, on=on, again=again, all_fail=no_known, full=full
-        )
+        base, names = _split(words, kernel)
+        scenarios = scenario.choose(names)
+        for name in on:
+            machines.load_machine(name)
+        chosen = cases(scenarios, on)
+        if not chosen:
+            raise UserError(f"none of these scenarios is for {', '.join(on)}")
+        if kernel is not None:
+            if at is not None:
+                raise UserError("--at and --kernel exclude each other")
+            tested = foreign(packages.find(kernel))
+        else:
+            tested = queued(base, at)
+        known = KnownFailures() if no_known else tested.known
+        with recording(tested.subject.base) as recorder:
+            with events.shown(
+                tested.title,
+                f"firmware/{kernel or base}",
+                list(dict.fromkeys(case.scenario.name for case in chosen)),
+                sorted({case.machine.name for case in chosen}),
+                lambda run: judge_run(run, known, _ARCH),
+            ) as board:
+                board.keep((case.scenario.name, case.machine.name) for case in chosen)
+                runs = tested.run(chosen, again=again)
+            feed.firmware(recorder, tested, runs, known, _ARCH)
+            recorder.exit_code = _report(tested, chosen, runs, known, full)
+        events.emit("end", exit_code=recorder.exit_code, findings=[], errors=[])
+        return recorder.exit_code
 
 
 @firmware.command("list")
@@ -126,58 +151,6 @@ def table(file: Path, classes: Path | None) -> None:
 #: Maximal lines of a message; the log has all of them.
 _MESSAGE_LINES = 6
 _ARCH = "x86_64"
-
-
-def run_firmware(
-    words: Sequence[str],
-    *,
-    at: str | None,
-    kernel: str | None,
-    on: Sequence[str],
-    again: bool,
-    all_fail: bool,
-    full: bool,
-) -> int:
-    """Run scenarios on one kernel and print the table of verdicts.
-
-    :param words: a base and scenarios, or with *kernel* only scenarios; none for all.
-    :param at: the step of the queue; None for the whole queue.
-    :param kernel: an image file or a Debian package.
-    :param on: names of machines; none for all.
-    :param again: run even if nothing changed since the last run.
-    :param all_fail: count known failures as failures.
-    :param full: print all checks, also those of scenarios that pass.
-    :return: the exit code.
-    :raises UserError: nothing could be tested.
-    """
-    base, names = _split(words, kernel)
-    scenarios = scenario.choose(names)
-    for name in on:
-        machines.load_machine(name)
-    chosen = cases(scenarios, on)
-    if not chosen:
-        raise UserError(f"none of these scenarios is for {', '.join(on)}")
-    if kernel is not None:
-        if at is not None:
-            raise UserError("--at and --kernel exclude each other")
-        tested = foreign(packages.find(kernel))
-    else:
-        tested = queued(base, at)
-    known = KnownFailures() if all_fail else tested.known
-    with recording(tested.subject.base) as recorder:
-        with events.shown(
-            tested.title,
-            f"firmware/{kernel or base}",
-            list(dict.fromkeys(case.scenario.name for case in chosen)),
-            sorted({case.machine.name for case in chosen}),
-            lambda run: judge_run(run, known, _ARCH),
-        ) as board:
-            board.keep((case.scenario.name, case.machine.name) for case in chosen)
-            runs = tested.run(chosen, again=again)
-        feed.firmware(recorder, tested, runs, known, _ARCH)
-        recorder.exit_code = _report(tested, chosen, runs, known, full)
-    events.emit("end", exit_code=recorder.exit_code, findings=[], errors=[])
-    return recorder.exit_code
 
 
 def _split(words: Sequence[str], kernel: str | None) -> tuple[str, Sequence[str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from iommuq.bases.sources import Base
 from iommuq.queue.checkout import apply_to_repo
 from iommuq.queue.model import Queue
-from iommuq.queue.write import sums, write_json
+from iommuq.queue.write import sums
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.command import git
@@ -128,7 +128,7 @@ class EditTree:
 
     def write(self, note: Note) -> EditTree:
         """Replace its note."""
-        write_json(self.common / _FILE, asdict(note))
+        files.write_json(self.common / _FILE, asdict(note))
         return EditTree(self.folder, self.git_dir, self.common, note)
 
 
@@ -136,7 +136,7 @@ def mark(folder: Path, note: Note) -> EditTree:
     """Make a repository with a queue's commits the latest edit tree of its base."""
     git_dir = folder.absolute() / ".git"
     tree = EditTree(folder.absolute(), git_dir, git_dir, note).write(note)
-    write_json(_latest(note.base), {"folder": str(folder.absolute())})
+    files.write_json(_latest(note.base), {"folder": str(folder.absolute())})
     return tree
 
 

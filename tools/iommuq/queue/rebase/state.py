@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from iommuq.queue.write import write_json
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.files import write_json
 
 #: The note in the repository of the work tree.
 FILE = "iommuq-rebase.json"
