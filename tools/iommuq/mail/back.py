@@ -17,7 +17,7 @@ from iommuq.queue.edit.refresh import Refreshed, refresh
 from iommuq.queue.edit.tree import EditTree
 from iommuq.queue.model import load_queue
 from iommuq.system.errors import UserError
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 
 

@@ -16,7 +16,7 @@ from iommuq.mail.b4tool import side
 from iommuq.queue.edit.tree import EditTree
 from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError, UserError
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
 

@@ -23,7 +23,7 @@ from iommuq.mail.branch import MailBranch
 from iommuq.mail.cover import PLACEHOLDER
 from iommuq.proof import records
 from iommuq.queue.model import BASELINE
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 
 _PEOPLE = re.compile(r"^(To|Cc): .*@.*$", re.M | re.I)

@@ -24,7 +24,7 @@ from iommuq.queue.model import BASELINE, Patch
 from iommuq.queue.rejects import explain
 from iommuq.queue.write import sums
 from iommuq.system.errors import UserError, VerdictError
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 
 _MAINTAINERS = "scripts/get_maintainer.pl"

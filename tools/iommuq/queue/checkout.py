@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iommuq.queue.model import Queue
-from iommuq.queue.overlay import Overlay
-from iommuq.queue.steps import Step, forget_steps, make_steps
-from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost, UserError
+from iommuq.queue.steps import Step, make_steps
+from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import lost_or
 from iommuq.system.run import Completed
@@ -49,23 +48,6 @@ def checkout(base: Base, tree: str, where: Path) -> None:
         except CommandFailed:
             pass  # Probably a damaged index.  Otherwise recover() fails in the same way.
     place.recover(tree)
-
-
-def checkout_step(
-    base: Base, queue: Queue, overlay: Overlay | None, label: str, where: Path
-) -> Step:
-    """Make a step and check it out; make it again if the repository lost it.
-
-    :param label: the step, as `iommuq.queue.model.find_step` understands it.
-    """
-    step = make_steps(base, queue, overlay, to=label)[-1]
-    try:
-        checkout(base, step.tree, where)
-    except ObjectsLost:
-        forget_steps(base)
-        step = make_steps(base, queue, overlay, to=label)[-1]
-        checkout(base, step.tree, where)
-    return step
 
 
 class _BuildTree:

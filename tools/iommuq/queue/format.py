@@ -9,7 +9,7 @@ from pathlib import Path
 
 from iommuq.queue.model import Patch
 from iommuq.queue.parse import clean
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 
 # No commit id and no version of git, which say nothing about the change.  Full blob ids,

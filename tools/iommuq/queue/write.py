@@ -13,7 +13,7 @@ from iommuq.queue.format import Replay, same_words
 from iommuq.queue.model import BASELINE, Queue, load_queue
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.files import write_whole
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 
 #: The file that lists the patches.
 SERIES = "series"

@@ -114,7 +114,9 @@ def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Review
     base = sources.open_base(spec)
     place = find_place(base, load_queue(spec.folder, wish.base), wish.at, posted.base_commit)
     _write_queue(work / "queue", place, posted)
-    own = replace(base, git_dir=_own_repository(work / "repo.git", base))
+    own = replace(base, git_dir=work / "repo.git")
+    init_bare(own.git_dir)
+    borrow(own.git_dir, [base.git_dir])
     texts = tuple(
         tuple(path.read_text(encoding="utf-8", errors="replace").split("\n"))
         for path in posted.mails
@@ -203,13 +205,6 @@ def _write_queue(folder: Path, place: Place, posted: Posted) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
     (folder / "series").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-
-
-def _own_repository(where: Path, base: Base) -> Path:
-    """Make a repository that borrows the objects of the base."""
-    init_bare(where)
-    borrow(where, [base.git_dir])
-    return where
 
 
 class _DoesNotApply(Exception):

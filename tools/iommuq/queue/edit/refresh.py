@@ -19,7 +19,7 @@ from iommuq.queue.write import SERIES, check, rewrite, sums, write
 from iommuq.system import files as locks
 from iommuq.system.errors import UserError
 from iommuq.system.files import state_dir
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 from iommuq.system.git.scratch import scratch
 

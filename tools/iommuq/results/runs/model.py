@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from iommuq.results.known import Verdict
-from iommuq.results.store import Status
+from iommuq.results.store import Complaint, Status
 
 #: Version of the JSON form.
 FORMAT = 2
@@ -69,16 +69,8 @@ class Test(_Form):
 
 
 @dataclass(frozen=True)
-class Splat(_Form):
-    """A splat; see `iommuq.results.store.Complaint`."""
-
-    test: str
-    kind: str
-    title: str
-    text: str
-    log: str = ""
-    line: int = 0
-    expected: bool = False
+class Splat(_Form, Complaint):
+    """A splat, with the fields of a `Complaint`."""
 
 
 @dataclass(frozen=True)

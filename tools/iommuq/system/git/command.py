@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.system.groups import Bounds
@@ -51,6 +52,31 @@ _ENVIRONMENT: Mapping[str, str] = {
     "LANGUAGE": "",
     "LC_ALL": "C.UTF-8",
 }
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit, as far as a patch says it.
+
+    :ivar parents: their ids.
+    :ivar author: ``Name <address>``.
+    :ivar date: of the author, in git's raw form.
+    :ivar subject: the first paragraph of the message, in one line.
+    :ivar message: the whole of it.
+    """
+
+    id: str
+    tree: str
+    parents: tuple[str, ...]
+    author: str
+    date: str
+    subject: str
+    message: str
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message."""
+        return f"{self.id[:12]} ({self.subject})"
 
 
 def pinned(git_dir: Path, work_tree: Path, index: Path | None = None) -> dict[str, str]:

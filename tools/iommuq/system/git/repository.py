@@ -29,8 +29,7 @@ from gitdb.exc import BadObject, ODBError
 
 from iommuq.system import groups
 from iommuq.system.errors import CommandTimeout, InfraError, ObjectsLost, UserError, no_room
-from iommuq.system.git.command import QUICK, pinned
-from iommuq.system.git.commit import Commit
+from iommuq.system.git.command import QUICK, Commit, pinned
 from iommuq.system.run import run
 
 #: The mode of a directory in a tree.
