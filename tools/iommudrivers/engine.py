@@ -105,12 +105,7 @@ class Engine:
         return None
 
     def call(
-        self,
-        frame: Expressions,
-        name: str,
-        given: Sequence[Values],
-        node: Node,
-        env: Env,
+        self, frame: Expressions, name: str, given: Sequence[Values], node: Node, env: Env
     ) -> Values:
         """Return the value of a call."""
         place = frame.place(node)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 
 def _go(_signum: int, _frame: FrameType | None) -> NoReturn:
-    # Not an exception: in an import there are those who catch them all.
+    # Not an exception: modules may catch exceptions during import.
     os.write(2, b"iommuq: interrupted\n")
     os._exit(130)
 

@@ -25,10 +25,7 @@ at_patch = click.option(
 )
 #: ``--json``, for `iommuq.report.live.events.json_lines`.
 json_lines = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print only JSON: one object per line for each event.",
+    "--json", "as_json", is_flag=True, help="Print only JSON: one object per line for each event."
 )
 again = click.option(
     "--again", is_flag=True, help="Run even if nothing changed since the last run."

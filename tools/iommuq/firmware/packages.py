@@ -20,13 +20,7 @@ from iommuq.bases.providers.debian import DebianSource
 from iommuq.firmware.kernels import Kernel, from_file, needs, release_of
 from iommuq.firmware.modules import unpack
 from iommuq.system import files, progress
-from iommuq.system.errors import (
-    CommandFailed,
-    CommandTimeout,
-    InfraError,
-    TooMuchOutput,
-    UserError,
-)
+from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, TooMuchOutput, UserError
 from iommuq.system.files import file_sha256
 from iommuq.system.groups import STRANGER, Bounds
 from iommuq.system.progress import one_line

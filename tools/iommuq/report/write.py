@@ -35,10 +35,6 @@ def _ktap(run: CommandRun, _: Path | None) -> str:
     return to_ktap(run)
 
 
-def _json(run: CommandRun, _: Path | None) -> str:
-    return to_json(run)
-
-
 def _kcidb(run: CommandRun, _: Path | None) -> str:
     from iommuq.report.kcidb import to_kcidb
 
@@ -61,7 +57,7 @@ FORMS: Mapping[str, Form] = {
     "html": Form("A self-contained page with the logs.", _html),
     "junit": Form("JUnit XML, for Jenkins.", _junit),
     "ktap": Form("KTAP, for kunit.py parse.", _ktap),
-    "json": Form("All data; see docs/generated/results.schema.json.", _json),
+    "json": Form("All data; see docs/generated/results.schema.json.", lambda run, _: to_json(run)),
     "kcidb": Form("The data for KernelCI.", _kcidb),
 }
 

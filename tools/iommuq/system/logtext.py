@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 # Colours, cursor movements and titles, as firmware and kselftest print them.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
@@ -23,19 +22,6 @@ def clean_line(line: str) -> str:
         char if char == "\t" or char.isprintable() else char.encode("unicode_escape").decode()
         for char in line
     )
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a console log; invalid UTF-8 becomes backslash escapes.
-
-    :raises OSError: it cannot be read.
-    """
-    text = path.read_bytes().decode("utf-8", "backslashreplace")
-    # Not splitlines(), which also splits at form feeds and the like.
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return lines
 
 
 def split_stamp(line: str) -> tuple[float | None, str]:

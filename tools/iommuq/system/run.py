@@ -281,10 +281,7 @@ def run(
 
 @contextlib.contextmanager
 def pipeline(
-    *commands: Sequence[str | Path],
-    cwd: Path,
-    feed: bool = False,
-    log_path: Path | None = None,
+    *commands: Sequence[str | Path], cwd: Path, feed: bool = False, log_path: Path | None = None
 ) -> Iterator[IO[bytes]]:
     """Run commands joined by pipes, for more data than fits into memory.
 

@@ -227,8 +227,7 @@ def test_two_checkouts_share_a_package(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    ["base.json", "repo.git/HEAD", "repo.git/refs/heads/base", "repo.git/objects/pack/*"],
+    "damage", ["base.json", "repo.git/HEAD", "repo.git/refs/heads/base", "repo.git/objects/pack/*"]
 )
 @pytest.mark.parametrize("how", ["lost", "empty"])
 def test_a_damaged_cache_is_made_again(

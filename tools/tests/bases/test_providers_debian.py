@@ -126,10 +126,7 @@ def test_installed_package_is_used_as_it_is(machine: Machine) -> None:
 def test_unknown_package(machine: Machine) -> None:
     machine.publish()
     machine.update()
-    with pytest.raises(
-        UserError,
-        match=r"has no package toy-source-9\.9 \(run .apt-get up",
-    ):
+    with pytest.raises(UserError, match=r"has no package toy-source-9\.9 \(run .apt-get up"):
         machine.fetch('provider = "debian"\npackage = "toy-source-9.9"')
 
 

@@ -169,10 +169,7 @@ def test_regression_is_named_with_its_patch(warm: Project) -> None:
     assert "0003 toy: bad: fixes none, breaks 1 (toy_domain.plain_kept)" in done.out
     # Once, and with the patch that is to blame.
     closing = done.out.partition("\n\n0003")[0] and done.out.split("\n\n")[-1].splitlines()
-    assert closing == [
-        "0003 breaks toy_domain.plain_kept",
-        "FAIL: toy: 0003 breaks 1 test",
-    ]
+    assert closing == ["0003 breaks toy_domain.plain_kept", "FAIL: toy: 0003 breaks 1 test"]
 
 
 def test_a_failure_that_no_patch_brought(warm: Project) -> None:

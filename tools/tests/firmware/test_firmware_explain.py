@@ -154,10 +154,7 @@ def test_amd_class_does_not_matter() -> None:
         "0000:00:01.0/00.0": 0x0106,
     }
     lines = told(rawtables.REAL_IVRS, kinds)
-    assert after(lines, "IVMD 22h")[1:] == [
-        "0000:00:01.0, USB controller",
-        "0000:00:1f.7, display",
-    ]
+    assert after(lines, "IVMD 22h")[1:] == ["0000:00:01.0, USB controller", "0000:00:1f.7, display"]
     assert after(lines, "IVMD 20h")[1:] == ["0001:00:02.0, mass storage"]
     assert after(lines, "IVMD 21h")[1:] == ["no such device in this machine"]
     crowd = {f"0001:{bus:02x}:00.0": 0x0200 for bus in range(70)}

@@ -74,10 +74,7 @@ def test_extend_spread() -> None:
     region = Reservation(0, 0x1000, devices, Spread.RANGE, ivrs.EXCLUSION)
     everywhere = Reservation(0, 0x1000, (), Spread.ALL)
     blocks = ivrs.parse(extend.extend(QEMU_IVRS, [region, everywhere])).blocks[-2:]
-    assert blocks == (
-        Ivmd(ivrs.RANGE, 8, 0, 0x1000, 0x28, 0x30),
-        Ivmd(ivrs.ALL, 7, 0, 0x1000),
-    )
+    assert blocks == (Ivmd(ivrs.RANGE, 8, 0, 0x1000, 0x28, 0x30), Ivmd(ivrs.ALL, 7, 0, 0x1000))
     for wrong in (region, everywhere, replace(region, spread=Spread.EACH)):
         with pytest.raises(UserError, match="RMRR"):
             extend.extend(QEMU_DMAR, [wrong])

@@ -91,11 +91,7 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
     found = scenario.load_scenario("a-claim")
     assert found.checks("q35-intel") == ("refused", "told", "no_splat")
     assert found.checks("q35-amd") == ("refused", "reached", "told", "no_splat")
-    assert found.kernel_arguments == (
-        "memmap=64K$0x3d000000",
-        "memmap=64K$0x3e000000",
-        "iommu=pt",
-    )
+    assert found.kernel_arguments == ("memmap=64K$0x3d000000", "memmap=64K$0x3e000000", "iommu=pt")
     text, first = scenario.script(found, machine.load_machine("q35-amd"))
     lines = text.splitlines()
     assert lines[0] == "device\t0000:00:05.0\t1234:11e8"
@@ -128,11 +124,7 @@ def test_a_scenario_is_a_file(folder: Path) -> None:
         ("size = 0x10000", 'size = 4096\nkind = "odd"', "region.0.kind"),
         ("size = 0x10000", 'size = 4096\nkind = "exclusion"', "region.0: q35-intel allows only"),
         ("size = 0x10000", 'size = 4096\nspread = "all"', "region.0: q35-intel allows only"),
-        (
-            "size = 0x10000",
-            'size = 4096\nname = "other"',
-            "`other` is a reserved name",
-        ),
+        ("size = 0x10000", 'size = 4096\nname = "other"', "`other` is a reserved name"),
         ('do = "bind marked vfio-pci"', 'do = "bond marked vfio-pci"', "step.0: do: there are"),
         ('do = "bind marked vfio-pci"', 'do = "bind marked"', "step.0: do: bind takes DEVICE"),
         ('do = "bind marked vfio-pci"', 'do = "bind mark vfio-pci"', "step.0.do: no device 'mark'"),

@@ -52,10 +52,7 @@ def test_dmar_of_a_real_machine() -> None:
         Rmrr(
             0x7D100000,
             0x7D1FFFFF,
-            (
-                Scope(dmar.ENDPOINT, 0, ((0x1C, 0), (0, 1))),
-                Scope(dmar.BRIDGE, 0, ((0x1D, 0),)),
-            ),
+            (Scope(dmar.ENDPOINT, 0, ((0x1C, 0), (0, 1))), Scope(dmar.BRIDGE, 0, ((0x1D, 0),))),
             segment=1,
         ),
         Atsr(flags=1),
@@ -86,11 +83,7 @@ def test_scopes_in_words() -> None:
 
 
 def test_ivrs_of_qemu() -> None:
-    entries = (
-        Select(ivhd.START, 0),
-        Select(ivhd.END, 0xFFFF),
-        Special(ivhd.IOAPIC, 0, 0xA0),
-    )
+    entries = (Select(ivhd.START, 0), Select(ivhd.END, 0xFFFF), Special(ivhd.IOAPIC, 0, 0xA0))
     old = Ivhd(0x10, 0x10, 0xFED80000, entries, flags=0x51, capability=0x40, attributes=0x44)
     new = replace(old, kind=0x11, attributes=0, features=(0x29D3, 0))
     assert ivrs.parse(rawtables.QEMU_IVRS) == Ivrs(

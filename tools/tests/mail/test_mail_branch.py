@@ -44,11 +44,7 @@ def test_branch_returns_into_the_queue(sender: Sender) -> None:
     assert refresh(sender) == "the queue is up to date\n"
     # The queue's own branch went along.
     ours = sender.git("log", "--format=%s", f"iommuq/{BASE}").splitlines()
-    assert ours[:3] == [
-        "toy: Mend the late device",
-        "toy: Count up to two",
-        "toy: Pave the way",
-    ]
+    assert ours[:3] == ["toy: Mend the late device", "toy: Count up to two", "toy: Pave the way"]
     assert sender.run("queue", "apply", BASE).code == 0
 
 
@@ -95,10 +91,7 @@ def test_prep_again_takes_up_what_changed(sender: Sender) -> None:
     # Who changed nothing need not sign again; what changed is unsigned.
     lines = [line for line in messages.splitlines() if line]
     assert lines[0] == f"{TESTS}|"
-    assert lines[1:] == [
-        f"toy: Mend the late device|{SENDER}",
-        f"toy: Count up to two|{SENDER}",
-    ]
+    assert lines[1:] == [f"toy: Mend the late device|{SENDER}", f"toy: Count up to two|{SENDER}"]
     assert (
         "Somebody has mended this."
         in (sender.tree / "drivers/iommu/tests/iommu_kunit.c").read_text()

@@ -86,10 +86,7 @@ def test_a_server_that_stalls_is_ended_all_the_same() -> None:
 
 
 def test_ports_that_do_not_answer() -> None:
-    with (
-        unused_port() as port,
-        pytest.raises(ConnectionRefusedError),
-    ):
+    with unused_port() as port, pytest.raises(ConnectionRefusedError):
         socket.create_connection((LOOPBACK, port), timeout=60).close()
     with silent_port() as port, socket.create_connection((LOOPBACK, port), timeout=60) as client:
         client.settimeout(0.2)

@@ -64,11 +64,7 @@ def proof(*columns: Mapping[str, Verdict] | VerdictError, warnings: tuple[str, .
         (proof({"a": FAILED}, {"b": OK}), [], 0),
         # A lost guest gives no verdict.
         (proof({"a": OK}, {"b": ERROR}), [], 3),
-        (
-            proof({"a": Verdict.UNEXPECTED_PASS}, {"a": OK}),
-            ["baseline: a: unexpected pass"],
-            1,
-        ),
+        (proof({"a": Verdict.UNEXPECTED_PASS}, {"a": OK}), ["baseline: a: unexpected pass"], 1),
         (proof({"a": KNOWN}, {"a": Verdict.EXPIRED}), ["0001: a: expired"], 1),
         (proof({"a": OK}, {"a": OK}, warnings=("x.c: w",)), ["0001 adds a warning: x.c: w"], 1),
         # An error is no verdict: it neither breaks nor fixes.

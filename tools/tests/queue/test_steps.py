@@ -165,10 +165,7 @@ def test_second_call_runs_no_git(
 
 
 def test_only_what_changed_is_made_again(
-    toy_base: Base,
-    toy_queue: Queue,
-    queue_maker: toy.QueueMaker,
-    git_calls: list[Sequence[object]],
+    toy_base: Base, toy_queue: Queue, queue_maker: toy.QueueMaker, git_calls: list[Sequence[object]]
 ) -> None:
     first = make_steps(toy_base, toy_queue, None)
     git_calls.clear()

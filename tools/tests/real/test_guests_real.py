@@ -38,12 +38,7 @@ SYMBOLS = {
         "CONFIG_HUGETLBFS=y",
         "CONFIG_INET=y",
     ),
-    "um": (
-        "CONFIG_BLK_DEV_INITRD=y",
-        "CONFIG_PROC_FS=y",
-        "CONFIG_DEVTMPFS=y",
-        "CONFIG_INET=y",
-    ),
+    "um": ("CONFIG_BLK_DEV_INITRD=y", "CONFIG_PROC_FS=y", "CONFIG_DEVTMPFS=y", "CONFIG_INET=y"),
 }
 
 

@@ -171,11 +171,7 @@ def test_a_splat_ends_the_boot_for_the_others(guests: Guests) -> None:
     guests.console["claim-group"] = WARN
     wanted = cases(scenario.choose(["claim-again", "claim-group", "claim-idle"]), ["q35-amd"])
     runs = run_scenarios(KERNEL, wanted, SUBJECT)
-    assert [statuses(run)["no_splat"] for run in runs] == [
-        Status.PASS,
-        Status.FAIL,
-        Status.PASS,
-    ]
+    assert [statuses(run)["no_splat"] for run in runs] == [Status.PASS, Status.FAIL, Status.PASS]
     assert [names[1:] for _, names in guests.boots] == [
         [],
         ["claim-again", "claim-group", "claim-idle"],

@@ -287,11 +287,7 @@ def sender(template_: Project, root: Path) -> Sender:
 
 
 def reply(
-    to: EmailMessage,
-    body: str,
-    *,
-    sender: str = "Bob Reviewer <bob@example.com>",
-    msgid: str = "",
+    to: EmailMessage, body: str, *, sender: str = "Bob Reviewer <bob@example.com>", msgid: str = ""
 ) -> EmailMessage:
     """Make an answer to a mail."""
     mail = EmailMessage()

@@ -35,8 +35,7 @@ LIMIT = 120
 _PROGRAMS = ("public-inbox-init", "public-inbox-mda", "public-inbox-httpd")
 
 needs_archive = pytest.mark.skipif(
-    any(shutil.which(name) is None for name in _PROGRAMS),
-    reason="public-inbox is not installed",
+    any(shutil.which(name) is None for name in _PROGRAMS), reason="public-inbox is not installed"
 )
 
 
@@ -71,12 +70,7 @@ class Archive:
 
     def _run(self, *argv: str, mail: bytes = b"") -> None:
         done = subprocess.run(
-            argv,
-            input=mail,
-            env=self.environment,
-            capture_output=True,
-            timeout=LIMIT,
-            check=False,
+            argv, input=mail, env=self.environment, capture_output=True, timeout=LIMIT, check=False
         )
         # public-inbox-mda puts what it cannot deliver aside and says so.
         if done.returncode != 0 or self._set_aside():

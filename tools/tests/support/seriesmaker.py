@@ -27,12 +27,7 @@ def message_id(name: str) -> str:
 
 
 def mail(
-    subject: str,
-    body: str,
-    *,
-    name: str,
-    parent: str = "",
-    sender: str = SENDER,
+    subject: str, body: str, *, name: str, parent: str = "", sender: str = SENDER
 ) -> EmailMessage:
     """Make a plain mail to the list."""
     made = EmailMessage(policy=email.policy.default.clone(max_line_length=998))

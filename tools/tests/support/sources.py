@@ -45,9 +45,7 @@ def make_package(folder: Path, tree: Path, version: str = VERSION) -> Path:
     make_tarball(root / "usr" / "src" / f"{PACKAGE}.tar.xz", tree)
     path = folder / f"{PACKAGE}_{version}_all.deb"
     subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-b", root, path],
-        check=True,
-        stdout=subprocess.DEVNULL,
+        ["dpkg-deb", "--root-owner-group", "-b", root, path], check=True, stdout=subprocess.DEVNULL
     )
     return path
 

@@ -180,8 +180,7 @@ class QueueMaker:
         self.add(
             "resv/0002-toy-drop-check.patch",
             self.mail(
-                "toy: drop the check",
-                {"drivers/iommu/intel/iommu.c": ("return 0;", "return 1;")},
+                "toy: drop the check", {"drivers/iommu/intel/iommu.c": ("return 0;", "return 1;")}
             ),
         )
 

@@ -229,9 +229,7 @@ def test_quick_step_does_not_touch_the_terminal(monkeypatch: pytest.MonkeyPatch)
     assert terminal.getvalue() == ""
 
 
-def test_dumb_terminal_gets_plain_lines(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setenv("TERM", "dumb")
     with progress.task("Building"):
@@ -254,9 +252,7 @@ def test_terminal_that_nobody_watches_gets_plain_lines(
     assert terminal.getvalue().startswith("Building …\n") != live
 
 
-def test_ascii_terminal_gets_no_braille(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_ascii_terminal_gets_no_braille(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _on_terminal(monkeypatch)
     monkeypatch.setattr(terminal, "encoding", "ascii", raising=False)
     with progress.task("Building"):

@@ -190,8 +190,7 @@ def test_interrupted_as_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["yes"], ["sh", "-c", "yes >&2"], ["head", "-c", "99M", "/dev/zero"]],
+    "words", [["yes"], ["sh", "-c", "yes >&2"], ["head", "-c", "99M", "/dev/zero"]]
 )
 def test_output_without_end(tmp_path: Path, words: list[str]) -> None:
     """It is ended, and neither memory nor a log is filled, by lines or by one without an end."""

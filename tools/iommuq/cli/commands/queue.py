@@ -161,10 +161,7 @@ def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
 @queue.command()
 @options.base
 @click.option(
-    "--onto",
-    required=True,
-    metavar="NEW",
-    help="The new base, or REPOSITORY@REF of git.",
+    "--onto", required=True, metavar="NEW", help="The new base, or REPOSITORY@REF of git."
 )
 @click.option("--into", type=options.folder, help="Make the work tree here, and keep it.")
 @click.option("--section", metavar="NAME", help="Only the patches of this section.")
@@ -173,12 +170,7 @@ def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
 @click.option("--skip", "action", flag_value="skip", help="Drop the patch that conflicts.")
 @click.option("--abort", "action", flag_value="abort", help="End the rebase, and remove its tree.")
 def rebase(
-    base: str,
-    onto: str,
-    into: Path | None,
-    section: str | None,
-    baseline: bool,
-    action: str | None,
+    base: str, onto: str, into: Path | None, section: str | None, baseline: bool, action: str | None
 ) -> None:
     """Rebase the queue of BASE to another kernel with three-way merges."""
     from iommuq.bases import named

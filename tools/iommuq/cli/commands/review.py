@@ -23,9 +23,7 @@ from iommuq.system.progress import count, duration, one_line
 @click.argument("what", metavar="MSGID|MBOX")
 @click.option("--base", default=DEFAULT_BASE, show_default=True, help="The kernel to apply it to.")
 @click.option(
-    "--at",
-    metavar="STEP",
-    help="Apply it after this step of the queue: base, baseline, a patch.",
+    "--at", metavar="STEP", help="Apply it after this step of the queue: base, baseline, a patch."
 )
 @click.option("-v", "--version", type=click.IntRange(1), help="This version of the series.")
 @click.option(

@@ -50,12 +50,7 @@ class Point:
 
 def wrap(text: str) -> list[str]:
     """Wrap a text to the width of a mail."""
-    return textwrap.wrap(
-        one_line(text),
-        WIDTH,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return textwrap.wrap(one_line(text), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def quoted(text: str) -> list[str]:

@@ -236,11 +236,7 @@ def _apply(base: Base, folder: Path, name: str, posted: Posted) -> list[Step]:
 
 
 def _run(
-    sandbox: Sandbox,
-    request: worker.Request,
-    base: Base,
-    title: str,
-    labels: Sequence[str],
+    sandbox: Sandbox, request: worker.Request, base: Base, title: str, labels: Sequence[str]
 ) -> Answer:
     """Run the worker in the sandbox, and return its answer about the steps *labels*."""
     work = sandbox.writable

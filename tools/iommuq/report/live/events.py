@@ -132,11 +132,7 @@ def begin(title: str, rows: Sequence[str], columns: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def shown(
-    title: str,
-    kind: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    judge: Judge | None = None,
+    title: str, kind: str, rows: Sequence[str], columns: Sequence[str], judge: Judge | None = None
 ) -> Iterator[Board]:
     """Show a live table during the block.
 

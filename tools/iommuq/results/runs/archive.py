@@ -143,12 +143,7 @@ class Archive(Database):
             )
 
     def finish(
-        self,
-        record_id: str,
-        head: Head,
-        timings: Sequence[Timing],
-        finished: float,
-        exit_code: int,
+        self, record_id: str, head: Head, timings: Sequence[Timing], finished: float, exit_code: int
     ) -> None:
         """Record the end of a run."""
         with self.open() as database:

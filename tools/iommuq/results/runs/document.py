@@ -130,8 +130,3 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": {**definitions, "Record": run},
     }
-
-
-def schema_text() -> str:
-    """Return the schema as text, as in the file `SCHEMA`."""
-    return json.dumps(schema(), indent=1) + "\n"

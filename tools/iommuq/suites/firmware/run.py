@@ -134,13 +134,7 @@ class _Runner:
     """Runs the cases that are not in the store."""
 
     def __init__(
-        self,
-        kernel: Kernel,
-        subject: Subject,
-        store: Store,
-        wanted: Sequence[Case],
-        *,
-        again: bool,
+        self, kernel: Kernel, subject: Subject, store: Store, wanted: Sequence[Case], *, again: bool
     ) -> None:
         self.kernel = kernel
         self.subject = subject

@@ -140,7 +140,7 @@ def init_bare(repo: Path, branch: str = "base") -> None:
     run(words, cwd=repo.parent, env=_ENVIRONMENT)
 
 
-#: What git tells its hooks and aliases of the repository that they are in.
+# Set by git for its hooks and aliases.
 _OF_A_HOOK = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -156,7 +156,7 @@ _OF_A_HOOK = (
 
 
 def leave_hook() -> None:
-    """Forget the repository of the git that runs us as a hook: all of ours are others."""
+    """Unset the variables that a hook of git inherits."""
     for name in _OF_A_HOOK:
         os.environ.pop(name, None)
 

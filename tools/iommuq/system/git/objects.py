@@ -173,7 +173,7 @@ class Objects:
 
 
 class _Folders(dict[str, "Entries"]):
-    """Path -> what is in that directory of a tree; nothing where there is none."""
+    """Directory entries of a tree by path; empty for a directory that does not exist."""
 
     def __init__(self, repo: Repository, tree: str) -> None:
         super().__init__({"": repo.entries(repo.tree_of(tree))})

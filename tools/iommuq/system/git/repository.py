@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Repositories as GitPython has them, in the pinned environment.
 
-docs/git.md tells what goes through here and what runs git itself.  Importing this
-takes as long as half of ``iommuq --help``: import it where it is used.
+docs/git.md says what uses it.  Import it where it is used: it takes half as long as ``--help``.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class _PinnedGit(git.Git):
         return done.output.rstrip("\n") if stdout_as_string else done.data
 
     def end(self) -> None:
-        """End all processes that answer, as they do not."""
+        """Kill the processes of cat-file, which hang."""
         self.ended = True
         for process in self.running:
             groups.signal_group(process.pid, signal.SIGKILL)

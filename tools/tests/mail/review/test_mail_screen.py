@@ -62,10 +62,7 @@ def new_file(path: str, mode: str = "100644") -> bytes:
             + b"diff --git a/x b/y\nsimilarity index 100%\ncopy from ../../secret\ncopy to y\n",
             "../../secret is outside of the tree",
         ),
-        (
-            HEAD + b"diff --git a/x b/x\nold mode 100644\nnew mode 120000\n",
-            "x is a symbolic link",
-        ),
+        (HEAD + b"diff --git a/x b/x\nold mode 100644\nnew mode 120000\n", "x is a symbolic link"),
         (
             HEAD + b"diff --git a/x b/x\nindex 1234567..89abcde 120000\n--- a/x\n+++ b/x\n"
             b"@@ -1 +1 @@\n-a\n+/etc\n",

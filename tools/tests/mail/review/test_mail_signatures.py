@@ -103,12 +103,7 @@ def dkim_signed(message: EmailMessage, records: dict[str, bytes]) -> bytes:
     ],
 )
 def test_dkim(
-    inbox: Path,
-    series: Series,
-    tmp_path: Path,
-    dns: dict[str, bytes],
-    case: str,
-    signature: str,
+    inbox: Path, series: Series, tmp_path: Path, dns: dict[str, bytes], case: str, signature: str
 ) -> None:
     data = dkim_signed(alone(series), dns)
     if case == "changed":

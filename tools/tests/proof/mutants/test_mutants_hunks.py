@@ -113,13 +113,7 @@ def test_statements_that_are_added_are_taken_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "added",
-    [
-        "\tint y = g();\n",
-        "\t/* a();\n\t * b(); */\n",
-        "\n\n",
-        "\t// a();\n",
-    ],
+    "added", ["\tint y = g();\n", "\t/* a();\n\t * b(); */\n", "\n\n", "\t// a();\n"]
 )
 def test_what_is_no_statement_is_not(tmp_path: Path, added: str) -> None:
     faults = found(tmp_path, OLD, OLD.replace("\ta();", f"{added}\ta();"))

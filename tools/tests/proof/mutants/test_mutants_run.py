@@ -236,10 +236,7 @@ def test_hunks_and_lines_of_the_patches(project: Project) -> None:
     assert project.trace == []
     lines = done.out.splitlines()
     (where,) = (at for at, line in enumerate(lines) if " toy_block revert-hunk 0001" in line)
-    assert lines[where + 1 : where + 3] == [
-        "    -        return -22;",
-        "    +        return 0;",
-    ]
+    assert lines[where + 1 : where + 3] == ["    -        return -22;", "    +        return 0;"]
     assert lines[-1].endswith(" hunks and lines of 2 patches")
 
     done = project.run(*words)

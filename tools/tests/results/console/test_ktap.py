@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consolelogs import read_lines
 from iommuq.results.console import ktap, ktaplines
 from iommuq.results.console.ktap import Case, Report, parse
 from iommuq.results.store import Status
-from iommuq.system.logtext import clean_line, read_lines, split_stamp
+from iommuq.system.logtext import clean_line, split_stamp
 
 DATA = Path(__file__).parents[2] / "data"
 

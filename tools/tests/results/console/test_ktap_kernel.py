@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from consolelogs import read_lines
 from iommuq.results.console.ktap import parse
 from iommuq.results.store import Status
 from iommuq.system import files
-from iommuq.system.logtext import read_lines
 from iommuq.system.run import run
 
 # Read here, as the tests themselves see no variables of the user's.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from consolelogs import read_lines
 from iommuq.results.console import splats
 from iommuq.results.console.ktap import parse
 from iommuq.results.console.splats import (
@@ -21,7 +22,6 @@ from iommuq.results.console.splats import (
 )
 from iommuq.results.store import Status
 from iommuq.system.errors import InfraError
-from iommuq.system.logtext import read_lines
 
 DATA = Path(__file__).parents[2] / "data"
 

@@ -16,16 +16,7 @@ Variables that its build files and the kernel itself heed, none of which changes
 in the real ones.
 """
 
-from toykernel.files import (
-    BASE,
-    FILES,
-    FRAGMENT,
-    IOMMU_C,
-    KNOWN,
-    PATIENCE,
-    PROJECT,
-    SUITE_C,
-)
+from toykernel.files import BASE, FILES, FRAGMENT, IOMMU_C, KNOWN, PATIENCE, PROJECT, SUITE_C
 from toykernel.project import (
     Done,
     Project,

@@ -116,11 +116,7 @@ class FileJudge(FileMatch):
         return HunkVerdict(hunk, grade, share, weight, path, lines, said, difference, moot)
 
     def _grade(
-        self,
-        work: Work,
-        shares: Sequence[float],
-        weights: Sequence[float],
-        notes: list[str],
+        self, work: Work, shares: Sequence[float], weights: Sequence[float], notes: list[str]
     ) -> Grade:
         plus, minus = shares
         if self._is_intact(work.hunk) and (not weights[0] or plus < 0.85):
