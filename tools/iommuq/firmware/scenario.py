@@ -110,7 +110,7 @@ class Region(Table):
 
 @dataclass(frozen=True)
 class Action(Table):
-    """One step in the guest.
+    """One action in the guest.
 
     :ivar do: a key of `ACTIONS` and its arguments.
     :ivar check: name of the result; empty for a step that only sets up.

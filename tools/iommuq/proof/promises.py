@@ -55,7 +55,7 @@ class Promise(Table):
         return self.fixes + self.breaks + self.needed_by
 
     def __post_init__(self) -> None:
-        require(bool(self.fixes) != bool(self.reason.strip()), "wants either fixes or a reason")
+        require(bool(self.fixes) != bool(self.reason.strip()), "needs either fixes or a reason")
         require(bool(self.breaks) == bool(self.because.strip()), "wants breaks with because")
         tests = self.named
         require(len(set(tests)) == len(tests), "names a test twice")

@@ -145,9 +145,9 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
     [
         ("[[patch]]\nname='0003'\nreason='x'", "no patch '0003' in the queue"),
         ("[[patch]]\nname='baseline'\nreason='x'", "no patch 'baseline' in the queue"),
-        ("[[patch]]\nname='0001'", "wants either fixes or a reason"),
-        ("[[patch]]\nname='0001'\nreason=' '", "wants either fixes or a reason"),
-        ("[[patch]]\nname='0001'\nreason='x'\nfixes=['a.b']", "wants either fixes or a reason"),
+        ("[[patch]]\nname='0001'", "needs either fixes or a reason"),
+        ("[[patch]]\nname='0001'\nreason=' '", "needs either fixes or a reason"),
+        ("[[patch]]\nname='0001'\nreason='x'\nfixes=['a.b']", "needs either fixes or a reason"),
         ("[[patch]]\nname='0001'\nfixes=['a.*']", "'a.*' is not <suite>.<test>"),
         ("[[patch]]\nname='0001'\nfixes=['a.b','a.b']", "names a test twice"),
         ("[[patch]]\nname='0001'\nfixes=['a.b']\nbreaks=['a.c']", "wants breaks with because"),

@@ -123,7 +123,7 @@ class StepRecord(_Form):
 
 @dataclass(frozen=True)
 class Timing(_Form):
-    """A step of the work, as in the progress display.
+    """A task, as in the progress display.
 
     :ivar depth: number of steps that it is part of.
     :ivar started: seconds since the run began.
