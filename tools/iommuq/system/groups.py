@@ -136,7 +136,8 @@ class Bounds:
                 own = resource.prlimit(pid, kind)[1]
                 least = most if own == resource.RLIM_INFINITY else min(most, own)
                 # At the hard limit of time it would be killed without a reason.
-                grace = _GRACE if kind == resource.RLIMIT_CPU and least < own else 0
+                roomy = own == resource.RLIM_INFINITY or least + _GRACE <= own
+                grace = _GRACE if kind == resource.RLIMIT_CPU and roomy else 0
                 resource.prlimit(pid, kind, (least, least + grace))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import shutil
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,6 +260,58 @@ def test_a_package_without_a_kernel(tmp_path: Path) -> None:
     (tmp_path / "root/boot" / f"vmlinuz-{RELEASE}").unlink()
     run(["dpkg-deb", "--root-owner-group", "-b", tmp_path / "root", path], cwd=tmp_path)
     with pytest.raises(UserError, match="has no kernel image"):
+        packages.find(str(path))
+
+
+def _bomb(root: Path) -> None:
+    place = root / "lib/modules" / RELEASE / "kernel/drivers"
+    (place / "vfio-pci-core.ko.xz").write_bytes(lzma.compress(bytes(129 << 20), preset=0))
+
+
+def _circle(root: Path) -> None:
+    place = root / "lib/modules" / RELEASE / "kernel/drivers"
+    (place / "irqbypass.ko.gz").write_bytes(gzip.compress(module("vfio-pci-core")))
+
+
+def _fifo(root: Path) -> None:
+    (root / "boot" / f"vmlinuz-{RELEASE}").unlink()
+    os.mkfifo(root / "boot" / f"vmlinuz-{RELEASE}")
+
+
+def _link_out(root: Path) -> None:
+    (root / "boot" / f"config-{RELEASE}").unlink()
+    (root / "boot" / f"config-{RELEASE}").symlink_to("/etc/passwd")
+
+
+def _module_link_out(root: Path) -> None:
+    place = root / "lib/modules" / RELEASE / "kernel/drivers"
+    (place / "vfio.ko").unlink()
+    (place / "vfio.ko").symlink_to("/etc/passwd")
+
+
+def _release(root: Path) -> None:
+    (root / "boot" / f"vmlinuz-{RELEASE}").write_bytes(bzimage("6.1/../../etc"))
+
+
+@needs_dpkg
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_bomb, "more than 128 MiB"),
+        (_circle, "need each other"),
+        (_fifo, "has no kernel image"),
+        (_link_out, "has no configuration"),
+        (_module_link_out, "not a regular file"),
+        (_release, "is not the release of a kernel"),
+    ],
+)
+def test_a_package_that_is_hostile(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    path = deb(tmp_path)
+    spoil(tmp_path / "root")
+    run(["dpkg-deb", "--root-owner-group", "-b", tmp_path / "root", path], cwd=tmp_path)
+    with pytest.raises((UserError, InfraError), match=said):
         packages.find(str(path))
 
 

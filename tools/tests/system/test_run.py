@@ -210,3 +210,36 @@ def test_start_is_told(tmp_path: Path) -> None:
     pids: list[int] = []
     done = runner.run(["sh", "-c", "echo $$"], cwd=tmp_path, on_start=pids.append)
     assert pids == [int(done.output)]
+
+
+_HOARD = """
+import resource, sys
+from pathlib import Path
+from iommuq.system.run import run
+lines = (lambda line: None) if sys.argv[1] == "lines" else None
+done = run(["sh", "-c", "yes '' | head -c 4000000"], cwd=Path("/"), on_line=lines)
+assert len(done.output) == 4_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize("how", ["lines", "blocks"])
+def test_short_lines_cost_what_they_have(tmp_path: Path, how: str) -> None:
+    """Kept as a list, a line without content would cost 40 times its length, in MiB."""
+    done = runner.run([sys.executable, "-c", _HOARD, how], cwd=tmp_path)
+    assert int(done.output) < 80
+
+
+def test_bounds(tmp_path: Path) -> None:
+    few = groups.Bounds(memory=300 << 20, seconds=1, file=1 << 20)
+    for code, why in (
+        ("x = bytearray(1 << 30)", "more memory"),
+        ("while True: pass", "more time"),
+        ("open('f', 'wb').write(bytes(4 << 20))", "more data"),
+    ):
+        words = [sys.executable, "-c", code]
+        done = runner.run(words, cwd=tmp_path, bounds=few, check=False, timeout=60)
+        assert done.returncode != 0
+        assert why in runner.exceeded(done)
+    done = runner.run([sys.executable, "-c", "1 / 0"], cwd=tmp_path, bounds=few, check=False)
+    assert runner.exceeded(done) == ""

@@ -48,14 +48,14 @@ class Point:
     text: tuple[str, ...]
 
 
-def wrap(text: str) -> list[str]:
+def wrap(text: str, width: int = WIDTH) -> list[str]:
     """Wrap a text to the width of a mail."""
-    return textwrap.wrap(one_line(text), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(one_line(text), width, break_long_words=False, break_on_hyphens=False)
 
 
 def quoted(text: str) -> list[str]:
     """Wrap text of a stranger: no line of it can be taken for a trailer, a header or ours."""
-    return [f"| {line}" for line in wrap(text)]
+    return [f"| {line}" for line in wrap(text, WIDTH - 2)]
 
 
 def plain(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import re
+import resource
 from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
@@ -233,3 +234,25 @@ def test_a_mail_and_a_maildir(inbox: Path, series: Series, tmp_path: Path) -> No
         (maildir / name).mkdir(parents=True)
     (maildir / "new" / "1").write_bytes(series.mails[1].as_bytes())
     assert changes(get(inbox, maildir)) == WANTED[:1]
+
+
+def test_a_mail_that_takes_more_memory_than_it_may(tmp_path: Path) -> None:
+    """Encoded words are decoded in quadratic time and memory: 2 MB of them took 22 GiB."""
+    # Not the fixture: there b4 runs in our own process, without bounds.
+    subject = "[PATCH] " + "\n ".join(["=?utf-8?q?a?= " * 5] * 30_000)
+    head = f"From: A <a@example.com>\nMessage-ID: <1@example.com>\nSubject: {subject}\n"
+    diff = "diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1,2 @@\n x\n+y\n"
+    path = tmp_path / "x.eml"
+    path.write_text(f"{head}Date: Wed, 7 Jun 2023 12:00:00 +0200\n\nbody\n---\n{diff}")
+    with pytest.raises(UserError, match="than it may"):
+        fetching.fetch(str(path), tmp_path, offline=True)
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert most <= 1 << 20  # KiB
+
+
+def test_a_file_of_the_largest_size(inbox: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.mbox"
+    with path.open("wb") as file:
+        file.truncate(fetching.MOST + 1)
+    with pytest.raises(UserError, match="more than 32 MiB"):
+        get(inbox, path)

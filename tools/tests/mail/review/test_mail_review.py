@@ -56,7 +56,7 @@ def drafts(project: Project) -> dict[str, EmailMessage]:
     for path in sorted(project.root.glob("review-*/*")):
         found[path.name] = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
         for line in found[path.name].get_content().splitlines():
-            assert len(line) <= 75 or line.startswith((">", "    ")), line
+            assert len(line) <= 75 or line.startswith((">", "  | ")), line
     return found
 
 
@@ -151,7 +151,7 @@ def test_patch_that_does_not_apply(project: Project, series: Series) -> None:
     assert "1/1 does not apply: drivers/iommu/iommu.c" in done.out
     [draft] = drafts(project).values()
     text = " ".join(draft.get_content().split())
-    assert "Patch 1/1 does not apply: drivers/iommu/iommu.c, hunk 1" in text
+    assert "Patch 1/1 does not apply: | drivers/iommu/iommu.c, hunk 1" in text
     assert "Tested-by" not in text
     assert str(project.root) not in text
 
