@@ -27,9 +27,9 @@ from iommuq.system.groups import MARK
 from iommuq.system.run import Completed, run, tail
 
 MIB = 1 << 20
-#: The user of the processes if we are root, whom RLIMIT_NPROC does not limit; it owns
-#: nothing on a Debian system.
-OTHER_ID = 65533
+# With our process id added: the user of the processes if we are root, whom RLIMIT_NPROC does
+# not limit.  systemd's list of user ids has no use for these, and two reviews share none.
+_FIRST_ID = 0x70000000
 _DATA = Path(__file__).with_name("sandbox.toml")
 _HINT = "nothing was run; --trust runs the series without a sandbox, as your user"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -101,7 +101,7 @@ class Sandbox:
     @property
     def owner(self) -> int | None:
         """The required owner of the writable directory; None for the current user."""
-        return OTHER_ID if os.geteuid() == 0 and not self.trusted else None
+        return _FIRST_ID + os.getpid() if os.geteuid() == 0 and not self.trusted else None
 
     @property
     def _filter(self) -> Path:
