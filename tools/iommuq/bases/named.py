@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel that is named on the command line.
-
-``6.12`` is a base, ``~/linux@v6.19`` a commit, ``linux-image-amd64`` a Debian package;
-the others are a directory or a file.  Each command says which of them it takes.
-"""
+"""A kernel on the command line: ``6.12``, ``~/linux@v6.19``, a package, a directory, a file."""
 
 from __future__ import annotations
 

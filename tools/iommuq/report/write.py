@@ -43,10 +43,7 @@ def _kcidb(run: CommandRun, _: Path | None) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a report: its help, and what makes it of a run and the folder of its logs.
-
-    The function imports what it needs, since each form needs other libraries.
-    """
+    """A form of a report; *render* makes it of a run, and imports what it needs."""
 
     summary: str
     render: Callable[[CommandRun, Path | None], str]
