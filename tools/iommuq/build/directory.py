@@ -52,7 +52,24 @@ _NOT_INSTALLED = re.compile(
     r"|\benv: .([\w+.-]+).: No such file or directory$",
     re.MULTILINE,
 )
-_FIRST_ERROR = re.compile(r"(?:: (?:fatal )?error: |\bundefined reference\b|^ld: |^make.*\*\*\* )")
+# What only the code can be the reason for: an error at a place in it, a symbol, a rule.
+_OF_THE_CODE = re.compile(
+    r"^[^\s:]+:\d+(?:[:.][\d-]+)*: ?(?:(?:fatal )?error\b|\*\*\*|.*Kconfig|syntax)|Kconfig:\d+:"
+    r"|\bundefined reference to\b|\bmultiple definition of\b|\bNo rule to make target\b"
+    r"|^(?:ERROR: modpost|error(?:\[E\d+\])?|Error): |: error: objtool: |Makefile:\d+: ",
+    re.MULTILINE,
+)
+# What a compiler or a shell says when the machine fails it, and its own faults.
+_OF_THE_MACHINE = re.compile(
+    r"internal compiler error|\bKilled\b|Segmentation fault|Bus error|Illegal instruction"
+    r"|[Mm]emory exhausted|[Cc]annot allocate memory|[Oo]ut of memory|Input/output error"
+    r"|Resource temporarily unavailable|Too many open files|Text file busy|Stale file handle"
+    r"|Read-only file system|terminated by signal|\] Error 1[3-5]\d$",
+    re.MULTILINE,
+)
+_FIRST_ERROR = re.compile(
+    r"(?:: (?:fatal )?error: |^error\b|\bundefined reference\b|^ld: |^make.*\*\*\* )"
+)
 
 
 @dataclass(frozen=True)
@@ -252,6 +269,8 @@ def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:
         )
     infra = failure(done, log_path=log)
     if not isinstance(infra, CommandFailed) or done.returncode < 0:
+        return infra
+    if _OF_THE_MACHINE.search(done.output) or not _OF_THE_CODE.search(done.output):
         return infra
     lines = done.output.replace(f"{kdir.source}/", "").splitlines()
     first = next((line for line in lines if _FIRST_ERROR.search(line)), tail(done.output, 1))

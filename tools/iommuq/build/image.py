@@ -26,7 +26,7 @@ from iommuq.build.workspace import Workspace
 from iommuq.queue.steps import Step, forget_steps, make_step
 from iommuq.system import cache, files, toolchain
 from iommuq.system.arches import Arch
-from iommuq.system.errors import DiskFull, InfraError, ObjectsLost, VerdictError
+from iommuq.system.errors import CommandFailed, DiskFull, InfraError, ObjectsLost, VerdictError
 from iommuq.system.files import cache_dir
 
 #: Part of every key; increase when the same input gives another image.
@@ -130,6 +130,9 @@ def build_image(
             ledger = buildlog.load_ledger(kdir.notes / "warnings.json")
             done = make_image(kdir, fragments.make_args, log)
             failure = explain(kdir, done, log) if done.returncode != 0 else None
+            if isinstance(failure, CommandFailed):  # It may be gone the next time.
+                done = make_image(kdir, fragments.make_args, log)
+                failure = explain(kdir, done, log) if done.returncode != 0 else None
             if failure is not None and not isinstance(failure, VerdictError):
                 raise failure
             # After a compile error the finished objects are valid.

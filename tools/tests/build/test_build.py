@@ -283,7 +283,17 @@ def test_what_a_failed_build_made_is_kept(
             VerdictError,
             "No rule to make target 'a.c'",
         ),
-        ("something else\n", 2, VerdictError, "something else"),
+        ('drivers/iommu/Kconfig:12: unknown statement "x"\n', 2, VerdictError, "Kconfig:12"),
+        ("error[E0425]: cannot find value `x`\n --> a.rs:1:2\n", 2, VerdictError, "E0425"),
+        # Whatever else is said, it is not the code's fault.
+        ("something else\n", 2, InfraError, "make: exit status 2"),
+        ("a.c:1:1: internal compiler error: Segmentation fault\n", 2, InfraError, "make"),
+        ("a.c:1:2: error: x\ncc1: out of memory allocating 65536 bytes\n", 2, InfraError, "make"),
+        ("gcc: fatal error: Killed signal terminated program cc1\n", 2, InfraError, "make"),
+        ("a.c:1:10: fatal error: b.h: Input/output error\n", 2, InfraError, "make"),
+        ("a.c:1:10: fatal error: b.h: Too many open files\n", 2, InfraError, "make"),
+        ("/bin/sh: 1: Cannot fork: Resource temporarily unavailable\n", 2, InfraError, "make"),
+        ("make[2]: *** [scripts/Makefile.build:243: a.o] Error 139\n", 2, InfraError, "make"),
     ],
 )
 def test_whose_fault_it_is(

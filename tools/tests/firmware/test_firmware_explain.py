@@ -217,7 +217,7 @@ def test_arm_devices() -> None:
     named = replace(named, body=named.body[:-20] + single.encode())
 
     def devices(*mappings: iort.IdMapping) -> list[str]:
-        node = iort.rmr_node(memory, mappings)
+        node = rawtables.rmr_node(memory, mappings)
         lines = describe(replace(parsed, nodes=(*parsed.nodes[:3], node, named)))
         return [line for line in after(lines, "RMR node at") if line.startswith("for ")]
 
@@ -235,7 +235,7 @@ def test_arm_devices() -> None:
         parsed.nodes[2],
         body=parsed.nodes[2].body[:-20] + iort.IdMapping(8, 255, 256, 0x48).encode(),
     )
-    node = iort.rmr_node(memory, [iort.IdMapping(0, 0, 264, 0x48)])
+    node = rawtables.rmr_node(memory, [iort.IdMapping(0, 0, 264, 0x48)])
     lines = describe(replace(parsed, nodes=(*parsed.nodes[:2], root, node)))
     assert after(lines, "RMR node at")[-1] == "for PCI 0000:00:02.0"
 

@@ -153,7 +153,7 @@ def test_odd_rmr_nodes() -> None:
 
     def odd(base: int, size: int, target: int = 0x48, count: int = 0) -> list[str]:
         mapping = iort.IdMapping(0, count, 1, target)
-        node = iort.rmr_node([iort.MemoryRange(base, size)], [mapping])
+        node = rawtables.rmr_node([iort.MemoryRange(base, size)], [mapping])
         return texts(replace(good, nodes=(*smmu, node)).encode())
 
     assert odd(0x10000, 0x10000) == []
@@ -170,7 +170,7 @@ def test_odd_rmr_nodes() -> None:
     assert odd(0x10000, 0x10000, count=0xFFFFFFFF) == [
         "byte 0xd8: RMR: ID mapping 0 goes beyond the highest ID"
     ]
-    empty = replace(good, nodes=(*smmu, iort.rmr_node([], [])))
+    empty = replace(good, nodes=(*smmu, rawtables.rmr_node([], [])))
     assert texts(empty.encode()) == [
         "byte 0xd8: RMR node without a device",
         "byte 0xd8: RMR node without a region",

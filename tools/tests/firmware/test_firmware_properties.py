@@ -94,7 +94,9 @@ def _plain_node(draw: st.DrawFn) -> iort.Node:
 NODES = some(
     st.one_of(
         _plain_node(),
-        st.builds(iort.rmr_node, RANGES, MAPPINGS, flags=DWORD, identifier=DWORD, revision=BYTE),
+        st.builds(
+            rawtables.rmr_node, RANGES, MAPPINGS, flags=DWORD, identifier=DWORD, revision=BYTE
+        ),
     )
 )
 IORTS = st.builds(Iort, NODES, headers(b"IORT"), DWORD, raw(0, 9), raw(0, 9))
@@ -215,7 +217,7 @@ def test_big_iort() -> None:
     whole = b"".join(one.encode() for one in mappings)
     root = iort.Node(iort.ROOT_COMPLEX, 3, 0, 3000, 16, whole)
     smmu = iort.Node(iort.SMMU_V3, 3, 0, 0, 0, bytes(60))
-    rmr = iort.rmr_node([iort.MemoryRange(0x10000, 0x10000)], mappings)
+    rmr = rawtables.rmr_node([iort.MemoryRange(0x10000, 0x10000)], mappings)
     table = read_or_refused(Iort((smmu, *[root] * 8, *[rmr] * 8)).encode())
     assert table is not None
     assert any("too many mappings" in line for line in describe(table))

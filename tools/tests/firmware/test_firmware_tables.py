@@ -151,7 +151,7 @@ def test_rmr_nodes() -> None:
     assert direct.mappings == mappings
     assert direct.rmr_flags == 0
     assert relaxable.rmr_flags == iort.REMAP_PERMITTED
-    assert direct == iort.rmr_node(direct.ranges, mappings, identifier=3)
+    assert direct == rawtables.rmr_node(direct.ranges, mappings, identifier=3)
     assert named.object_name == "\\_SB.DMA0"
     [first, second] = [(node.kind_name, low, high) for node, _, low, high in
                        iort.devices(parsed, direct)]  # fmt: skip

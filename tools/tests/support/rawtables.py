@@ -7,6 +7,10 @@ Nothing here uses the package: what it reads and writes is checked against these
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+
+from iommuq.firmware.tables import iort
+from iommuq.firmware.tables.acpi import pack
 
 
 def sealed(table: bytes) -> bytes:
@@ -165,3 +169,23 @@ ALL = {
     "qemu-iort": QEMU_IORT,
     "real-iort": REAL_IORT,
 }
+
+
+def rmr_node(
+    ranges: Sequence[iort.MemoryRange],
+    mappings: Sequence[iort.IdMapping],
+    *,
+    flags: int = 0,
+    identifier: int = 0,
+    revision: int = 3,
+) -> iort.Node:
+    """Return an RMR node: ranges first, then mappings.
+
+    :param flags: of `REMAP_PERMITTED` and `PRIVILEGED`; bits 9:2 are memory attributes.
+    """
+    at = iort._NODE_SIZE + 12
+    after = at + iort._DESCRIPTOR_SIZE * len(ranges)
+    body = pack("RMR", "III", flags, len(ranges), at)
+    body += b"".join(one.encode() for one in ranges)
+    body += b"".join(one.encode() for one in mappings)
+    return iort.Node(iort.RMR, revision, identifier, len(mappings), after if mappings else 0, body)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -436,3 +437,33 @@ def test_names_that_pass_for_gits_own(repo: Path) -> None:
         store.repo.entries(tree)
     with pytest.raises(UserError, match="aliases Git metadata"):
         store.replace("base^", {"GIT~1": f"100644 blob {blob}"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "kill -9 $$",
+        "echo 'error: unable to read a: Input/output error' >&2; exit 1",
+        "echo 'fatal: unable to write new index file: Disk quota exceeded' >&2; exit 128",
+        "echo 'fatal: unable to open a: Too many open files' >&2; exit 128",
+        "echo 'fatal: Out of memory, malloc failed' >&2; exit 128",
+        "echo 'error: patch failed: a:1' >&2; exit 128",
+        "exit 1",
+    ],
+)
+def test_a_fault_of_git_is_not_the_patchs(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Whatever git does not say of the diff itself is a fault of the machine, after a retry."""
+    real = shutil.which("git")
+    calls = tmp_path / "calls"
+    program = tmp_path / "git"
+    script = f'#!/bin/sh\n[ "$1" = apply ] || exec {real} "$@"\necho x >>{calls}\n{fault}\n'
+    program.write_text(script, encoding="utf-8")
+    program.chmod(0o755)
+    store = Objects(repo, tmp_path)
+    store.read_tree("base")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InfraError):
+        store.apply(b"--- a/Makefile\n+++ b/Makefile\n@@ -1 +1 @@\n-one\n+two\n")
+    assert len(calls.read_text().splitlines()) == 2

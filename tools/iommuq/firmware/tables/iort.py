@@ -5,7 +5,7 @@ Source: Arm DEN 0049, IO Remapping Table, chapter 3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -157,26 +157,6 @@ class Node:
     def _window(self, at: int, size: int) -> Reader:
         # parse() has checked that it lies within the node.
         return Reader(bytes(_NODE_SIZE) + self.body, at, at + size, self.kind_name)
-
-
-def rmr_node(
-    ranges: Sequence[MemoryRange],
-    mappings: Sequence[IdMapping],
-    *,
-    flags: int = 0,
-    identifier: int = 0,
-    revision: int = 3,
-) -> Node:
-    """Return an RMR node: ranges first, then mappings.
-
-    :param flags: of `REMAP_PERMITTED` and `PRIVILEGED`; bits 9:2 are memory attributes.
-    """
-    at = _NODE_SIZE + 12
-    after = at + _DESCRIPTOR_SIZE * len(ranges)
-    body = pack("RMR", "III", flags, len(ranges), at)
-    body += b"".join(one.encode() for one in ranges)
-    body += b"".join(one.encode() for one in mappings)
-    return Node(RMR, revision, identifier, len(mappings), after if mappings else 0, body)
 
 
 @dataclass(frozen=True)

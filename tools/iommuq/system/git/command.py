@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run git the same way everywhere, whatever the user's configuration says.
 
-The user's and the system's configuration are not read, and the variables that
-would send git to another repository (iommuq may itself be run by a hook or by
-``git rebase --exec``) are always set: the same patches give the same ids on
-every machine.
+The same patches give the same ids on every machine: no other configuration is read, and
+no variable of a hook leads to another repository.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make blobs, trees and commits in a bare repository, without a work tree.
-
-Nothing here changes a branch or a file of a work tree: what fails half-way leaves
-objects behind that no ref leads to.
-"""
+"""Make blobs, trees and commits in a bare repository; no branch and no work tree changes."""
 
 from __future__ import annotations
 
@@ -18,12 +14,20 @@ from weakref import WeakValueDictionary
 
 from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost
 from iommuq.system.git.command import git
-from iommuq.system.run import Completed
+from iommuq.system.run import Completed, failure
 
 if TYPE_CHECKING:
     from iommuq.system.git.repository import Entries, Repository
 
 _ID = re.compile(r"\b[0-9a-f]{40}\b")
+# What git apply (apply.c) says of a diff, in place of a fault of the machine.
+_REFUSED = re.compile(
+    r"^error: (?:patch failed: |corrupt patch|patch with only garbage|patch fragment without"
+    r"|No valid patches|unrecognized|cannot apply binary patch|invalid|affected file|removal patch"
+    r"|.*: (?:patch does not apply|(?:does not exist|already exists) in |wrong type|has type)"
+    r"|.*(?:depends on old contents|does not match the current contents|beyond a symbolic link))",
+    re.MULTILINE,
+)
 _OLD_FILE = re.compile(rb"^--- a/([^\t\n]+)", re.MULTILINE)
 
 
@@ -153,14 +157,22 @@ class Objects:
 
         :return: the finished process, with its exit status unchecked.
         :raises ObjectsLost: a file that it changes is missing or damaged.
+        :raises InfraError: git failed, twice, and did not say that the diff does not fit.
         """
         words = ("apply", "--cached", "--whitespace=nowarn", "-p1", "-")
-        done = self.git(*words, stdin=diff, check=False)
-        if done.returncode != 0 and self._loaded:
-            # git says the same of such a file as of one that the patch does not fit.
-            for path in set(_OLD_FILE.findall(diff)):
-                self.read_file(self._loaded, path.decode("utf-8", "surrogateescape"))
-        return done
+        for again in (True, False):
+            done = self.git(*words, stdin=diff, check=False)
+            if done.returncode == 0:
+                return done
+            if self._loaded:
+                # git says the same of such a file as of one that the patch does not fit.
+                for path in set(_OLD_FILE.findall(diff)):
+                    self.read_file(self._loaded, path.decode("utf-8", "surrogateescape"))
+            if done.returncode == 1 and _REFUSED.search(done.stderr):
+                return done
+            if not again:
+                break
+        raise failure(done)
 
     def write_tree(self) -> str:
         """Return the id of the tree of the private index."""
@@ -168,7 +180,6 @@ class Objects:
         return self._loaded
 
     def commit(self, tree: str, parent: str, *, author: str, date: str, message: str) -> str:
-        """Make a commit: see `Repository.write_commit`."""
         return self.repo.write_commit(tree, parent, author, date, message)
 
 

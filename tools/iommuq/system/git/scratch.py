@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A repository for a moment: it reads the objects of others and keeps its own to itself.
-
-Nothing of what is done in it is seen by those it borrows from: not their
-configuration, hooks and attributes, which belong to a person, and not what is
-left half done.
-"""
+"""A temporary repository that reads the objects of others, and nothing else of theirs."""
 
 from __future__ import annotations
 
