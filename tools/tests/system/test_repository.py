@@ -76,7 +76,7 @@ def test_trees_are_those_that_git_makes(repo: Path) -> None:
     assert _git(repo, "write-tree", **env) == Repository(repo).tree_of("base")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
     address=st.from_regex(r"[a-z .,<>]{0,5}[a-z]+@[a-z]+[.,:]?", fullmatch=True),
