@@ -85,7 +85,7 @@ def test_the_suite_notices_when_the_rule_is_taken_out(tmp_path: Path) -> None:
     patch.write_text(text.replace(CONDITION, CONDITION.replace("if (", "if (0 && ")))
     done = iommuq("kunit", "6.12", "--at", "0001", root=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    failed = set(re.findall(r"^failed +(\S+)", done.stdout, re.MULTILINE))
+    failed = set(re.findall(r"^FAIL +(\S+)", done.stdout, re.MULTILINE))
     assert "iommu_set_domain.blocked_refused" in failed
     assert "iommu_dma_owner.claim_direct_refused" in failed
     assert "iommu_set_domain.blocked_allowed_plain" not in failed
@@ -94,7 +94,7 @@ def test_the_suite_notices_when_the_rule_is_taken_out(tmp_path: Path) -> None:
 def test_our_reading_of_the_log_agrees_with_kunit_py() -> None:
     done = iommuq("kunit", "6.12", "--again")
     assert done.returncode == 0, done.stdout + done.stderr
-    counted = re.search(r"(\d+) ok(?:, (\d+) known)?$", done.stdout.strip())
+    counted = re.search(r"(\d+) pass(?:, (\d+) known)?$", done.stdout.strip())
     assert counted is not None
     logs = sorted(files.log_dir().glob("*-kunit-6.12-um-*.log"), key=lambda p: p.stat().st_mtime)
     kunit_py = next((files.cache_dir() / "images").glob("*/tools/testing/kunit/kunit.py"))

@@ -14,7 +14,7 @@ from iommuq.system.files import write_json
 #: The note in the repository of the work tree.
 FILE = "iommuq-rebase.json"
 #: The stored result of a patch whose conflict the user resolved.
-RESOLVED = "mended"
+RESOLVED = "resolved"
 
 
 @dataclass(frozen=True)

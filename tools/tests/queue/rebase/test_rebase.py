@@ -181,7 +181,7 @@ def test_conflict_is_mended(project: Project) -> None:
     stop(project)
     mend(project)
     toy.git("add", "-f", INTEL, cwd=project.where)
-    assert project.rebase("continue") == {FIRST: "unchanged", SECOND: "mended"}
+    assert project.rebase("continue") == {FIRST: "unchanged", SECOND: "resolved"}
     assert "intel_do(8)" in project.tree_of(INTEL)
     assert "intel_do(8)" in project.out
     patch = load_queue(project.root / "patches/7.3", "7.3").patches[1]
@@ -196,7 +196,7 @@ def test_conflict_is_mended_and_committed(project: Project) -> None:
     stop(project)
     mend(project)
     toy.git("commit", "-q", "-a", "-m", "toy: drop the check\n\nMended.", cwd=project.where)
-    assert project.rebase("continue")[SECOND] == "mended"
+    assert project.rebase("continue")[SECOND] == "resolved"
     assert "Mended." in load_queue(project.root / "patches/7.3", "7.3").patches[1].message
 
 
