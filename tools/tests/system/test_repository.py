@@ -305,7 +305,7 @@ def test_a_file_that_is_lost_is_not_the_patchs_fault(tmp_path: Path) -> None:
 def test_paths_as_deep_as_a_stranger_likes(repo: Path) -> None:
     store = Objects(repo, repo)
     (blob,) = store.write_blobs([b"deep\n"])
-    path = "a/" * 1500 + "f"
+    path = "a/" * 1100 + "f"
     tree = store.replace("base", {path: f"100644 blob {blob}"})
     assert store.read_file(tree, path) == b"deep\n"
     assert store.repo.changed("base", tree) == [path]
