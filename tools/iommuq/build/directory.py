@@ -8,8 +8,10 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from iommuq.bases import dotconfig
@@ -50,21 +52,6 @@ _NOT_INSTALLED = re.compile(
     r"|^make(?:\[\d+\])?: ([\w+.-]+): No such file or directory$"
     r"|\[Errno 2\] No such file or directory: '([\w+.-]+)'$"
     r"|\benv: .([\w+.-]+).: No such file or directory$",
-    re.MULTILINE,
-)
-# What only the code can be the reason for: an error at a place in it, a symbol, a rule.
-_OF_THE_CODE = re.compile(
-    r"^[^\s:]+:\d+(?:[:.][\d-]+)*: ?(?:(?:fatal )?error\b|\*\*\*|.*Kconfig|syntax)|Kconfig:\d+:"
-    r"|\bundefined reference to\b|\bmultiple definition of\b|\bNo rule to make target\b"
-    r"|^(?:ERROR: modpost|error(?:\[E\d+\])?|Error): |: error: objtool: |Makefile:\d+: ",
-    re.MULTILINE,
-)
-# What a compiler or a shell says when the machine fails it, and its own faults.
-_OF_THE_MACHINE = re.compile(
-    r"internal compiler error|\bKilled\b|Segmentation fault|Bus error|Illegal instruction"
-    r"|[Mm]emory exhausted|[Cc]annot allocate memory|[Oo]ut of memory|Input/output error"
-    r"|Resource temporarily unavailable|Too many open files|Text file busy|Stale file handle"
-    r"|Read-only file system|terminated by signal|\] Error 1[3-5]\d$",
     re.MULTILINE,
 )
 _FIRST_ERROR = re.compile(
@@ -258,6 +245,13 @@ def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> C
     return done
 
 
+@cache
+def _faults() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the patterns of ``faults.toml``: of the code, and of the machine."""
+    data = tomllib.loads(Path(__file__).with_name("faults.toml").read_text("utf-8"))
+    return re.compile("|".join(data["code"]), re.M), re.compile("|".join(data["machine"]), re.M)
+
+
 def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:
     """Return the error of a failed build: `InfraError` of the machine, or `VerdictError`."""
     tool = _NOT_INSTALLED.search(done.output)
@@ -270,7 +264,8 @@ def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:
     infra = failure(done, log_path=log)
     if not isinstance(infra, CommandFailed) or done.returncode < 0:
         return infra
-    if _OF_THE_MACHINE.search(done.output) or not _OF_THE_CODE.search(done.output):
+    code, machine = _faults()
+    if machine.search(done.output) or not code.search(done.output):
         return infra
     lines = done.output.replace(f"{kdir.source}/", "").splitlines()
     first = next((line for line in lines if _FIRST_ERROR.search(line)), tail(done.output, 1))

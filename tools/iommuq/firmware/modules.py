@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from iommuq.system import files as dirs
 from iommuq.system.errors import CommandFailed, InfraError, UserError
-from iommuq.system.groups import STRANGER
+from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import run
 
 # A string of .modinfo; a NUL ends it.
@@ -88,7 +88,7 @@ def _content(path: Path) -> bytes:
             with tempfile.TemporaryDirectory() as folder:
                 plain = Path(folder) / "module.ko"
                 words = ("zstd", "-dq", path, "-o", plain)
-                run(words, cwd=path.parent, timeout=_LIMIT, bounds=STRANGER)
+                run(words, cwd=path.parent, timeout=_LIMIT, bounds=UNTRUSTED)
                 return _limited(path, plain.open("rb"))
         if path.suffix == ".xz":
             return _limited(path, lzma.open(path))

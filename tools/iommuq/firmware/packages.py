@@ -22,7 +22,7 @@ from iommuq.firmware.modules import unpack
 from iommuq.system import files, progress
 from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, TooMuchOutput, UserError
 from iommuq.system.files import file_sha256
-from iommuq.system.groups import STRANGER, Bounds
+from iommuq.system.groups import UNTRUSTED, Bounds
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
 
@@ -170,7 +170,7 @@ def _find(name: str, work: Path, log: Path) -> Apt:
 def _field(path: Path, field: str, form: re.Pattern[str] = _FIELD) -> str:
     words = ("dpkg-deb", "--field", path, field)
     try:
-        said = run(words, cwd=Path("/"), timeout=_LIMIT, bounds=STRANGER, most=_MOST_FIELD)
+        said = run(words, cwd=Path("/"), timeout=_LIMIT, bounds=UNTRUSTED, most=_MOST_FIELD)
     except (CommandFailed, TooMuchOutput, CommandTimeout) as error:
         raise UserError(f"{path.name}: not a Debian package", hint=one_line(error.hint)) from error
     value = said.output.strip()

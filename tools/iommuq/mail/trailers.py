@@ -18,7 +18,7 @@ from typing import Any
 
 from iommuq.mail.b4tool import PATIENCE, b4, side
 from iommuq.mail.branch import MailBranch
-from iommuq.system.groups import STRANGER
+from iommuq.system.groups import UNTRUSTED
 
 
 class Fate(StrEnum):
@@ -86,7 +86,7 @@ def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) 
             data=data,
             network=mbox is None,
             timeout=PATIENCE,
-            bounds=STRANGER,
+            bounds=UNTRUSTED,
         )
         current = {each["patch_id"]: each for each in answer["current"]}
         found = [each for reply in answer["replies"] for each in _judge(branch, reply, current)]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
-from iommuq.system.groups import STRANGER
+from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import Completed, exceeded, failure
 
 _RAW_DATE = re.compile(r"@?(\d{1,11}) ([+-]\d{4})")
@@ -184,12 +184,10 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
 
 
 def _parsed(folder: Path, *words: str | Path, stdin: bytes | None = None) -> Completed:
-    """Let git read what a stranger may have written.
-
-    :raises UserError: it takes more than it may.
-    :raises CommandFailed: git was killed, which is not the mail's fault.
-    """
-    done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, stdin=stdin, check=False, bounds=STRANGER)
+    """Let git read untrusted input; raise UserError if it takes more than it may."""
+    done = git(
+        *words, git_dir=NO_REPOSITORY, cwd=folder, stdin=stdin, check=False, bounds=UNTRUSTED
+    )
     if done.returncode != 0 and (why := exceeded(done)):
         raise UserError(f"git {words[0]}: {why}", hint="take the mail for hostile")
     if done.returncode < 0:

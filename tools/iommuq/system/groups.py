@@ -142,8 +142,8 @@ class Bounds:
 
 
 _GRACE = 5  # seconds
-#: For a program that reads what a stranger wrote.
-STRANGER = Bounds(memory=1 << 30, seconds=60, file=256 << 20)
+#: For programs that read untrusted input.
+UNTRUSTED = Bounds(memory=1 << 30, seconds=60, file=256 << 20)
 
 
 @contextlib.contextmanager

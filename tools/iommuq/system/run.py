@@ -134,7 +134,6 @@ class _Reader(threading.Thread):
         self._left = most
         self._on_overflow = on_overflow
         self.overflow = False
-        # Not a list of lines: each would cost 40 bytes more than it has.
         self._kept = bytearray()
         self.error: OSError | None = None
         self.start()

@@ -287,6 +287,14 @@ def test_what_a_failed_build_made_is_kept(
         ("error[E0425]: cannot find value `x`\n --> a.rs:1:2\n", 2, VerdictError, "E0425"),
         # Whatever else is said, it is not the code's fault.
         ("something else\n", 2, InfraError, "make: exit status 2"),
+        (
+            "cc1 died\nmake[1]: *** [/src/Makefile:1944: .] Error 2\n"
+            "make: *** [Makefile:234: __sub-make] Error 2\n",
+            2,
+            InfraError,
+            "make: exit status 2",
+        ),
+        ("drivers/iommu/Makefile:3: *** missing separator.  Stop.\n", 2, VerdictError, "separator"),
         ("a.c:1:1: internal compiler error: Segmentation fault\n", 2, InfraError, "make"),
         ("a.c:1:2: error: x\ncc1: out of memory allocating 65536 bytes\n", 2, InfraError, "make"),
         ("gcc: fatal error: Killed signal terminated program cc1\n", 2, InfraError, "make"),

@@ -139,7 +139,7 @@ def test_refresh_reproduces_the_patches(tmp_path: Path) -> None:
         shutil.copytree(files.project_root() / part, root / part)
     done = iommuq("queue", "edit", "6.12", "--into", str(tmp_path / "tree"), root=root)
     assert done.returncode == 0, done.stderr
-    for options in ((), ("--afresh",)):
+    for options in ((), ("--rewrite-all",)):
         words = ("queue", "refresh", "--from", str(tmp_path / "tree"), *options)
         done = iommuq(*words, root=root)
         assert done.returncode == 0, done.stderr

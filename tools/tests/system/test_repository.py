@@ -302,7 +302,7 @@ def test_a_file_that_is_lost_is_not_the_patchs_fault(tmp_path: Path) -> None:
     assert store.apply(b"--- a/g\n+++ b/g\n@@ -1 +1 @@\n-one\n+two\n").returncode == 1
 
 
-def test_paths_as_deep_as_a_stranger_likes(repo: Path) -> None:
+def test_paths_of_any_depth(repo: Path) -> None:
     store = Objects(repo, repo)
     (blob,) = store.write_blobs([b"deep\n"])
     path = "a/" * 1100 + "f"
@@ -354,6 +354,15 @@ def test_only_gits_own_program_runs(
     done = run([sys.executable, "-c", script, str(repo)], cwd=tmp_path)
     assert done.output.strip() == Repository(repo).find("base")
     assert not (tmp_path / "trap").exists()
+    # Nor does GitPython start git by itself, as it does when it is imported.
+    calls = tmp_path / "calls"
+    shim = tmp_path / "shim/git"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec {shutil.which("git")} "$@"\n')
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
+    run([sys.executable, "-c", script, str(repo)], cwd=tmp_path)
+    assert {line.split()[0] for line in calls.read_text().splitlines()} == {"cat-file"}
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run([sys.executable, "-c", script, str(repo)], cwd=tmp_path, check=False)
     assert "iommuq.system.errors.ToolMissing: git is not installed" in done.stderr

@@ -90,10 +90,16 @@ def edit(base: str, into: Path | None) -> None:
     help="The work tree; by default the current directory, or the last one made.",
 )
 @click.option("--section", metavar="NAME", help="The section of new patches.")
-@click.option("--afresh", is_flag=True, help="Also write unchanged patches again.")
+@click.option("--rewrite-all", is_flag=True, help="Also write unchanged patches again.")
+@click.option("--afresh", is_flag=True, hidden=True)  # Its name in 0.1.0.
 @click.option("--force", is_flag=True, help="Overwrite patches that were changed in the queue.")
 def refresh(
-    base: str | None, start: Path | None, section: str | None, afresh: bool, force: bool
+    base: str | None,
+    start: Path | None,
+    section: str | None,
+    rewrite_all: bool,
+    afresh: bool,
+    force: bool,
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
     from iommuq.mail.back import is_on_mail_branch
@@ -123,7 +129,8 @@ def refresh(
             f"{tree.folder} is of {tree.note.version}, the base is now {now.version}:"
             " run `iommuq queue rebase`"
         )
-    done, _ = refresh(tree, spec.folder, section=section, afresh=afresh, force=force)
+    rewrite_all |= afresh
+    done, _ = refresh(tree, spec.folder, section=section, rewrite_all=rewrite_all, force=force)
     for entry in done.entries:
         was = f" (was {entry.old})" if entry.old not in (None, entry.name) else ""
         print(f"{entry.action:<10} {progress.one_line(entry.name)}{was}")

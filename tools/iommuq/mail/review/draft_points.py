@@ -54,12 +54,12 @@ def wrap(text: str, width: int = WIDTH) -> list[str]:
 
 
 def quoted(text: str) -> list[str]:
-    """Wrap text of a stranger: no line of it can be taken for a trailer, a header or ours."""
+    """Wrap untrusted text, so that no line of it can be taken for a trailer or a header."""
     return [f"| {line}" for line in wrap(text, WIDTH - 2)]
 
 
 def plain(text: str) -> str:
-    """Return a stranger's word for use within our sentences; what trailers need becomes ``?``."""
+    """Return untrusted text for use within a sentence; other characters become ``?``."""
     return re.sub(r"[^\w .,()/+~-]", "?", one_line(text))[:_MOST_PLAIN]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import iommuq
 from iommuq.system import tables
 from iommuq.system.errors import CommandTimeout, InfraError, UserError
-from iommuq.system.groups import STRANGER
+from iommuq.system.groups import UNTRUSTED
 from iommuq.system.progress import one_line
 from iommuq.system.run import exceeded, run, tail
 
@@ -152,7 +152,7 @@ def fetch(
             check=False,
             watched=True,
             most=2 * MOST,
-            bounds=STRANGER,
+            bounds=UNTRUSTED,
         )
     except CommandTimeout as error:
         if mbox is not None:

@@ -74,7 +74,7 @@ def refresh(
     folder: Path,
     *,
     section: str | None = None,
-    afresh: bool = False,
+    rewrite_all: bool = False,
     force: bool = False,
     tip: str | None = None,
 ) -> tuple[Refreshed, EditTree]:
@@ -82,7 +82,7 @@ def refresh(
 
     :param folder: ``patches/<base>``.
     :param section: the section of new patches; None for that of their neighbours.
-    :param afresh: write every patch again, as git formats it now.
+    :param rewrite_all: also write unchanged patches, as git formats them now.
     :param force: write even if the patches changed since the tree was made.
     :param tip: the last of the commits; None for what is checked out.
     :return: what was done, and the tree with a new note.
@@ -100,7 +100,7 @@ def refresh(
                 f"{tree.folder}: no commit after iommuq-base",
                 hint="check out the branch with the queue; to drop all patches remove the files",
             )
-        found = _Refresh(store, queue, tree.note, commits).run(section, afresh)
+        found = _Refresh(store, queue, tree.note, commits).run(section, rewrite_all)
     patches = {entry.name: entry.commit.id for entry in found.entries}
     now = sums(load_queue(folder, tree.note.base))
     return found, tree.write(replace(tree.note, patches=patches, sums=now))
@@ -156,9 +156,9 @@ class _Refresh:
         self._commits = commits
         self._proof = Replay(store)
 
-    def run(self, section: str | None, afresh: bool) -> Refreshed:
+    def run(self, section: str | None, rewrite_all: bool) -> Refreshed:
         olds = self._match()
-        mails = self._mails(olds, afresh)
+        mails = self._mails(olds, rewrite_all)
         slots = [
             naming.Slot(old.name if old else None, old.subject if old else "", name, commit.subject)
             for commit, old, (name, _) in zip(self._commits, olds, mails, strict=True)
@@ -218,10 +218,10 @@ class _Refresh:
                 pair(self._commits[int(match[2]) - 1].id, old[int(match[1]) - 1])
         return [found.get(commit.id) for commit in self._commits]
 
-    def _mails(self, olds: Sequence[Patch | None], afresh: bool) -> list[tuple[str, bytes]]:
+    def _mails(self, olds: Sequence[Patch | None], rewrite_all: bool) -> list[tuple[str, bytes]]:
         """Return git's file name and the content of each patch; unchanged ones keep theirs."""
         keeps = [
-            not afresh and old is not None and self._still_says(old, commit)
+            not rewrite_all and old is not None and self._still_says(old, commit)
             for commit, old in zip(self._commits, olds, strict=True)
         ]
         if all(keeps):

@@ -191,7 +191,7 @@ class _Folders(dict[str, "Entries"]):
         self._repo = repo
 
     def __missing__(self, path: str) -> Entries:
-        # A loop, as a path may be as long as a stranger likes.
+        # A loop: a path may be longer than the stack is deep.
         at = ""
         for name in path.split("/"):
             mode, ident = self[at].get(name, (0, ""))
@@ -211,11 +211,11 @@ def open_repository(git_dir: Path) -> Repository:
     with _opening:
         found = _opened.get(git_dir)
         if found is None:
-            # GitPython runs the program that the variable names, and prints what it misses.
-            os.environ.pop("GIT_PYTHON_GIT_EXECUTABLE", None)
-            os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+            # At import GitPython would run `git version`, or the program that a variable names.
+            os.environ |= {"GIT_PYTHON_GIT_EXECUTABLE": os.devnull, "GIT_PYTHON_REFRESH": "quiet"}
             from iommuq.system.git.repository import Repository
 
+            del os.environ["GIT_PYTHON_GIT_EXECUTABLE"], os.environ["GIT_PYTHON_REFRESH"]
             found = _opened[git_dir] = Repository(git_dir)
         return found
 

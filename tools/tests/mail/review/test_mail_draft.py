@@ -249,7 +249,7 @@ FORGED = (
 
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(st.sampled_from(FORGED), EVIL), st.integers(0, 80))
-def test_no_trailer_is_a_strangers(said: str, shift: int) -> None:
+def test_untrusted_text_makes_no_trailer(said: str, shift: int) -> None:
     """Property: neither a mail nor what came out of the sandbox makes a trailer in a reply."""
     said = "w" * shift + " " + said
     evil = message(1, sender=said, date=said, body=f"{said}\n\n{said}", remarks=(said,))

@@ -55,9 +55,9 @@ def test_patch_after_an_amended_one_keeps_its_file(person: Person) -> None:
     assert list(actions(person.refresh()).values()) == ["unchanged", "changed", "unchanged"]
 
 
-def test_afresh_writes_them_as_git_does(person: Person) -> None:
+def test_rewrite_writes_them_as_git_does(person: Person) -> None:
     """The toy's patches were written with a signature and short blob ids."""
-    done = person.refresh(afresh=True)
+    done = person.refresh(rewrite_all=True)
     assert list(actions(done).values()) == ["changed"] * 3
     text = (person.folder / FIRST).read_text()
     assert text.startswith("From " + "0" * 40)
@@ -197,7 +197,7 @@ def test_commands_print_what_they_did(
     monkeypatch.chdir(person.tree.folder)
     (person.tree.folder / "drivers/forgotten.c").write_text("int i;\n")
     person.reword("toy: note them all")
-    options = {"section": None, "afresh": False, "force": False}
+    options = {"section": None, "rewrite_all": False, "afresh": False, "force": False}
     call(queuecommands.refresh, None, None, **options)
     said = capsys.readouterr()
     assert re.search(
