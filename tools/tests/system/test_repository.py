@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iommuq.system.errors import CommandTimeout, DiskFull, InfraError, ObjectsLost, UserError
-from iommuq.system.git.command import git, init_bare
+from iommuq.system.git.command import git, init_bare, leave_hook
 from iommuq.system.git.objects import Objects
 from iommuq.system.git.repository import Repository, _PinnedGit
 from iommuq.system.git.scratch import scratch
@@ -193,6 +194,18 @@ def test_variables_of_a_hook_are_not_followed(
     assert there.find("base")
     assert there.write(b"blob", b"of a hook\n")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_hooks_repository_is_left(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These git itself would follow, whatever GIT_DIR says."""
+    for name in ("GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    leave_hook()
+    store = Objects(repo, tmp_path)
+    store.read_tree("base")
+    assert store.write_tree() == store.tree_of("base")
 
 
 def test_objects_of_others_are_read(repo: Path) -> None:
@@ -391,21 +404,30 @@ def test_git_that_does_not_answer(repo: Path, monkeypatch: pytest.MonkeyPatch) -
     assert there.has(tip)
 
 
-def test_an_interrupt_leaves_no_old_answer(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_no_old_answer(repo: Path) -> None:
     there = Repository(repo)
     one = _git(repo, "rev-parse", "base:Makefile")
     two = _git(repo, "rev-parse", "base:drivers.txt")
-    parse = _PinnedGit._parse_object_header
+    there.content(one)
 
-    def interrupted(*_: object) -> None:
-        monkeypatch.setattr(_PinnedGit, "_parse_object_header", parse)
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        """Ask, and be interrupted before the answer is read."""
+        process: Any = there.git.cat_file_all
+        with there._answering():
+            process.stdin.write(f"{one}\n".encode())
+            process.stdin.flush()
+            raise KeyboardInterrupt
 
-    there.has(one)
-    monkeypatch.setattr(_PinnedGit, "_parse_object_header", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        there.content(one)
+        interrupted()
     assert there.content(two) == b"two\n"
+
+
+def test_the_program_that_another_user_of_gitpython_chose(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_PinnedGit, "GIT_PYTHON_GIT_EXECUTABLE", str(tmp_path / "none"))
+    assert Repository(repo).find("base")
 
 
 @pytest.mark.parametrize(

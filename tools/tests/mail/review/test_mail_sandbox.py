@@ -203,6 +203,17 @@ def test_forks_without_end(sandbox: Sandbox) -> None:
     assert leftovers(sandbox) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's reviews have users of their own")
+def test_reviews_at_the_same_time_share_no_user(sandbox: Sandbox) -> None:
+    """The limit of processes is one of a user: of another's review it must not be used up."""
+    code = (
+        "import sys; from pathlib import Path; from iommuq.mail.review.sandbox import *;"
+        "print(Sandbox(Path(sys.argv[1]), default_limits()).owner)"
+    )
+    other = run([sys.executable, "-c", code, str(sandbox.writable)], cwd=Path("/"))
+    assert int(other.output) != sandbox.owner
+
+
 def test_daemons_do_not_outlive_it(sandbox: Sandbox) -> None:
     done = make(sandbox, "setsid nohup sleep 600 >/dev/null 2>&1 & echo gone")
     assert done.output == "gone\n"
