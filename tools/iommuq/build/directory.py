@@ -10,7 +10,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -54,6 +54,8 @@ _NOT_INSTALLED = re.compile(
     r"|\benv: .([\w+.-]+).: No such file or directory$",
     re.MULTILINE,
 )
+# The code that gcc quotes, and the text of its #error, are not gcc's words.
+_QUOTED = re.compile(r"^ *\d* \|.*$|#(?:error|warning).*$", re.M)
 _FIRST_ERROR = re.compile(
     r"(?:: (?:fatal )?error: |^error\b|\bundefined reference\b|^ld: |^make.*\*\*\* )"
 )
@@ -254,18 +256,19 @@ def _faults() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:
     """Return the error of a failed build: `InfraError` of the machine, or `VerdictError`."""
-    tool = _NOT_INSTALLED.search(done.output)
-    missing = tool[tool.lastindex or 0] if tool else toolchain.missing_header(done.output)
+    said = _QUOTED.sub("", done.output)
+    tool = _NOT_INSTALLED.search(said)
+    missing = tool[tool.lastindex or 0] if tool else toolchain.missing_header(said)
     if missing:
         return ToolMissing(
             f"{missing} is not installed, {kdir.title} needs it",
             hint="`iommuq doctor` names the package",
         )
-    infra = failure(done, log_path=log)
+    infra = failure(replace(done, output=said), log_path=log)
     if not isinstance(infra, CommandFailed) or done.returncode < 0:
         return infra
     code, machine = _faults()
-    if machine.search(done.output) or not code.search(done.output):
+    if machine.search(said) or not code.search(said):
         return infra
     lines = done.output.replace(f"{kdir.source}/", "").splitlines()
     first = next((line for line in lines if _FIRST_ERROR.search(line)), tail(done.output, 1))

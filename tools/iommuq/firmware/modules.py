@@ -9,10 +9,11 @@ import contextlib
 import gzip
 import hashlib
 import lzma
+import os
 import re
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,7 @@ _DEPENDS = re.compile(rb"(?<=\0)depends=([\w,-]*)\0|^depends=([\w,-]*)\0")
 _LIMIT = 60.0
 # Bytes of a module; the largest of Debian's have 20 MiB.
 _MOST = 128 << 20
+_MOST_OF_ALL = 512 << 20
 # Modules that wait for one that they need.
 _MOST_DEPTH = 64
 
@@ -38,8 +40,7 @@ def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
     :raises InfraError: a module is damaged or missing, or the cache cannot be written.
     """
     files = {
-        _plain(path.name.partition(".ko")[0]): path
-        for path in sorted((folder / "kernel").rglob("*.ko*"))
+        _plain(path.name.partition(".ko")[0]): path for path in sorted(_modules(folder / "kernel"))
     }
     contents: dict[str, bytes] = {}
     waiting: list[str] = []
@@ -55,6 +56,8 @@ def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
                 raise InfraError(f"{folder}: module {name} is missing, {asked_by} needs it")
             return
         data = _content(path)
+        if sum(map(len, contents.values()), len(data)) > _MOST_OF_ALL:
+            raise UserError(f"{folder}: modules of more than {_MOST_OF_ALL >> 20} MiB")
         waiting.append(name)
         for other in _dependencies(data, path):
             need(other, name)
@@ -64,6 +67,17 @@ def unpack(folder: Path, wanted: Sequence[str]) -> tuple[Path, ...]:
     for name in wanted:
         need(_plain(name), "")
     return tuple(_keep(name, data) for name, data in contents.items())
+
+
+def _modules(top: Path) -> Iterator[Path]:
+    # Not rglob() or walk(), which are recursive; links are not followed.
+    pending = [] if top.is_symlink() or not top.is_dir() else [str(top)]
+    while pending:
+        for entry in os.scandir(pending.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif ".ko" in entry.name:
+                yield Path(entry.path)
 
 
 def _plain(name: str) -> str:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, IommuqError, UserError
-from iommuq.system.groups import Bounds
 from iommuq.system.progress import one_line
-from iommuq.system.run import Completed, exceeded, run
+from iommuq.system.run import Completed, run
 
 #: Seconds for one command.
 LIMIT = 600.0
@@ -35,7 +34,6 @@ def b4(
     added: Sequence[tuple[str, str]] = (),
     check: bool = True,
     timeout: float = LIMIT,
-    bounds: Bounds | None = None,
 ) -> Completed:
     """Run a command of b4, without a network.
 
@@ -48,7 +46,7 @@ def b4(
     for number, (name, value) in enumerate(added):
         env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     argv = [*_PYTHON, "b4.command", "-n", "--no-stdin", "--offline-mode", *words]
-    done = run(argv, cwd=cwd, env=env, check=False, timeout=timeout, watched=True, bounds=bounds)
+    done = run(argv, cwd=cwd, env=env, check=False, timeout=timeout, watched=True)
     if done.returncode != 0 and check:
         raise UserError(f"b4 {words[0]}: {complaint(done)}")
     return done
@@ -72,7 +70,6 @@ def side(
     config: Mapping[str, str] | None = None,
     network: bool = False,
     timeout: float = LIMIT,
-    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
     """Run one of the operations of `iommuq.mail.b4side` in a work tree.
 
@@ -83,13 +80,9 @@ def side(
     argv = [*_PYTHON, "iommuq.mail.b4side"]
     text = json.dumps({**task, "network": network})
     try:
-        done = run(
-            argv, cwd=cwd, stdin=text, check=False, timeout=timeout, watched=True, bounds=bounds
-        )
+        done = run(argv, cwd=cwd, stdin=text, check=False, timeout=timeout, watched=True)
     except CommandTimeout as error:
         raise InfraError(f"b4 did not finish within {timeout:g} s", hint=error.hint) from error
-    if done.returncode != 0 and (why := exceeded(done)):
-        raise UserError(f"b4 {operation}: {why}", hint="take a mail of the thread for hostile")
     try:
         answer = json.loads(done.output.splitlines()[-1])
     except (ValueError, IndexError):

@@ -18,7 +18,6 @@ from typing import Any
 
 from iommuq.mail.b4tool import PATIENCE, b4, side
 from iommuq.mail.branch import MailBranch
-from iommuq.system.groups import UNTRUSTED
 
 
 class Fate(StrEnum):
@@ -81,12 +80,7 @@ def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) 
             "save": str(folder / "all"),
         }
         answer = side(
-            "gather",
-            cwd=branch.tree.folder,
-            data=data,
-            network=mbox is None,
-            timeout=PATIENCE,
-            bounds=UNTRUSTED,
+            "gather", cwd=branch.tree.folder, data=data, network=mbox is None, timeout=PATIENCE
         )
         current = {each["patch_id"]: each for each in answer["current"]}
         found = [each for reply in answer["replies"] for each in _judge(branch, reply, current)]

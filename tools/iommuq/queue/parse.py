@@ -189,7 +189,7 @@ def _parsed(folder: Path, *words: str | Path, stdin: bytes | None = None) -> Com
         *words, git_dir=NO_REPOSITORY, cwd=folder, stdin=stdin, check=False, bounds=UNTRUSTED
     )
     if done.returncode != 0 and (why := exceeded(done)):
-        raise UserError(f"git {words[0]}: {why}", hint="take the mail for hostile")
+        raise UserError(f"git {words[0]}: {why}", hint="or the machine is short of memory")
     if done.returncode < 0:
         raise failure(done)
     return done

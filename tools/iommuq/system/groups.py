@@ -112,12 +112,8 @@ class Guard:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a process may use, and each that it starts: limits of the kernel.
-
-    :ivar memory: bytes of address space.
-    :ivar seconds: of a processor.
-    :ivar file: bytes of one file.
-    """
+    """Limits of a process and each that it starts: bytes of address space, seconds of CPU time,
+    bytes of one file."""
 
     memory: int
     seconds: int

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import shlex
 import signal
 import subprocess
@@ -39,8 +40,11 @@ TAIL_LINES = 20
 
 # What a full disk is called: by the C library, and by git for its own packs.
 _DISK_FULL = ("No space left on device", "Out of diskspace", "Disk quota exceeded")
-# What a lack of memory is called: by Python, by git, and by the C library.
-_NO_MEMORY = ("MemoryError", "ut of memory", "Cannot allocate memory", "bad_alloc")
+# What Python, git and C++ print for want of memory, and Python for a file that is too large.
+_NO_MEMORY = re.compile(
+    r"^(?:MemoryError|fatal: .*(?:ut of memory|annot allocate memory).*|.*std::bad_alloc.*)$", re.M
+)
+_TOO_LARGE = re.compile(r"(?:^OSError: .*|: )File too large$", re.M)
 # Characters of the end of its output that are searched for them.
 _SAID = 4096
 # Bytes in flight between the processes of a pipeline.
@@ -74,9 +78,9 @@ def exceeded(done: Completed) -> str:
     said = done.stderr[-_SAID:] + done.output[-_SAID:]
     if done.returncode == -signal.SIGXCPU:
         return "it takes more time than it may"
-    if done.returncode == -signal.SIGXFSZ or "File too large" in said:
+    if done.returncode == -signal.SIGXFSZ or _TOO_LARGE.search(said):
         return "it makes more data than it may"
-    if any(words in said for words in _NO_MEMORY):
+    if _NO_MEMORY.search(said):
         return "it takes more memory than it may"
     return ""
 

@@ -286,6 +286,24 @@ def test_what_a_failed_build_made_is_kept(
         ('drivers/iommu/Kconfig:12: unknown statement "x"\n', 2, VerdictError, "Kconfig:12"),
         ("error[E0425]: cannot find value `x`\n --> a.rs:1:2\n", 2, VerdictError, "E0425"),
         # Whatever else is said, it is not the code's fault.
+        # The code that gcc quotes says nothing of the machine.
+        ('a.c:1:2: error: x\n    1 | p("Out of memory")\n', 2, VerdictError, "a.c:1:2"),
+        ("a.c:1:2: error: #error Killed\n    1 | #error Killed\n", 2, VerdictError, "a.c:1:2"),
+        (
+            "a.c:1:2: error: makes a\n  12 | #define ENOSPC 28 /* No space left on device */\n",
+            2,
+            VerdictError,
+            "a.c:1:2",
+        ),
+        ("a.S:2: Error: no such instruction: `x'\n", 2, VerdictError, "no such instruction"),
+        ("ld: error: unplaced orphan section `.x'\n", 2, VerdictError, "orphan"),
+        ("ld:./arch/x86/kernel/vmlinux.lds:12: syntax error\n", 2, VerdictError, "syntax error"),
+        ("a.o: relocation truncated to fit: R_X86_64_32\n", 2, VerdictError, "truncated"),
+        ("gcc: error: unrecognized command-line option '-fx'\n", 2, VerdictError, "-fx"),
+        ("x.dts:3.4-5: ERROR (phandle_references): y\n", 2, VerdictError, "phandle"),
+        ("a.c:1:9: fatal error: x.h: Permission denied\n", 2, InfraError, "make"),
+        ("a.c:1:9: fatal error: opening dependency file a.d: x\n", 2, InfraError, "make"),
+        ("ERROR: modpost: a.mod: No such file or directory\n", 2, InfraError, "make"),
         ("something else\n", 2, InfraError, "make: exit status 2"),
         (
             "cc1 died\nmake[1]: *** [/src/Makefile:1944: .] Error 2\n"

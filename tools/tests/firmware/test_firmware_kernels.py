@@ -8,6 +8,7 @@ import lzma
 import os
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,27 @@ def test_a_module_that_is_cut_short(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"kernel/vfio.ko{suffix}").write_bytes(whole[:-12])
     with pytest.raises(InfraError, match="damaged"):
         modules.unpack(tmp_path, ["vfio"])
+
+
+def test_modules_that_are_too_large_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "_MOST_OF_ALL", 1 << 20)
+    (tmp_path / "kernel").mkdir()
+    for name in ("a", "b", "c"):
+        data = module() + bytes(400 << 10)
+        (tmp_path / f"kernel/{name}.ko.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "kernel/vfio.ko").write_bytes(module("a,b,c"))
+    with pytest.raises(UserError, match="modules of more than 1 MiB"):
+        modules.unpack(tmp_path, ["vfio"])
+
+
+def test_folders_of_modules_of_any_depth(tmp_path: Path) -> None:
+    folder = tmp_path / "kernel"
+    subprocess.run(["mkdir", "-p", f"{folder}/{'a/' * 1200}"], check=True)
+    (folder / "vfio.ko").write_bytes(module())
+    assert len(modules.unpack(tmp_path, ["vfio"])) == 1
+    subprocess.run(["rm", "-rf", folder], check=True)
 
 
 def test_modules_that_are_built_in_are_left_out(tmp_path: Path) -> None:

@@ -478,7 +478,7 @@ def test_names_that_pass_for_gits_own(repo: Path) -> None:
         "echo 'fatal: unable to write new index file: Disk quota exceeded' >&2; exit 128",
         "echo 'fatal: unable to open a: Too many open files' >&2; exit 128",
         "echo 'fatal: Out of memory, malloc failed' >&2; exit 128",
-        "echo 'error: patch failed: a:1' >&2; exit 128",
+        "echo 'error: patch failed: a:1' >&2; kill -9 $$",
         "exit 1",
     ],
 )
@@ -498,3 +498,27 @@ def test_a_fault_of_git_is_not_the_patchs(
     with pytest.raises(InfraError):
         store.apply(b"--- a/Makefile\n+++ b/Makefile\n@@ -1 +1 @@\n-one\n+two\n")
     assert len(calls.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "diff",
+    [
+        "--- a/Makefile\n+++ /dev/null\n@@ -1 +0,0 @@\n-one\n"
+        "--- a/Makefile\n+++ b/Makefile\n@@ -1 +1 @@\n-one\n+two\n",
+        "diff --git a/Makefile b/Makefile\nold mode 100644\nnew mode 120000\n",
+        "diff --git a/Makefile/x b/Makefile/x\nnew file mode 100644\n"
+        "--- /dev/null\n+++ b/Makefile/x\n@@ -0,0 +1 @@\n+x\n",
+        "diff --git a/drivers b/drivers\nnew file mode 100644\n"
+        "--- /dev/null\n+++ b/drivers\n@@ -0,0 +1 @@\n+x\n",
+        "--- a/none\n+++ b/none\n@@ -1 +1 @@\n-one\n+two\n",
+        "--- a/Makefile\n+++ b/Makefile\n@@ -1 +1 @@\n-other\n+two\n",
+        "--- a/lib/link\n+++ b/lib/link\n@@ -1 +1 @@\n-other\n+two\n",
+        "not a diff\n",
+    ],
+)
+def test_a_diff_that_does_not_fit_is_the_patchs_fault(
+    repo: Path, tmp_path: Path, diff: str
+) -> None:
+    store = Objects(repo, tmp_path)
+    store.read_tree("base")
+    assert store.apply(diff.encode()).returncode != 0

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,5 @@ def test_bounds(tmp_path: Path) -> None:
         assert why in runner.exceeded(done)
     done = runner.run([sys.executable, "-c", "1 / 0"], cwd=tmp_path, bounds=few, check=False)
     assert runner.exceeded(done) == ""
+    said = "CRITICAL: [PATCH] iommu: Handle being out of memory, Cannot allocate memory: not found"
+    assert runner.exceeded(replace(done, stderr=said)) == ""

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from iommuq.queue.upstream.targets import Target
 
 
+# Old names of options, which are still accepted.
+_RENAMED = {"afresh": "rewrite-all"}
+
+
 @click.group()
 def queue() -> None:
     """Patch queues, and trees with a queue applied."""
@@ -81,7 +85,7 @@ def edit(base: str, into: Path | None) -> None:
     print(f"{tree.folder}: branch iommuq/{base}, {len(queue.patches)} commits from iommuq-base on")
 
 
-@queue.command()
+@queue.command(context_settings={"token_normalize_func": lambda word: _RENAMED.get(word, word)})
 @click.argument("base", required=False)
 @click.option(
     "--from",
@@ -91,15 +95,9 @@ def edit(base: str, into: Path | None) -> None:
 )
 @click.option("--section", metavar="NAME", help="The section of new patches.")
 @click.option("--rewrite-all", is_flag=True, help="Also write unchanged patches again.")
-@click.option("--afresh", is_flag=True, hidden=True)  # Its name in 0.1.0.
 @click.option("--force", is_flag=True, help="Overwrite patches that were changed in the queue.")
 def refresh(
-    base: str | None,
-    start: Path | None,
-    section: str | None,
-    rewrite_all: bool,
-    afresh: bool,
-    force: bool,
+    base: str | None, start: Path | None, section: str | None, rewrite_all: bool, force: bool
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
     from iommuq.mail.back import is_on_mail_branch
@@ -129,7 +127,6 @@ def refresh(
             f"{tree.folder} is of {tree.note.version}, the base is now {now.version}:"
             " run `iommuq queue rebase`"
         )
-    rewrite_all |= afresh
     done, _ = refresh(tree, spec.folder, section=section, rewrite_all=rewrite_all, force=force)
     for entry in done.entries:
         was = f" (was {entry.old})" if entry.old not in (None, entry.name) else ""

@@ -161,7 +161,7 @@ def fetch(
             f"the archive did not answer within {LIMIT:g} s", hint="try again, or name an mbox"
         ) from error
     if done.returncode != 0 and (why := exceeded(done)):
-        raise UserError(f"{one_line(what)}: b4 cannot read it: {why}", hint="take it for hostile")
+        raise UserError(f"{one_line(what)}: b4 cannot read it: {why}")
     try:
         answer = json.loads(done.output)
     except ValueError as error:

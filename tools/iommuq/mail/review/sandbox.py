@@ -120,7 +120,11 @@ class Sandbox:
             return
         for folder, folders, names in os.walk(self.writable):
             for path in (folder, *(os.path.join(folder, each) for each in (*folders, *names))):  # noqa: PTH118
-                os.chown(path, self.owner, self.owner, follow_symlinks=False)
+                try:
+                    os.chown(path, self.owner, self.owner, follow_symlinks=False)
+                except OSError as error:  # Root of a user namespace without that user.
+                    why = f"no user {self.owner}: {error.strerror}"
+                    raise InfraError(f"no sandbox can be made here: {why}", hint=_HINT) from error
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
         """Return the argument vector that runs *words* in the sandbox.

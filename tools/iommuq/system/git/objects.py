@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import re
 import threading
+import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from iommuq.system.git.repository import Entries, Repository
 
 _ID = re.compile(r"\b[0-9a-f]{40}\b")
-# What git apply (apply.c) says of a diff, in place of a fault of the machine.
-_REFUSED = re.compile(
-    r"^error: (?:patch failed: |corrupt patch|patch with only garbage|patch fragment without"
-    r"|No valid patches|unrecognized|cannot apply binary patch|invalid|affected file|removal patch"
-    r"|.*: (?:patch does not apply|(?:does not exist|already exists) in |wrong type|has type)"
-    r"|.*(?:depends on old contents|does not match the current contents|beyond a symbolic link))",
-    re.MULTILINE,
-)
 _OLD_FILE = re.compile(rb"^--- a/([^\t\n]+)", re.MULTILINE)
 
 
@@ -168,7 +161,7 @@ class Objects:
                 # git says the same of such a file as of one that the patch does not fit.
                 for path in set(_OLD_FILE.findall(diff)):
                     self.read_file(self._loaded, path.decode("utf-8", "surrogateescape"))
-            if done.returncode == 1 and _REFUSED.search(done.stderr):
+            if done.returncode in (1, 128) and _refused().search(done.stderr):
                 return done
             if not again:
                 break
@@ -181,6 +174,13 @@ class Objects:
 
     def commit(self, tree: str, parent: str, *, author: str, date: str, message: str) -> str:
         return self.repo.write_commit(tree, parent, author, date, message)
+
+
+@cache
+def _refused() -> re.Pattern[str]:
+    """Return the pattern of ``apply.toml``."""
+    data = tomllib.loads(Path(__file__).with_name("apply.toml").read_text("utf-8"))
+    return re.compile(f"^error: (?:{'|'.join(data['refused'])})", re.M)
 
 
 class _Folders(dict[str, "Entries"]):

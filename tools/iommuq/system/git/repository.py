@@ -236,12 +236,7 @@ class Repository(git.Repo):
             return True
 
     def lacks(self, *names: str) -> bool:
-        """Tell whether something in one of the trees or commits is not there, or damaged.
-
-        Of files only the beginning is read.
-
-        :param names: ids; those of other objects are looked up alone.
-        """
+        """Return whether a tree, a commit or a file in it is missing; files are not read whole."""
         pending: list[str] = []
         seen: set[str] = set()
         try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import shutil
@@ -212,6 +213,19 @@ def test_reviews_at_the_same_time_share_no_user(sandbox: Sandbox) -> None:
     )
     other = run([sys.executable, "-c", code, str(sandbox.writable)], cwd=Path("/"))
     assert int(other.output) != sandbox.owner
+
+
+def test_root_of_a_name_space_without_other_users(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(Sandbox, "owner", 0x70000001)
+    monkeypatch.setattr(os, "chown", refused)
+    with pytest.raises(InfraError, match="no sandbox can be made here: no user") as caught:
+        sandbox.probe()
+    assert "--trust" in caught.value.hint
 
 
 def test_daemons_do_not_outlive_it(sandbox: Sandbox) -> None:

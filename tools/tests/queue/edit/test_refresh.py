@@ -197,7 +197,7 @@ def test_commands_print_what_they_did(
     monkeypatch.chdir(person.tree.folder)
     (person.tree.folder / "drivers/forgotten.c").write_text("int i;\n")
     person.reword("toy: note them all")
-    options = {"section": None, "rewrite_all": False, "afresh": False, "force": False}
+    options = {"section": None, "rewrite_all": False, "force": False}
     call(queuecommands.refresh, None, None, **options)
     said = capsys.readouterr()
     assert re.search(
