@@ -48,6 +48,7 @@ class Base:
     :ivar kernel: the kernel version, like ``6.12.117``.
     :ivar commit: the commit with its files.
     :ivar git_dir: the bare repository of the commit.
+    :ivar boxed: patches are applied to it in a sandbox.
     """
 
     spec: BaseSpec
@@ -56,6 +57,7 @@ class Base:
     kernel: str
     commit: str
     git_dir: Path
+    boxed: bool = False
 
 
 def open_base(spec: BaseSpec) -> Base:

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from iommuq.system.errors import UserError
-from iommuq.system.git.command import NO_REPOSITORY, git, is_safe_path
+from iommuq.system.git.command import NO_REPOSITORY, QUICK, git, is_safe_path, pinned
 from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import Completed, exceeded, failure
+from iommuq.system.sandbox.reader import read
 
 _RAW_DATE = re.compile(r"@?(\d{1,11}) ([+-]\d{4})")
 _DIFFSTAT = re.compile(
@@ -70,9 +73,10 @@ class Mail:
     sha256: str
 
 
-def read_mails(paths: Sequence[Path]) -> list[Mail]:
+def read_mails(paths: Sequence[Path], *, boxed: bool = False) -> list[Mail]:
     """Read and check patch mails, one in a file.
 
+    :param boxed: git reads them in a sandbox.
     :raises UserError: a file cannot be read, is no mail, or has no valid diff.
     """
     if not paths:
@@ -84,9 +88,9 @@ def read_mails(paths: Sequence[Path]) -> list[Mail]:
         copies = [folder / f"{number:04}.eml" for number in range(len(paths))]
         for copy, data in zip(copies, contents, strict=True):
             copy.write_bytes(data)
-        mails = _split(paths, copies, folder)
+        mails = _split(paths, copies, folder, boxed)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(_read_mail, paths, contents, mails))
+            return list(pool.map(partial(_read_mail, boxed), paths, contents, mails))
 
 
 def is_letter(data: bytes) -> bool:
@@ -117,13 +121,13 @@ def _line_at(data: bytes, offset: int) -> int:
     return data.count(b"\n", 0, max(offset, 0)) + 1
 
 
-def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path) -> list[Path]:
+def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path, boxed: bool) -> list[Path]:
     """Return the mail of each file in *copies*; *paths* are their names for errors."""
     out = folder / f"mails-{copies[0].stem}-{len(copies)}"
     out.mkdir()
     # -b: accept a mail without the "From <id> <date>" line.
     words = ("mailsplit", "-b", "-d6", f"-o{out}", "--")
-    done = _parsed(folder, *words, *copies)
+    done = _parsed(boxed, folder, *words, *copies)
     mails = sorted(out.iterdir())
     if done.returncode == 0 and len(mails) == len(copies):
         return mails
@@ -133,17 +137,17 @@ def _split(paths: Sequence[Path], copies: Sequence[Path], folder: Path) -> list[
     return [
         mail
         for path, copy in zip(paths, copies, strict=True)
-        for mail in _split([path], [copy], folder)
+        for mail in _split([path], [copy], folder, boxed)
     ]
 
 
-def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
+def _read_mail(boxed: bool, path: Path, data: bytes, mail: Path) -> Mail:
     """Decode one mail; *data* is its file, *mail* the output of mailsplit."""
     folder = mail.with_name(f"{mail.name}.parts")
     folder.mkdir()
     # Encoded bodies have CRLF; mailsplit removed it from all others.
     words = ("mailinfo", "--quoted-cr=strip", "message", "diff")
-    done = _parsed(folder, *words, stdin=mail.read_bytes())
+    done = _parsed(boxed, folder, *words, stdin=mail.read_bytes())
     if done.returncode != 0:
         raise UserError(f"{path}: {_complaint(done)}")
     # Bytes that are not UTF-8 are escaped in the output of a process.
@@ -178,16 +182,19 @@ def _read_mail(path: Path, data: bytes, mail: Path) -> Mail:
         message=clean(f"{subject}\n\n{body}"),
         diff=diff,
         diff_line=diff_line,
-        changes=_check_diff(path, folder, diff, diff_line),
+        changes=_check_diff(boxed, path, folder, diff, diff_line),
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
 
-def _parsed(folder: Path, *words: str | Path, stdin: bytes | None = None) -> Completed:
+def _parsed(boxed: bool, folder: Path, *words: str | Path, stdin: bytes | None = None) -> Completed:
     """Let git read untrusted input; raise UserError if it takes more than it may."""
-    done = git(
-        *words, git_dir=NO_REPOSITORY, cwd=folder, stdin=stdin, check=False, bounds=UNTRUSTED
-    )
+    if boxed:
+        env, argv = pinned(NO_REPOSITORY, folder), ["git", *words]
+        done = read(argv, cwd=folder, env=env, stdin=stdin, check=False, timeout=QUICK)
+    else:
+        options: dict[str, Any] = {"stdin": stdin, "check": False, "bounds": UNTRUSTED}
+        done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, **options)
     if done.returncode != 0 and (why := exceeded(done)):
         raise UserError(f"git {words[0]}: {why}", hint="or the machine is short of memory")
     if done.returncode < 0:
@@ -228,7 +235,9 @@ def _raw_date(text: str) -> str | None:
     return f"{seconds} {date.strftime('%z')[:5]}" if seconds >= 0 else None
 
 
-def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[FileChange, ...]:
+def _check_diff(
+    boxed: bool, path: Path, folder: Path, diff: bytes, diff_line: int
+) -> tuple[FileChange, ...]:
     """Parse the diff with git; refuse binary patches and paths outside the tree."""
 
     def where(line: int) -> str:
@@ -242,7 +251,7 @@ def _check_diff(path: Path, folder: Path, diff: bytes, diff_line: int) -> tuple[
             hint="it cannot be reviewed: send the source of the file",
         )
     words = ("apply", "--numstat", "-z", "-p1", "diff")
-    done = _parsed(folder, *words)
+    done = _parsed(boxed, folder, *words)
     if done.returncode != 0:
         complaint = _complaint(done)
         if "No valid patches" in complaint:

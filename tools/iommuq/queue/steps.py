@@ -135,7 +135,7 @@ def _make(
     for wanted in _wanted(queue, last):
         links.append(_Link(wanted, _hash(links[-1].key, wanted.sha256)))
     with tempfile.TemporaryDirectory(prefix="iommuq-steps-") as folder:
-        maker = _Maker(base, overlay, Objects(base.git_dir, Path(folder)))
+        maker = _Maker(base, overlay, Objects(base.git_dir, Path(folder), boxed=base.boxed))
         made = maker.commits(links)
         steps: list[Step] = []
         for number, (link, (commit, tree)) in enumerate(zip(links, made, strict=True)):

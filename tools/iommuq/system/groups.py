@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -119,22 +120,21 @@ class Bounds:
     seconds: int
     file: int
 
-    def set_on(self, pid: int) -> None:
-        """Set them on a process that has just been started."""
-        limits = {
-            resource.RLIMIT_AS: self.memory,
-            resource.RLIMIT_CPU: self.seconds,
-            resource.RLIMIT_FSIZE: self.file,
-            resource.RLIMIT_CORE: 0,
+    def words(self) -> list[str]:
+        """Return the command that sets them, and that the command to be limited follows."""
+        wanted = {
+            "as": (resource.RLIMIT_AS, self.memory, 0),
+            # At the hard limit of time it would be killed without a reason.
+            "cpu": (resource.RLIMIT_CPU, self.seconds, _GRACE),
+            "fsize": (resource.RLIMIT_FSIZE, self.file, 0),
+            "core": (resource.RLIMIT_CORE, 0, 0),
         }
-        for kind, most in limits.items():
-            with contextlib.suppress(ProcessLookupError):
-                own = resource.prlimit(pid, kind)[1]
-                least = most if own == resource.RLIM_INFINITY else min(most, own)
-                # At the hard limit of time it would be killed without a reason.
-                roomy = own == resource.RLIM_INFINITY or least + _GRACE <= own
-                grace = _GRACE if kind == resource.RLIMIT_CPU and roomy else 0
-                resource.prlimit(pid, kind, (least, least + grace))
+        argv = ["prlimit"]
+        for name, (kind, most, grace) in wanted.items():
+            own = resource.getrlimit(kind)[1]
+            hard = most + grace if own == resource.RLIM_INFINITY else min(most + grace, own)
+            argv.append(f"--{name}={min(most, hard)}:{hard}")
+        return [*argv, "--"]
 
 
 _GRACE = 5  # seconds
@@ -205,6 +205,11 @@ def start(
     """Start a process as the leader of its own session and group, and report it to *guard*."""
     process = None
     changed = {**(env or {}), **(guard.mark if guard else {})}
+    if bounds is not None:
+        if shutil.which(words[0]) is None:
+            raise _missing(words[0])
+        # Not by us once it runs: it may have started others by then.
+        words = [*bounds.words(), *words]
     try:
         # An interrupt between start and report would leave the process running.
         with signals_held():
@@ -220,8 +225,6 @@ def start(
             )
             if guard is not None:
                 guard.tell(process.pid)
-            if bounds is not None:
-                bounds.set_on(process.pid)
         _enlist(process)
         return process
     except KeyboardInterrupt:
@@ -231,11 +234,13 @@ def start(
     except FileNotFoundError as error:
         if not Path(cwd).is_dir():
             raise InfraError(f"{cwd}: no such directory") from error
-        raise ToolMissing(
-            f"{words[0]} is not installed", hint="`iommuq doctor` names the package"
-        ) from error
+        raise _missing(words[0]) from error
     except PermissionError as error:
         raise InfraError(f"{words[0]}: cannot be executed") from error
+
+
+def _missing(program: str) -> ToolMissing:
+    return ToolMissing(f"{program} is not installed", hint="`iommuq doctor` names the package")
 
 
 #: GiB of memory for one guest and its QEMU.

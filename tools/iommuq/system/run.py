@@ -76,9 +76,10 @@ class Completed:
 def exceeded(done: Completed) -> str:
     """Return which of its `groups.Bounds` a process met, in words; empty if none."""
     said = done.stderr[-_SAID:] + done.output[-_SAID:]
-    if done.returncode == -signal.SIGXCPU:
+    # bubblewrap ends with 128 and the number.
+    if done.returncode in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
         return "it takes more time than it may"
-    if done.returncode == -signal.SIGXFSZ or _TOO_LARGE.search(said):
+    if done.returncode in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ) or _TOO_LARGE.search(said):
         return "it makes more data than it may"
     if _NO_MEMORY.search(said):
         return "it takes more memory than it may"
@@ -130,12 +131,14 @@ class _Reader(threading.Thread):
         on_line: Callable[[str], None] | None,
         most: int | None = None,
         on_overflow: Callable[[], None] | None = None,
+        most_lines: int | None = None,
     ) -> None:
         super().__init__(daemon=True)
         self._pipe = pipe
         self._log_file = log_file
         self._on_line = on_line
         self._left = most
+        self._lines_left = most_lines
         self._on_overflow = on_overflow
         self.overflow = False
         self._kept = bytearray()
@@ -147,13 +150,11 @@ class _Reader(threading.Thread):
         if self._on_line is None and isinstance(self._pipe, io.BufferedReader):
             read = self._pipe.read1
         for raw in iter(lambda: read(_PIECE), b""):
-            if self._left is not None:
-                self._left -= len(raw)
-                if self._left < 0:
-                    if not self.overflow and self._on_overflow is not None:
-                        self._on_overflow()
-                    self.overflow = True
-                    continue
+            if self._is_too_much(raw):
+                if not self.overflow and self._on_overflow is not None:
+                    self._on_overflow()
+                self.overflow = True
+                continue
             self._kept += raw
             try:
                 if self._log_file is not None:
@@ -166,6 +167,13 @@ class _Reader(threading.Thread):
                 return
             if self._on_line is not None:
                 self._on_line(raw.decode("utf-8", "backslashreplace").rstrip("\n"))
+
+    def _is_too_much(self, raw: bytes) -> bool:
+        if self._left is not None:
+            self._left -= len(raw)
+        if self._lines_left is not None:
+            self._lines_left -= raw.count(b"\n")
+        return (self._left or 0) < 0 or (self._lines_left or 0) < 0
 
     @property
     def data(self) -> bytes:
@@ -189,6 +197,7 @@ def run(
     watched: bool = False,
     on_start: Callable[[int], None] | None = None,
     most: int | None = None,
+    most_lines: int | None = None,
     keep_bytes: bool = False,
     bounds: groups.Bounds | None = None,
 ) -> Completed:
@@ -206,12 +215,13 @@ def run(
         that may run longer than a moment.
     :param on_start: called with its process id, which is that of its group, too.
     :param most: bytes that it may write to each stream; with more the group is ended.
+    :param most_lines: the same, in lines.
     :param keep_bytes: keep standard output as bytes, too.
     :param bounds: what it may use, and each process that it starts.
     :return: the finished process.
     :raises ToolMissing: the program does not exist.
     :raises CommandTimeout: it did not end within *timeout*.
-    :raises TooMuchOutput: it wrote more than *most*.
+    :raises TooMuchOutput: it wrote more than *most* or *most_lines*.
     :raises CommandFailed: its exit status is not 0, and *check* is set.
     :raises DiskFull: it, or the log, had no room left.
     """
@@ -243,10 +253,10 @@ def run(
             if on_start is not None:
                 on_start(process.pid)
             assert process.stdout is not None
-            out = _Reader(process.stdout, log_file, on_line, most, end)
+            out = _Reader(process.stdout, log_file, on_line, most, end, most_lines)
             err = None
             if process.stderr is not None:
-                err = _Reader(process.stderr, None, None, most, end)
+                err = _Reader(process.stderr, None, None, most, end, most_lines)
             if data is not None:
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError), process.stdin:
@@ -271,7 +281,8 @@ def run(
             err.join()
     stderr = "" if err is None else err.text
     if out.overflow or (err is not None and err.overflow):
-        raise TooMuchOutput(f"{words[0]} wrote more than {most} bytes and was ended")
+        lines = f" or {most_lines} lines" if most_lines else ""
+        raise TooMuchOutput(f"{words[0]} wrote more than {most} bytes{lines} and was ended")
     if out.error is not None:
         assert log_path is not None
         raise no_room(log_path, out.error)

@@ -36,9 +36,7 @@ def b4_in_process(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
 
-    def in_process(argv: Sequence[str], *, stdin: str = "", **options: Any) -> runs.Completed:
-        if argv[0] == "git":
-            return runs.run(argv, **options)
+    def in_process(_argv: Sequence[str], *, stdin: str, **_options: Any) -> runs.Completed:
         request = json.loads(stdin)
         try:
             answer = fetch_worker.collect(request, Path(request["folder"]))
@@ -46,7 +44,7 @@ def b4_in_process(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             answer = error.answer
         return runs.Completed((), 0, json.dumps(answer), "", 0.0)
 
-    monkeypatch.setattr(fetching, "run", in_process)
+    monkeypatch.setattr(fetching, "read", in_process)
     return folder
 
 

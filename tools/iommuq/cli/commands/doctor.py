@@ -24,6 +24,7 @@ from iommuq.guests import accel
 from iommuq.system import files as dirs
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, IommuqError
 from iommuq.system.run import run
+from iommuq.system.sandbox.box import protections
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +58,7 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.~+-]*")
 class Check:
     """One check.
 
-    :ivar area: ``tool``, ``machine``, ``accelerator``, ``base`` or ``cache``.
+    :ivar area: ``tool``, ``machine``, ``accelerator``, ``sandbox``, ``base`` or ``cache``.
     :ivar ok: it exists, and is sufficient.
     :ivar needed: iommuq does not work without it.
     :ivar detail: its version, its size, or the error.
@@ -114,6 +115,10 @@ def collect() -> list[Check]:
         check_uml(),
         check_kvm(),
         check_tcg(),
+        *(
+            Check("sandbox", name, ok=ok, needed=False, detail=detail)
+            for name, ok, detail in protections()
+        ),
         *check_bases(),
         *(
             Check("cache", path.name, ok=True, needed=False, detail=f"{_gib(size)}  {path}")

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import iommuq
+from iommuq.mail.review import reading
 from iommuq.system import tables
 from iommuq.system.errors import CommandTimeout, InfraError, UserError
-from iommuq.system.groups import UNTRUSTED
 from iommuq.system.progress import one_line
 from iommuq.system.run import exceeded, run, tail
+from iommuq.system.sandbox.bubblewrap import python_paths
+from iommuq.system.sandbox.reader import read
 
 #: Seconds for an archive, with all look-ups for signatures.
 LIMIT = 180.0
@@ -141,18 +143,21 @@ def fetch(
         "offline": offline,
         "folder": str(folder),
     }
+    found = reading.settings(config)
+    # A maildir is read where it is.
+    shown = [*python_paths(), *reading.rings(found), *([mbox] if mbox is not None else [])]
     package = Path(iommuq.__file__).resolve().parents[1]
     try:
-        done = run(
+        done = read(
             [sys.executable, "-P", "-m", "iommuq.mail.review.fetch_worker"],
-            cwd=Path.cwd(),
-            env={"PYTHONPATH": str(package)},
+            cwd=folder,
+            readable=shown,
+            network=not offline,
+            env={"PYTHONPATH": str(package), **reading.environment(found, folder)},
             stdin=json.dumps(request),
             timeout=LIMIT,
             check=False,
-            watched=True,
             most=2 * MOST,
-            bounds=UNTRUSTED,
         )
     except CommandTimeout as error:
         if mbox is not None:

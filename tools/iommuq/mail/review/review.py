@@ -23,7 +23,6 @@ from iommuq.mail.review import screen, worker
 from iommuq.mail.review.fetch import Posted, fetch
 from iommuq.mail.review.model import Answer, Reviewed
 from iommuq.mail.review.place import Place, find_place
-from iommuq.mail.review.sandbox import Sandbox, default_limits, python_paths, remove
 from iommuq.queue.model import load_queue
 from iommuq.queue.parse import Mail, read_mails
 from iommuq.queue.steps import Step, make_steps
@@ -40,6 +39,9 @@ from iommuq.system.git.command import init_bare
 from iommuq.system.git.objects import Objects
 from iommuq.system.git.scratch import borrow
 from iommuq.system.progress import one_line
+from iommuq.system.sandbox.box import Sandbox, remove
+from iommuq.system.sandbox.bubblewrap import python_paths
+from iommuq.system.sandbox.model import default_limits
 
 #: Seconds that the logs of a review are kept.
 KEEP = 30 * 24 * 3600.0
@@ -47,6 +49,8 @@ KEEP = 30 * 24 * 3600.0
 _MOST_LOG = 16 << 20
 _MOST_LOGS = 256 << 20
 _BLOCK = 4096
+# Values in the answer of the sandbox: each takes up to 100 bytes of memory.
+_MOST_PARTS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,10 @@ def review(wish: Wish) -> Iterator[Reviewed]:
     limits = default_limits()
     if wish.seconds is not None:
         limits = replace(limits, seconds=wish.seconds)
-    with _folder() as folder:
-        work = folder / "work"
-        work.mkdir(mode=0o755)
-        sandbox = Sandbox(work, limits, trusted=wish.trust)
-        sandbox.probe()
-        for path in work.iterdir():
-            path.unlink()
-        if sandbox.owner is not None:
-            os.chown(work, os.geteuid(), os.getegid())
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        sandbox = Sandbox(folder / "work", limits, trusted=wish.trust)
+        stack.enter_context(sandbox.opened())
         (folder / "mails").mkdir()
         with progress.task(f"Fetching {wish.what}"):
             posted = fetch(
@@ -114,7 +113,7 @@ def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Review
     base = sources.open_base(spec)
     place = find_place(base, load_queue(spec.folder, wish.base), wish.at, posted.base_commit)
     _write_queue(work / "queue", place, posted)
-    own = replace(base, git_dir=work / "repo.git")
+    own = replace(base, git_dir=work / "repo.git", boxed=True)
     init_bare(own.git_dir)
     borrow(own.git_dir, [base.git_dir])
     texts = tuple(
@@ -175,7 +174,6 @@ def _folder() -> Iterator[Path]:
     finally:
         remove(folder / "work")
         shutil.rmtree(folder / "mails", ignore_errors=True)
-        (folder / "work.seccomp").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
 
@@ -186,7 +184,7 @@ def _screened(posted: Posted) -> list[Mail]:
     for number, path in enumerate(posted.mails, 1):
         screen.screen(path.read_bytes(), f"{number}/{total}")
     try:
-        return read_mails(posted.mails)
+        return read_mails(posted.mails, boxed=True)
     except UserError as error:
         what = error.what.replace(f"{posted.mails[0].parent}/", "")
         flowed = any("format=flowed" in each for m in posted.patches for each in m.remarks)
@@ -243,8 +241,10 @@ def _run(
     root = files.project_root()
     fields = {**asdict(request), "git_dir": str(request.git_dir), "queue": str(request.queue)}
     (work / worker.REQUEST).write_text(json.dumps(fields), encoding="utf-8")
-    shown = [root / name for name in ("patches", "kunit", "selftests") if (root / name).is_dir()]
-    inside = replace(sandbox, readable=(*python_paths(), *shown, base.git_dir))
+    # Of the user's own patches, those that the series is applied to are in the queue.
+    shown = [*(root / "patches" / request.base).glob("*.toml"), root / "kunit", root / "selftests"]
+    there = [path for path in shown if path.exists()]
+    inside = replace(sandbox, readable=(*python_paths(), *there, base.git_dir))
     package = Path(iommuq.__file__).resolve().parents[1]
     environment = {
         "IOMMUQ_ROOT": str(root),
@@ -272,7 +272,10 @@ def _run(
 def _read(pieces: Sequence[str], returncode: int, output: str, labels: Sequence[str]) -> Answer:
     """Parse the untrusted answer of the worker."""
     try:
-        data = json.loads("".join(pieces))
+        text = "".join(pieces)
+        if sum(map(text.count, ",[{")) > _MOST_PARTS:
+            raise ValueError("too many parts")
+        data = json.loads(text)
         if isinstance(data, dict) and "error" in data:
             kinds = {EXIT_VERDICT: VerdictError, EXIT_USER: UserError}
             said = {key: str(data["error"][key]) for key in ("code", "what", "hint")}

@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost
-from iommuq.system.git.command import git
-from iommuq.system.run import Completed, failure
+from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost, UserError
+from iommuq.system.git.command import QUICK, git, pinned
+from iommuq.system.groups import UNTRUSTED
+from iommuq.system.run import Completed, exceeded, failure
+from iommuq.system.sandbox.reader import read
 
 if TYPE_CHECKING:
     from iommuq.system.git.repository import Entries, Repository
@@ -33,11 +35,13 @@ class Objects:
 
     :param git_dir: the bare repository.
     :param folder: a directory for temporary files, and for the index.
+    :param boxed: apply diffs in a sandbox.
     """
 
-    def __init__(self, git_dir: Path, folder: Path) -> None:
+    def __init__(self, git_dir: Path, folder: Path, *, boxed: bool = False) -> None:
         self.git_dir = git_dir
         self.folder = folder
+        self._boxed = boxed
         self._loaded = ""  # the tree that was read into the index
 
     @cached_property
@@ -151,12 +155,14 @@ class Objects:
         :return: the finished process, with its exit status unchecked.
         :raises ObjectsLost: a file that it changes is missing or damaged.
         :raises InfraError: git failed, twice, and did not say that the diff does not fit.
+        :raises UserError: the diff takes more than `UNTRUSTED` allows.
         """
-        words = ("apply", "--cached", "--whitespace=nowarn", "-p1", "-")
         for again in (True, False):
-            done = self.git(*words, stdin=diff, check=False)
+            done = self._apply(diff)
             if done.returncode == 0:
                 return done
+            if why := exceeded(done):
+                raise UserError(f"git apply: {why}", hint="or the machine is short of memory")
             if self._loaded:
                 # git says the same of such a file as of one that the patch does not fit.
                 for path in set(_OLD_FILE.findall(diff)):
@@ -167,6 +173,30 @@ class Objects:
                 break
         raise failure(done)
 
+    def _apply(self, diff: bytes) -> Completed:
+        words = ("apply", "--cached", "--whitespace=nowarn", "-p1", "-")
+        place, index = self.folder, self.folder / "index"
+        if self._boxed:
+            return read(
+                ["git", *words],
+                cwd=place,
+                writable=[self.git_dir],
+                readable=lenders(self.git_dir),
+                env=pinned(self.git_dir, place, index),
+                stdin=diff,
+                timeout=QUICK,
+                check=False,
+            )
+        return git(
+            *words,
+            git_dir=self.git_dir,
+            cwd=place,
+            index=index,
+            stdin=diff,
+            check=False,
+            bounds=UNTRUSTED,
+        )
+
     def write_tree(self) -> str:
         """Return the id of the tree of the private index."""
         self._loaded = self.git("write-tree").output.strip()
@@ -174,6 +204,20 @@ class Objects:
 
     def commit(self, tree: str, parent: str, *, author: str, date: str, message: str) -> str:
         return self.repo.write_commit(tree, parent, author, date, message)
+
+
+def lenders(git_dir: Path, depth: int = 5) -> list[Path]:
+    """Return the directories of objects that a repository reads besides its own.
+
+    :param depth: as git does, lenders of lenders are followed so far.
+    """
+    try:
+        text = (git_dir / "objects/info/alternates").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    found = [Path(line) for line in text.splitlines() if line]
+    more = [each for path in found if depth for each in lenders(path.parent, depth - 1)]
+    return found + more
 
 
 @cache

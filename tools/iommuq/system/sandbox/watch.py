@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Watch what the processes of a sandbox use together, and kill them at the limit.
 
-Polls every `TICK`: control groups would need root or a service manager.
+Two threads poll every `TICK`: one counts files, which can take long, and one all else.  It is
+the second line where the kernel has a limit for all of them, and the only one elsewhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _STEP = 256 << 20
 _STEP_FILES = 50_000
 # Bytes of free disk, and of free memory, at which the sandbox is stopped.
 _FLOOR = 256 << 20
+# Bytes of shared memory of a process from which on it is counted by its share.
+_SHARED = 4 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, NotADirectoryError)
 
@@ -62,49 +65,58 @@ class Watcher:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._free: tuple[int, int] | None = None
+        self._threads: list[threading.Thread] = []
+        self._counted: tuple[int, int] | None = None
         self.reason = ""
 
     def begin(self, pid: int) -> None:
         """Start to watch the process *pid*, the leader of its group."""
-        self._thread = threading.Thread(target=self._run, args=(pid,), daemon=True)
-        self._thread.start()
+        for check in (self._processes, self._files):
+            thread = threading.Thread(target=self._run, args=(pid, check), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def end(self) -> None:
         """Stop watching."""
         self._over.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self, pid: int) -> None:
+    def _run(self, pid: int, check: Callable[[int], str]) -> None:
         while not self._over.wait(TICK):
-            self.reason = self._breach(pid)
-            if self.reason:
+            reason = check(pid)
+            if reason:
+                self.reason = self.reason or reason
+                self._over.set()
                 groups.signal_group(pid, signal.SIGKILL)
-                return
 
-    def _breach(self, pid: int) -> str:
+    def _processes(self, pid: int) -> str:
         watch = self._watch
         memory, processes = usage(pid)
         if memory > watch.most_memory:
             return f"its processes took more than {watch.most_memory >> 20} MiB of memory"
         if processes > watch.most_processes:
             return f"it had more than {watch.most_processes} processes"
-        # Covers memory of no process, such as memfd files.
+        # Covers memory of no process, such as buffers of sockets.
         if available() < _FLOOR:
             return f"less than {_FLOOR >> 20} MiB of the machine's memory were left"
+        # Where the directory itself may be a file system of its own.
+        room = os.statvfs(watch.folder.parent)
+        if room.f_bavail * room.f_frsize < _FLOOR:
+            return f"less than {_FLOOR >> 20} MiB are free at {watch.folder}"
+        return ""
+
+    def _files(self, _pid: int) -> str:
+        watch = self._watch
         room = os.statvfs(watch.folder)
         free, files = room.f_bavail * room.f_frsize, room.f_favail
-        if free < _FLOOR:
-            return f"less than {_FLOOR >> 20} MiB are free at {watch.folder}"
-        if self._free is not None:
-            steady = self._free[0] - free < min(_STEP, watch.most_disk // 4)
-            if steady and self._free[1] - files < min(_STEP_FILES, watch.most_files // 4):
+        if self._counted is not None:
+            steady = self._counted[0] - free < min(_STEP, watch.most_disk // 4)
+            if steady and self._counted[1] - files < min(_STEP_FILES, watch.most_files // 4):
                 return ""
-        self._free = free, files
+        self._counted = free, files
         try:
-            size, count = weigh(watch.folder)
+            size, count = weigh(watch.folder, watch.most_disk, watch.most_files, self._over)
         except OSError as error:
             return f"it made an unreadable directory: {error.strerror}"
         if size > watch.most_disk:
@@ -123,13 +135,16 @@ def available() -> int:
 
 
 def usage(pid: int) -> tuple[int, int]:
-    """Return the bytes of unshared memory, and the number, of a process and its descendants."""
+    """Return the bytes of memory, and the number, of a process and its descendants.
+
+    Memory that several share counts for each by its share.
+    """
     parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
-                stat = (entry / "stat").read_bytes()
-                parents[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
+                stat = Path("/proc", entry, "stat").read_bytes()
+                parents[int(entry)] = int(stat.rpartition(b")")[2].split()[1])
     children: dict[int, list[int]] = {}
     for child, parent in parents.items():
         children.setdefault(parent, []).append(child)
@@ -140,14 +155,33 @@ def usage(pid: int) -> tuple[int, int]:
         left += children.get(current, [])
         count += 1
         with contextlib.suppress(OSError, ValueError, IndexError):
-            _, resident, shared, *_ = Path(f"/proc/{current}/statm").read_bytes().split()
-            memory += (int(resident) - int(shared)) * _PAGE
+            memory += _memory(current)
     return memory, count
 
 
-def weigh(folder: Path) -> tuple[int, int]:
+def _memory(pid: int) -> int:
+    _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_bytes().split()
+    own = (int(resident) - int(shared)) * _PAGE
+    if int(shared) * _PAGE < _SHARED:
+        return own
+    # Files of programs are in "shared", too; a rollup says what is memory alone.
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+        if line.startswith(b"Pss_Shmem:"):
+            own += int(line.split()[1]) << 10
+    return own
+
+
+def weigh(
+    folder: Path,
+    most: int | None = None,
+    files: int | None = None,
+    over: threading.Event | None = None,
+) -> tuple[int, int]:
     """Return the bytes on disk, and the number, of files and directories below a directory.
 
+    :param most: bytes from which on no more is counted.
+    :param files: files from which on no more are counted.
+    :param over: ends it when set.
     :raises OSError: a directory is not readable, or its path is too long.
     """
     size = count = 0
@@ -161,4 +195,6 @@ def weigh(folder: Path) -> tuple[int, int]:
                     count += 1
                     if entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
+                if size > (most or size) or count > (files or count) or (over and over.is_set()):
+                    return size, count
     return size, count

@@ -7,38 +7,29 @@ iommuq's process for builds runs inside too, so no process outside follows links
 from __future__ import annotations
 
 import os
-import platform
 import secrets
 import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import iommuq
-from iommuq.mail.review import sandbox_filter
-from iommuq.mail.review.sandbox_filter import Machine
-from iommuq.mail.review.sandbox_watch import Watch
-from iommuq.system import tables
 from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing, TooMuchOutput
-from iommuq.system.groups import MARK
 from iommuq.system.run import Completed, run, tail
+from iommuq.system.sandbox import area, calls, reader, scope
+from iommuq.system.sandbox.bubblewrap import View
+from iommuq.system.sandbox.model import DATA, MIB, Limits
+from iommuq.system.sandbox.watch import Watch
 
-MIB = 1 << 20
 # With our process id added: the user of the processes if we are root, whom RLIMIT_NPROC does
 # not limit.  systemd's list of user ids has no use for these, and two reviews share none.
 _FIRST_ID = 0x70000000
-_DATA = Path(__file__).with_name("sandbox.toml")
 _HINT = "nothing was run; --trust runs the series without a sandbox, as your user"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# bubblewrap reads the filter from a descriptor, and run() passes none on.  Its own
-# environment can be read in the sandbox: it has nothing but what finds it again.
-_WITH_FILTER = f'exec env -i {MARK}="${MARK}" "$@" 3<"$0"'
 _PROBE_LIMIT = 120.0
 _PROBE_PROCESSES = 24
 # Tests that network, host, namespaces and environment are closed, and processes limited.
+_PROBED = "probe"
 _PROBE = """
 net=$(readlink /proc/self/ns/net) && [ "$net" != "$1" ] || { echo network is reachable; exit 1; }
 if ( : > /usr/iommuq-probe ) 2>/dev/null; then rm /usr/iommuq-probe; echo writes to /usr; exit 1; fi
@@ -49,39 +40,6 @@ grep -qs "$2" /proc/[0-9]*/environ && { echo the environment outside can be read
     echo processes are not limited; exit 1; }
 echo contained
 """
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a sandbox; ``sandbox.toml`` explains each."""
-
-    processes: int
-    memory: int
-    address_space: int
-    file_size: int
-    disk: int
-    files: int
-    tmp: int
-    shm: int
-    output: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Document:
-    readable: tuple[str, ...]
-    limits: Limits
-    machine: tuple[Machine, ...]
-
-
-@cache
-def _document() -> _Document:
-    return tables.load_toml(_Document, _DATA)
-
-
-def default_limits() -> Limits:
-    """Return the limits of ``sandbox.toml``."""
-    return _document().limits
 
 
 @dataclass(frozen=True)
@@ -104,9 +62,23 @@ class Sandbox:
         return _FIRST_ID + os.getpid() if os.geteuid() == 0 and not self.trusted else None
 
     @property
-    def _filter(self) -> Path:
+    def _calls(self) -> Path:
         """The filter of system calls: beside the writable directory, not in it."""
         return self.writable.with_name(f"{self.writable.name}.seccomp")
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make and probe the writable directory for the block, of a fixed size if we are root."""
+        self.writable.mkdir(mode=0o755)
+        try:
+            with area.opened(self.writable, self.limits):
+                self.probe()
+                (self.writable / _PROBED).unlink(missing_ok=True)
+                if self.owner is not None:
+                    os.chown(self.writable, os.geteuid(), os.getegid())
+                yield
+        finally:
+            self._calls.unlink(missing_ok=True)
 
     def hand_over(self) -> None:
         """Give the writable directory and its content to `owner`.
@@ -114,8 +86,7 @@ class Sandbox:
         Must be called before the first run in the sandbox, and never after.
         """
         if not self.trusted:
-            machine = sandbox_filter.find(_document().machine, platform.machine())
-            self._filter.write_bytes(sandbox_filter.program(machine))
+            self._calls.write_bytes(calls.program(guests=True))
         if self.owner is None:
             return
         for folder, folders, names in os.walk(self.writable):
@@ -131,12 +102,8 @@ class Sandbox:
 
         :param environment: all variables, besides PATH, HOME and the locale.
         """
-        outer = [] if self.trusted else self._bubblewrap(environment)
-        return [*outer, *self._rlimits(), *words]
-
-    def _rlimits(self) -> list[str]:
         limits = self.limits
-        return [
+        bounded = [
             "prlimit",
             # Without a sandbox, all processes of the user would count.
             *([] if self.trusted else [f"--nproc={limits.processes}"]),
@@ -145,50 +112,14 @@ class Sandbox:
             f"--cpu={int(limits.seconds)}",
             "--core=0",
             "--",
+            *words,
         ]
-
-    def _bubblewrap(self, environment: Mapping[str, str]) -> list[str]:
-        program = shutil.which("bwrap") or "bwrap"
-        argv = ["/bin/sh", "-c", _WITH_FILTER, str(self._filter), program, "--seccomp", "3"]
-        argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-        argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
-        argv += ["--hostname", "sandbox", "--clearenv"]
-        argv += ["--cap-drop", "ALL"]
-        if self.owner is None:
-            argv += ["--unshare-user"]
-        else:
-            # For setpriv below.
-            for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-                argv += ["--cap-add", name]
-        for name in _document().readable:
-            argv += [*_parents(Path(name)), "--ro-bind-try", name, name]
-        for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
-            if Path(name).is_symlink():
-                argv += ["--symlink", str(Path(name).readlink()), name]
-            else:
-                argv += ["--ro-bind-try", name, name]
-        argv += ["--proc", "/proc", "--dev", "/dev"]
-        for place, size in (("/dev/shm", self.limits.shm), ("/tmp", self.limits.tmp)):
-            argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
-        # After /tmp, since it may be below it.
-        for shown in self.readable:
-            argv += [*_parents(shown), "--ro-bind", str(shown), str(shown)]
-        argv += [*_parents(self.writable), "--bind", str(self.writable), str(self.writable)]
-        # Both are a tmpfs without a limit.
-        argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
-        path = f"{Path(sys.prefix) / 'bin'}:{_PATH}"
-        known = {"PATH": path, "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
-        for key, value in {**known, **environment}.items():
-            argv += ["--setenv", key, value]
-        argv += ["--"]
-        if self.owner is not None:
-            argv += ["setpriv", f"--reuid={self.owner}", f"--regid={self.owner}"]
-            argv += ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
-            argv += ["--"]
-        # The OOM killer chooses these processes first.
-        argv += ["choom", "--adjust", "1000", "--"]
-        # bubblewrap's --chdir would run as the wrong user.
-        return [*argv, "env", f"--chdir={self.writable}"]
+        if self.trusted:
+            return bounded
+        view = View(
+            (self.writable,), self.readable, tmp=limits.tmp, shm=limits.shm, owner=self.owner
+        )
+        return view.argv(bounded, environment, self._calls)
 
     def probe(self) -> None:
         """Test that the sandbox works on this machine.
@@ -199,7 +130,7 @@ class Sandbox:
         if self.trusted:
             return
         self.hand_over()
-        for tool in ("bwrap", "prlimit", "choom", "setpriv"):
+        for tool in ("bwrap", "prlimit", "setpriv"):
             if shutil.which(tool) is None:
                 package = "bubblewrap" if tool == "bwrap" else "util-linux"
                 raise ToolMissing(f"{tool} is not installed ({package}): no sandbox", hint=_HINT)
@@ -239,10 +170,10 @@ class Sandbox:
             # The processes that start the sandbox count too.
             most_processes=self.limits.processes + 16,
         )
-        with watch.watching() as watcher:
+        with scope.entered(self.limits) as group, watch.watching() as watcher:
             try:
                 done = run(
-                    self.argv(words, environment),
+                    [*group.words, *self.argv(words, environment)],
                     cwd=self.writable,
                     env=dict(environment) if self.trusted else None,
                     timeout=self.limits.seconds,
@@ -251,16 +182,30 @@ class Sandbox:
                     watched=True,
                     on_start=watcher.begin,
                     most=self.limits.output * MIB,
+                    most_lines=self.limits.lines,
                 )
             except TooMuchOutput as error:
-                text = f"the series was stopped: it printed more than {self.limits.output} MiB"
-                raise InfraError(text) from error
+                most = f"{self.limits.output} MiB or {self.limits.lines:,} lines"
+                raise InfraError(f"the series was stopped: it printed more than {most}") from error
             except CommandTimeout as error:
                 text = f"the series was stopped: not done after {self.limits.seconds:g} s"
                 raise InfraError(text, hint="--limit SECONDS raises the limit") from error
-        if watcher.reason:
-            raise InfraError(f"the series was stopped: {watcher.reason}", hint=str(_DATA))
+            reason = watcher.reason or group.reason()
+        if reason:
+            raise InfraError(f"the series was stopped: {reason}", hint=str(DATA))
         return done
+
+
+def protections() -> list[tuple[str, bool, str]]:
+    """Return what protects this machine from untrusted code: name, whether it is there, and how."""
+    why = reader.missing()
+    group = scope.kind()
+    fixed = os.geteuid() == 0 and Path("/dev/loop-control").exists()
+    return [
+        ("namespaces", not why, why or "bubblewrap, with a filter of system calls"),
+        ("control group", bool(group), group or "none of version 2: iommuq watches instead"),
+        ("fixed size", fixed, "a file system of its own" if fixed else "iommuq watches instead"),
+    ]
 
 
 def remove(folder: Path) -> None:
@@ -268,22 +213,7 @@ def remove(folder: Path) -> None:
 
     `shutil.rmtree` is recursive, and could exceed Python's limit.
     """
+    area.close(folder)
     for words in (("rm", "-rf"), ("chmod", "-R", "u+rwX"), ("rm", "-rf")):
         if folder.exists():
             run([*words, "--", folder], cwd=folder.parent, check=False, watched=True)
-
-
-def _parents(path: Path) -> list[str]:
-    """Return the options for the parents of *path*; by default only the user can read them."""
-    return [
-        word
-        for parent in reversed(path.parents[:-1])
-        for word in ("--perms", "0755", "--dir", str(parent))
-    ]
-
-
-def python_paths() -> tuple[Path, ...]:
-    """Return the paths that our interpreter and package need."""
-    package = Path(iommuq.__file__).resolve().parent
-    wanted = [Path(sys.prefix), Path(sys.base_prefix), package]
-    return tuple(dict.fromkeys(each for each in wanted if not each.is_relative_to("/usr")))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run programs that read untrusted data: with limits, and in a sandbox where one can be made.
+
+They get none of our environment, and see nothing but what they are to read or write.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from iommuq.system.errors import IommuqError
+from iommuq.system.groups import UNTRUSTED, Bounds
+from iommuq.system.run import Completed, run, tail
+from iommuq.system.sandbox import calls
+from iommuq.system.sandbox.bubblewrap import View
+
+_PROBE_LIMIT = 30.0
+
+
+def read(
+    words: Sequence[str | Path],
+    *,
+    cwd: Path,
+    writable: Sequence[Path] = (),
+    readable: Sequence[Path] = (),
+    network: bool = False,
+    env: Mapping[str, str] | None = None,
+    stdin: str | bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    most: int | None = None,
+    bounds: Bounds = UNTRUSTED,
+) -> Completed:
+    """Run a program; `run` describes what is not named here.
+
+    :param cwd: a directory that it can write to.
+    :param writable: further ones.
+    :param readable: the files and directories that it can read, besides the host's programs.
+    :param network: it may use the network.
+    :param env: all its variables, besides PATH, HOME and the locale.
+    """
+    argv, given = [*bounds.words(), *map(str, words)], dict(env or {})
+    with tempfile.TemporaryDirectory(prefix="iommuq-read-") as name:
+        if not missing():
+            place = Path(name) / "calls"
+            place.write_bytes(calls.program(guests=False))
+            view = View((cwd, *writable), tuple(readable), network=network)
+            argv, given = view.argv(argv, given, place), {}
+        return run(
+            argv,
+            cwd=cwd,
+            env=given,
+            stdin=stdin,
+            timeout=timeout,
+            check=check,
+            watched=True,
+            most=most,
+        )
+
+
+@cache
+def missing() -> str:
+    """Return why this machine has no sandbox for readers; empty if it has one."""
+    with tempfile.TemporaryDirectory(prefix="iommuq-read-") as name:
+        place = Path(name) / "calls"
+        try:
+            place.write_bytes(calls.program(guests=False))
+            argv = View((Path(name),)).argv(["true"], {}, place)
+            done = run(argv, cwd=Path(name), timeout=_PROBE_LIMIT, check=False, watched=True)
+        except IommuqError as error:
+            return error.what
+    return "" if done.returncode == 0 else tail(done.stderr, 1) or f"exit {done.returncode}"
