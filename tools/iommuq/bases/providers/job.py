@@ -14,7 +14,9 @@ from iommuq.system.git.objects import open_repository
 #: The one reference of a base's repository.
 BASE_REF = "refs/heads/base"
 
-_VERSION_LINE = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[ \t]*(\S*)", re.M)
+_VERSION_LINE = re.compile(
+    r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[ \t]*([\w.+~-]*)", re.M
+)
 
 
 @dataclass(frozen=True)

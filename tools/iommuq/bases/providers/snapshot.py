@@ -24,6 +24,11 @@ FORMAT = 1
 # A fixed name and time: the id depends on the files alone.
 _WHO = b"iommuq <iommuq@localhost> 0 +0000"
 
+# A kernel has about 100 symbolic links; Linux follows 40 in a row (MAXSYMLINKS).
+_LINKS, _FOLLOWED, _DEPTH = 1000, 40, 256
+# Bytes of a Makefile: the version is at its beginning.
+_MAKEFILE = 64 << 10
+
 _FAST_IMPORT = (
     "git",
     # 6.12: level 0 is not faster, it writes 1.4 GB instead of 0.3 GB.
@@ -62,8 +67,10 @@ class Snapshot:
         """
         path = self._check(path)
         self._add(path, data, b"100755" if mode & stat.S_IXUSR else b"100644")
-        if path.count("/") <= 1 and path.endswith("Makefile"):
-            self._makefiles[path] = data
+        # The tree's own, or the one in the directory that may hold all of it.
+        top = next(iter(self._entries)).partition("/")[0]
+        if path in ("Makefile", f"{top}/Makefile"):
+            self._makefiles[path] = data[:_MAKEFILE]
 
     def add_symlink(self, path: str, target: str) -> None:
         """Add a symbolic link.
@@ -83,15 +90,26 @@ class Snapshot:
         if to not in self._entries:
             raise UserError(f"{self._where}: {path} is a link to {to}, which does not exist")
         self._entries[path] = self._entries[to]
+        self._links.pop(path, None)
+        if to in self._links:
+            self._links[path] = self._links[to]
 
     def finish(self) -> None:
         """Write the commit.
 
-        :raises UserError: this is no kernel, or a symbolic link leads out of it.
+        :raises UserError: this is no kernel, a symbolic link leads out of it or to a directory
+            that contains it, or a path leads through a link or a file.
         """
         prefix = self._common_prefix()
+        for path in self._entries:
+            above = path
+            while above := above.rpartition("/")[0]:
+                if above in self._entries:
+                    raise UserError(f"{self._where}: {path} is below {above}, no directory")
+        if len(self._links) > _LINKS:
+            raise UserError(f"{self._where}: more than {_LINKS} symbolic links")
         for path, target in self._links.items():
-            self._check_link(path.removeprefix(prefix), target)
+            self._check_link(path, target, prefix)
         makefile = self._makefiles.get(f"{prefix}Makefile", b"").decode("utf-8", "replace")
         self.kernel = kernel_version(makefile, self._where)
         message = f"Linux {self.kernel}\n".encode()
@@ -122,15 +140,28 @@ class Snapshot:
             raise UserError(f"{self._where}: {path!r} is in a directory of git")
         return str(clean)
 
-    def _check_link(self, path: str, target: str) -> None:
-        depth = path.count("/")
-        for part in target.split("/"):
+    def _check_link(self, path: str, target: str, prefix: str) -> None:
+        """Resolve a link as the kernel does, with the links on its way."""
+        here, waiting = path.split("/")[:-1], target.split("/")[::-1]
+        what = f"{self._where}: {path} is a link to {target}"
+        followed = 1
+        while waiting:
+            part = waiting.pop()
+            if target.startswith("/") or (part == ".." and len(here) <= prefix.count("/")):
+                raise UserError(f"{what}, outside the tree")
             if part == "..":
-                depth -= 1
+                here.pop()
             elif part not in ("", "."):
-                depth += 1
-            if depth < 0 or target.startswith("/"):
-                raise UserError(f"{self._where}: {path} is a link to {target}, outside the tree")
+                here.append(part)
+                after = self._links.get("/".join(here))
+                if after is not None:
+                    here.pop()
+                    followed += 1
+                    waiting += after.split("/")[::-1]
+            if followed > _FOLLOWED or len(here) > _DEPTH:
+                raise UserError(f"{what}, which has no end")
+        if path.startswith("/".join([*here, ""])):
+            raise UserError(f"{what}, which contains it")
 
     def _common_prefix(self) -> str:
         """Return ``dir/`` if all files are in one directory, else an empty string."""
