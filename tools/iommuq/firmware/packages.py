@@ -16,15 +16,17 @@ from iommuq.bases import dotconfig, named
 from iommuq.bases.basefile import list_specs
 from iommuq.bases.named import Kind
 from iommuq.bases.providers.apt import Apt, suite_source
+from iommuq.bases.providers.archive import FILES_OF
 from iommuq.bases.providers.debian import DebianSource
 from iommuq.firmware.kernels import Kernel, from_file, needs, release_of
 from iommuq.firmware.modules import unpack
-from iommuq.system import files, progress
+from iommuq.system import files, progress, tarstream
 from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, TooMuchOutput, UserError
 from iommuq.system.files import file_sha256
-from iommuq.system.groups import UNTRUSTED, Bounds
+from iommuq.system.groups import UNTRUSTED
 from iommuq.system.progress import one_line
-from iommuq.system.run import run
+from iommuq.system.run import pipeline, run, tail
+from iommuq.system.tarstream import Limits
 
 _NAME = re.compile(r"linux-image-[a-z0-9][a-z0-9+.-]*")
 _DEPENDS = re.compile(r"linux-(?:image|binary|modules|base)-[a-z0-9+.-]*[0-9][a-z0-9+.-]*")
@@ -39,8 +41,14 @@ _FIELD = re.compile(r"[\w.+:~-]{1,200}")
 _RELEASE = re.compile(r"[\w.+~-]{1,100}")
 _LIST = re.compile(r"[\w.+:~|(),<>= -]{0,65536}")
 _MOST_FIELD = 1 << 16
-# A package with debug information has files of half a GiB.
-_UNPACKING = Bounds(memory=1 << 30, seconds=300, file=1 << 30)
+# Debian's 6.12 has 400 MiB and 5000 files; one with debug information, files of half a GiB.
+_MOST = Limits(total=4 << 30, file=256 << 20, members=50_000)
+_MOST_CONFIG = 4 << 20
+# The files that are read; `modules.unpack` looks for modules by name.
+_WANTED = re.compile(
+    r"(?:\./)?(?:usr/)?(boot|lib/modules/[^/.][^/]*(/kernel)?)/"
+    r"((?(2)(?:[^/]+/)*[^/]+\.ko[^/]*|(?:vmlinuz|config)(?:-[^/]+)?))"
+)
 _RECORD = "kernel.json"
 
 
@@ -179,9 +187,22 @@ def _field(path: Path, field: str, form: re.Pattern[str] = _FIELD) -> str:
     return value
 
 
-def _is_own(path: Path, tree: Path) -> bool:
-    """Return whether a path is a regular file of an unpacked package, not a link out of it."""
-    return path.is_file() and path.resolve() == tree.resolve() / path.relative_to(tree)
+def _unpack_files(path: Path, tree: Path, work: Path) -> None:
+    """Write what is needed of a package: regular files alone, and all modules into one folder."""
+    try:
+        with pipeline((*FILES_OF, path), cwd=work, bounds=UNTRUSTED) as pipe:
+            for member, data in tarstream.members(pipe, path.name, _MOST):
+                match = _WANTED.fullmatch(member.name)
+                if match is None or not member.isreg():
+                    continue
+                file = tree / match[1] / Path(match[3]).name
+                if file.name.startswith("config") and member.size > _MOST_CONFIG:
+                    raise UserError(f"{path.name}: {member.name} is too large")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data())
+    except CommandFailed as error:
+        hint = one_line(tail(error.output, 1) or error.hint)
+        raise InfraError(f"{path.name}: damaged, or too large", hint=hint) from error
 
 
 def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
@@ -191,14 +212,8 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
         if arch not in (_ARCH, "all"):
             raise UserError(f"{path.name} is for {arch}, but the machines are {_ARCH}")
         with progress.task(f"Unpacking {path.name}"):
-            try:
-                words = ("dpkg-deb", "-x", path, tree)
-                run(words, cwd=work, timeout=_LIMIT, watched=True, bounds=_UNPACKING)
-            except CommandFailed as error:
-                hint = one_line(error.hint)
-                raise InfraError(f"{path.name}: damaged, or too large", hint=hint) from error
-    found = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
-    images = [path for path in found if _is_own(path, tree)]
+            _unpack_files(path, tree, work)
+    images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("lib/modules/*/vmlinuz")]
     if not images:
         raise UserError(f"{name} has no kernel image", hint="is it a linux-image package?")
     image = images[0]
@@ -206,11 +221,11 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
     if not _RELEASE.fullmatch(release):
         raise UserError(f"{name}: {one_line(release)[:80]!r} is not the release of a kernel")
     configs = (image.with_name(f"config-{release}"), image.with_name("config"))
-    config = next((path for path in configs if _is_own(path, tree)), None)
+    config = next(filter(Path.is_file, configs), None)
     if config is None:
         raise InfraError(f"{name} has no configuration for its kernel {release}")
-    folders = [tree / where / release for where in ("lib/modules", "usr/lib/modules")]
-    modules = next((unpack(f, needs().modules) for f in folders if (f / "kernel").is_dir()), ())
+    folder = tree / "lib/modules" / release
+    modules = unpack(folder, needs().modules) if folder.is_dir() else ()
     new = work / "new"
     new.mkdir()
     shutil.copy2(image, new / "vmlinuz")

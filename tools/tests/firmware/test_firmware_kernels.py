@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import binascii
 import gzip
 import inspect
 import lzma
@@ -296,6 +297,35 @@ def _bomb(root: Path) -> None:
     (place / "vfio-pci-core.ko.xz").write_bytes(lzma.compress(bytes(2 << 20)))
 
 
+def _memory(root: Path) -> None:
+    """Make a module of xz whose dictionary takes 4 GiB."""
+    whole = bytearray(lzma.compress(module()))
+    size = (whole[12] + 1) * 4
+    block = whole[12 : 12 + size]
+    block[block.index(b"\x21\x01") + 2] = 40
+    block[-4:] = binascii.crc32(block[:-4]).to_bytes(4, "little")
+    whole[12 : 12 + size] = block
+    place = root / "lib/modules" / RELEASE / "kernel/drivers"
+    (place / "vfio-pci-core.ko.xz").write_bytes(whole)
+
+
+def _many_modules(root: Path) -> None:
+    place = root / "lib/modules" / RELEASE / "kernel/drivers"
+    names = [f"m{number}" for number in range(300)]
+    for name in names:
+        (place / f"{name}.ko").write_bytes(module())
+    (place / "vfio.ko").write_bytes(module(",".join(names)))
+
+
+def _large(root: Path) -> None:
+    (root / "usr/share").mkdir(parents=True)
+    (root / "usr/share/zeros").write_bytes(bytes(9 << 20))
+
+
+def _config(root: Path) -> None:
+    (root / "boot" / f"config-{RELEASE}").write_bytes(bytes(5 << 20))
+
+
 def _circle(root: Path) -> None:
     place = root / "lib/modules" / RELEASE / "kernel/drivers"
     (place / "irqbypass.ko.gz").write_bytes(gzip.compress(module("vfio-pci-core")))
@@ -326,10 +356,14 @@ def _release(root: Path) -> None:
     ("spoil", "said"),
     [
         (_bomb, "more than 1 MiB"),
+        (_memory, "too much memory"),
+        (_many_modules, "more than 256 modules"),
+        (_large, "unpacks to more than 8 MiB"),
+        (_config, "config-6.1.0-99-toy is too large"),
         (_circle, "need each other"),
         (_fifo, "has no kernel image"),
         (_link_out, "has no configuration"),
-        (_module_link_out, "not a regular file"),
+        (_module_link_out, "module vfio is missing"),
         (_release, "is not the release of a kernel"),
     ],
 )
@@ -337,11 +371,40 @@ def test_a_package_that_is_hostile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None], said: str
 ) -> None:
     monkeypatch.setattr(modules, "_MOST", 1 << 20)
+    monkeypatch.setattr(packages, "_MOST", replace(packages._MOST, total=8 << 20))
     path = deb(tmp_path)
     spoil(tmp_path / "root")
     run(["dpkg-deb", "--root-owner-group", "-b", tmp_path / "root", path], cwd=tmp_path)
     with pytest.raises((UserError, InfraError), match=said):
         packages.find(str(path))
+
+
+@needs_dpkg
+def test_only_what_is_needed_of_a_package_reaches_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = deb(tmp_path)
+    root = tmp_path / "root"
+    os.mkfifo(root / "fifo")
+    (root / "link").symlink_to("/etc/passwd")
+    (root / "lib/modules" / RELEASE / "kernel/drivers/x.ko").symlink_to("/etc/passwd")
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/large").write_bytes(bytes(1 << 20))
+    run(["dpkg-deb", "--root-owner-group", "-b", root, path], cwd=tmp_path)
+    seen: dict[str, bool] = {}
+
+    def look(folder: Path, wanted: tuple[str, ...]) -> tuple[Path, ...]:
+        found = (each for each in folder.parents[2].rglob("*") if not each.is_dir())
+        seen.update((each.name, each.is_file() and not each.is_symlink()) for each in found)
+        return modules.unpack(folder, wanted)
+
+    monkeypatch.setattr(packages, "unpack", look)
+    assert len(packages.find(str(path)).modules) == 4
+    assert all(seen.values())
+    assert sorted(seen) == [
+        f"config-{RELEASE}", "irqbypass.ko.gz", "unrelated.ko", "vfio-pci-core.ko.xz",
+        "vfio-pci.ko", "vfio.ko", f"vmlinuz-{RELEASE}",
+    ]  # fmt: skip
 
 
 class ToyApt:
