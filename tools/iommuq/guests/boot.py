@@ -22,11 +22,13 @@ from iommuq.guests.channel import Channel, SuiteState, Transcript
 from iommuq.guests.initramfs import Initramfs
 from iommuq.guests.machine import Machine
 from iommuq.system import run as processes
-from iommuq.system.errors import CommandTimeout, InfraError
-from iommuq.system.logtext import clean_line, split_stamp
+from iommuq.system.errors import CommandTimeout, InfraError, TooMuchOutput
+from iommuq.system.logtext import LINES, clean_line, cut, split_stamp
 
 #: Lines of the console that are shown for a lost guest.
 TAIL_LINES = 12
+#: Bytes of the console; with more the guest is ended.
+CONSOLE_LIMIT = 16 << 20
 #: Seconds that a suite may take on top of its limit: to be killed, and for SysRq-t.
 SUITE_GRACE = 20.0
 #: Seconds from the last line of the report to the end of the guest.
@@ -124,6 +126,12 @@ def boot(
         limit = machine.boot_limit + END_LIMIT
         limit += sum(suite.limit + SUITE_GRACE for suite in initramfs.suites)
     console: list[str] = []
+
+    def on_line(line: str) -> None:
+        keeper.flooded = keeper.flooded or len(console) == LINES
+        if not keeper.flooded:
+            console.append(cut(line.removesuffix("\r")))
+
     accelerator = uml.ACCELERATOR
     if machine.guest == "qemu":
         qemu.check_version(machine)
@@ -150,7 +158,8 @@ def boot(
                     env=environment,
                     timeout=limit,
                     log_path=log,
-                    on_line=lambda line: console.append(line.removesuffix("\r")),
+                    on_line=on_line,
+                    most=CONSOLE_LIMIT,
                     check=False,
                     watched=True,
                 )
@@ -158,11 +167,17 @@ def boot(
                     reason = processes.describe_status(done.returncode)
             except CommandTimeout:
                 reason = f"did not end within {limit:g} s"
+            except TooMuchOutput:
+                keeper.flooded = True
     transcript = channel.transcript
+    flooded = keeper.flooded or transcript.flooded
     boot_seconds = float("nan") if transcript.began is None else transcript.began - keeper.start
     report = _report(initramfs, transcript, accelerator, boot_seconds, console)
-    if transcript.whole and len(report.suites) == len(initramfs.suites):
+    # What was dropped may have been a splat.
+    if transcript.whole and not flooded and len(report.suites) == len(initramfs.suites):
         return report
+    if flooded:
+        keeper.reason = f"wrote more than {CONSOLE_LIMIT >> 20} MiB or {LINES} lines"
     what = f"guest lost: {machine.name} {_explain(initramfs, transcript, keeper.reason or reason)}"
     said = [split_stamp(line)[1] for line in map(clean_line, console) if line]
     last_word = next(filter(_PANIC.fullmatch, said), None)
@@ -183,13 +198,17 @@ def _remove_stale() -> None:
 
 
 class _Keeper:
-    """Kills a guest that exceeds a limit or is hopeless; `reason` says why."""
+    """Kills a guest that exceeds a limit or is hopeless; `reason` says why.
+
+    :ivar flooded: its console exceeded a limit.
+    """
 
     def __init__(
         self, machine: Machine, pid_file: Path, hopeless: Callable[[Transcript], str] | None
     ) -> None:
         self.start = time.monotonic()
         self.reason = ""
+        self.flooded = False
         self._limit = machine.boot_limit
         self._pid_file = pid_file
         self._hopeless = hopeless
@@ -203,8 +222,10 @@ class _Keeper:
         elif self._hopeless is not None and (reason := self._hopeless(transcript)):
             self.reason = reason
             self._kill()
-        elif transcript.ended is not None and now > transcript.ended + END_LIMIT:
-            self._kill()
+        else:
+            late = transcript.ended is not None and now > transcript.ended + END_LIMIT
+            if late or self.flooded or transcript.flooded:
+                self._kill()
 
     def _kill(self) -> None:
         # Only the guest: run() ends the rest of its group.  No file: it has ended, or has
@@ -284,6 +305,4 @@ def _trouble(state: SuiteState, limit: float) -> str:
         reasons.append(f"did not end within {limit:g} s and was killed")
     if state.left:
         reasons.append("left processes that held its output open")
-    if state.cut:
-        reasons.append("exceeded the output limit")
     return "; ".join(reasons)

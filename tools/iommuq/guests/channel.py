@@ -17,11 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from iommuq.system.logtext import LINE, LINES
+
 #: The name of the port, and of the protocol.
 NAME = "iommuq"
 VERSION = 1
-#: Limit of the output of one suite in bytes; the rest is dropped.
-OUTPUT_LIMIT = 64 << 20
+#: Limits of the report in characters and lines; a guest that exceeds them is ended.
+OUTPUT_LIMIT, LINES_LIMIT = 16 << 20, LINES
 
 _TICK = 0.05
 _PIPE_SIZE = 1 << 20
@@ -40,7 +42,6 @@ class SuiteState:
     :ivar expired: it exceeded its time limit, and was killed.
     :ivar left: it left processes that held its output open.
     :ivar stuck: it survived SIGKILL.
-    :ivar cut: it exceeded `OUTPUT_LIMIT`.
     """
 
     begin: float | None = None
@@ -51,8 +52,6 @@ class SuiteState:
     expired: bool = False
     left: bool = False
     stuck: bool = False
-    cut: bool = False
-    size: int = 0
 
     @property
     def over(self) -> bool:
@@ -73,6 +72,7 @@ class Transcript:
     :ivar garbled: the first malformed line; empty without one.
     :ivar began: time of the first suite, or else of the last line, by `time.monotonic`.
     :ivar ended: time of the last line.
+    :ivar flooded: it exceeded `OUTPUT_LIMIT` or `LINES_LIMIT`; the rest is dropped.
     """
 
     def __init__(self) -> None:
@@ -82,25 +82,44 @@ class Transcript:
         self.garbled = ""
         self.began: float | None = None
         self.ended: float | None = None
+        self.flooded = False
         self._greeted = False
-        self._rest = b""
+        # The line that has not ended, and its bytes that were dropped.
+        self._rest = bytearray()
+        self._dropped = 0
+        self._size = self._lines = 0
 
     def feed(self, data: bytes) -> None:
         """Parse more data; lines may be split."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for raw in lines:
-            line = raw.decode("utf-8", "backslashreplace").removesuffix("\r")
-            if self.garbled:
-                return
+        *ends, last = data.split(b"\n")
+        self._size += len(data)
+        self._lines += len(ends)
+        if self._size > OUTPUT_LIMIT or self._lines > LINES_LIMIT:
+            self.flooded, self.whole = True, False
+        if self.garbled or self.flooded:
+            return
+        for raw in ends:
+            self._keep(raw)
+            line = self._rest.decode("utf-8", "backslashreplace").removesuffix("\r")
+            if self._dropped:
+                line += f"… {self._dropped} bytes left out"
+            self._rest, self._dropped = bytearray(), 0
             try:
                 self._take(line)
             except (Garbled, ValueError):
                 self.garbled = line[:80] or "an empty line"
                 self.whole = False
+                return
+        self._keep(last)
+
+    def _keep(self, data: bytes) -> None:
+        room = LINE - len(self._rest)
+        self._rest += data[:room]
+        self._dropped += max(0, len(data) - room)
 
     def close(self) -> None:
         """Mark the end of the data."""
-        if self._rest and not self.garbled:
+        if self._rest and not self.garbled and not self.flooded:
             self.garbled = self._rest[:80].decode("utf-8", "backslashreplace")
             self.whole = False
 
@@ -115,7 +134,7 @@ class Transcript:
             self.broken = self.broken or rest  # the first is the cause of the others
             self._note_end()
         elif word == "done":
-            self._expect(int(rest) == len(self.suites) and all(s.over for s in self.suites))
+            self._expect(int(rest) == len(self.suites) and self._between_suites)
             self.whole = not self.broken
             self._note_end()
         else:
@@ -126,7 +145,7 @@ class Transcript:
 
     def _take_numbered(self, number: int, text: str | None, word: str | None, rest: str) -> None:
         if word in ("begin", "missing"):
-            self._expect(number == len(self.suites) and all(s.over for s in self.suites))
+            self._expect(number == len(self.suites) and self._between_suites)
             if self.began is None:
                 self.began = time.monotonic()
             begin = float(rest) if word == "begin" else None
@@ -136,10 +155,7 @@ class Transcript:
         suite = self.suites[number]
         self._expect(not suite.over)
         if text is not None:
-            suite.size += len(text) + 1
-            suite.cut = suite.cut or suite.size > OUTPUT_LIMIT
-            if not suite.cut:
-                suite.output.append(text)
+            suite.output.append(text)
         elif word == "end":
             status, _, end = rest.partition(" ")
             suite.end = float(end)
@@ -151,6 +167,11 @@ class Transcript:
         else:
             self._expect(word == "stuck")
             suite.stuck = True
+
+    @property
+    def _between_suites(self) -> bool:
+        # Each suite began after the end of the one before.
+        return not self.suites or self.suites[-1].over
 
     @staticmethod
     def _expect(condition: object) -> None:
@@ -167,7 +188,7 @@ class Channel:
     """A FIFO, and the thread that reads it during the block.
 
     :param path: path of the FIFO.
-    :param tick: called from the thread, several times a second.
+    :param tick: called from the thread, several times a second and after each read.
     """
 
     def __init__(self, path: Path, tick: Callable[[Transcript], None]) -> None:
@@ -200,8 +221,10 @@ class Channel:
             stopping = self._stop.is_set()
             poll.poll(0 if stopping else _TICK * 1000)
             with contextlib.suppress(BlockingIOError):
+                # A guest that writes without end must not keep its limits from being checked.
                 while data := os.read(self._fd, _PIPE_SIZE):
                     self.transcript.feed(data)
+                    self._tick(self.transcript)
             if stopping:
                 return
             self._tick(self.transcript)

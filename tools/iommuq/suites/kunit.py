@@ -14,11 +14,13 @@ from pathlib import Path
 
 from iommuq.build.image import Image
 from iommuq.defaults import KUNIT_LIMIT
+from iommuq.guests.boot import CONSOLE_LIMIT
 from iommuq.results.console import ktap, splats, stacks
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.system import files, progress
-from iommuq.system.errors import CommandTimeout, ToolMissing, UserError
+from iommuq.system.errors import CommandTimeout, ToolMissing, TooMuchOutput, UserError
 from iommuq.system.files import cache_dir
+from iommuq.system.logtext import LINES, lines_of
 from iommuq.system.run import run, tail
 
 SUITE = "kunit"
@@ -143,17 +145,20 @@ def _boot(
                 timeout=limit + _GRACE,
                 log_path=log,
                 on_line=on_line,
+                most=CONSOLE_LIMIT,
                 check=False,
                 watched=True,
             )
             output = done.output
             if done.returncode != 0:
                 reason = f"kunit.py ended with {done.returncode}"
-        except CommandTimeout as error:
+        except (CommandTimeout, TooMuchOutput) as error:
             output = log.read_text(errors="backslashreplace")
             reason = error.what
         if "timed out after" in output and "Command" in output:
             reason = f"the kernel did not end within {limit:g} s"
+        if output.count("\n") > LINES:
+            reason = f"the kernel wrote more than {LINES} lines"
     return _results(current, glob, output, reason, log), _complaints(output, log)
 
 
@@ -167,13 +172,13 @@ def _lay_out(image: Image, folder: Path) -> str:
 
 
 def _complaints(output: str, log: Path) -> list[Complaint]:
-    lines = output.splitlines()
+    lines = lines_of(output)
     found = splats.find(lines)
     return stacks.complaints(ktap.parse(lines), found, splats.expected(lines), log)
 
 
 def _results(current: SuiteRun, glob: str, output: str, reason: str, log: Path) -> list[Result]:
-    lines = output.splitlines()
+    lines = lines_of(output)
     report = ktap.parse(lines)
     report, loose = splats.fail_cases(report, splats.find(lines), splats.expected(lines))
 

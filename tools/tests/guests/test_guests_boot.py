@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from iommuq.guests import accel, boot, machine, qemu, uml
+from iommuq.guests import accel, boot, channel, machine, qemu, uml
 from iommuq.guests.boot import GuestLost, GuestReport
 from iommuq.guests.channel import Transcript
 from iommuq.guests.initramfs import Initramfs, Suite
@@ -208,6 +208,34 @@ def test_a_guest_that_is_hopeless(bootable: Boot) -> None:
     with pytest.raises(GuestLost, match="q35 hangs, in suite0") as caught:
         bootable(BOOT + "say 0 begin 1.0; say '0 |ok 1'; sleep 60\n", hopeless=hopeless)
     assert caught.value.report.suites[0].output == ("ok 1",)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        "say 0 begin 1.0; while :; do say '0 |ok 1'; done\n",
+        "while :; do echo noise; done\n",
+        "yes '' \n",
+        "cat /dev/zero\n",
+        # The report is whole, but a splat may be in what was dropped.
+        SUITE + "yes noise | head -c 200000; say done 1\n",
+    ],
+    ids=["report", "console", "empty lines", "no line ends", "whole report"],
+)
+def test_a_guest_that_writes_without_end(
+    bootable: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flood: str
+) -> None:
+    monkeypatch.setenv("PIDS", str(tmp_path / "pid"))
+    monkeypatch.setattr(channel, "OUTPUT_LIMIT", 1 << 20)
+    monkeypatch.setattr(boot, "CONSOLE_LIMIT", 1 << 20)
+    monkeypatch.setattr(boot, "LINES", 20_000)
+    begin = time.monotonic()
+    with pytest.raises(GuestLost, match="q35 wrote more than 1 MiB or 20000 lines") as caught:
+        bootable(BOOT + flood, limit=30.0)
+    assert time.monotonic() - begin < 15
+    assert gone(int((tmp_path / "pid").read_text()))
+    assert len(caught.value.report.console) <= 20_000
+    assert (tmp_path / "log").stat().st_size < 2 << 20
 
 
 def test_a_guest_that_does_not_power_off(bootable: Boot, monkeypatch: pytest.MonkeyPatch) -> None:

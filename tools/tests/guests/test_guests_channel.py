@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from iommuq.guests import channel
 from iommuq.guests.channel import Channel, Transcript
+from iommuq.system import logtext
 
 WHOLE = b"""iommuq 1
 0 begin 1.50
@@ -113,12 +115,64 @@ def test_a_suite_that_cannot_be_killed() -> None:
     assert not transcript.whole
 
 
-def test_output_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "OUTPUT_LIMIT", 20)
-    transcript = take(b"iommuq 1\n0 begin 1.0\n" + b"0 |1234567\n" * 9 + b"0 end 0 2.0\ndone 1\n")
+@pytest.mark.parametrize(("limit", "most"), [("OUTPUT_LIMIT", 40), ("LINES_LIMIT", 4)])
+def test_a_report_without_end_is_none(
+    monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    monkeypatch.setattr(channel, limit, most)
+    transcript = Transcript()
+    for line in (b"iommuq 1\n0 begin 1.0\n", *[b"0 |1234567\n"] * 9, b"0 end 0 2.0\ndone 1\n"):
+        transcript.feed(line)
+    transcript.close()
+    assert transcript.flooded
+    assert not transcript.whole
+    assert not transcript.garbled
+    assert len(transcript.suites[0].output) <= 2
+
+
+def test_a_long_line_is_cut_and_marked() -> None:
+    long = b"0 |" + b"x" * 50_000
+    transcript = take(b"iommuq 1\n0 begin 1.0\n" + long + b"\n0 |short\n0 end 0 2.0\ndone 1\n")
     assert transcript.whole
-    assert transcript.suites[0].cut
-    assert transcript.suites[0].output == ["1234567", "1234567"]
+    cut, short = transcript.suites[0].output
+    left_out = len(long) - logtext.LINE
+    assert cut == "x" * (logtext.LINE - 3) + f"… {left_out} bytes left out"
+    assert short == "short"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"iommuq 1\n0 begin 1.0\n0 |" + b"x" * (15 << 20),
+        b"iommuq 1\n0 begin 1.0\n" + b"0 |x\n" * 190_000,
+        b"iommuq 1\n" + b"".join(b"%d missing x\n" % n for n in range(190_000)),
+    ],
+    ids=["no line ends", "short lines", "suites"],
+)
+def test_a_report_takes_linear_time(data: bytes) -> None:
+    begin = time.thread_time()
+    transcript = Transcript()
+    for at in range(0, len(data), 4096):
+        transcript.feed(data[at : at + 4096])
+    assert not transcript.flooded
+    assert time.thread_time() < begin + 5
+
+
+def test_limits_are_checked_while_a_guest_writes_without_end(tmp_path: Path) -> None:
+    ticks: list[bool] = []
+    stop = threading.Event()
+
+    def tick(transcript: Transcript) -> None:
+        ticks.append(transcript.flooded)
+        if transcript.flooded:
+            stop.set()
+
+    with Channel(tmp_path / "fifo", tick) as reader, reader.path.open("wb", buffering=0) as file:
+        file.write(b"iommuq 1\n0 begin 1.0\n")
+        deadline = time.monotonic() + 20
+        while not stop.is_set() and time.monotonic() < deadline:
+            file.write(b"0 |" + b"x" * 4000 + b"\n")
+    assert ticks[-1]
 
 
 def test_the_fifo_is_read_to_its_end(tmp_path: Path) -> None:

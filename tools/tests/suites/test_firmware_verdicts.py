@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from iommuq.firmware.scenario import Action, Scenario
@@ -140,3 +142,11 @@ def test_a_hang_is_the_last_word() -> None:
     assert verdicts.has_hung(["step 1 ok", "step 2 HANG no answer"])
     assert not verdicts.has_hung(["step 2 HANG no answer", "end"])
     assert not verdicts.has_hung([])
+
+
+def test_a_hostile_program_is_read_in_linear_time() -> None:
+    begin = time.thread_time()
+    said = verdicts.read([*["bytes 0 " + "aa" * 30] * 100_000, "step " + "9" * 5000 + " ok"])
+    assert len(said.data[0]) == 3_000_000
+    assert said.steps == {}
+    assert time.thread_time() < begin + 5

@@ -168,6 +168,25 @@ def test_kunit_py_that_never_ends(
     assert "last words" in run.results[0].message
 
 
+@pytest.mark.parametrize(
+    ("flood", "said"),
+    [
+        ("while True: print('noise' * 1000)", "wrote more than 1048576 bytes"),
+        ("[print('noise') for _ in range(20_000)]", "wrote more than 10000 lines"),
+    ],
+)
+def test_a_kernel_that_writes_without_end(
+    monkeypatch: pytest.MonkeyPatch, make_image: Callable[[str], Image], flood: str, said: str
+) -> None:
+    monkeypatch.setattr(kunit, "CONSOLE_LIMIT", 1 << 20)
+    monkeypatch.setattr(kunit, "LINES", 10_000)
+    run = run_kunit(make_image(f"print({SMALL.format('', '')!r})\n{flood}"), SUBJECT, limit=20.0)
+    found = {result.test: result for result in run.results}
+    assert found["s.c"].status is Status.PASS
+    assert found[kunit.LOG_CASE].status is Status.ERROR
+    assert said in found[kunit.LOG_CASE].message
+
+
 def test_odd_bytes(make_image: Callable[[str], Image]) -> None:
     text = SMALL.format("not ", "not ").replace(
         "    not ok 1 c", "    # c: caf\\xe9\\0\n    not ok 1 c"

@@ -16,8 +16,10 @@ from iommuq.results.console.ktaplines import Notes
 from iommuq.results.store import Status
 from iommuq.system.logtext import clean_line, split_stamp
 
-#: Largest number of cases without a result that are listed one by one.
+#: Largest number of cases without a result that are listed one by one, of all groups.
 MISSING_CASES = 200
+#: Largest number of groups in each other, and of characters of a name: each case has all names.
+DEPTH, NAME = 8, 160
 #: Largest number of problems in a report.
 MAX_PROBLEMS = 100
 
@@ -64,7 +66,7 @@ def parse(lines: Iterable[str]) -> Report:
     for number, line in enumerate(lines, 1):
         parser.feed(number, clean_line(line))
     parser.close()
-    return Report(tuple(_unique(parser.cases)), tuple(parser.problems[:MAX_PROBLEMS]))
+    return Report(tuple(_unique(parser.cases)), tuple(parser.problems))
 
 
 @dataclass
@@ -99,14 +101,17 @@ class _Group:
         self.numbers.add(number)
         self.last_name = name
 
-    def missing(self) -> list[str]:
-        """Return names, ``#3``, for planned tests without a result."""
+    def missing(self, most: int) -> list[str]:
+        """Return names, ``#3``, for planned tests without a result.
+
+        :param most: largest number that are listed one by one.
+        """
         lacking = (self.plan or 0) - self.seen
         if lacking <= 0:
             return []
         absent = (number for number in count(1) if number not in self.numbers)
-        names = [f"#{number}" for number in islice(absent, min(lacking, MISSING_CASES))]
-        if lacking > MISSING_CASES:
+        names = [f"#{number}" for number in islice(absent, min(lacking, most))]
+        if lacking > most:
             names.append(f"#{next(absent)} to #{self.plan}")
         return names
 
@@ -131,6 +136,8 @@ class _Parser:
         self._broken = False
         self._ended = False
         self._panicked = False
+        # Number of cases without a result that may still be listed.
+        self._left = MISSING_CASES
 
     def feed(self, number: int, line: str) -> None:
         """Process one clean line."""
@@ -203,7 +210,7 @@ class _Parser:
             self._check_version(match)
             self._open(indent, "")
         elif match := ktaplines.SUBTEST.match(text):
-            self._open(indent, match[1].strip())
+            self._open(indent, match[1].strip()[:NAME])
         elif match := ktaplines.PLAN.match(text):
             self._plan(indent, int(match[1]), match[2] or "")
         elif match := ktaplines.RESULT.match(text):
@@ -226,8 +233,14 @@ class _Parser:
             return
         while self._stack[-1].indent >= indent:
             self._lose()
-        self._stack.append(_Group(indent, name, self._mark + 1))
+        self._push(_Group(indent, name, self._mark + 1))
         self._broken = False
+
+    def _push(self, group: _Group) -> None:
+        if len(self._stack) > DEPTH:
+            self._problem(f"more than {DEPTH} groups in each other")
+            self._lose()
+        self._stack.append(group)
 
     def _plan(self, indent: int, planned: int, comment: str) -> None:
         group = next((group for group in self._stack if group.indent == indent), None)
@@ -241,6 +254,7 @@ class _Parser:
     def _result(self, stamp: float | None, indent: int, match: re.Match[str]) -> None:
         number = int(match[2])
         status, name, reason = ktaplines.outcome(match)
+        name = name[:NAME]
         inner = self._close_inner(indent, name)
         group = self._stack[-1]
         if number != group.number + 1:
@@ -263,7 +277,7 @@ class _Parser:
             top.indent = indent
         if indent > top.indent:
             # Its header was lost.
-            self._stack.append(_Group(indent, "", self._mark + 1))
+            self._push(_Group(indent, "", self._mark + 1))
         while self._stack[-1].indent > indent:
             if self._stack[-2].indent <= indent and self._stack[-1].name in ("", name):
                 return self._stack.pop()
@@ -304,7 +318,12 @@ class _Parser:
     def _check_plan(self, group: _Group, where: str) -> None:
         if group.plan is not None and group.seen != group.plan:
             self._problem(f"{where}: {group.plan} tests planned, {group.seen} seen")
-        self._add_errors(group, group.missing(), "planned, but has no result")
+        self._add_errors(group, self._missing(group), "planned, but has no result")
+
+    def _missing(self, group: _Group) -> list[str]:
+        names = group.missing(self._left)
+        self._left = max(0, self._left - len(names))
+        return names
 
     def _add_errors(self, group: _Group, names: Iterable[str], message: str) -> None:
         lines = (self._line, self._line)
@@ -322,7 +341,7 @@ class _Parser:
 
     def _break_off(self, group: _Group, at_end: bool) -> None:
         """Add errors for the case in which *group* broke off, and for those after it."""
-        names = group.missing()
+        names = self._missing(group)
         if not self._broken:
             if self._notes.running is not None:
                 names[:1] = [self._notes.running]
@@ -335,6 +354,9 @@ class _Parser:
             message, lines = self._notes.message(how), (self._mark + 1, self._line)
             group.cases.append(Case(name, Status.ERROR, message, None, at_end, *lines))
             self._broken = True
+            # The next group that is lost has none of these.
+            self._notes.clear()
+            self._mark = self._line
         self._add_errors(group, names, "was not run")
 
     def _hand_on(self, group: _Group) -> None:
@@ -368,7 +390,8 @@ class _Parser:
         return ".".join(group.name or "?" for group in groups) or "the log"
 
     def _problem(self, text: str) -> None:
-        self.problems.append(f"line {self._line}: {text}")
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(f"line {self._line}: {text}")
 
 
 def _unique(cases: Iterable[Case]) -> Iterable[Case]:

@@ -84,51 +84,51 @@ class Notes:
 
     These are comments, and after the first line of a failed KUnit expectation the lines
     with at least its indentation and the test's own message, after an empty line.
+
+    :ivar duration: the first duration in them, in seconds; None: there is none.
+    :ivar running: the name of the case that started last; None: there is none.
     """
 
+    duration: float | None
+    running: str | None
+
     def __init__(self) -> None:
-        self._lines: list[str] = []
-        # Indentation of the current failed expectation.
-        self._block: int | None = None
-        self._own_words = False
+        self.clear()
 
     def add(self, indent: int, text: str) -> None:
         """Add a line that is no event, if it belongs to the notes."""
         if text.startswith("#"):
-            self._lines.append(text)
+            self._append(text)
+            if self.duration is None and (match := _DURATION.match(text)):
+                self.duration = float(match[2]) * _UNITS[match[1] or match[3] or "s"]
+            if match := _RUNNING.match(text):
+                self.running = match[1]
             self._block = indent if _KUNIT_FAILED.match(text) else None
         elif self._block is not None:
             if text and not self._own_words and indent < max(self._block, 1):
                 self._block = None
                 return
             self._own_words = not text
-            self._lines.append(" " * max(indent - self._block, 0) + text)
+            self._append(" " * max(indent - self._block, 0) + text)
+
+    def _append(self, line: str) -> None:
+        if _CHATTER.match(line):
+            return
+        if len(self._lines) < MESSAGE_LINES:
+            self._lines.append(line)
+        else:
+            self._more += 1
 
     def clear(self) -> None:
         """Remove all lines."""
-        self._lines.clear()
-        self._block = None
+        self._lines: list[str] = []
+        self._more = 0
+        # Indentation of the current failed expectation.
+        self._block: int | None = None
         self._own_words = False
+        self.duration = self.running = None
 
     def message(self, reason: str) -> str:
         """Return *reason* and the notes without those of every case."""
-        lines = [line for line in self._lines if not _CHATTER.match(line)]
-        if len(lines) > MESSAGE_LINES:
-            lines[MESSAGE_LINES:] = [f"… {len(lines) - MESSAGE_LINES} more lines"]
-        return "\n".join(([reason] if reason else []) + lines).rstrip()
-
-    @property
-    def duration(self) -> float | None:
-        """The duration in the notes, in seconds; None: there is none."""
-        for line in self._lines:
-            if match := _DURATION.match(line):
-                return float(match[2]) * _UNITS[match[1] or match[3] or "s"]
-        return None
-
-    @property
-    def running(self) -> str | None:
-        """The name of the case that started last; None: there is none."""
-        for line in reversed(self._lines):
-            if match := _RUNNING.match(line):
-                return match[1]
-        return None
+        more = [f"… {self._more} more lines"] if self._more else []
+        return "\n".join(([reason] if reason else []) + self._lines + more).rstrip()

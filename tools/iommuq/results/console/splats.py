@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,8 @@ from iommuq.system.logtext import clean_line, split_stamp
 RULES = Path(__file__).with_name("splats.toml")
 #: Largest number of lines of a report.
 MAX_LINES = 200
+#: Largest number of splats that the tests of a log may announce.
+MAX_EXPECTED = 500
 
 # First and last line of a report of WARN_ON, BUG_ON and UBSAN.
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
@@ -26,7 +29,7 @@ _END_TRACE = re.compile(r"---\[ end (?:trace|Kernel panic)")
 _RULER = re.compile(r"={20,}$")
 _RESULT = re.compile(r"\s*(?:not )?ok \d+ |\s*# Subtest: |K?TAP version \d+$")
 # A test announces a splat: kunit_info(test, "expects splat: WARNING: set_domain_nofail\n").
-_EXPECTS = re.compile(r"\s*# (?:\S+: )?expects splat: ([^:]+)(?:: (\S.*?))?\s*$")
+_EXPECTS = re.compile(r"\s*# (?:\S+: )?expects splat: ([^:]{1,80})(?:: (\S.*))?$")
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,12 @@ def expected(lines: Iterable[str]) -> list[Expected]:
     A test prints ``# expects splat: KIND`` or ``# expects splat: KIND: PART``: the kind of a
     rule, and a part of the report.
     """
-    found = []
+    found: list[Expected] = []
     for number, line in enumerate(lines, 1):
-        if match := _EXPECTS.match(split_stamp(clean_line(line))[1]):
+        # Most lines have no such words, and need no cleaning.
+        if "expects splat" not in line or len(found) == MAX_EXPECTED:
+            continue
+        if match := _EXPECTS.match(split_stamp(clean_line(line))[1].rstrip()):
             found.append(Expected(match[1], match[2] or "", number))
     return found
 
@@ -194,10 +200,21 @@ def attribute(report: Report, splats: Iterable[Splat]) -> list[tuple[Splat, Case
 
     :param report: from `iommuq.results.console.ktap.parse`, of the same lines.
     """
-    return [
-        (splat, next((c for c in report.tests if c.first <= splat.start_line <= c.last), None))
-        for splat in splats
-    ]
+    found = list(splats)
+    owners = owners_of(report, (splat.start_line for splat in found))
+    return [(splat, owners.get(splat.start_line)) for splat in found]
+
+
+def owners_of(report: Report, lines: Iterable[int]) -> dict[int, Case]:
+    """Return the first case that each line belongs to, if there is one."""
+    owners: dict[int, Case] = {}
+    left = sorted(set(lines))
+    for case in report.tests:
+        first, after = bisect_left(left, case.first), bisect_right(left, case.last)
+        if first < after:
+            owners.update(dict.fromkeys(left[first:after], case))
+            del left[first:after]
+    return owners
 
 
 def fail_cases(
@@ -212,11 +229,11 @@ def fail_cases(
     """
     loose = []
     titles: dict[str, list[str]] = {}
+    owners = owners_of(report, (promise.line for promise in expected))
     awaited = {
-        promise: case.name
-        for case in report.tests
+        promise: owners[promise.line].name
         for promise in expected
-        if case.first <= promise.line <= case.last and case.status is not Status.SKIP
+        if promise.line in owners and owners[promise.line].status is not Status.SKIP
     }
     came = set()
     for splat, case in attribute(report, splats):

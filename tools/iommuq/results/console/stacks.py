@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iommuq.results.console.ktap import Report
-from iommuq.results.console.splats import Expected, Splat, attribute
+from iommuq.results.console.ktap import Case, Report
+from iommuq.results.console.splats import Expected, Splat, attribute, owners_of
 from iommuq.results.store import Complaint
 from iommuq.system.errors import InfraError
 from iommuq.system.run import run
@@ -88,14 +88,18 @@ def complaints(
     :param expected: from `iommuq.results.console.splats.expected`, of the same lines.
     :param prefix: of the names of tests, ``suite.``.
     """
-    promises = list(expected)
+    promises: dict[Case, list[Expected]] = {}
+    awaited = list(expected)
+    owners = owners_of(report, (one.line for one in awaited))
+    for one in awaited:
+        if one.line in owners:
+            promises.setdefault(owners[one.line], []).append(one)
     found = []
     for splat, case in attribute(report, splats):
         name, mine = "", False
         if case is not None:
             name = prefix + case.name
-            inside = (one for one in promises if case.first <= one.line <= case.last)
-            mine = any(one.covers(splat) for one in inside)
+            mine = any(one.covers(splat) for one in promises.get(case, ()))
         place = (str(log), splat.start_line)
         found.append(Complaint(name, splat.kind, splat.title, splat.text, *place, mine))
     return found

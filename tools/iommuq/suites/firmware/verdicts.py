@@ -19,8 +19,8 @@ UNSEEN = "UNSEEN"
 #: Words of a step that did not end.
 LOST = ("HANG", "DIED")
 
-_STEP = re.compile(r"step (\d+) (\S+)(?: (.*))?")
-_BYTES = re.compile(r"bytes (\d+) ((?:[0-9a-f]{2})*)")
+_STEP = re.compile(r"step (\d{1,9}) (\S+)(?: (.*))?")
+_BYTES = re.compile(r"bytes (\d{1,9}) ((?:[0-9a-f]{2})*)")
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,16 @@ class Said:
 def read(lines: Iterable[str]) -> Said:
     """Parse the program's output, without unknown lines."""
     steps: dict[int, Ended] = {}
-    data: dict[int, bytes] = {}
+    data: dict[int, bytearray] = {}
     whole = False
     for line in lines:
         if match := _STEP.fullmatch(line):
             steps.setdefault(int(match[1]), Ended(match[2], (match[3] or "").strip()))
         elif match := _BYTES.fullmatch(line):
-            number = int(match[1])
-            data[number] = data.get(number, b"") + bytes.fromhex(match[2])
+            data.setdefault(int(match[1]), bytearray()).extend(bytes.fromhex(match[2]))
         elif line == "end":
             whole = True
-    return Said(steps, data, whole)
+    return Said(steps, {number: bytes(dump) for number, dump in data.items()}, whole)
 
 
 def has_hung(lines: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consolelogs import read_lines
-from iommuq.results.console import ktap, ktaplines
+from iommuq.results.console import ktap, ktaplines, splats, stacks
 from iommuq.results.console.ktap import Case, Report, parse
 from iommuq.results.store import Status
 from iommuq.system.logtext import clean_line, split_stamp
@@ -226,6 +227,54 @@ def test_absurd_plan_is_no_burden() -> None:
     report = parse_text("TAP version 13\n1..999999999\nok 1 a\n# end\n")
     assert len(report.tests) == ktap.MISSING_CASES + 2
     assert report.tests[-1].name == "#202 to #999999999"
+
+
+def test_many_absurd_plans_are_no_burden() -> None:
+    group = "    KTAP version 1\n    1..999999999\n"
+    report = parse_text("KTAP version 1\n" + group * 100)
+    assert len(report.tests) < 100 * 3 + ktap.MISSING_CASES
+    assert report.tests[-1].name == "#100.#1 to #999999999"
+
+
+def test_groups_and_names_have_limits() -> None:
+    name = "n" * 5000
+    headers = "".join(f"{' ' * (4 * n)}# Subtest: {name}\n" for n in range(1, 30))
+    report = parse_text(f"KTAP version 1\n{headers}{' ' * 116}ok 1 {name}\n")
+    assert f"more than {ktap.DEPTH} groups in each other" in report.problems[0]
+    assert max(len(case.name) for case in report.tests) <= (ktap.DEPTH + 1) * (ktap.NAME + 1)
+    assert report.count(Status.ERROR) > 0
+
+
+LINEAR = {
+    "groups without a result": ["    KTAP version 1", "    1..1"],
+    "splats and results": ["BUG: sleeping function called from x", "ok 1 a"],
+    "splats and promises": ["BUG: sleeping function called from x", "# expects splat: BUG: p"],
+    "groups and promises": ["    KTAP version 1", "# expects splat: BUG: p"],
+    "spaces after a promise": ["# expects splat: a" + " " * 8000 + ":x"] * 2,
+    "spaces in a promise": ["# expects splat: a: b" + " " * 8000 + "x"] * 2,
+    "control characters": ["\x01" * 4000] * 2,
+    "notes and groups": ["# noise", "    KTAP version 1"],
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_hostile_log_takes_linear_time(name: str) -> None:
+    def seconds(times: int) -> float:
+        lines = ["KTAP version 1", *LINEAR[name] * times]
+        begin = time.thread_time()
+        report, found = parse(lines), splats.find(lines)
+        promised = splats.expected(lines)
+        splats.fail_cases(report, found, promised)
+        stacks.complaints(report, found, promised, Path("log"))
+        return time.thread_time() - begin
+
+    short = name.startswith(("spaces", "control"))
+    assert seconds(200 if short else 10_000) < 4
+
+
+def test_notes_before_many_lost_groups_are_told_once() -> None:
+    report = parse_text("KTAP version 1\n" + "# noise\n" * 9 + "    KTAP version 1\n    1..1\n" * 9)
+    assert sum("noise" in case.message for case in report.tests) == 1
 
 
 # Result lines.
