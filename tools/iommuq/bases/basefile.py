@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +110,7 @@ def parse(text: str, folder: Path) -> BaseSpec:
     :raises UserError: it is malformed; names file and key.
     """
     path = folder / FILE
-    try:
-        document = tables.validate(_Document, tomllib.loads(text), path)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: {error}") from error
+    document = tables.validate(_Document, tables.parse(text, path), path)
     if document.name != folder.name:
         raise UserError(f"{path}: name is {document.name!r}, but its folder is {folder.name!r}")
     provider = document.source.get("provider")

@@ -21,6 +21,9 @@ _REASONS = {
     "extra_forbidden": "unknown key",
 }
 
+#: Largest number of dots in a line: tomllib takes the square of the number of a key's parts.
+_MOST_DOTS = 200
+
 
 class Table:
     """Base of the dataclasses that are read from a TOML table; unknown keys are errors."""
@@ -43,11 +46,22 @@ def load_toml(kind: type[_T], path: Path) -> _T:
     :param kind: a dataclass; its ``__post_init__`` may raise `ValueError`.
     :raises UserError: it cannot be read or is malformed; names file and key.
     """
+    return validate(kind, parse(files.read_text(path), path), path)
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """Read the text of a TOML file.
+
+    :raises UserError: it is malformed, or nested more deeply than tables of ours.
+    """
     try:
-        data = tomllib.loads(files.read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+            raise RecursionError
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # Also a number of too many digits.
         raise UserError(f"{path}: {error}") from error
-    return validate(kind, data, path)
 
 
 def validate(kind: type[_T], data: Mapping[str, Any], path: Path, where: str = "") -> _T:
