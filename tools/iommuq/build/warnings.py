@@ -7,6 +7,7 @@ The ledger keeps the warnings of each object until it is compiled again, without
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,7 +53,11 @@ def update(ledger: Ledger, lines: Iterable[str], source: Path, objects: Path) ->
     :param objects: the build directory.
     """
     # Without its source an object is in no kernel.
-    new = {made: found for made, found in ledger.items() if _has_source(made, source, objects)}
+    new = {
+        made: dict.fromkeys(found)
+        for made, found in ledger.items()
+        if _has_source(made, source, objects)
+    }
     current = ""
     for line in lines:
         made = compiled(line)
@@ -62,18 +67,17 @@ def update(ledger: Ledger, lines: Iterable[str], source: Path, objects: Path) ->
             continue
         warning = normalise(line, source)
         if warning is not None:
-            seen = new.setdefault(current, [])
-            if warning not in seen:
-                seen.append(warning)
-    return new
+            new.setdefault(current, {})[warning] = None
+    return {made: list(found) for made, found in new.items()}
 
 
 def _has_source(made: str, source: Path, objects: Path) -> bool:
     stem = made.removesuffix(".o")
     if stem == made:
         return True
-    # Some sources are generated.
-    return any((top / f"{stem}{end}").exists() for top in (source, objects) for end in (".c", ".S"))
+    # Some sources are generated.  Path.exists() raises for a name that is too long.
+    places = (top / f"{stem}{end}" for top in (source, objects) for end in (".c", ".S"))
+    return any(map(os.path.exists, places))
 
 
 def union(ledger: Ledger) -> frozenset[str]:
