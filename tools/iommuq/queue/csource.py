@@ -99,35 +99,32 @@ def parse(text: bytes) -> Source:
 
 def _loops(root: Node, text: bytes) -> Iterator[int]:
     """Yield the offsets of loop macros, found by tokens, as their nodes are unreliable."""
-    tokens = [
-        each
-        for each in descend(root)
-        if not (each.children or each.is_missing or each.type == "comment")
-    ]
-    for number, token in enumerate(tokens):
-        word = text[token.start_byte : token.end_byte]
-        if not _LOOP.fullmatch(word) or not _is_inside_function(token):
-            continue
-        after = _after_arguments(tokens, number + 1)
-        if after is not None and _BODY.match(text, after.start_byte):
-            yield token.start_byte
+    # Not Node.parent, which takes a search from the root: the blocks around are counted here.
+    tokens: list[tuple[Node, bool]] = []
+    waiting = [(root, False)]
+    while waiting:
+        node, inside = waiting.pop()
+        if not (children := node.children) and not node.is_missing and node.type != "comment":
+            tokens.append((node, inside))
+        inside = inside or node.type == "compound_statement"
+        waiting.extend((child, inside) for child in reversed(children))
+    after = _after_parentheses([token for token, _ in tokens])
+    for number, (token, inside) in enumerate(tokens):
+        if inside and _LOOP.fullmatch(text, token.start_byte, token.end_byte):
+            end = after.get(number + 1)
+            if end is not None and _BODY.match(text, end.start_byte):
+                yield token.start_byte
 
 
-def _after_arguments(tokens: Sequence[Node], number: int) -> Node | None:
-    """Return the token after the parentheses that begin at *number*; None without these."""
-    depth = 0
-    for index in range(number, len(tokens) - 1):
-        depth += {"(": 1, ")": -1}.get(tokens[index].type, 0)
-        if depth <= 0:
-            return tokens[index + 1] if tokens[index].type == ")" else None
-    return None
-
-
-def _is_inside_function(node: Node) -> bool:
-    parent = node.parent
-    while parent is not None and parent.type != "compound_statement":
-        parent = parent.parent
-    return parent is not None
+def _after_parentheses(tokens: Sequence[Node]) -> dict[int, Node]:
+    """Return the token after each pair of parentheses, by the number of the opening one."""
+    found, opened = {}, []
+    for number, token in enumerate(tokens[:-1]):
+        if token.type == "(":
+            opened.append(number)
+        elif token.type == ")" and opened:
+            found[opened.pop()] = tokens[number + 1]
+    return found
 
 
 def _functions(root: Node, text: bytes) -> Iterator[Function]:
