@@ -89,7 +89,7 @@ def find_image(key: str, arch: Arch) -> Image | None:
         warnings, log = frozenset(data["warnings"]), Path(data["log"])
         # After a power cut the file may be empty.
         whole = (folder / arch.image).stat().st_size == data["size"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return Image(key, folder, arch, warnings, log, built=False) if whole else None
 

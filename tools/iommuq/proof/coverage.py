@@ -163,7 +163,7 @@ def _gcov(notes: Path, counters: Path) -> Mapping[str, Any]:
         data = json.loads(done.output)
         if not isinstance(data, dict) or not isinstance(data.get("files"), list):
             raise ValueError("no list of files")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InfraError(f"gcov: unexpected output: {error}") from error
     return data
 
@@ -184,7 +184,7 @@ def _functions(path: str, text: bytes, data: Mapping[str, Any]) -> tuple[Functio
                 # A line that was compiled twice with the same ways has their sums.
                 same = len(old) == len(ways)
                 branches[number] = list(map(add, old, ways)) if same else [*old, *ways]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InfraError(f"gcov: {path}: unexpected JSON: {error!r}") from error
     covers = []
     for function in parse(text).functions:

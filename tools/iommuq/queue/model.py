@@ -123,7 +123,8 @@ def _read_series(folder: Path) -> list[str]:
             real = (folder / name).resolve(strict=True)
         except FileNotFoundError:
             raise UserError(f"{where}: there is no {name} in {folder}") from None
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        # RuntimeError: a loop of symbolic links; ValueError: a NUL.
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"{where}: {name} cannot be read") from error
         if not real.is_relative_to(folder.resolve()):
             raise UserError(f"{where}: {name} is a link to {real}, outside {folder}")
@@ -164,6 +165,8 @@ def _labels(names: Sequence[str], main: str | None) -> list[str]:
     labels = []
     for number, name in enumerate(names):
         leads = sections[number] == main and times_numbered[numbered[number]] == 1
+        # A patch outside of the sections may have the same number.
+        leads = leads and (main == "" or short[number] not in times_numbered)
         # A label must not be the name of another step.
         if sent[number] and leads and short[number] not in (BASELINE, PLAIN):
             labels.append(short[number])

@@ -18,7 +18,7 @@ STALLED = 60
 
 # Messages in English: they are parsed.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANGUAGE": "", "DEBIAN_FRONTEND": "noninteractive"}
-_URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+)", re.M)
+_URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d{1,15})\b", re.M)
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class Apt:
         words = ("indextargets", "--format=$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
         done = self._get(*words, check=False, cwd=Path("/"))
         for line in done.output.splitlines():
-            origin, label, uri = line.split("|", 2)
+            *names, uri = line.split("|", 2)
             # Security updates and old backports have another label.
-            if origin == label == "Debian":
+            if names == ["Debian", "Debian"]:
                 return uri
         return None
 

@@ -168,11 +168,10 @@ def fetch(
     if done.returncode != 0 and (why := exceeded(done)):
         raise UserError(f"{one_line(what)}: b4 cannot read it: {why}")
     try:
-        answer = json.loads(done.output)
-    except ValueError as error:
+        return _posted(json.loads(done.output), folder)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         said = one_line(tail(done.stderr, 1)) or f"exit {done.returncode}"
         raise InfraError(f"b4 cannot read it: {said}", hint="run `b4 am` for details") from error
-    return _posted(answer, folder)
 
 
 def _posted(answer: dict[str, Any], folder: Path) -> Posted:

@@ -20,7 +20,7 @@ from iommuq.system.progress import one_line
 KINDS = {"120000": "a symbolic link", "160000": "a submodule"}
 
 _START = re.compile(rb"^(?:diff -|Index: |--- \S)", re.MULTILINE)
-_HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HUNK = re.compile(rb"@@ -\d+(?:,(\d{1,19}))? \+\d+(?:,(\d{1,19}))? @@")
 _QUOTED = rb'"(?:[^"\\]|\\.)*"'
 _PAIR = re.compile(rb"diff --git (" + _QUOTED + rb"|.*?) (" + _QUOTED + rb"|(?:b/)?\S+)$")
 _NAME = re.compile(rb"(?:---|\+\+\+|Index:) (.+)$")
@@ -35,8 +35,15 @@ _HINT = "refused: nothing of the series was written or run"
 
 
 def text_of(mail: bytes) -> bytes:
-    """Return the decoded text of a mail as ``b4 am`` writes it."""
-    payload = email.message_from_bytes(mail, policy=email.policy.compat32).get_payload(decode=True)
+    """Return the decoded text of a mail as ``b4 am`` writes it.
+
+    :raises UserError: it has mails in mails, too deep for Python's parser.
+    """
+    try:
+        parsed = email.message_from_bytes(mail, policy=email.policy.compat32)
+    except RecursionError as error:
+        raise UserError("a mail is nested too deeply", hint=_HINT) from error
+    payload = parsed.get_payload(decode=True)
     return payload if isinstance(payload, bytes) else b""
 
 
