@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from iommuq.queue.steps import make_step
 from iommuq.system import progress
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 
 def run_drivers(
@@ -57,8 +57,8 @@ def _judge(spec: bases.BaseSpec, at: str) -> Kernel:
     step = make_step(base, load_queue(spec.folder, spec.name), None, to=at)
     title = f"Linux {base.kernel}" + ("" if step.label == PLAIN else f", {step.label}")
     with progress.task(f"reading the drivers of {title}"):
-        with tempfile.TemporaryDirectory(prefix="iommuq-drivers-") as folder:
-            files = sources.read_tree(Objects(base.git_dir, Path(folder)), step.tree)
+        with temporary_folder("drivers") as folder:
+            files = sources.read_tree(Objects(base.git_dir, folder), step.tree)
         drivers = judged(files)
     if not drivers:
         raise VerdictError(

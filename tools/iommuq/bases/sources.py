@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from iommuq.system import files, progress
 from iommuq.system.errors import DiskFull, InfraError
 from iommuq.system.git.command import git, init_bare
 from iommuq.system.git.objects import open_repository
+from iommuq.system.temporary import temporary_folder
 
 __all__ = [
     "Base",
@@ -95,9 +94,6 @@ def fetch(spec: BaseSpec, *, update: bool = False) -> tuple[Base, list[str]]:
     with _disk_errors():
         lock.parent.mkdir(parents=True, exist_ok=True)
         with files.hold(lock, f"another fetch of {spec.name}"):
-            # Left by killed fetches.
-            for left in _bases_dir().glob(f".{spec.name}.tmp-*"):
-                shutil.rmtree(left, ignore_errors=True)
             base = None
             if not update and not isinstance(spec.source, DirectorySource):
                 base = cached(spec, thorough=True)
@@ -180,8 +176,7 @@ def _verify(spec: BaseSpec, version: str, sha256: str, commit: str) -> None:
 
 def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
     """Make the base in a temporary directory, then move it to its place in the cache."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{spec.name}.tmp-{os.getpid()}-", dir=_bases_dir()))
-    try:
+    with temporary_folder("base", _bases_dir()) as temporary:
         repo, work = temporary / "repo.git", temporary / "work"
         work.mkdir()
         init_bare(repo)
@@ -201,8 +196,6 @@ def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
         record = {"key": _key(spec), **asdict(found)}
         (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         _put(spec, temporary, found)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Base(spec=spec, git_dir=_bases_dir() / spec.name / "repo.git", **asdict(found))
 
 

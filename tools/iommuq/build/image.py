@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from iommuq.system import cache, files, toolchain
 from iommuq.system.arches import Arch
 from iommuq.system.errors import CommandFailed, DiskFull, InfraError, ObjectsLost, VerdictError
 from iommuq.system.files import cache_dir
+from iommuq.system.temporary import temporary_folder
 
 #: Part of every key; increase when the same input gives another image.
 _GENERATION = "2"
@@ -154,40 +154,36 @@ def _publish(
 ) -> Image:
     """Copy the files to run the image to its folder; a rename makes them visible at once."""
     images = _images()
-    # Under the lock of the base: these are from killed processes.
-    prefix = f".{kdir.base.spec.name}.tmp-"
-    for left in images.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
     images.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=images))
     try:
-        target = temporary / kdir.arch.image
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(kdir.objects / kdir.arch.image, target)
-        shutil.copy2(kdir.objects / ".config", temporary / ".config")
-        shutil.copytree(
-            kdir.source / "tools/testing/kunit",
-            temporary / "tools/testing/kunit",
-            # Includes __pycache__: copytree() keeps the times of the sources.
-            ignore=shutil.ignore_patterns("test_data"),
-        )
-        if addition is not None:
-            (temporary / Addition.FOLDER).mkdir()
-            addition.make(kdir.source, kdir.objects, temporary / Addition.FOLDER, log)
-        # kunit.py needs one to compare; `configure` has checked it.
-        (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
-        record = {
-            "warnings": sorted(found),
-            "log": str(log),
-            "title": kdir.title,
-            "size": target.stat().st_size,
-        }
-        (temporary / "image.json").write_text(json.dumps(record, indent=1))
-        temporary.chmod(0o755)
-        final = images / key
-        # A killed clean-up may leave a folder without image.json.
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        with temporary_folder("image", images) as temporary:
+            target = temporary / kdir.arch.image
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(kdir.objects / kdir.arch.image, target)
+            shutil.copy2(kdir.objects / ".config", temporary / ".config")
+            shutil.copytree(
+                kdir.source / "tools/testing/kunit",
+                temporary / "tools/testing/kunit",
+                # Includes __pycache__: copytree() keeps the times of the sources.
+                ignore=shutil.ignore_patterns("test_data"),
+            )
+            if addition is not None:
+                (temporary / Addition.FOLDER).mkdir()
+                addition.make(kdir.source, kdir.objects, temporary / Addition.FOLDER, log)
+            # kunit.py needs one to compare; `configure` has checked it.
+            (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
+            record = {
+                "warnings": sorted(found),
+                "log": str(log),
+                "title": kdir.title,
+                "size": target.stat().st_size,
+            }
+            (temporary / "image.json").write_text(json.dumps(record, indent=1))
+            temporary.chmod(0o755)
+            final = images / key
+            # A killed clean-up may leave a folder without image.json.
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
     except OSError as error:
         hint = "`iommuq doctor` shows the room"
         full = os.strerror(errno.ENOSPC)
@@ -195,8 +191,6 @@ def _publish(
         if full in str(error):
             raise DiskFull(f"{images}: {full}", hint=hint) from error
         raise InfraError(f"{images}: {error.strerror or error}", hint=hint) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Image(key, final, kdir.arch, found, log, built=True)
 
 

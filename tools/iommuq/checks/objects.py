@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -28,6 +27,7 @@ from iommuq.system.arches import Arch
 from iommuq.system.files import cache_dir, write_json
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
+from iommuq.system.temporary import temporary_folder
 
 #: Part of every key.  Raise it when the same input gives other messages.
 _GENERATION = "2"
@@ -93,8 +93,8 @@ def study(
     words += [_version(program) for program in programs]
     words += [] if checker is None else checker.words
     notes: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory(prefix="iommuq-objects-") as folder:
-        store = Objects(base.git_dir, Path(folder))
+    with temporary_folder("objects") as folder:
+        store = Objects(base.git_dir, folder)
         for path in paths:
             if store.entries(step.tree, [path]):
                 content = _content(store, step.tree, path, checker)

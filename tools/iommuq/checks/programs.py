@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -14,6 +13,7 @@ from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subje
 from iommuq.checks.tables import Program, load_programs
 from iommuq.system.progress import one_line
 from iommuq.system.run import describe_status, run
+from iommuq.system.temporary import temporary_folder
 
 #: Seconds for one run of one program.
 _LIMIT = 300.0
@@ -67,8 +67,8 @@ def run_program(program: Program, subject: Subject) -> list[Finding]:
 def _run(program: Program, subject: Subject, folder: Path, path: str) -> list[Finding]:
     """Run a program once; *folder* has the files of the tree that it needs."""
     mail = subject.patch.path
-    with tempfile.TemporaryDirectory(prefix="iommuq-said-") as place:
-        said_in = Path(place) / "patch"
+    with temporary_folder("said") as place:
+        said_in = place / "patch"
         said_in.write_bytes(_what_it_says(subject))
         argv = [w.format(mail=mail, said=said_in, path=path, root=folder) for w in program.argv]
         done = run(argv, cwd=folder, env={"LC_ALL": "C.UTF-8"}, timeout=_LIMIT, check=False)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -20,6 +19,7 @@ from iommuq.queue.parse import read_mails
 from iommuq.queue.steps import make_steps
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 #: The modules that register checks.
 MODULES = (source, message, programs, builds)
@@ -103,7 +103,7 @@ def _subjects(workspace: Workspace) -> Iterator[list[Subject]]:
         for (before, after), (previous, step) in pairs:
             patch = after.patch
             assert patch is not None
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iommuq-check-")))
+            folder = stack.enter_context(temporary_folder("check"))
             tree = Tree(Objects(base.git_dir, folder), before.tree, after.tree)
             data = patch.path.read_bytes()
             subjects.append(Subject(patch, data, tree, workspace, step, previous, (before, after)))
@@ -117,8 +117,8 @@ def check_mail(data: bytes, names: Sequence[str] = ()) -> list[Report]:
     :param names: of the checks to run; empty for all that do not build.
     :raises UserError: it is not a mail with a patch.
     """
-    with tempfile.TemporaryDirectory(prefix="iommuq-mail-") as folder:
-        path = Path(folder) / "mail.patch"
+    with temporary_folder("mail") as folder:
+        path = folder / "mail.patch"
         path.write_bytes(data)
         mail = read_mails([path])[0]
         patch = Patch(**vars(mail), path=path, name=path.name, section="", label=mail.subject)

@@ -5,11 +5,9 @@ An unpacked package has no modules.dep, and busybox's insmod reads no compressed
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -112,10 +110,7 @@ def _keep(name: str, data: bytes) -> Path:
         if path.exists() and path.stat().st_size == len(data):
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(data)
-        with contextlib.suppress(FileNotFoundError):
-            Path(file.name).replace(path)
+        dirs.write_whole(path, data)
     except OSError as error:
         raise InfraError(
             f"{folder}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"

@@ -5,11 +5,8 @@ Linux ignores a table silently, so the guest is asked afterwards which one it us
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -61,13 +58,8 @@ def keep(machine: Machine, data: bytes) -> None:
         raise InfraError(error.what, hint="the guest's own table cannot be extended") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        os.replace(temporary, path)  # noqa: PTH105
+        files.write_whole(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError, UnboundLocalError):
-            temporary.unlink()
         raise InfraError(
             f"{path.parent}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"
         ) from error

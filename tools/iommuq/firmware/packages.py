@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from iommuq.bases import dotconfig, named
@@ -27,6 +26,7 @@ from iommuq.system.groups import UNTRUSTED
 from iommuq.system.progress import one_line
 from iommuq.system.run import pipeline, run, tail
 from iommuq.system.tarstream import Limits
+from iommuq.system.temporary import temporary_folder
 
 _NAME = re.compile(r"linux-image-[a-z0-9][a-z0-9+.-]*")
 _DEPENDS = re.compile(r"linux-(?:image|binary|modules|base)-[a-z0-9+.-]*[0-9][a-z0-9+.-]*")
@@ -86,9 +86,9 @@ def from_package(name: str) -> Kernel:
     folder = _folder()
     with (
         files.hold(folder / "lock", "another iommuq that fetches a kernel"),
-        tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as work,
+        temporary_folder("tmp", folder) as work,
     ):
-        return _fetch(name, Path(work))
+        return _fetch(name, work)
 
 
 def from_package_file(path: Path) -> Kernel:
@@ -98,10 +98,10 @@ def from_package_file(path: Path) -> Kernel:
     """
     path = path.resolve()
     folder = _folder()
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as work:
+    with temporary_folder("tmp", folder) as work:
         name = _field(path, "Package")
         place = folder / f"{name}_{file_sha256(path)[:16]}"
-        return _load(place) or _unpack([path], name, Path(work), place)
+        return _load(place) or _unpack([path], name, work, place)
 
 
 def _folder() -> Path:

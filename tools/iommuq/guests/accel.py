@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iommuq.system import files
 from iommuq.system.errors import CommandTimeout, InfraError
 from iommuq.system.run import describe_status, run, tail
+from iommuq.system.temporary import temporary_folder
 
 QEMU = "qemu-system-x86_64"
 DEVICE = Path("/dev/kvm")
@@ -78,8 +78,8 @@ def boot(accelerator: str) -> Usability:
     :param accelerator: ``kvm`` or ``tcg``.
     :raises ToolMissing: QEMU is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="iommuq-accel-") as folder:
-        rom = Path(folder) / "rom.bin"
+    with temporary_folder("accel") as folder:
+        rom = folder / "rom.bin"
         image = bytearray(b"\xf4" * _ROM_SIZE)
         image[: len(_CODE)] = _CODE
         image[_RESET : _RESET + len(_JUMP)] = _JUMP

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from iommuq.guests.machine import Machine
 from iommuq.system import run as processes
 from iommuq.system.errors import CommandTimeout, InfraError, TooMuchOutput
 from iommuq.system.logtext import LINES, clean_line, cut, split_stamp
+from iommuq.system.temporary import temporary_folder
 
 #: Lines of the console that are shown for a lost guest.
 TAIL_LINES = 12
@@ -34,8 +33,6 @@ SUITE_GRACE = 20.0
 #: Seconds from the last line of the report to the end of the guest.
 END_LIMIT = 10.0
 
-# Prefix of the temporary directories; the process id of iommuq follows.
-_PREFIX = "iommuq-guest-"
 # Only for the message.
 _PANIC = re.compile(r"Kernel panic - not syncing: .*|.*\bqemu-system-\w+: .*")
 _OUT_OF_MEMORY = re.compile(r"(?:Out of memory|Memory cgroup out of memory)\b.*")
@@ -136,9 +133,7 @@ def boot(
     if machine.guest == "qemu":
         qemu.check_version(machine)
         accelerator = qemu.choose_accelerator(machine)
-    _remove_stale()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
-        work = Path(folder)
+    with temporary_folder("guest") as work:
         fifo = work / "channel"
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
@@ -187,14 +182,6 @@ def boot(
         tail="\n".join(said[-TAIL_LINES:]),
         report=report,
     )
-
-
-def _remove_stale() -> None:
-    """Remove the directories of killed processes."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Keeper:

@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from iommuq.mail.b4tool import side
@@ -19,6 +17,7 @@ from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
+from iommuq.system.temporary import temporary_folder
 
 PREFIX = "b4/"
 _FILE = "iommuq-mail.json"
@@ -106,8 +105,8 @@ def identity(tree: EditTree) -> str:
 @contextmanager
 def objects(tree: EditTree) -> Iterator[Objects]:
     """Open the object database of a tree, for the duration of the block."""
-    with TemporaryDirectory(prefix="iommuq-mail-") as folder:
-        yield Objects(tree.common, Path(folder))
+    with temporary_folder("mail") as folder:
+        yield Objects(tree.common, folder)
 
 
 def current(tree: EditTree) -> str:

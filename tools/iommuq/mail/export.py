@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
 from iommuq.system.tables import Table, require
+from iommuq.system.temporary import temporary_folder
 
 #: The file name of the descriptions, and the folders of the project that may have one.
 NAME = "export.toml"
@@ -149,11 +149,11 @@ def unifdef(store: Objects, tree: str) -> Path:
     if not program.exists():
         try:
             where.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=where) as name:
-                (Path(name) / "unifdef.c").write_bytes(source)
+            with temporary_folder("unifdef", where.parent) as name:
+                (name / "unifdef.c").write_bytes(source)
                 words = ("gcc", "-O1", "-o", "unifdef", "unifdef.c")
-                run(words, cwd=Path(name), timeout=_LIMIT)
-                (Path(name) / "unifdef").replace(program)
+                run(words, cwd=name, timeout=_LIMIT)
+                (name / "unifdef").replace(program)
         except OSError as error:
             raise InfraError(f"{where}: {error.strerror}") from error
     return program

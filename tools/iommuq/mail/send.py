@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from iommuq.mail.transport import PERMISSION
 from iommuq.proof import records
 from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.files import state_dir
+from iommuq.system.temporary import temporary_folder
 
 _TEMPLATE = "cover.template"
 # Without a server, b4 could use its web endpoint.
@@ -76,8 +76,8 @@ def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
     # Below a separator, so that the trailers above it stay last in their part.
     shown = table(record, labels).strip("\n").replace("$", "$$")
     text = text.replace("${cover}", f"${{cover}}\n\n---\n{shown}", 1)
-    with tempfile.TemporaryDirectory(prefix="iommuq-send-") as name:
-        path = Path(name) / _TEMPLATE
+    with temporary_folder("send") as name:
+        path = name / _TEMPLATE
         path.write_text(text, encoding="utf-8")
         yield {**_NO_WEB, "b4.prep-cover-template": str(path)}
 

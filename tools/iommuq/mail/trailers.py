@@ -7,7 +7,6 @@ Valid: given to the unchanged patch, by the person named, and the attestation do
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 from iommuq.mail.b4tool import PATIENCE, b4, side
 from iommuq.mail.branch import MailBranch
+from iommuq.system.temporary import temporary_folder
 
 
 class Fate(StrEnum):
@@ -71,8 +71,7 @@ def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) 
     :param take: change the branch.
     :raises InfraError: the archive does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="iommuq-thread-") as name:
-        folder = Path(name)
+    with temporary_folder("thread") as folder:
         data = {
             "change_id": branch.change_id,
             "msgids": [each for ids in branch.history.values() for each in ids],

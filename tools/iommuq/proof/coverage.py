@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from iommuq.queue.touched import is_kernel_source, touched_functions
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
+from iommuq.system.temporary import temporary_folder
 
 #: The variable with the output directory of libgcov.
 PREFIX = "GCOV_PREFIX"
@@ -153,12 +153,12 @@ def collect(image: Image, counters: Path, texts: Mapping[str, bytes]) -> tuple[F
 
 def _gcov(notes: Path, counters: Path) -> Mapping[str, Any]:
     """Run gcov on one object, and return its JSON."""
-    with tempfile.TemporaryDirectory(prefix="iommuq-gcov-") as folder:
+    with temporary_folder("gcov") as folder:
         # gcov needs the same name for both.
         shutil.copy2(notes, Path(folder, "x.gcno"))
         shutil.copy2(counters, Path(folder, "x.gcda"))
         argv = ["gcov", "--json-format", "--branch-probabilities", "--stdout", "x.gcda"]
-        done = run(argv, cwd=Path(folder), env={"LC_ALL": "C.UTF-8"}, timeout=_GCOV_LIMIT)
+        done = run(argv, cwd=folder, env={"LC_ALL": "C.UTF-8"}, timeout=_GCOV_LIMIT)
     try:
         data = json.loads(done.output)
         if not isinstance(data, dict) or not isinstance(data.get("files"), list):
@@ -232,13 +232,13 @@ def measuring(lane: KunitLane, plain: Step) -> Iterator[Measured]:
     workspace = lane.workspace
     changes = (change for patch in workspace.queue.sent for change in patch.changes)
     paths = sorted({change.path for change in changes if is_kernel_source(change.path)})
-    with tempfile.TemporaryDirectory(prefix="iommuq-coverage-") as folder:
+    with temporary_folder("coverage") as folder:
         for name in ("objects", "counters"):
-            (Path(folder) / name).mkdir()
-        objects = Objects(workspace.base.git_dir, Path(folder) / "objects")
+            (folder / name).mkdir()
+        objects = Objects(workspace.base.git_dir, folder / "objects")
         overlay = instrument(workspace.overlay, objects, plain.tree, paths)
         counting = replace(workspace, overlay=overlay)
-        counters = Path(folder) / "counters"
+        counters = folder / "counters"
         environment = {PREFIX: str(counters)}
         counted = replace(
             lane, workspace=counting, addition=addition(paths), environment=environment

@@ -8,7 +8,6 @@ import email.utils
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from iommuq.system.git.command import NO_REPOSITORY, QUICK, git, is_safe_path, p
 from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import Completed, exceeded, failure
 from iommuq.system.sandbox.reader import read
+from iommuq.system.temporary import temporary_folder
 
 _RAW_DATE = re.compile(r"@?(\d{1,11}) ([+-]\d{4})")
 _DIFFSTAT = re.compile(
@@ -82,8 +82,7 @@ def read_mails(paths: Sequence[Path], *, boxed: bool = False) -> list[Mail]:
     if not paths:
         return []
     contents = [_read(path) for path in paths]
-    with tempfile.TemporaryDirectory(prefix="iommuq-mail-") as name:
-        folder = Path(name)
+    with temporary_folder("mail") as folder:
         # Copies, so that the hashed bytes are parsed even if a file changes meanwhile.
         copies = [folder / f"{number:04}.eml" for number in range(len(paths))]
         for copy, data in zip(copies, contents, strict=True):

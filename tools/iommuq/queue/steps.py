@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from iommuq.queue.overlay import Layer, Overlay
 from iommuq.queue.rejects import explain
 from iommuq.system.errors import ObjectsLost
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from iommuq.bases.sources import Base
@@ -134,8 +134,8 @@ def _make(
     links = [_Link(None, _hash(_GENERATION, base.commit))]
     for wanted in _wanted(queue, last):
         links.append(_Link(wanted, _hash(links[-1].key, wanted.sha256)))
-    with tempfile.TemporaryDirectory(prefix="iommuq-steps-") as folder:
-        maker = _Maker(base, overlay, Objects(base.git_dir, Path(folder), boxed=base.boxed))
+    with temporary_folder("steps") as folder:
+        maker = _Maker(base, overlay, Objects(base.git_dir, folder, boxed=base.boxed))
         made = maker.commits(links)
         steps: list[Step] = []
         for number, (link, (commit, tree)) in enumerate(zip(links, made, strict=True)):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from iommuq.system.errors import CommandTimeout, ToolMissing, TooMuchOutput, Use
 from iommuq.system.files import cache_dir
 from iommuq.system.logtext import LINES, lines_of
 from iommuq.system.run import run, tail
+from iommuq.system.temporary import temporary_folder
 
 SUITE = "kunit"
 #: Seconds after the limit until kunit.py is killed.
@@ -119,7 +119,7 @@ def _boot(
     boots.mkdir(parents=True, exist_ok=True)
     with (
         progress.task(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
-        tempfile.TemporaryDirectory(prefix="iommuq-kunit-", dir=boots) as folder,
+        temporary_folder("kunit", boots) as folder,
     ):
         cases = 0
 
@@ -135,7 +135,7 @@ def _boot(
                 [
                     *(sys.executable, "tools/testing/kunit/kunit.py", "exec"),
                     *("--arch", image.arch.make_arch),
-                    *("--build_dir", _lay_out(image, Path(folder))),
+                    *("--build_dir", _lay_out(image, folder)),
                     f"--timeout={limit:.0f}",
                     "--raw_output=all",
                     *([glob] if glob else []),

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from iommuq.system.errors import CommandFailed, ToolMissing, UserError
 from iommuq.system.files import cache_dir, file_sha256
 from iommuq.system.run import run, tail
 from iommuq.system.tables import Table, require
+from iommuq.system.temporary import temporary_folder
 
 #: The programs of the tree.
 KERNEL = "tools/testing/selftests/iommu"
@@ -131,13 +131,10 @@ def _key(source: Path, own: str) -> str:
 
 def _keep(made: Path, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=kept.parent))
-    try:
+    with temporary_folder("programs", kept.parent) as temporary:
         shutil.copytree(made, temporary, dirs_exist_ok=True)
         with contextlib.suppress(OSError):
             temporary.rename(kept)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _headers(source: Path, objects: Path, log: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from iommuq.system import files
 from iommuq.system.errors import UserError
 from iommuq.system.files import cache_dir
+from iommuq.system.temporary import PREFIX, sweep
 
 GIB = 1 << 30
 #: Default limit of images and archives in GiB; ``IOMMUQ_CACHE_GIB`` overrides it.
@@ -112,9 +114,13 @@ def clean(*, trees: bool = False, bases: bool = False) -> int:
     :return: freed bytes.
     """
     freed = shrink(0, recent=0.0)
+    # Left by killed processes.
     for left in (cache_dir() / "images").glob(".*"):
-        freed += _size(left)
-        shutil.rmtree(left, ignore_errors=True)
+        if not left.name.startswith(f".{PREFIX}"):
+            freed += _size(left)
+            shutil.rmtree(left, ignore_errors=True)
+    for place in (Path(tempfile.gettempdir()), cache_dir(), *cache_dir().glob("*/")):
+        sweep(place)
     if trees:
         for home in sorted((cache_dir() / "trees").glob("[!.]*")):
             # Wait for a build; the lock itself stays.

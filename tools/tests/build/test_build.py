@@ -116,8 +116,6 @@ def test_another_environment_configures_anew(
 
 
 def test_publish_and_find(kdir: directory.BuildDirectory, tmp_path: Path) -> None:
-    left = cache_dir() / "images" / f".{kdir.base.spec.name}.tmp-dead"
-    left.mkdir(parents=True)
     image = build._publish(kdir, "key", frozenset({"a.c: w"}), tmp_path / "log")
     found = build.find_image("key", UM)
     assert found == replace(image, built=False)

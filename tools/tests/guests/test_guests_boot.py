@@ -347,19 +347,6 @@ def test_no_guest_outlives_us(
     assert gone(pid)
 
 
-def test_what_the_killed_left_goes(
-    bootable: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    for pid in (dead.pid, os.getpid()):
-        (tmp_path / "temp" / f"iommuq-guest-{pid}-abc").mkdir(parents=True)
-    bootable(BOOT + SUITE + "say done 1\n")
-    left = [path.name for path in (tmp_path / "temp").iterdir()]
-    assert left == [f"iommuq-guest-{os.getpid()}-abc"]
-
-
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_what_is_preloaded_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")

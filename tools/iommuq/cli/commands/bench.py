@@ -8,7 +8,6 @@ import os
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from iommuq.queue.checkout import checkout
 from iommuq.system import files, progress
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import failure, run
+from iommuq.system.temporary import temporary_folder
 
 
 @click.command()
@@ -173,8 +173,7 @@ def _site(workspace: Workspace) -> Iterator[_Site]:
     """Unpack the sources twice; nothing is built."""
     name = workspace.base.spec.name
     cache = files.cache_dir()
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=cache) as folder:
-        home = Path(folder)
+    with temporary_folder("bench", cache) as home:
         (home / "cache").mkdir()
         (home / "cache/bases").symlink_to(cache / "bases")
         project = home / "project"
@@ -223,8 +222,8 @@ def _best(measure: Callable[[int], float]) -> float:
 def measure(workspace: Workspace) -> list[Measure]:
     """Return all measurements; takes about fifteen minutes on two cores."""
     found = []
-    with tempfile.TemporaryDirectory(prefix="iommuq-bench-") as folder:
-        objects = Objects(workspace.base.git_dir, Path(folder))
+    with temporary_folder("bench") as folder:
+        objects = Objects(workspace.base.git_dir, folder)
         text = (objects.read_file(workspace.step(None).commit, _FILE) or b"").decode()
     with _site(workspace) as site:
         # Read both trees from the disk before the first measurement.

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import click
 
@@ -28,6 +26,7 @@ from iommuq.system import arches, progress
 from iommuq.system.arches import Arch
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 
 @click.command()
@@ -145,8 +144,8 @@ def _mutate(
     for label in {PLAIN, BASELINE}.intersection(patches):
         raise UserError(f"{label} is no patch of the queue", hint="name a patch to mutate")
     entries = explained.load_explanations(workspace.base.spec.folder)
-    with tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder:
-        objects = Objects(workspace.base.git_dir, Path(folder))
+    with temporary_folder("mutants") as folder:
+        objects = Objects(workspace.base.git_dir, folder)
         steps = workspace.steps()
         if wanted.hunks:
             plan = make_hunk_plan(objects, steps, wanted.functions, patches)

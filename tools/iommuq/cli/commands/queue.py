@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from iommuq.queue.steps import make_steps
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from iommuq.queue.upstream.targets import Target
@@ -296,8 +296,8 @@ def open_target(against: str) -> Iterator[tuple[Target, str]]:
     else:
         other = sources.open_base(basefile.load_spec(against))
         git_dir, commit, title = other.git_dir, other.commit, f"Linux {other.kernel}"
-    with tempfile.TemporaryDirectory(prefix="iommuq-target-") as folder:
-        yield TreeTarget(Objects(git_dir, Path(folder)), commit), title
+    with temporary_folder("target") as folder:
+        yield TreeTarget(Objects(git_dir, folder), commit), title
 
 
 def _as_seen(base: sources.Base) -> sources.Base:
@@ -309,8 +309,8 @@ def _as_seen(base: sources.Base) -> sources.Base:
             f"{name} is {base.version}, which its patches are for",
             hint=f"`iommuq base fetch {name} --update` fetches a newer one, if there is one",
         )
-    with tempfile.TemporaryDirectory(prefix="iommuq-seen-") as folder:
-        if not Objects(base.git_dir, Path(folder)).has(seen.commit):
+    with temporary_folder("seen") as folder:
+        if not Objects(base.git_dir, folder).has(seen.commit):
             raise UserError(
                 f"{name} {seen.version}, which its patches are for, is not in the cache;"
                 f" {base.version} is",

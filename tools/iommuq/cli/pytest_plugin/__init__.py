@@ -6,8 +6,7 @@ Every pytest of the environment loads it: without its options it imports and doe
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import contextlib
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if workerinput is not None:
         config.stash[_FOLDER] = Path(workerinput[_SHARED])
     else:
-        config.stash[_FOLDER] = Path(tempfile.mkdtemp(prefix="iommuq-pytest-"))
+        from iommuq.system.temporary import temporary_folder
+
+        stack = contextlib.ExitStack()
+        config.add_cleanup(stack.close)
+        config.stash[_FOLDER] = stack.enter_context(temporary_folder("pytest"))
     from iommuq.cli.pytest_plugin.lanes import Lanes
     from iommuq.cli.pytest_plugin.nodes import LANES
     from iommuq.system import progress
@@ -194,9 +197,3 @@ def _hint(say: pytest.TerminalReporter, config: pytest.Config) -> None:
     names = {Path(word.partition("::")[0]).parts[:1] for word in config.args}
     if names & {("kunit",), ("selftests",)}:
         say.line("kunit and selftests need a kernel: add --iommu-base 6.12", yellow=True)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the shared directory."""
-    if _FOLDER in config.stash and not hasattr(config, "workerinput"):
-        shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)

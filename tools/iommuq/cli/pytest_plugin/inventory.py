@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from iommuq.suites.selftest import BUILDS, ENDS
 from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 #: The file of the checks of a whole KUnit kernel, relative to the checkout.
 KUNIT_WHOLE = Path("kunit/overlay.toml")
@@ -134,8 +134,8 @@ def _tree_sources(suites: Sequence[Suite], base: str, at: str | None) -> dict[st
     except VerdictError:
         # The run reports the patch that does not apply.
         return {}
-    with tempfile.TemporaryDirectory(prefix="iommuq-inventory-") as folder:
-        store = Objects(workspace.base.git_dir, Path(folder))
+    with temporary_folder("inventory") as folder:
+        store = Objects(workspace.base.git_dir, folder)
         texts = {suite.name: store.read_file(tree, f"{KERNEL}/{suite.name}.c") for suite in suites}
     return {name: text.decode("utf-8", "replace") for name, text in texts.items() if text}
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,9 +38,10 @@ from iommuq.system.git.command import init_bare
 from iommuq.system.git.objects import Objects
 from iommuq.system.git.scratch import borrow
 from iommuq.system.progress import one_line
-from iommuq.system.sandbox.box import Sandbox, remove
+from iommuq.system.sandbox.box import Sandbox
 from iommuq.system.sandbox.bubblewrap import python_paths
 from iommuq.system.sandbox.model import default_limits
+from iommuq.system.temporary import remove, temporary_folder
 
 #: Seconds that the logs of a review are kept.
 KEEP = 30 * 24 * 3600.0
@@ -90,7 +90,9 @@ def review(wish: Wish) -> Iterator[Reviewed]:
     if wish.seconds is not None:
         limits = replace(limits, seconds=wish.seconds)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(_folder())
+        folder = stack.enter_context(temporary_folder("review", _home()))
+        # The user of the sandbox needs access.
+        folder.chmod(0o755)
         sandbox = Sandbox(folder / "work", limits, trusted=wish.trust)
         stack.enter_context(sandbox.opened())
         (folder / "mails").mkdir()
@@ -136,46 +138,26 @@ def _tried(wish: Wish, folder: Path, sandbox: Sandbox, posted: Posted) -> Review
         checks=wish.checks,
     )
     began = time.monotonic()
+    logs = folder.parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" / "logs"
     try:
         labels = [step.label for step in steps]
         answer = _run(sandbox, request, base, f"Trying {posted.title}", labels)
     finally:
-        _keep_logs(work / "state" / "logs", folder / "logs")
+        _keep_logs(work / "state" / "logs", logs)
     return replace(
-        found,
-        labels=tuple(labels),
-        answer=answer,
-        seconds=time.monotonic() - began,
-        logs=folder / "logs",
+        found, labels=tuple(labels), answer=answer, seconds=time.monotonic() - began, logs=logs
     )
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """Yield a directory for one review; only the logs in it are kept."""
+def _home() -> Path:
+    """Return the directory of all reviews, without the logs that are too old."""
     home = files.cache_dir() / "reviews"
     home.mkdir(parents=True, exist_ok=True)
-    for old in home.iterdir():
-        # Remains of a process that was killed, and old logs.
-        pid = old.name.rpartition("-")[2]
-        alive = pid.isdigit() and Path("/proc", pid).exists()
+    for old in home.glob("[!.]*"):
         with contextlib.suppress(OSError):
-            if not alive:
-                remove(old / "work")
-                shutil.rmtree(old / "mails", ignore_errors=True)
-            if not alive and old.stat().st_mtime < time.time() - KEEP:
-                shutil.rmtree(old, ignore_errors=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(tempfile.mkdtemp(prefix=f"{stamp}-", suffix=f"-{os.getpid()}", dir=home))
-    # The user of the sandbox needs access.
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        remove(folder / "work")
-        shutil.rmtree(folder / "mails", ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+            if old.stat().st_mtime < time.time() - KEEP:
+                remove(old)
+    return home
 
 
 def _screened(posted: Posted) -> list[Mail]:
@@ -218,8 +200,8 @@ def _apply(base: Base, folder: Path, name: str, posted: Posted) -> list[Step]:
     queue = load_queue(folder, name)
     total = len(posted.mails)
     steps = make_steps(base, queue, None, to="baseline")
-    with tempfile.TemporaryDirectory(prefix="iommuq-review-") as scratch:
-        store = Objects(base.git_dir, Path(scratch))
+    with temporary_folder("review") as scratch:
+        store = Objects(base.git_dir, scratch)
         for number, patch in enumerate(queue.sent, 1):
             try:
                 step = make_steps(base, queue, None, to=patch.label)[-1]
@@ -301,7 +283,7 @@ def _keep_logs(source: Path, target: Path) -> None:
     if source.is_symlink() or source.parent.is_symlink():
         return
     with contextlib.suppress(OSError):
-        target.mkdir()
+        target.mkdir(parents=True)
         left = _MOST_LOGS
         for entry in os.scandir(source):
             if left > 0 and entry.is_file(follow_symlinks=False):

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,6 +30,7 @@ from iommuq.system import files, progress
 from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 #: Part of every key.  Raise it when the same mutant is judged differently.
 _GENERATION = "4"
@@ -124,7 +124,7 @@ class Bench:
         home.mkdir(parents=True, exist_ok=True)
         with (
             files.hold(home / "lock", f"another run of mutants of {name}"),
-            tempfile.TemporaryDirectory(prefix="iommuq-mutants-") as folder,
+            temporary_folder("mutants") as folder,
         ):
             # A temporary store: the results of mutants are not kept.
             results = Store(Path(folder, "results.sqlite"))

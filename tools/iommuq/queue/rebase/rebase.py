@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects, open_repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import Completed
+from iommuq.system.temporary import temporary_folder
 
 _LIMIT = 1800.0
 _PICKED = "CHERRY_PICK_HEAD"
@@ -102,8 +102,8 @@ class Rebase:
         :raises Stopped: a patch conflicts; the rebase can be resumed.
         """
         steps = make_steps(self._base, self._queue, None)
-        with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
-            store = Objects(self._where / ".git", Path(folder))
+        with temporary_folder("rebase") as folder:
+            store = Objects(self._where / ".git", folder)
             commits = commits_of(store, self._base.commit, steps[-1].commit, self._queue)
             for name in self.state.names[len(self.state.done) :]:
                 self._carry(store, self._patches[name], *commits[name])
@@ -245,8 +245,8 @@ class Rebase:
                     hint="squash to one commit, and commit or drop other changes",
                 )
             old, tree = "", head.tree
-        with tempfile.TemporaryDirectory(prefix="iommuq-rebase-") as folder:
-            store = Objects(self._where / ".git", Path(folder))
+        with temporary_folder("rebase") as folder:
+            store = Objects(self._where / ".git", folder)
             marker = marked(store, self.state.tip, tree)
             if marker:
                 raise UserError(f"{self._where}: {marker} still has conflict markers")

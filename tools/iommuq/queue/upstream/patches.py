@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from iommuq.bases.sources import Base
 from iommuq.queue.hunks import Hunk, hunks
@@ -17,6 +15,7 @@ from iommuq.queue.upstream.compare.judge import FileJudge, Grade, HunkVerdict
 from iommuq.queue.upstream.compare.view import View, is_word
 from iommuq.queue.upstream.targets import Target, TreeTarget
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 # A patch counts as present if partly present hunks are at most _LITTLE of its weight, and
 # _MOSTLY of it was found.
@@ -53,8 +52,8 @@ def judge_queue(
     steps = make_steps(base, queue, None)
     wanted = queue.sent if patches is None else patches
     verdicts = []
-    with tempfile.TemporaryDirectory(prefix="iommuq-upstream-") as folder:
-        store = Objects(base.git_dir, Path(folder))
+    with temporary_folder("upstream") as folder:
+        store = Objects(base.git_dir, folder)
         for before, after in pairwise(steps):
             patch = after.patch
             if patch is not None and any(patch.name == each.name for each in wanted):

@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +15,7 @@ from statistics import median
 
 from iommuq.results.events import Judge
 from iommuq.results.known import Verdict
-from iommuq.system.files import state_dir
+from iommuq.system import files
 
 FILE = "durations.json"
 #: Largest number of entries in the file.
@@ -64,14 +62,11 @@ def save(new: Mapping[str, float]) -> None:
     path = _path()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{FILE}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
+        files.write_whole(path, text.encode())
 
 
 def _path() -> Path:
-    return state_dir() / FILE
+    return files.state_dir() / FILE
 
 
 #: A cell that took less seconds was answered from the store.

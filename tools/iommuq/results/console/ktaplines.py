@@ -92,6 +92,9 @@ class Notes:
     duration: float | None
     running: str | None
 
+    _block: int | None
+    _own_words: bool
+
     def __init__(self) -> None:
         self.clear()
 
@@ -124,7 +127,7 @@ class Notes:
         self._lines: list[str] = []
         self._more = 0
         # Indentation of the current failed expectation.
-        self._block: int | None = None
+        self._block = None
         self._own_words = False
         self.duration = self.running = None
 

@@ -6,7 +6,6 @@ Scenarios with the same machine, table and kernel arguments share a boot; each h
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
 from iommuq.system import groups, progress
 from iommuq.system.errors import InfraError
+from iommuq.system.temporary import temporary_folder
 
 SUITE = "firmware"
 #: Seconds until the guest's program reports that a step hangs.
@@ -178,9 +178,9 @@ class _Runner:
         log = logs.new_log(f"firmware-{machine.name}-table")
         with (
             progress.task(f"Reading the table of {machine.name}", log=log),
-            tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
+            temporary_folder("firmware") as work,
         ):
-            path = Path(work) / "script"
+            path = work / "script"
             path.write_text(f"table\t{topology.table_of(machine)}\n")
             report = self._boot(machine, {_CHECK: path}, (), b"", log)
             said = verdicts.read(report.suites[0].output)
@@ -259,12 +259,12 @@ class _Runner:
             events.busy(case.scenario.name, case.machine.name, "running")
         with (
             progress.task(f"Booting {self.kernel.release} on {machine.name}: {names}", log=log),
-            tempfile.TemporaryDirectory(prefix="iommuq-firmware-") as work,
+            temporary_folder("firmware") as work,
         ):
-            scripts = {_CHECK: Path(work) / "table.steps"}
+            scripts = {_CHECK: work / "table.steps"}
             scripts[_CHECK].write_text(preflight.script(machine))
             for case in batch:
-                path = Path(work) / f"{case.scenario.name}.steps"
+                path = work / f"{case.scenario.name}.steps"
                 path.write_text(script(case.scenario, machine)[0])
                 scripts[case.scenario.name] = path
             before = override.archive(machine, table) if table else b""

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iommuq.system.errors import InfraError
 from iommuq.system.git.command import init_bare
 from iommuq.system.git.objects import Objects
+from iommuq.system.temporary import temporary_folder
 
 #: How diffs name the function that a hunk is in.  The kernel's own file says the
 #: same, but git reads that only where there is a work tree.
@@ -29,8 +29,7 @@ def scratch(git_dirs: Sequence[Path]) -> Iterator[Objects]:
     :param git_dirs: the repositories to read from; of a linked work tree, the common one.
     :raises InfraError: one of them has no objects.
     """
-    with tempfile.TemporaryDirectory(prefix="iommuq-scratch-") as name:
-        folder = Path(name)
+    with temporary_folder("scratch") as folder:
         repo = folder / "repo.git"
         init_bare(repo)
         borrow(repo, git_dirs)

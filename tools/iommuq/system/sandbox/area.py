@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A directory of a fixed size: a file system of its own, in a file beside the directory.
 
-Only root can mount one; elsewhere `iommuq.system.sandbox.watch` counts what is written.
+Only root can mount one; after a SIGKILL `iommuq.system.temporary` unmounts it.  Elsewhere
+`iommuq.system.sandbox.watch` counts what is written.
 """
 
 from __future__ import annotations
@@ -27,27 +28,15 @@ def opened(folder: Path, limits: Limits) -> Iterator[bool]:
 
     :return: whether it is one; False where we may not mount or lack the programs.
     """
-    image = _image(folder)
+    image = folder.with_name(f"{folder.name}.image")
     there = os.geteuid() == 0 and _mounted(folder, image, limits)
     try:
         yield there
     finally:
         if there:
-            close(folder)
-
-
-def close(folder: Path) -> None:
-    """Unmount what `opened` mounted, also in a process that was killed, and remove its file."""
-    image = _image(folder)
-    if image.exists():
-        if folder.is_mount():
             words = ("umount", "--lazy", folder)
             run(words, cwd=folder.parent, check=False, timeout=_LIMIT)
-        image.unlink(missing_ok=True)
-
-
-def _image(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.image")
+            image.unlink(missing_ok=True)
 
 
 def _mounted(folder: Path, image: Path, limits: Limits) -> bool:

@@ -206,14 +206,3 @@ def protections() -> list[tuple[str, bool, str]]:
         ("control group", bool(group), group or "none of version 2: iommuq watches instead"),
         ("fixed size", fixed, "a file system of its own" if fixed else "iommuq watches instead"),
     ]
-
-
-def remove(folder: Path) -> None:
-    """Remove a directory written in a sandbox, of any depth and with any modes.
-
-    `shutil.rmtree` is recursive, and could exceed Python's limit.
-    """
-    area.close(folder)
-    for words in (("rm", "-rf"), ("chmod", "-R", "u+rwX"), ("rm", "-rf")):
-        if folder.exists():
-            run([*words, "--", folder], cwd=folder.parent, check=False, watched=True)

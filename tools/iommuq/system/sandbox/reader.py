@@ -6,7 +6,6 @@ They get none of our environment, and see nothing but what they are to read or w
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from iommuq.system.groups import UNTRUSTED, Bounds
 from iommuq.system.run import Completed, run, tail
 from iommuq.system.sandbox import calls
 from iommuq.system.sandbox.bubblewrap import View
+from iommuq.system.temporary import temporary_folder
 
 _PROBE_LIMIT = 30.0
 
@@ -43,9 +43,9 @@ def read(
     :param env: all its variables, besides PATH, HOME and the locale.
     """
     argv, given = [*bounds.words(), *map(str, words)], dict(env or {})
-    with tempfile.TemporaryDirectory(prefix="iommuq-read-") as name:
+    with temporary_folder("read") as folder:
         if not missing():
-            place = Path(name) / "calls"
+            place = folder / "calls"
             place.write_bytes(calls.program(guests=False))
             view = View((cwd, *writable), tuple(readable), network=network)
             argv, given = view.argv(argv, given, place), {}
@@ -64,12 +64,12 @@ def read(
 @cache
 def missing() -> str:
     """Return why this machine has no sandbox for readers; empty if it has one."""
-    with tempfile.TemporaryDirectory(prefix="iommuq-read-") as name:
-        place = Path(name) / "calls"
+    with temporary_folder("read") as folder:
+        place = folder / "calls"
         try:
             place.write_bytes(calls.program(guests=False))
-            argv = View((Path(name),)).argv(["true"], {}, place)
-            done = run(argv, cwd=Path(name), timeout=_PROBE_LIMIT, check=False, watched=True)
+            argv = View((folder,)).argv(["true"], {}, place)
+            done = run(argv, cwd=folder, timeout=_PROBE_LIMIT, check=False, watched=True)
         except IommuqError as error:
             return error.what
     return "" if done.returncode == 0 else tail(done.stderr, 1) or f"exit {done.returncode}"

@@ -25,9 +25,10 @@ from iommuq.system.errors import InfraError, ToolMissing
 from iommuq.system.run import Completed, run
 from iommuq.system.sandbox import box as sandboxes
 from iommuq.system.sandbox import bubblewrap
-from iommuq.system.sandbox.box import Sandbox, remove
+from iommuq.system.sandbox.box import Sandbox
 from iommuq.system.sandbox.model import Limits, default_limits
 from iommuq.system.sandbox.watch import usage, weigh
+from iommuq.system.temporary import remove
 from toykernel import PATIENCE, wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

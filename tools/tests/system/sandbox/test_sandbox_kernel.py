@@ -20,8 +20,9 @@ import pytest
 from iommuq.system.errors import InfraError, ToolMissing
 from iommuq.system.run import Completed
 from iommuq.system.sandbox import area, calls, reader, scope, watch
-from iommuq.system.sandbox.box import Sandbox, remove
+from iommuq.system.sandbox.box import Sandbox
 from iommuq.system.sandbox.model import default_limits
+from iommuq.system.temporary import remove
 from toykernel import PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -158,7 +159,7 @@ def test_a_file_system_of_a_killed_process(tmp_path: Path) -> None:
     assert made.writable.is_mount()
     remove(made.writable)
     assert not made.writable.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["work.seccomp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["work.image", "work.seccomp"]
 
 
 def test_where_nothing_can_be_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
