@@ -25,7 +25,8 @@ GRACE = 2.0
 
 # A shell that reads the id of each group from a pipe.  End of file without "done" means that
 # this process was killed: the shell kills the groups, then each process with the mark in its
-# environment, which was started but not reported.  (dash's kill takes a group only with -s.)
+# environment, which was started but not reported, until there is none or 10 s are over:
+# each may have started another.  (dash's kill takes a group only with -s.)
 _WATCHDOG = """
 groups=
 while read -r word; do
@@ -33,10 +34,13 @@ while read -r word; do
     groups="$groups -$word"
 done
 [ -z "$groups" ] || kill -s KILL -- $groups
-sleep 0.1
-for place in $(grep -lsFxz -- "$1" /proc/[0-9]*/environ); do
-    place=${place%/environ}
-    kill -s KILL "${place#/proc/}"
+while [ $((pass += 1)) -lt 100 ] && sleep 0.1; do
+    places=$(grep -lsFxz -- "$1" /proc/[0-9]*/environ)
+    [ -n "$places" ] || exit
+    for place in $places; do
+        place=${place%/environ}
+        kill -s KILL "${place#/proc/}"
+    done
 done
 """
 #: The variable that marks processes until their group is reported.

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -86,7 +88,7 @@ def test_the_watchdog_ends_what_an_error_left() -> None:
     assert process.wait(10) == -signal.SIGKILL
 
 
-#: Is killed with a process started that it has told nobody of.
+#: Is killed with a process started that it has told nobody of, and that starts others.
 KILLED_EARLY = """
 import os, signal, time
 from pathlib import Path
@@ -99,14 +101,66 @@ def killed(_):
 
 guard = groups.Guard
 groups.Guard = lambda tell, mark: guard(killed, mark)
-run.run(["sh", "-c", "echo $$ > new; mv new pid; sleep 600 & wait"], cwd=Path(), watched=True)
+script = "echo $$ > new; mv new pid; while :; do setsid sleep 600 & sleep 0.002; done"
+run.run(["sh", "-c", script], cwd=Path(), watched=True)
 """
 
+#: Starts processes until it is killed.
+KILLED = """
+from pathlib import Path
+from iommuq.system import groups
+with groups.watchdog() as guard:
+    print(flush=True)
+    while True:
+        words = ["sh", "-c", "sleep 600 & sleep 600 & wait"]
+        groups.start(words, guard, cwd=Path(), env=None, stdin=-3, stdout=-3, stderr=-3)
+"""
+NAME = "IOMMUQ_TEST_OF_SIGKILL"
 
-def test_a_process_started_in_the_instant_of_sigkill_goes(tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED_EARLY], cwd=tmp_path, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    wait_gone(int((tmp_path / "pid").read_text()))
+
+def wait_none_marked(mark: str) -> None:
+    """Wait until the watchdogs have left no process with a mark in its environment."""
+    deadline = time.monotonic() + 15
+    while marked := [
+        path
+        for path in Path("/proc").glob("[0-9]*/environ")
+        if f"{NAME}={mark}".encode() in read_or_nothing(path).split(b"\0")
+    ]:
+        if time.monotonic() > deadline:
+            for path in marked:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+            pytest.fail(f"{len(marked)} processes live on")
+        time.sleep(0.05)
+
+
+def read_or_nothing(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+def test_processes_started_in_the_instant_of_sigkill_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        monkeypatch.setenv(NAME, f"{tmp_path}-{number}")
+        (tmp_path / "pid").unlink(missing_ok=True)
+        killed = subprocess.run([sys.executable, "-c", KILLED_EARLY], cwd=tmp_path, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        wait_none_marked(f"{tmp_path}-{number}")
+
+
+def test_sigkill_at_any_moment_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, str(tmp_path))
+    for _ in range(50):
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(random.uniform(0, 0.02))
+            child.kill()
+    wait_none_marked(str(tmp_path))
 
 
 def test_signals_wait_for_the_end_of_the_block() -> None:
