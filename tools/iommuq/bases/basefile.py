@@ -65,9 +65,10 @@ class BaseSpec:
     @property
     def key(self) -> str:
         """A hash of the ``[source]`` table."""
-        fields = vars(self.source)
+        # A new key that is off changes nothing for a base in the cache.
+        fields = {key: value for key, value in vars(self.source).items() if value is not False}
         # A relative path depends on the checkout; a package does not.
-        local = self.source.provider != "debian" and not any("://" in v for v in fields.values())
+        local = self.source.provider != "debian" and "://" not in str(fields.values())
         text = json.dumps([fields, str(self.folder) if local else ""], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -123,7 +124,7 @@ def parse(text: str, folder: Path) -> BaseSpec:
     return BaseSpec(document.name, document.title, folder, source, document.seen)
 
 
-def render(name: str, source: Mapping[str, str], *, title: str = "") -> str:
+def render(name: str, source: Mapping[str, str | bool], *, title: str = "") -> str:
     """Return the text of a ``base.toml``; the arguments are those of `add`.
 
     :raises UserError: the name is malformed.
@@ -131,11 +132,12 @@ def render(name: str, source: Mapping[str, str], *, title: str = "") -> str:
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot be the name of a base", hint="use one like 6.12")
     lines = [f"name = {_quote(name)}", f"title = {_quote(title or f'Linux {name}')}", ""]
-    lines += ["[source]", *(f"{key} = {_quote(value)}" for key, value in source.items())]
+    keys = {key: value for key, value in source.items() if value is not False}
+    lines += ["[source]", *(f"{key} = {_quote(value)}" for key, value in keys.items())]
     return "\n".join(lines) + "\n"
 
 
-def add(name: str, source: Mapping[str, str], *, title: str = "") -> Path:
+def add(name: str, source: Mapping[str, str | bool], *, title: str = "") -> Path:
     """Make the folder of a new base, with its file and an empty series.
 
     :param name: the base, like ``7.3``.
@@ -203,6 +205,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-def _quote(text: str) -> str:
-    # A JSON string is a TOML string.
+def _quote(text: str | bool) -> str:
+    # A JSON string or truth value is one of TOML.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from iommuq.bases import basefile, sources
 from iommuq.bases.basefile import BaseSpec
-from iommuq.bases.providers.gitref import GitSource
 from iommuq.bases.sources import Base
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
@@ -90,7 +89,7 @@ def find_spec(words: str) -> BaseSpec:
     if not (folder / basefile.FILE).exists():
         return basefile.parse(basefile.render(name, source), folder)
     spec = basefile.load_spec(name)
-    if spec.source != GitSource(url, named.name):
+    if not vars(spec.source).items() >= source.items():
         raise UserError(
             f"base {name} exists already, but is not {named.name} of {url}",
             hint="`iommuq base add NAME git …` adds it with another name",

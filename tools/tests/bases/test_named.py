@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from iommuq.bases.named import Kind, Named, parse
+from iommuq.bases.named import Kind, Named, find_spec, parse
+from iommuq.system.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_a_name_stands_for(words: str, named: Named) -> None:
     assert parse(words) == named
+
+
+def test_a_commit_of_an_insecure_repository(tmp_path: Path) -> None:
+    words = "http://host.invalid/linux@v6.1"
+    with pytest.raises(UserError, match="insecure = true"):
+        find_spec(words)
+    text = 'name = "6.1"\ntitle = "x"\n[source]\nprovider = "git"\nref = "v6.1"\n'
+    (tmp_path / "patches/6.1").mkdir()
+    base = tmp_path / "patches/6.1/base.toml"
+    base.write_text(f'{text}url = "http://host.invalid/linux"\ninsecure = true\n')
+    assert find_spec(words).name == "6.1"
+    base.write_text(f'{text}url = "https://host.invalid/linux"\n')
+    with pytest.raises(UserError, match=r"base 6\.1 exists already"):
+        find_spec(words)

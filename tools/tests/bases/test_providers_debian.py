@@ -144,11 +144,13 @@ def test_package_that_left_the_archive(
         machine.fetch(f'provider = "debian"\npackage = "linux-source-6.11"\nsuite = "{suite}"')
 
 
-def test_cut_download(machine: Machine) -> None:
+@pytest.mark.parametrize("forged", [False, True])
+def test_cut_or_forged_download(machine: Machine, forged: bool) -> None:
     package = machine.publish()
     machine.update()
     pool = machine.archive / "pool" / package.name
-    pool.write_bytes(pool.read_bytes()[:-100])
+    data = pool.read_bytes()[:-100]
+    pool.write_bytes(data + b"x" * 100 if forged else data)
     with pytest.raises(InfraError, match=r"cannot be downloaded: .*network"):
         machine.fetch()
 

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 import sources
 import toy
 from iommuq.bases import sources as bases
+from iommuq.bases.providers import gitref
 from iommuq.system.errors import InfraError, IommuqError, UserError
 
 
@@ -177,8 +183,9 @@ def test_sources_that_do_not_exist(root: Path, source: str, message: str) -> Non
 
 def test_a_server_that_is_not_there(root: Path) -> None:
     # Port 9 of this machine: refused at once, and no name to look up.
+    url = "http://127.0.0.1:9/linux.tar.xz"
     with pytest.raises(InfraError, match="network"):
-        fetch(root, 'provider = "tarball"\nurl = "http://127.0.0.1:9/linux.tar.xz"')
+        fetch(root, f'provider = "tarball"\nurl = "{url}"\ninsecure = true')
 
 
 def test_git_keeps_the_commit_and_leaves_the_history(root: Path, toy_work: Path) -> None:
@@ -201,6 +208,85 @@ def test_git_keeps_the_commit_and_leaves_the_history(root: Path, toy_work: Path)
     assert by_id.commit == new
     with pytest.raises(UserError, match="has no 'v9'"):
         fetch(root, f'provider = "git"\nurl = "{toy_work}"\nref = "v9"')
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ext::sh -c touch% ran", "remote helper"),
+        ("c0rp.+-::x", "remote helper"),
+        ("http://127.0.0.1:9/linux.git", "insecure = true"),
+        ("git://127.0.0.1:9/linux.git", "insecure = true"),
+        ("HTTPS://127.0.0.1:9/linux.git", "HTTPS is not supported"),
+        ("corp://127.0.0.1:9/linux.git", "corp is not supported"),
+    ],
+)
+def test_git_transports_are_refused_before_git_runs(
+    root: Path, url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gitref, "run", None)
+    with pytest.raises(UserError, match=reason):
+        fetch(root, f'provider = "git"\nurl = "{url}"\nref = "v1"')
+
+
+@pytest.mark.parametrize("scheme", ["http", "git"])
+def test_git_without_encryption_if_asked_for(root: Path, scheme: str) -> None:
+    source = f'provider = "git"\nurl = "{scheme}://127.0.0.1:9/x"\nref = "v1"\ninsecure = true'
+    with pytest.raises(InfraError, match="cannot be fetched"):
+        fetch(root, source)
+
+
+def test_git_is_led_to_no_other_transport(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = f'[url "ext::touch {root}/ran "]\ninsteadOf = https://\n[protocol]\nallow = always\n'
+    (root / "config").write_text(config)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(root / "config"))
+    with pytest.raises(UserError, match=r"transport 'ext' not allowed \(see `insteadOf`"):
+        fetch(root, 'provider = "git"\nurl = "https://127.0.0.1:9/x"\nref = "v1"')
+    assert not (root / "ran").exists()
+
+
+def test_git_objects_are_checked(root: Path, toy_work: Path) -> None:
+    tree = toy.git("rev-parse", "HEAD^{tree}", cwd=toy_work)
+    (root / "commit").write_text(f"tree {tree}\nauthor A 0 +0000\ncommitter A 0 +0000\n\nx\n")
+    words = ("hash-object", "-wt", "commit", "--literally", str(root / "commit"))
+    commit = toy.git(*words, cwd=toy_work)
+    toy.git("update-ref", "refs/heads/bad", commit, cwd=toy_work)
+    with pytest.raises(UserError, match=f"refused: error: object {commit}: missingEmail"):
+        fetch(root, f'provider = "git"\nurl = "{toy_work}"\nref = "bad"')
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed")
+def test_git_tag_must_be_signed_if_asked_for(
+    root: Path, toy_work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not below tmp_path: the path of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="gpg-", dir="/tmp") as home:
+        monkeypatch.setenv("GNUPGHOME", home)
+        words = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "A <a@b.org>"]
+        subprocess.run(words, check=True, capture_output=True)
+        toy.git("tag", "-u", "a@b.org", "-m", "signed", "v1", cwd=toy_work)
+        toy.git("tag", "-a", "-m", "not signed", "v2", cwd=toy_work)
+        source = f'provider = "git"\nurl = "{toy_work}"\nsigned = true\nref = '
+        base = fetch(root, source + '"v1"')
+        assert base.commit == toy.git("rev-parse", "HEAD", cwd=toy_work)
+        for ref in ("v2", "base"):
+            with pytest.raises(InfraError, match=f"{ref} has no good signature"):
+                fetch(root, source + f'"{ref}"')
+        subprocess.run(["gpgconf", "--kill", "all"], check=False)
+    monkeypatch.setenv("GNUPGHOME", str(root))  # Without that key.
+    sources.write_base(root, source + '"v1"')
+    with pytest.raises(InfraError, match="v1 has no good signature"):
+        bases.fetch(bases.load_spec("6.12"), update=True)
+
+
+def test_a_download_that_leads_to_http(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answer(io.BytesIO):
+        url = "http://127.0.0.1:9/linux.tar"
+        headers: ClassVar[dict[str, str]] = {}
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
+    with pytest.raises(InfraError, match="leads to http://127"):
+        fetch(root, 'provider = "tarball"\nurl = "https://127.0.0.1:9/linux.tar"')
 
 
 def test_git_repository_without_a_kernel(root: Path, toy_work: Path) -> None:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import open_repository
+from iommuq.system.tables import require
 
 #: The one reference of a base's repository.
 BASE_REF = "refs/heads/base"
@@ -56,6 +57,22 @@ class Provided:
     sha256: str
     commit: str
     kernel: str
+
+
+def require_secure(
+    url: str, secure: Sequence[str], open_: Sequence[str], *, insecure: bool
+) -> None:
+    """Check the scheme of a URL; a path has none.
+
+    :param secure: schemes that are always good.
+    :param open_: schemes that anyone on the way could use to change the content.
+    :param insecure: the user wants those, too.
+    :raises ValueError: it is none of them.
+    """
+    scheme = url.partition("://")[0] if re.match(r"[A-Za-z0-9][A-Za-z0-9+.-]*://", url) else ""
+    refused = scheme in open_ and not insecure
+    require(not refused, f"url: {scheme}:// is not encrypted: use https, or insecure = true")
+    require(scheme in ("", *secure, *open_), f"url: {scheme} is not supported")
 
 
 def kernel_version(makefile: str, where: str) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from iommuq.bases.providers.archive import import_archive
-from iommuq.bases.providers.job import Job, Provided
+from iommuq.bases.providers.job import Job, Provided, require_secure
 from iommuq.system import progress
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.files import file_sha256
@@ -29,18 +29,20 @@ class TarballSource(Table):
 
     :ivar url: ``https://…``, ``http://…``, ``file:///…``, or a path relative to the folder
         of ``base.toml``.
+    :ivar insecure: it may be ``http://``.
     """
 
     url: str
     provider: Literal["tarball"] = "tarball"
+    insecure: bool = False
 
     def provide(self, job: Job) -> Provided:
         return provide_tarball(self, job)
 
     def __post_init__(self) -> None:
         require(self.url and self.url.isprintable() and " " not in self.url, "url is malformed")
-        scheme = urlsplit(self.url).scheme
-        require(scheme in ("", "file", "http", "https"), f"url: {scheme} is not supported")
+        urlsplit(self.url)  # Raises ValueError.
+        require_secure(self.url, ("file", "https"), ("http",), insecure=self.insecure)
 
     @property
     def label(self) -> str:
@@ -57,7 +59,7 @@ def provide_tarball(source: TarballSource, job: Job) -> Provided:
     parts = urlsplit(source.url)
     if parts.scheme in ("http", "https"):
         path = job.work / (Path(unquote(parts.path)).name or "archive")
-        _download(source.url, path, job)
+        _download(source, path, job)
     else:
         path = job.place(unquote(parts.path) if parts.scheme else source.url)
         if not path.is_file():
@@ -68,16 +70,18 @@ def provide_tarball(source: TarballSource, job: Job) -> Provided:
     return import_archive(job, path, version=version, sha256=sha256)
 
 
-def _download(url: str, path: Path, job: Job) -> None:
+def _download(source: TarballSource, path: Path, job: Job) -> None:
     # Not at the top: slow to import.
     import urllib.error
     import urllib.request
     from http.client import HTTPException
 
-    hint = "is the network up?"
+    url, hint = source.url, "is the network up?"
     with progress.task(f"Downloading {url}", log=job.log) as step, path.open("wb") as file:
         try:
             with urllib.request.urlopen(url, timeout=STALLED) as answer:
+                if not (source.insecure or answer.url.startswith("https://")):
+                    raise InfraError(f"{url}: leads to {answer.url}", hint="not https")
                 length = int(answer.headers.get("Content-Length") or 0)
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)

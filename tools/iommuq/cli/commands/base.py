@@ -47,15 +47,23 @@ def fetch(name: str, update: bool, record: bool) -> None:
 @click.argument("where")
 @click.option("--ref", help="git: the branch, tag or commit.")
 @click.option("--suite", help="debian: use this suite instead of apt's own sources.")
+@click.option("--insecure", is_flag=True, help="git, tarball: allow http:// and git://.")
 @click.option("--title", default="", help="Its title in tables.")
 def add(
-    name: str, provider: str, where: str, ref: str | None, suite: str | None, title: str
+    name: str,
+    provider: str,
+    where: str,
+    ref: str | None,
+    suite: str | None,
+    insecure: bool,
+    title: str,
 ) -> None:
     """Add base NAME with an empty queue.
 
     WHERE is a source package for debian, a URL or path for git and tarball, a
     path for directory.
     """
-    source = {"provider": provider, fields(KINDS[provider])[0].name: where}
-    source |= {key: value for key, value in (("ref", ref), ("suite", suite)) if value is not None}
+    source: dict[str, str | bool] = {"provider": provider, fields(KINDS[provider])[0].name: where}
+    options = {"ref": ref, "suite": suite, "insecure": insecure or None}
+    source |= {key: value for key, value in options.items() if value is not None}
     print(basefile.add(name, source, title=title))
