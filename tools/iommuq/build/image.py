@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from iommuq.build import directory
 from iommuq.build import warnings as buildlog
@@ -26,11 +26,15 @@ from iommuq.queue.steps import Step, forget_steps, make_step
 from iommuq.system import cache, files, toolchain
 from iommuq.system.arches import Arch
 from iommuq.system.errors import CommandFailed, DiskFull, InfraError, ObjectsLost, VerdictError
-from iommuq.system.files import cache_dir
+from iommuq.system.files import cache_dir, file_sha256
 from iommuq.system.temporary import temporary_folder
 
 #: Part of every key; increase when the same input gives another image.
 _GENERATION = "2"
+
+
+class ImageDamaged(InfraError):
+    """A file of an image is not the one that was built; the image was removed."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Image:
     :ivar warnings: all compiler warnings of this kernel, normalised.
     :ivar log: the log of the build; may have been removed.
     :ivar built: whether this call built it.
+    :ivar hashes: name -> sha256 of each of its files.
     """
 
     key: str
@@ -51,6 +56,26 @@ class Image:
     warnings: frozenset[str]
     log: Path
     built: bool
+    hashes: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def check(self) -> str:
+        """Compare all files with their hashes, as must be done before each boot.
+
+        :return: the sha256 of the kernel.
+        :raises ImageDamaged: one of them differs.
+        """
+        for name, wanted in self.hashes.items():
+            try:
+                found = file_sha256(self.folder / name)
+            except OSError as error:
+                found = str(error.strerror)
+            if found != wanted:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise ImageDamaged(
+                    f"{self.folder / name}: sha256 is {found}, but {wanted} was built",
+                    hint="the image was removed; run the command again to build it",
+                )
+        return self.hashes.get(str(self.arch.image), "")
 
 
 @dataclass(frozen=True)
@@ -87,11 +112,12 @@ def find_image(key: str, arch: Arch) -> Image | None:
         data = json.loads(record.read_text())
         os.utime(record)
         warnings, log = frozenset(data["warnings"]), Path(data["log"])
+        hashes = {str(name): str(value) for name, value in data["sha256"].items()}
         # After a power cut the file may be empty.
         whole = (folder / arch.image).stat().st_size == data["size"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return Image(key, folder, arch, warnings, log, built=False) if whole else None
+    return Image(key, folder, arch, warnings, log, False, hashes) if whole else None
 
 
 def build_image(
@@ -172,11 +198,16 @@ def _publish(
                 addition.make(kdir.source, kdir.objects, temporary / Addition.FOLDER, log)
             # kunit.py needs one to compare; `configure` has checked it.
             (temporary / ".kunitconfig").write_text("CONFIG_KUNIT=y\n")
-            record = {
+            record: dict[str, Any] = {
                 "warnings": sorted(found),
                 "log": str(log),
                 "title": kdir.title,
                 "size": target.stat().st_size,
+                "sha256": {
+                    str(path.relative_to(temporary)): file_sha256(path)
+                    for path in temporary.rglob("*")
+                    if path.is_file() and "__pycache__" not in path.parts
+                },
             }
             (temporary / "image.json").write_text(json.dumps(record, indent=1))
             temporary.chmod(0o755)
@@ -191,7 +222,7 @@ def _publish(
         if full in str(error):
             raise DiskFull(f"{images}: {full}", hint=hint) from error
         raise InfraError(f"{images}: {error.strerror or error}", hint=hint) from error
-    return Image(key, final, kdir.arch, found, log, built=True)
+    return Image(key, final, kdir.arch, found, log, True, record["sha256"])
 
 
 def _images() -> Path:

@@ -66,6 +66,7 @@ class Kernel:
     :ivar modules: uncompressed modules in the order of loading.
     :ivar config: options without ``CONFIG_``; None: unknown.
     :ivar key: hash of all fields.
+    :ivar sha256: of the image.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Kernel:
     modules: tuple[Path, ...]
     config: Mapping[str, str] | None
     key: str
+    sha256: str = ""
 
     def lacks(self, symbol: str) -> bool:
         """Return whether the configuration is known and does not enable an option."""
@@ -146,4 +148,4 @@ def from_file(path: Path) -> Kernel:
     modules = unpack(folder, needs().modules) if folder else ()
     words = [file_sha256(file) for file in (path, *modules)]
     key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
-    return Kernel(path.name, release, "", path, modules, config, key)
+    return Kernel(path.name, release, "", path, modules, config, key, words[0])

@@ -107,7 +107,7 @@ def _keep(name: str, data: bytes) -> Path:
     folder = dirs.cache_dir() / "modules" / hashlib.sha256(data).hexdigest()[:32]
     path = folder / f"{name}.ko"
     try:
-        if path.exists() and path.stat().st_size == len(data):
+        if path.exists() and path.read_bytes() == data:
             return path
         folder.mkdir(parents=True, exist_ok=True)
         dirs.write_whole(path, data)

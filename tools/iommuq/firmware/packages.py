@@ -120,13 +120,15 @@ def _load(place: Path) -> Kernel | None:
         data = json.loads((place / _RECORD).read_text("utf-8"))
         modules = tuple(files.cache_dir() / module for module in data["modules"])
         config = dotconfig.parse((place / "config").read_text("utf-8"))
-        if not all(path.stat().st_size for path in (*modules, place / "vmlinuz")):
+        if not data["key"].startswith(sha256 := file_sha256(place / "vmlinuz")):
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+        if any(file_sha256(path)[:32] != path.parent.name for path in modules):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Kernel(
         data["name"], data["release"], data["version"], place / "vmlinuz", modules, config,
-        data["key"],
+        data["key"], sha256,
     )  # fmt: skip
 
 

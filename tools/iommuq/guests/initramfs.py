@@ -234,7 +234,7 @@ def _publish(data: bytes) -> Path:
     path = folder / f"{hashlib.sha256(data).hexdigest()}.cpio"
     try:
         # After a power cut the file may be empty.
-        if path.exists() and path.stat().st_size == len(data):
+        if path.exists() and dirs.file_sha256(path) == path.stem:
             os.utime(path)
             return path
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, Self
 
-from iommuq.build.image import Addition, Image, build_image, image_key
+from iommuq.build.image import Addition, Image, ImageDamaged, build_image, image_key
 from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace
 from iommuq.queue.steps import Step
@@ -18,6 +18,7 @@ from iommuq.results import events
 from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run
 from iommuq.results.store import Store, SuiteRun
 from iommuq.suites.kunit import Subject
+from iommuq.system import progress
 from iommuq.system.arches import Arch
 from iommuq.system.errors import VerdictError
 
@@ -102,11 +103,17 @@ class Common:
             raise
 
     def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:
-        if self.quiet:
-            return self._run(image, step, again=again)
-        events.busy(step.label, self.name, "running")
-        run = self._run(image, step, again=again)
-        events.done(step.label, self.name, run, self.judge)
+        if not self.quiet:
+            events.busy(step.label, self.name, "running")
+        try:
+            run = self._run(image, step, again=again)
+        except ImageDamaged as error:
+            if image.key != self.image_key(step):  # That of a mutant.
+                raise
+            progress.note(f"{error.what}: building it again")
+            run = self._run(self.image(step), step, again=again)
+        if not self.quiet:
+            events.done(step.label, self.name, run, self.judge)
         return run
 
     def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:

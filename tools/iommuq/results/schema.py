@@ -62,4 +62,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_by_place ON runs (base, suite, guest, accelerator, started)",
         "CREATE INDEX timings_by_title ON timings (title)",
     ),
+    # The sha256 of the kernel that was booted; empty for runs that are older than this.
+    ("ALTER TABLE runs ADD COLUMN image TEXT NOT NULL DEFAULT ''",),
 )

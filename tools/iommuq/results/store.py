@@ -87,6 +87,7 @@ class SuiteRun:
     :ivar accelerator: ``native``, ``kvm`` or ``tcg``.
     :ivar started: seconds since the epoch.
     :ivar finished: seconds since the epoch; None: incomplete.
+    :ivar image: sha256 of the kernel that was booted; empty: unknown.
     """
 
     id: str
@@ -101,6 +102,7 @@ class SuiteRun:
     finished: float | None = None
     results: tuple[Result, ...] = ()
     splats: tuple[Complaint, ...] = ()
+    image: str = ""
 
     def __post_init__(self) -> None:
         for result in self.results:
@@ -239,7 +241,7 @@ def _insert_run(database: sqlite3.Connection, run: SuiteRun) -> int:
     """Insert *run*, or finish its row; return the number of rows written."""
     cursor = database.execute(
         "INSERT INTO runs (id, base, patch, suite, key, kernel, guest, accelerator, started,"
-        " finished, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " finished, record, image) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET finished = excluded.finished,"
         " accelerator = excluded.accelerator"
         " WHERE runs.finished IS NULL AND excluded.finished IS NOT NULL",
@@ -249,6 +251,7 @@ def _insert_run(database: sqlite3.Connection, run: SuiteRun) -> int:
             run.started,
             run.finished,
             _current_record,
+            run.image,
         ),
     )
     return cursor.rowcount

@@ -86,7 +86,7 @@ def run_kunit(
     started = time.time()
     current = SuiteRun(
         new_id(started), subject.base, subject.patch, SUITE, key, subject.kernel,
-        image.arch.guest, image.arch.accelerator, started,
+        image.arch.guest, image.arch.accelerator, started, image=image.check(),
     )  # fmt: skip
     store.begin(current)
     results: list[Result] = []
@@ -164,6 +164,7 @@ def _boot(
 
 def _lay_out(image: Image, folder: Path) -> str:
     """Make a build directory for kunit.py, and return its path."""
+    image.check()
     target = folder / image.arch.image
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(image.folder / image.arch.image)

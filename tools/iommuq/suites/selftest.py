@@ -57,7 +57,7 @@ def run_selftests(
         return renamed(found, subject)
     current = SuiteRun(
         new_id(time.time()), subject.base, subject.patch, SUITE, key, subject.kernel,
-        machine.guest, image.arch.accelerator, time.time(),
+        machine.guest, image.arch.accelerator, time.time(), image=image.check(),
     )  # fmt: skip
     log = files.new_log(f"selftest-{subject.base}-{machine.name}-{subject.patch}")
     reader = _Reader(current, log)

@@ -154,7 +154,19 @@ def new_log(what: str) -> Path:
     return path
 
 
+_hashes: dict[tuple[int, ...], str] = {}
+# A change in the same tick of the clock may leave the times of a file as they are.
+_TICK = 10**9  # ns
+
+
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal digits."""
+    """Return the sha256 of a file, in hexadecimal digits; a process reads the same file once."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        now = os.fstat(file.fileno())
+        key = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+        if key not in _hashes:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) < _TICK:
+                return found
+            _hashes[key] = found
+        return _hashes[key]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -140,6 +141,32 @@ def test_damaged_record(kdir: directory.BuildDirectory, tmp_path: Path, damage: 
 def test_damaged_image(kdir: directory.BuildDirectory, tmp_path: Path) -> None:
     image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
     (image.folder / "linux").write_text("")
+    assert build.find_image("key", UM) is None
+
+
+@pytest.mark.parametrize("name", ["linux", "tools/testing/kunit/kunit.py", ".kunitconfig"])
+def test_other_files_than_the_built_ones(
+    kdir: directory.BuildDirectory, tmp_path: Path, name: str
+) -> None:
+    build._publish(kdir, "key", frozenset(), tmp_path / "log")
+    image = build.find_image("key", UM)
+    assert image is not None
+    assert image.check() == hashlib.sha256(b"ELF").hexdigest()
+    path = image.folder / name
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(build.ImageDamaged, match=f"{name}: sha256 is .* but .*run the command"):
+        image.check()
+    assert build.find_image("key", UM) is None
+
+
+def test_an_image_without_hashes_is_built_again(
+    kdir: directory.BuildDirectory, tmp_path: Path
+) -> None:
+    image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
+    record = image.folder / "image.json"
+    data = json.loads(record.read_text())
+    del data["sha256"]
+    record.write_text(json.dumps(data))
     assert build.find_image("key", UM) is None
 
 

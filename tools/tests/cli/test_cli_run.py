@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pty
 import re
@@ -299,3 +301,21 @@ def test_output_without_unicode(warm: Project) -> None:
         assert done.code == 1
         assert "iommuq: " not in done.err
         assert ("gr\\xf6\\xdfer" if command == "run" else "\\u2026") in done.out
+
+
+def test_an_image_of_equal_size_forges_no_verdict(warm: Project) -> None:
+    """It is built again."""
+    images = {}
+    for path in warm.root.glob("cache/images/*/image.json"):
+        data = json.loads(path.read_text())
+        images[data["title"].split()[1]] = path.parent / "linux"
+    forged, size = images["0001"].read_bytes(), images["baseline"].stat().st_size
+    assert len(forged) <= size
+    images["baseline"].write_bytes(forged.ljust(size, b"\0"))
+    done = warm.run("kunit", BASE, "--at", "baseline", "--again")
+    assert "toy_domain.block_refused" in done.out
+    assert done.code == 1
+    assert f"{images['baseline']}: sha256 is " in done.err
+    warm.run("report", "--json", str(warm.root / "run.json"))
+    (cell,) = json.loads((warm.root / "run.json").read_text())["run"]["cells"]
+    assert cell["image"] == hashlib.sha256(images["baseline"].read_bytes()).hexdigest()

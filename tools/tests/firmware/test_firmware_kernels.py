@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 
 from iommuq.bases.providers import apt
-from iommuq.build.image import Image
+from iommuq.build.image import Image, ImageDamaged
 from iommuq.firmware import kernels, modules, packages
 from iommuq.firmware.kernels import Kernel
 from iommuq.guests import machine
 from iommuq.suites.firmware import subjects
 from iommuq.system import arches, files
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.files import file_sha256
 from iommuq.system.run import run
 
 RELEASE = "6.1.0-99-toy"
@@ -131,6 +132,17 @@ def test_two_steps_with_the_same_kernel_have_one_key(tmp_path: Path) -> None:
     asked = subjects.from_image(built(tmp_path, "d", bzimage(), config), "d", RELEASE)
     assert first.key == same.key
     assert len({first.key, other.key, asked.key}) == 3
+
+
+def test_a_kernel_that_changes_is_not_booted(tmp_path: Path) -> None:
+    image = built(tmp_path, "a", bzimage())
+    kernel = subjects.from_image(image, "a", RELEASE)
+    assert kernel.sha256 == file_sha256(kernel.image)
+    kernel.image.write_bytes(b"x" * len(bzimage()))
+    wrong = replace(image, hashes={str(image.arch.image): kernel.sha256})
+    with pytest.raises(ImageDamaged):
+        subjects.from_image(wrong, "a", RELEASE)
+    assert not image.folder.exists()
 
 
 def test_a_built_image_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -484,6 +496,18 @@ def test_a_name_that_is_none(toy_apt: Path) -> None:
     del toy_apt
     with pytest.raises(UserError, match="is not the name of a kernel package"):
         packages.find("linux-image-$(reboot)")
+
+
+@needs_dpkg
+@pytest.mark.parametrize("name", ["vmlinuz", "module"])
+def test_a_cache_with_other_files_is_none(toy_apt: Path, name: str) -> None:
+    deb(toy_apt)
+    kernel = packages.find(f"linux-image-{RELEASE}")
+    assert packages._cached(f"linux-image-{RELEASE}") == kernel
+    path = kernel.image if name == "vmlinuz" else kernel.modules[0]
+    path.write_bytes(b"x" * path.stat().st_size)
+    assert packages._cached(f"linux-image-{RELEASE}") is None
+    assert packages.find(f"linux-image-{RELEASE}") == kernel
 
 
 def test_a_cache_that_was_cut_short_is_none(toy_apt: Path) -> None:

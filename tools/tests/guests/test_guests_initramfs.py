@@ -118,11 +118,13 @@ def test_the_same_content_gives_the_same_bytes(files: Path) -> None:
     assert build(suites, {"/tests/prog": files / "prog"}).path != first.path
 
 
-def test_what_a_power_cut_left_is_made_anew(files: Path) -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_another_archive_under_its_name_is_made_anew(files: Path, left: int) -> None:
+    """Such as an empty one after a power cut."""
     del files
     first = build([], {}).path
     good = first.read_bytes()
-    first.write_bytes(b"")
+    first.write_bytes(b"x" * left * len(good))
     assert build([], {}).path.read_bytes() == good
 
 

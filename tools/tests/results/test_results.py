@@ -73,6 +73,13 @@ def test_the_accelerator_that_ran_is_kept(store: Store) -> None:
     assert found.accelerator == "tcg"
 
 
+def test_the_hash_of_the_image_is_kept(store: Store) -> None:
+    store.finish(replace(make_run(), image="f" * 64), RESULTS)
+    found = store.find("k1")
+    assert found is not None
+    assert found.image == "f" * 64
+
+
 def test_default_place_is_the_state_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -232,7 +239,7 @@ def test_store_of_a_newer_version(store: Store) -> None:
     store.begin(make_run())
     with sqlite3.connect(store.path) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(InfraError, match=r"newer iommuq \(schema 99, known: 2\)"):
+    with pytest.raises(InfraError, match=r"newer iommuq \(schema 99, known: 3\)"):
         store.find("k1")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +47,18 @@ def test_all_goes_well(guests: Guests) -> None:
     assert runs[0].results[0].test == "q35-amd.claim-group.region_is_direct"
     # One boot a machine for its table, and one for the scenario.
     assert len(guests.boots) == 6
+
+
+def test_another_kernel_than_the_one_that_was_opened(guests: Guests, tmp_path: Path) -> None:
+    image = tmp_path / "bzImage"
+    image.write_bytes(b"one")
+    kernel = replace(KERNEL, image=image, sha256=hashlib.sha256(b"one").hexdigest())
+    (run,) = run_scenarios(kernel, of("claim-group", "q35-amd"), SUBJECT)
+    assert run.image == kernel.sha256
+    image.write_bytes(b"two")
+    with pytest.raises(InfraError, match="bzImage: has changed since it was opened"):
+        run_scenarios(kernel, of("claim-idle", "q35-amd"), SUBJECT)
+    assert len(guests.boots) == 2
 
 
 def test_the_table_is_read_once(guests: Guests) -> None:

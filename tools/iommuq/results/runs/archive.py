@@ -300,7 +300,7 @@ def _of(run: SuiteRun, data: Mapping[str, Any] | None = None) -> CellRecord:
     return CellRecord(
         run.patch, run.suite, run.id, bool(data.get("reused", False)), run.kernel, run.guest,
         run.accelerator, run.started, run.finished, tests=tuple(tests),
-        splats=tuple(Splat(**asdict(splat)) for splat in run.splats),
+        splats=tuple(Splat(**asdict(splat)) for splat in run.splats), image=run.image,
     )  # fmt: skip
 
 

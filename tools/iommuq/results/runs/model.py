@@ -80,6 +80,7 @@ class CellRecord(_Form):
     :ivar step: label of the step.
     :ivar run: id of the run of the suite; empty without one.
     :ivar reused: the results were in the store already.
+    :ivar image: sha256 of the kernel that was booted; empty: unknown.
     :ivar failure: why there is no kernel to run; empty if there is one.
     :ivar warnings: all compiler warnings of the kernel, normalised; None: unknown.
     :ivar added: warnings that the step before does not have.
@@ -99,6 +100,7 @@ class CellRecord(_Form):
     splats: tuple[Splat, ...] = ()
     warnings: tuple[str, ...] | None = None
     added: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True)

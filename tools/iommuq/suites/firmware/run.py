@@ -31,6 +31,7 @@ from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
 from iommuq.system import groups, progress
 from iommuq.system.errors import InfraError
+from iommuq.system.files import file_sha256
 from iommuq.system.temporary import temporary_folder
 
 SUITE = "firmware"
@@ -207,7 +208,9 @@ class _Runner:
         ]
         archive = build(suites, files | modules, modules=tuple(modules), before=before)
         machine = replace(machine, arguments=(*machine.arguments, *arguments))
-        image = self.kernel.image
+        image, wanted = self.kernel.image, self.kernel.sha256
+        if wanted and file_sha256(image) != wanted:
+            raise InfraError(f"{image}: has changed since it was opened", hint="run it again")
         try:
             return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
         except GuestLost as error:
@@ -342,7 +345,7 @@ class _Runner:
         subject = self.subject
         current = SuiteRun(
             new_id(started), subject.base, subject.patch, SUITE, self.keys[case],
-            subject.kernel, "qemu", accelerator, started,
+            subject.kernel, "qemu", accelerator, started, image=self.kernel.sha256,
         )  # fmt: skip
         results = [
             Result(

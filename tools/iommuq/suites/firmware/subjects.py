@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from iommuq.bases import dotconfig
-from iommuq.build.image import Image, build_image, find_image, image_key
+from iommuq.build.image import Image, ImageDamaged, build_image, find_image, image_key
 from iommuq.build.workspace import Workspace
 from iommuq.firmware.kernels import Kernel
 from iommuq.results.known import KnownFailures, load_known
@@ -67,16 +67,16 @@ def from_image(image: Image, name: str, release: str) -> Kernel:
 
     Its key is a hash of its bytes: a patch to code that is not compiled in changes no result.
 
-    :raises InfraError: its configuration or image is missing.
+    :raises InfraError: its configuration or image is missing or damaged.
     """
     config, path = image.folder / ".config", image.folder / image.arch.image
     try:
         text = config.read_text("utf-8")
-        words = (file_sha256(path), hashlib.sha256(text.encode()).hexdigest())
+        words = (image.check() or file_sha256(path), hashlib.sha256(text.encode()).hexdigest())
     except OSError as error:
         raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
     key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
-    return Kernel(name, release, "", path, (), dotconfig.parse(text), key)
+    return Kernel(name, release, "", path, (), dotconfig.parse(text), key, words[0])
 
 
 def foreign(kernel: Kernel) -> Tested:
@@ -106,7 +106,11 @@ def queued(base: str, at: str | None) -> Tested:
                 image: Image | None = build_image(workspace, step, arch, fragments)
             else:
                 image = find_image(key, arch)
-            made[fragments.key] = None if image is None else from_image(image, title, own.kernel)
+            try:
+                found = None if image is None else from_image(image, title, own.kernel)
+            except ImageDamaged:
+                return kernel(case, build)
+            made[fragments.key] = found
         return made[fragments.key]
 
     subject = Subject(base, step.label, own.kernel)
