@@ -51,6 +51,11 @@ _MOST_LOGS = 256 << 20
 _BLOCK = 4096
 # Values in the answer of the sandbox: each takes up to 100 bytes of memory.
 _MOST_PARTS = 2_000_000
+# Where programs keep things for the next time: a trusted series gets other places.
+_PLACES = (
+    *("HOME", "TMPDIR", "CCACHE_DIR", "SCCACHE_DIR", "CCACHE_TEMPDIR"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
+)
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,9 @@ def _run(
     }
     inside.hand_over()
     pieces: list[str] = []
-    with progress.task(title) as step:
+    with progress.task(title) as step, temporary_folder("home") as home:
+        if sandbox.trusted:
+            environment |= dict.fromkeys(_PLACES, str(home))
 
         def on_line(line: str) -> None:
             if line.startswith(worker.MARK):

@@ -288,6 +288,34 @@ def test_without_a_working_sandbox(project: Project, series: Series) -> None:
     assert left_behind(project) == []
 
 
+def test_a_trusted_series_shares_no_cache(project: Project, series: Series, hermetic: Path) -> None:
+    """What compilers, ccache and Python keep for the next command is in a directory of its own."""
+    places = {
+        "HOME": "HOME/.ccache",
+        "TMPDIR": "TMPDIR",
+        "CCACHE_DIR": "CCACHE_DIR",
+        "XDG_CACHE_HOME": "XDG_CACHE_HOME/ccache",
+        "XDG_STATE_HOME": "XDG_STATE_HOME/iommuq",
+        "IOMMUQ_CACHE_DIR": "IOMMUQ_CACHE_DIR/images",
+        "IOMMUQ_STATE_DIR": "IOMMUQ_STATE_DIR",
+    }
+    for name in ("TMPDIR", "CCACHE_DIR"):
+        project.extra[name] = str(hermetic / name)
+        (hermetic / name).mkdir()
+    keep = "; ".join(f"mkdir -p $${place}; touch $${place}/forged" for place in places.values())
+    edit: dict[str, tuple[str, str] | str | None] = {
+        **GOOD,
+        "Makefile": ("VERSION = 6\n", f"VERSION = 6\n$(shell {keep}; touch {hermetic}/ran)\n"),
+    }
+    series.patch(1, 1, edit, subject="iommu: Refuse to block", body=SIGNED)
+    mbox = series.write(project.root / "x.mbox")
+    done = run(project, mbox, "--trust", "--checks", "none")
+    assert done.code == 0, done
+    assert (hermetic / "ran").exists()
+    assert [*hermetic.rglob("forged"), *project.root.rglob("forged")] == []
+    assert list((hermetic / "TMPDIR").iterdir()) == []
+
+
 def test_drafts_are_never_written_over(project: Project, series: Series) -> None:
     series.patch(1, 1, GOOD, subject="iommu: Refuse to block", body=SIGNED)
     mbox = series.write(project.root / "x.mbox")
