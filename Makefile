@@ -3,13 +3,14 @@
 # Arguments go in ARGS: make test ARGS='-k series'.  Where the exit code matters
 # call the script: make turns any failure into a 2 of its own.
 
-.PHONY: help run check test check-all bench doctor docs clean
+.PHONY: help run check test check-all fuzz bench doctor docs clean
 
 help:
 	@echo 'make run        the verdict on the queue, patch by patch'
 	@echo 'make check      ruff, mypy, import-linter and the tests that need no kernel'
 	@echo 'make test       the same, and one real lane of each suite'
-	@echo 'make check-all  every base, guest and scenario'
+	@echo 'make check-all  every base, guest and scenario, and the fuzzer'
+	@echo 'make fuzz       new inputs for the parsers of untrusted bytes'
 	@echo 'make bench      how fast it is, as ratios'
 	@echo 'make doctor     what this machine has and lacks'
 	@echo 'make docs       docs/ as a site, in build/site, and the manual page'
@@ -27,6 +28,9 @@ test:
 
 check-all:
 	@tools/bootstrap check-all $(ARGS)
+
+fuzz:
+	@tools/bootstrap fuzz $(ARGS)
 
 bench:
 	@tools/bootstrap bench $(ARGS)

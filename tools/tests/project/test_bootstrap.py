@@ -53,11 +53,16 @@ FAKES = {
     "venv-python": """
         case $1$2 in
         -V) cat "$M/version" ;;
+        -cimport*) [ ! -f "$M/no-atheris" ] ;;
+        */fuzz.py*)
+            shift
+            echo "fuzz.py $*" >>"$M/calls" ;;
         -mpip)
             echo "pip $PIP_CONSTRAINT $*" >>"$M/calls"
             [ ! -f "$M/slow" ] || sleep "$(cat "$M/slow")"
             [ ! -f "$M/killed" ] || kill -KILL 0
             [ ! -f "$M/no-pip" ] || { echo "ERROR: cannot pip"; exit 1; }
+            [ "$6" != ".[fuzz]" ] || [ -f "$M/no-wheel" ] || rm -f "$M/no-atheris"
             for name in iommuq ruff mypy lint-imports; do
                 cat "$M/bin/tool" >"${0%/*}/$name" && "$M/x" "${0%/*}/$name"
             done ;;
@@ -197,7 +202,8 @@ def test_without_rights_prints_the_line(machine: Machine, sudo: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "group"), [("doctor", "venv"), ("run", "run"), ("bench", "run"), ("test", "test")]
+    ("command", "group"),
+    [("doctor", "venv"), ("run", "run"), ("bench", "run"), ("test", "test"), ("fuzz", "run")],
 )
 def test_asks_for_no_more_than_the_command_needs(
     machine: Machine, command: str, group: str
@@ -350,13 +356,38 @@ def test_checks_come_before_the_tests(machine: Machine) -> None:
     real = "pytest -m pytest -m real and not full -k x"
     assert machine.calls()[2:] == [*CHECKS, f"{PLAIN} -k x", real]
     assert machine.bootstrap("check-all").returncode == 0
-    assert machine.calls() == [*CHECKS, PLAIN, "pytest -m pytest -m real"]
+    assert machine.calls() == [*CHECKS, PLAIN, "pytest -m pytest -m real", "fuzz.py "]
+    assert machine.bootstrap("check-all", "-k", "x").returncode == 0
+    assert not any("fuzz" in call for call in machine.calls())
     assert machine.bootstrap("check").returncode == 0
     assert machine.calls() == [*CHECKS, PLAIN]
     for name in ("mypy", "lint-imports"):
         machine.set(f"no-{name}")
         assert machine.bootstrap("test").returncode == 1
         assert not any("pytest" in call for call in machine.calls())
+
+
+def test_fuzz_installs_what_it_needs(machine: Machine) -> None:
+    assert machine.bootstrap("env").returncode == 0
+    machine.set("no-atheris")
+    machine.calls()
+    assert machine.bootstrap("fuzz", "--only", "dmar").returncode == 0
+    pip = "pip constraints.txt -m pip install --no-input -e .[fuzz]"
+    assert machine.calls() == [pip, "fuzz.py --only dmar"]
+
+
+@pytest.mark.parametrize("word", ["no-pip", "no-wheel"])
+def test_no_fuzzer_for_this_machine(machine: Machine, word: str) -> None:
+    assert machine.bootstrap("env").returncode == 0
+    machine.set("no-atheris")
+    machine.set(word)
+    done = machine.bootstrap("fuzz")
+    assert done.returncode == 3
+    assert "atheris" in done.stderr.splitlines()[-1]
+    done = machine.bootstrap("check-all")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "bootstrap: skipped: the fuzzer"
+    assert not any(call.startswith("fuzz") for call in machine.calls())
 
 
 @pytest.mark.parametrize(
