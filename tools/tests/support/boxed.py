@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ USER = 12345
 WHO = ("root", "user") if os.geteuid() == 0 else ("user",)
 #: In the environment of all that the process outside starts.
 MARKER = "IOMMUQ_ATTACKS"
+#: Characters of its output that are kept.
+MOST = 1 << 20
 # From the machine's headers: add_key, keyctl and KEYCTL_JOIN_SESSION_KEYRING.
 _KEYS = {"x86_64": (248, 250), "aarch64": (217, 219)}
 _JOIN_SESSION, _SESSION = 1, -3
@@ -43,6 +46,8 @@ class Ended:
 
     :ivar error: the words of the error that ended it; empty if it ended by itself.
     :ivar seconds: how long it took.
+    :ivar took: the sum of what its processes said that they took, in lines ``TOOK pid number``.
+    :ivar memory: bytes that the process outside took.
     """
 
     returncode: int
@@ -50,6 +55,8 @@ class Ended:
     stderr: str
     error: str
     seconds: float
+    took: int
+    memory: int
 
 
 def become(who: str) -> list[str]:
@@ -131,9 +138,10 @@ def leftovers(work: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_text(errors="replace")
             mark = f"{MARKER}={work}".encode()
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry / "cmdline").read_text(errors="replace"))
+            if str(work) in words or mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(words)
     return [each for each in found if each]
 
 
@@ -165,14 +173,23 @@ def main() -> None:
     readable = tuple(map(Path, request["readable"]))
     sandbox = Sandbox(Path(request["work"]), limits, readable, trusted=request["trusted"])
     sandbox.hand_over()
+    taken: dict[str, int] = {}
+
+    def on_line(line: str) -> None:
+        if line.startswith("TOOK "):
+            _, pid, number = line.split()
+            taken[pid] = int(number)
+
     began = time.monotonic()
     try:
         environment = {MARKER: request["work"]}
-        done = sandbox.run(request["words"], environment=environment)
-        ended = Ended(done.returncode, done.output, done.stderr, "", 0.0)
+        done = sandbox.run(request["words"], environment=environment, on_line=on_line)
+        ended = Ended(done.returncode, done.output[-MOST:], done.stderr[-MOST:], "", 0.0, 0, 0)
     except InfraError as error:
-        ended = Ended(-1, "", "", str(error), 0.0)
-    print(json.dumps(asdict(replace(ended, seconds=time.monotonic() - began))))
+        ended = Ended(-1, "", "", str(error), 0.0, 0, 0)
+    seconds, took = time.monotonic() - began, sum(taken.values())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(json.dumps(asdict(replace(ended, seconds=seconds, took=took, memory=memory))))
 
 
 if __name__ == "__main__":
