@@ -202,7 +202,7 @@ def _kernel(data: bytes) -> None:
 def _tarball(data: bytes) -> None:
     task = cast("Task", SimpleNamespace(update=lambda **_: None))
     snapshot = Snapshot(io.BytesIO(), task, "linux.tar")
-    archive._add_members(cast("IO[bytes]", io.BytesIO(data)), snapshot, "linux.tar")
+    archive._add_members(cast("IO[bytes]", io.BytesIO(data)), snapshot, _file("linux.tar", data))
     snapshot.finish()
 
 

@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import iommuq
-from iommuq.mail.review.sandbox import Sandbox, default_limits, remove
 from iommuq.system.errors import InfraError
+from iommuq.system.sandbox import area
+from iommuq.system.sandbox.box import Sandbox
+from iommuq.system.sandbox.model import default_limits
+from iommuq.system.temporary import remove
 from toykernel import PATIENCE
 
 #: An id without a name and without rights, which root can take.
@@ -99,6 +102,7 @@ def run_boxed(
     limits: Mapping[str, float] | None = None,
     readable: Sequence[Path] = (),
     trusted: bool = False,
+    fixed: bool = False,
     canary: str = "none",
 ) -> Ended:
     """Run a program in the sandbox.
@@ -106,6 +110,7 @@ def run_boxed(
     :param work: the directory that it may write.
     :param limits: those that differ from the default.
     :param trusted: without the sandbox, with the limits alone.
+    :param fixed: the directory is a file system of its own.
     :param canary: the secret of the process outside.
     """
     request = {
@@ -114,6 +119,7 @@ def run_boxed(
         "limits": dict(limits or {}),
         "readable": [str(each) for each in readable],
         "trusted": trusted,
+        "fixed": fixed,
     }
     package = Path(iommuq.__file__).resolve().parents[1]
     path = f"{package}:{Path(__file__).parent}"
@@ -172,6 +178,11 @@ def main() -> None:
     limits = replace(default_limits(), **request["limits"])
     readable = tuple(map(Path, request["readable"]))
     sandbox = Sandbox(Path(request["work"]), limits, readable, trusted=request["trusted"])
+    with area.opened(sandbox.writable, limits) if request["fixed"] else contextlib.nullcontext():
+        _run(sandbox, request)
+
+
+def _run(sandbox: Sandbox, request: dict[str, Any]) -> None:
     sandbox.hand_over()
     taken: dict[str, int] = {}
 

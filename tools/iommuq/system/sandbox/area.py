@@ -19,6 +19,8 @@ from iommuq.system.sandbox.model import Limits
 _LIMIT = 120.0
 # No journal: the content is thrown away.  No space is kept for root.
 _FORMAT = ("-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0")
+# In a MiB: more would leave no room for their content.
+_MOST_FILES = 64
 _MOUNT = ("mount", "-o", "loop,nosuid,nodev,noatime")
 
 
@@ -43,7 +45,7 @@ def _mounted(folder: Path, image: Path, limits: Limits) -> bool:
     try:
         with image.open("xb") as file:
             os.truncate(file.fileno(), limits.disk << 20)
-        form = ("mkfs.ext4", *_FORMAT, "-N", str(limits.files))
+        form = ("mkfs.ext4", *_FORMAT, "-N", str(min(limits.files, limits.disk * _MOST_FILES)))
         for words in ((*form, image), (*_MOUNT, image, folder)):
             done = run(words, cwd=folder.parent, check=False, timeout=_LIMIT, watched=True)
             if done.returncode != 0:

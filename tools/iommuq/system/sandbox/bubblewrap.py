@@ -84,6 +84,8 @@ class View:
             else:
                 argv += ["--ro-bind-try", name, name]
         argv += ["--proc", "/proc", "--dev", "/dev"]
+        for place in ("/proc/keys", "/proc/key-users"):
+            argv += ["--ro-bind-try", "/dev/null", place] if Path(place).exists() else []
         for place, size in (("/dev/shm", self.shm), ("/tmp", self.tmp)):
             argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
         # After /tmp, since it may be below it.

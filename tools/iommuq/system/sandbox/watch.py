@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +21,18 @@ from iommuq.system import groups
 
 #: Seconds between two checks.
 TICK = 0.25
-# Counting a kernel's files takes half a second, statvfs() no time: files are counted
-# when so many bytes, or so many inodes, were used since.
+# Counting a kernel's files takes half a second, statvfs() no time: files are counted when so
+# many bytes, or so many inodes, were used since.  Others may have freed as many: they are also
+# counted after so many times the time that it took.
 _STEP = 256 << 20
 _STEP_FILES = 50_000
+_PAUSE = 20
 # Bytes of free disk, and of free memory, at which the sandbox is stopped.
 _FLOOR = 256 << 20
 # Bytes of shared memory of a process from which on it is counted by its share.
 _SHARED = 4 << 20
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_SIZE = re.compile(rb"^(RssAnon|RssShmem|VmPTE):\s*(\d+)", re.M)
+_SHARE = re.compile(rb"^(Pss_Shmem):\s*(\d+)", re.M)
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
@@ -67,6 +72,7 @@ class Watcher:
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self._counted: tuple[int, int] | None = None
+        self._next = 0.0
         self.reason = ""
 
     def begin(self, pid: int) -> None:
@@ -110,15 +116,16 @@ class Watcher:
         watch = self._watch
         room = os.statvfs(watch.folder)
         free, files = room.f_bavail * room.f_frsize, room.f_favail
-        if self._counted is not None:
+        if self._counted is not None and time.monotonic() < self._next:
             steady = self._counted[0] - free < min(_STEP, watch.most_disk // 4)
             if steady and self._counted[1] - files < min(_STEP_FILES, watch.most_files // 4):
                 return ""
-        self._counted = free, files
+        self._counted, began = (free, files), time.monotonic()
         try:
             size, count = weigh(watch.folder, watch.most_disk, watch.most_files, self._over)
         except OSError as error:
             return f"it made an unreadable directory: {error.strerror}"
+        self._next = time.monotonic() + _PAUSE * (time.monotonic() - began)
         if size > watch.most_disk:
             return f"it wrote more than {watch.most_disk >> 20} MiB"
         if count > watch.most_files:
@@ -154,21 +161,34 @@ def usage(pid: int) -> tuple[int, int]:
         current = left.pop()
         left += children.get(current, [])
         count += 1
-        with contextlib.suppress(OSError, ValueError, IndexError):
+        with contextlib.suppress(OSError):
             memory += _memory(current)
-    return memory, count
+    # The last one is in the sandbox, if any is.
+    return memory + _files_in_memory(current), count
 
 
 def _memory(pid: int) -> int:
-    _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_bytes().split()
-    own = (int(resident) - int(shared)) * _PAGE
-    if int(shared) * _PAGE < _SHARED:
-        return own
-    # Files of programs are in "shared", too; a rollup says what is memory alone.
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
-        if line.startswith(b"Pss_Shmem:"):
-            own += int(line.split()[1]) << 10
-    return own
+    """Return what a process takes for itself, its page tables, and its share of shared memory."""
+    text = Path(f"/proc/{pid}/status").read_bytes()
+    sizes = {name: int(size) << 10 for name, size in _SIZE.findall(text)}
+    memory = sum(sizes.get(name, 0) for name in (b"RssAnon", b"VmPTE"))
+    if sizes.get(b"RssShmem", 0) < _SHARED:
+        return memory
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
+    return memory + sum(int(size) << 10 for _, size in _SHARE.findall(rollup))
+
+
+def _files_in_memory(pid: int) -> int:
+    """Return the kernel's memory for the files in /tmp and /dev/shm that *pid* sees."""
+    used = 0
+    for place in ("/tmp", "/dev/shm"):
+        with contextlib.suppress(OSError):
+            seen = f"/proc/{pid}/root{place}"
+            # While the sandbox is made it still sees ours.
+            if os.stat(seen).st_dev != os.stat(place).st_dev:  # noqa: PTH116
+                room = os.statvfs(seen)
+                used += room.f_files - room.f_ffree
+    return used << 10
 
 
 def weigh(

@@ -6,6 +6,7 @@ The table is tests/data/resources.toml.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -45,10 +46,15 @@ class Resource:
     known: str = ""
 
 
+def attacks() -> Iterator[Resource]:
+    """Yield each attack of the table."""
+    for entry in tomllib.loads(_DATA.read_text(encoding="utf-8"))["attack"]:
+        yield Resource(**{"limits": {}, **entry})
+
+
 def cases() -> Iterator[object]:
     """Yield each attack, and those that a user may meet in another way twice."""
-    for entry in tomllib.loads(_DATA.read_text(encoding="utf-8"))["attack"]:
-        attack = Resource(**{"limits": {}, **entry})
+    for attack in attacks():
         marks = [pytest.mark.xfail(strict=True, reason=attack.known)] if attack.known else []
         for who in WHO if attack.both else WHO[:1]:
             yield pytest.param(who, attack, id=f"{who}-{attack.id}", marks=marks)
@@ -72,3 +78,15 @@ def test_resource(who: str, attack: Resource) -> None:
         assert (done.returncode, done.error) == (0, ""), done.stderr
     assert done.took <= attack.most, f"it took {done.took / attack.most:.1f} times what it may"
     assert done.memory < _OUTSIDE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+@pytest.mark.parametrize("name", ["allocated", "deleted-files", "fat-directory-and-disk"])
+def test_size_of_a_file_system(name: str) -> None:
+    """The kernel stops at once what the watcher sees late, or not at all."""
+    attack = next(each for each in attacks() if each.id == name)
+    with place("root") as folder:
+        words = ["/usr/bin/python3", "-c", _NAMES + attack.python]
+        done = run_boxed("root", folder / "work", words, limits=attack.limits, fixed=True)
+    assert "No space left on device" in done.stderr
+    assert done.took <= attack.limits["disk"] << 20
