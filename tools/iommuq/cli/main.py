@@ -19,6 +19,7 @@ from iommuq.cli.lazy import LazyGroup
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
 from iommuq.system.git.command import leave_hook
+from iommuq.system.logtext import escape
 
 
 @click.group(
@@ -100,6 +101,6 @@ def _flush() -> None:
 
 
 def _say(what: str, hint: str) -> None:
-    print(what, file=sys.stderr)
+    print(*map(escape, what.split("\n")), sep="\n", file=sys.stderr)
     if hint:
-        print(f"  ({hint})", file=sys.stderr)
+        print(*map(escape, f"  ({hint})".split("\n")), sep="\n", file=sys.stderr)

@@ -34,7 +34,7 @@ def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
 def _print_result(result: Result, verdict: Verdict) -> None:
     if verdict is Verdict.OK and sys.stdout.isatty():
         return
-    print(f"{verdict.word:<15} {result.test}")
+    print(f"{verdict.word:<15} {progress.one_line(result.test)}")
     if verdict in (Verdict.FAILED, Verdict.ERROR):
         lines = result.message.splitlines()
         for line in lines[:_MESSAGE_LINES]:

@@ -10,12 +10,15 @@ import atexit
 import contextlib
 import contextvars
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from iommuq.system.logtext import escape
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,8 +51,8 @@ def count(number: int, one: str, many: str = "") -> str:
 
 
 def one_line(text: str) -> str:
-    """Return *text* as one line without control characters, safe for any terminal."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    """Return *text* as one line with its control characters escaped, safe for any terminal."""
+    return escape(re.sub(r"[\t\r\n]", " ", text)).strip()
 
 
 class Renderer(Protocol):

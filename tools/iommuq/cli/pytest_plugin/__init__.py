@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from iommuq.defaults import GUESTS, SUITES
+from iommuq.system.logtext import escape
 
 if TYPE_CHECKING:
     from iommuq.cli.pytest_plugin.lanes import Options, Outcome
@@ -187,8 +188,7 @@ def pytest_terminal_summary(
         for told in one.aside:
             say.line(f"  {told.verdict}, not selected: {told.test}", red=True)
             for line in told.message.splitlines():
-                plain = "".join(char if char.isprintable() else " " for char in line)
-                say.line(f"    {plain.rstrip()}")
+                say.line(f"    {escape(line).rstrip()}")
 
 
 def _hint(say: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -14,6 +14,7 @@ from iommuq.cli.pytest_plugin.inventory import Found
 from iommuq.cli.pytest_plugin.lanes import Lanes, Options, Outcome, Told
 from iommuq.results.known import Verdict
 from iommuq.system.errors import IommuqError
+from iommuq.system.logtext import escape
 
 #: Key in the stash of the configuration.
 LANES = pytest.StashKey[Lanes]()
@@ -164,7 +165,7 @@ def _text(those: Sequence[Told]) -> str:
             lines.append(f"{one.test}:")
         lines += one.message.splitlines() or ["failed without a message"]
     lines += [f"full log: {log}" for log in dict.fromkeys(one.log for one in those) if log]
-    return "\n".join("".join(c if c.isprintable() else " " for c in ln).rstrip() for ln in lines)
+    return "\n".join(escape(ln).rstrip() for ln in lines)
 
 
 def _words(text: str) -> str:

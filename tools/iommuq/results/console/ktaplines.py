@@ -91,9 +91,9 @@ class Notes:
 
     duration: float | None
     running: str | None
-
-    _block: int | None
     _own_words: bool
+    # Indentation of the current failed expectation.
+    _block: int | None
 
     def __init__(self) -> None:
         self.clear()
@@ -126,7 +126,6 @@ class Notes:
         """Remove all lines."""
         self._lines: list[str] = []
         self._more = 0
-        # Indentation of the current failed expectation.
         self._block = None
         self._own_words = False
         self.duration = self.running = None
