@@ -62,9 +62,10 @@ def shown_error(text: str, capsys: pytest.CaptureFixture[str]) -> str:
     def fail() -> None:
         raise UserError(f"{text} is neither a file nor a link", hint=f"see {text}")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["iommuq"])
-        run(fail, "iommuq", "_X")
+        with pytest.raises(SystemExit):
+            run(fail, "iommuq", "_X")
     said = capsys.readouterr().err
     assert "is neither a file nor a link" in said
     return said
