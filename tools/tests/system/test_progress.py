@@ -128,7 +128,7 @@ def test_steps_in_threads(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     progress.note("a\x1b[2Jb\nc\0d")
-    assert capsys.readouterr().err == "a [2Jb c d\n"
+    assert capsys.readouterr().err == "a\\x1b[2Jb c\\x00d\n"
 
 
 def test_brackets_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
