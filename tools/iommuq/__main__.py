@@ -29,8 +29,12 @@ def main() -> NoReturn:
     }
     for number in before:
         signal.signal(number, _go)
-    from iommuq.cli.completion import PROGRAM, VARIABLE
-    from iommuq.cli.main import cli, run
+    try:
+        from iommuq.cli.completion import PROGRAM, VARIABLE
+        from iommuq.cli.main import cli, run
+    except Exception as error:  # no memory, no module
+        os.write(2, f"iommuq: cannot start: {error!r}\n  (run `tools/bootstrap env`)\n".encode())
+        os._exit(3)
 
     for number, handler in before.items():
         signal.signal(number, handler)

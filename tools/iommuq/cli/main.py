@@ -6,20 +6,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
+import traceback
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from iommuq import __version__
 from iommuq.cli.commands import COMMANDS
 from iommuq.cli.lazy import LazyGroup
 from iommuq.system import progress
-from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_USER, IommuqError
+from iommuq.system.errors import (
+    EXIT_INFRA,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNREAD,
+    EXIT_USER,
+    EXIT_VERDICT,
+    IommuqError,
+)
 from iommuq.system.git.command import leave_hook
-from iommuq.system.logtext import escape
 
 
 @click.group(
@@ -36,6 +47,12 @@ def cli(debug: bool, quiet: bool) -> None:
     progress.configure(quiet=quiet)
 
 
+# What else than OSError and MemoryError is for want of memory or processes.
+_SHORT = ("can't start new thread", "failed to map segment", "Too many open files")
+# Characters of a line of an error: a path may have 4096, a name in a file any number.
+_LONGEST = 5000
+
+
 def _terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
     # Like Ctrl-C: all started processes are ended.
     raise KeyboardInterrupt
@@ -47,60 +64,103 @@ def run(command: click.Command, program: str, variable: str) -> NoReturn:
     :param program: name of the program.
     :param variable: environment variable by which shells request completions.
     """
-    debug = "--debug" in sys.argv
+    # What is opened next must not get the number of a closed standard stream.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+    # Without the user's own rights a new directory cannot be used.
+    os.umask(os.umask(0) & 0o077)
     leave_hook()
     signal.signal(signal.SIGTERM, _terminated)
     # Output of kernels and names of people may not be printable in the locale.
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    code = 0
     try:
-        code = command.main(prog_name=program, complete_var=variable, standalone_mode=False)
-        _flush()
-        sys.exit(code if isinstance(code, int) else 0)
-    except IommuqError as error:
-        if debug:
-            raise
-        _say(f"{program}: {error.what}", error.hint)
-        sys.exit(error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
+        request = os.environ.get(variable)
+        if request:
+            code = shell_complete(command, {}, program, variable, request)
+        else:
+            # Not command.main(), which makes exit code 1 of a closed pipe.
+            with command.make_context(program, sys.argv[1:]) as context:
+                found = command.invoke(context)
+                code = found if isinstance(found, int) else 0
+    except BaseException as error:
+        code = _report(error, program)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            if code in (EXIT_OK, EXIT_VERDICT):
+                code = _report(error, program)
+            # Python tries again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _report(error: BaseException, program: str) -> int:
+    """Say what is wrong, and return the exit code."""
+    code, what, hint = _explain(error)
+    with contextlib.suppress(OSError):
+        if "--debug" in sys.argv:
+            traceback.print_exception(error)
+        elif code == EXIT_INTERRUPTED and sys.stderr.isatty():
+            print(file=sys.stderr)  # after the terminal's ^C
+        if what:
+            print(f"{program}: {_short(what)}", file=sys.stderr)
+        if hint:
+            print(f"  ({_short(hint)})", file=sys.stderr)
+    return code
+
+
+def _short(text: str) -> str:
+    line = progress.one_line(text)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
+
+
+def _explain(error: BaseException) -> tuple[int, str, str]:
+    """Return the exit code of an error, what it is, and what to do."""
+    if isinstance(error, IommuqError):
+        return error.exit_code, error.what, error.hint
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code, "", ""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
-        sys.exit(EXIT_USER)
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else program
-        _say(f"{program}: {error.format_message()}", f"{path} --help")
-        sys.exit(EXIT_USER)
-    except click.ClickException as error:
-        _say(f"{program}: {error.format_message()}", "")
-        sys.exit(EXIT_USER)
-    except (KeyboardInterrupt, click.Abort):
-        if debug:
-            raise
-        _say(f"{program}: interrupted", "")
-        sys.exit(EXIT_INTERRUPTED)
-    except OSError as error:
-        if debug:
-            raise
+        return EXIT_USER, "", ""
+    if isinstance(error, click.ClickException):
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        return EXIT_USER, error.format_message(), f"{path} --help" if path else ""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return EXIT_INTERRUPTED, "interrupted", ""
+    # rich makes exit(1) of it.
+    piped = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    if piped or (isinstance(error, BrokenPipeError) and _unread()):
+        return EXIT_UNREAD, "", ""
+    log = _keep(error)
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        what = f"{program}: {where}{error.strerror or error}"
-        _say(what, "`iommuq doctor` shows room and rights")
-        with contextlib.suppress(OSError):
-            _flush()
-        sys.exit(EXIT_INFRA)
+        what = f"{where}{error.strerror or error}"
+    else:
+        what = f"{type(error).__name__}: {error}"
+    if isinstance(error, (OSError, MemoryError)) or any(words in what for words in _SHORT):
+        return EXIT_INFRA, what, f"`iommuq doctor` shows room and rights{log and f'; {log}'}"
+    return EXIT_INFRA, f"internal error: {what}", f"send {log} to the list in MAINTAINERS"
 
 
-def _flush() -> None:
-    """Flush standard output while errors can still be reported."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Python tries again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # A closed pipe is no error, as with `| head`.
-        if not isinstance(error, BrokenPipeError):
-            raise
+def _unread() -> bool:
+    """Tell whether the reader of standard output or standard error has ended."""
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _say(what: str, hint: str) -> None:
-    print(*map(escape, what.split("\n")), sep="\n", file=sys.stderr)
-    if hint:
-        print(*map(escape, f"  ({hint})".split("\n")), sep="\n", file=sys.stderr)
+def _keep(error: BaseException) -> str:
+    """Write a traceback into a log, and return its path; empty if that fails."""
+    with contextlib.suppress(Exception):
+        from iommuq.system.files import new_log
+
+        log = new_log("traceback")
+        log.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+        return str(log)
+    return ""

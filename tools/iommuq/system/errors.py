@@ -11,6 +11,8 @@ EXIT_VERDICT = 1
 EXIT_USER = 2
 EXIT_INFRA = 3
 EXIT_INTERRUPTED = 130
+#: As a shell reports SIGPIPE: the reader of the output ended.
+EXIT_UNREAD = 141
 
 
 class IommuqError(Exception):
