@@ -22,7 +22,7 @@ from iommuq.queue.checkout import checkout
 from iommuq.queue.steps import Step
 from iommuq.system import files, progress, toolchain
 from iommuq.system.arches import Arch
-from iommuq.system.errors import CommandFailed, ObjectsLost, ToolMissing, VerdictError
+from iommuq.system.errors import CommandFailed, ObjectsLost, ToolMissing, UserError, VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import open_repository
 from iommuq.system.run import Completed, failure, run, tail
@@ -87,13 +87,26 @@ class BuildDirectory:
         return self.objects / ".iommuq"
 
 
+# What make and the kernel's Makefiles take in a path.
+_PATH = re.compile(r"[\w/.,+=@~-]*")
+
+
 def _home(base: Base) -> Path:
-    return cache_dir() / "trees" / base.spec.name
+    home = cache_dir() / "trees" / base.spec.name
+    if not _PATH.fullmatch(str(home)):
+        raise UserError(
+            f"no kernel can be built below {home}: its path has characters that make does not take",
+            hint="set IOMMUQ_CACHE_DIR to a path of letters, digits and . _ - + = @ , ~",
+        )
+    return home
 
 
 @contextlib.contextmanager
 def hold(base: Base) -> Iterator[None]:
-    """Lock the tree of a base during the block."""
+    """Lock the tree of a base during the block.
+
+    :raises UserError: no kernel can be built in the cache, for its path.
+    """
     _home(base).mkdir(parents=True, exist_ok=True)
     with files.hold(_home(base) / "lock", f"another build of {base.spec.name}"):
         yield

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -17,6 +18,7 @@ from iommuq.checks.tables import ANSWERS, Answer, load_answers
 from iommuq.queue.model import COVER, Patch
 from iommuq.queue.parse import read_mails
 from iommuq.queue.steps import make_steps
+from iommuq.system import files
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Objects
 from iommuq.system.temporary import temporary_folder
@@ -81,14 +83,7 @@ def check_queue(
 
 def _read_cover(path: Path) -> str:
     """Return a cover letter; empty if there is none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    return files.read_text(path) if os.path.lexists(path) else ""
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -115,4 +116,4 @@ def load_answers(folder: Path) -> list[Answer]:
     :raises UserError: the file is malformed.
     """
     path = folder / ANSWERS
-    return tables.load_toml(_Answers, path).answer if path.exists() else []
+    return tables.load_toml(_Answers, path).answer if os.path.lexists(path) else []

@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from iommuq.cli.completion import bases, patches
 from iommuq.defaults import DEFAULT_BASE, KUNIT_LIMIT
 from iommuq.system import arches
+from iommuq.system.files import check_folder
+
+
+class _Folder(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_folder(found)
+        return found
+
 
 #: Types of options that name a directory, or a file to write.
-folder = click.Path(path_type=Path, file_okay=False)
+folder = _Folder(path_type=Path, file_okay=False)
 file = click.Path(path_type=Path, dir_okay=False)
 #: ``BASE``.
 base = click.argument("base", default=DEFAULT_BASE, shell_complete=bases)

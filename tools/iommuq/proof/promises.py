@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class ProofFile:
     @property
     def exists(self) -> bool:
         """Whether the file exists."""
-        return self.path.exists()
+        return os.path.lexists(self.path)
 
     @property
     def proofs(self) -> dict[str, tuple[str, ...]]:
@@ -105,7 +106,7 @@ def load_promises(queue: Queue) -> ProofFile:
         patch twice, or an unknown suite.
     """
     path = queue.folder / NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return ProofFile(path, {})
     promises: dict[str, Promise] = {}
     document = tables.load_toml(_Document, path)

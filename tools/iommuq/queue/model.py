@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from iommuq.queue.parse import Mail, read_mails
+from iommuq.system import files
 from iommuq.system.errors import UserError
 
 #: The section whose patches take the tree back to before the discussion.  Never sent.
@@ -89,16 +90,7 @@ def load_queue(folder: Path, base: str) -> Queue:
 
 def _series_lines(series: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and words of each line with words, without comments."""
-    try:
-        text = series.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(
-            f"{series}: no such file", hint="it lists the patches, one path a line"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{series}: not UTF-8 at byte {error.start}") from error
-    except OSError as error:
-        raise UserError(f"{series}: {error.strerror}") from error
+    text = files.read_text(series, hint="it lists the patches, one path a line")
     for number, line in enumerate(text.splitlines(), 1):
         # As in quilt: a comment is a whole line, or starts after a blank.
         words = re.sub(r"(?:^|\s)#.*", "", line).split()

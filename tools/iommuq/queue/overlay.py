@@ -11,15 +11,15 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from iommuq.system import files
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
+from iommuq.system.tables import parse_toml
 
 #: The description of an overlay, in its folder.
 DESCRIPTION = "overlay.toml"
@@ -83,12 +83,7 @@ _TABLES = {"copy": ("from", "to"), "hook": ("file", "append")}
 
 def _read_description(path: Path) -> dict[str, list[dict[str, str]]]:
     """Return the checked tables of an overlay's description."""
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    document = parse_toml(files.read_text(path), path)
     for name in document.keys() - _TABLES.keys():
         raise UserError(f"{path}: unknown table [[{name}]]", hint="there are [[copy]] and [[hook]]")
     tables: dict[str, list[dict[str, str]]] = {}

@@ -6,6 +6,7 @@ Each base has a list, ``patches/<base>/known-failures.toml``; docs/proof.md expl
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -161,7 +162,7 @@ def load_known(queue: Queue) -> KnownFailures:
     :raises UserError: it is malformed, or a step is not in the queue; file and entry are named.
     """
     path = queue.folder / NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return KnownFailures()
     found = []
     for reason in tables.load_toml(_Document, path).reason:

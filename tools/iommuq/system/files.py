@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -43,9 +44,23 @@ def project_root() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the directory for what can be made again: sources, builds, images."""
+    """Return the directory for what can be made again: sources, builds, images.
+
+    :raises UserError: git could not have a repository there.
+    """
     override = os.environ.get("IOMMUQ_CACHE_DIR")
-    return Path(override).resolve() if override else Path(platformdirs.user_cache_dir("iommuq"))
+    found = Path(override).resolve() if override else Path(platformdirs.user_cache_dir("iommuq"))
+    check_folder(found)
+    return found
+
+
+def check_folder(path: Path) -> None:
+    """Check that git can have a repository in a folder: its alternates are lines of UTF-8.
+
+    :raises UserError: it cannot.
+    """
+    if not str(path).isprintable():
+        raise UserError(f"{str(path)!r}: control characters, or not UTF-8", hint="use another path")
 
 
 def state_dir() -> Path:
@@ -83,14 +98,21 @@ def hold(path: Path, holder: str) -> Iterator[None]:
 def read_text(path: Path, *, hint: str = "") -> str:
     """Return the text of a file of the user's.
 
-    :raises UserError: it cannot be read, or is not UTF-8.
+    :raises UserError: it cannot be read, is no regular file, or not UTF-8, or has a NUL byte.
     """
     try:
-        return path.read_text("utf-8")
+        # A FIFO would have us wait, and a device may have no end.
+        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise UserError(f"{path}: not a regular file", hint=hint)
+        text = path.read_text("utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", hint=hint) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+    head, nul, _ = text.partition("\0")
+    if nul:
+        raise UserError(f"{path}:{head.count(chr(10)) + 1}: NUL byte")
+    return text
 
 
 def write_whole(path: Path, data: bytes) -> None:

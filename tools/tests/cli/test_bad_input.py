@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,13 @@ def test_unknown_names(warm: Project) -> None:
         (f"patches/{BASE}/base.toml", b"[source", "base.toml"),
         (f"patches/{BASE}/series", b"\xff", "series: not UTF-8"),
         (f"patches/{BASE}/series", b"resv/gone.patch\n", "series:1: there is no resv/gone.patch"),
+        (f"patches/{BASE}/series", b"resv/\0.patch\n", "series:1: NUL byte"),
+        (f"patches/{BASE}/series", b"a\rb\n", "series:1: there is no a"),
+        (f"patches/{BASE}/series", b"a" * (1 << 20), "series:1: aaa"),
+        (f"patches/{BASE}/base.toml", b"name = 'toy'\n\0", "base.toml:2: NUL byte"),
+        (f"patches/{BASE}/base.toml", b"x = " + b"[" * 10**5, "base.toml: maximum recursion"),
+        (f"patches/{BASE}/base.toml", b"x = " + b"9" * 5000, "base.toml: Exceeds the limit"),
+        (KNOWN, b"x = '" + b"a" * (1 << 20) + b"'", "known-failures.toml: x: unknown key"),
         (KNOWN, b"[[reason]]\n", "known-failures.toml: reason.0.text: is missing"),
         (FRAGMENT, b"\xff", "um.config: not UTF-8"),
         (FRAGMENT, b"CONFIG_PCI=y\n# Yes\nCONFIG_NET\n", "um.config:3: "),
@@ -296,6 +304,73 @@ def test_malformed_file(warm: Project, name: str, data: bytes | None, named: str
     done = warm.run("kunit", BASE)
     assert done.code == 2
     assert named in message(done)[0]
+    assert len(done.err) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (f"patches/{BASE}/series", ("kunit", BASE)),
+        (f"patches/{BASE}/base.toml", ("kunit", BASE)),
+        (KNOWN, ("kunit", BASE)),
+        ("kunit/overlay.toml", ("kunit", BASE)),
+        (f"patches/{BASE}/proof.toml", ("prove", BASE)),
+        (f"patches/{BASE}/mutants.toml", ("mutate", BASE)),
+        (f"patches/{BASE}/checks.toml", ("queue", "check", BASE, "--quick")),
+        (f"patches/{BASE}/resv/0000-cover.md", ("queue", "check", BASE, "--quick")),
+    ],
+)
+def test_file_that_is_none(warm: Project, name: str, words: tuple[str, ...]) -> None:
+    """A FIFO has no end, nor has /dev/zero; a link to nothing is not a missing file."""
+    path = warm.root / name
+    kinds: list[tuple[Callable[[], object], str]] = [
+        (path.mkdir, "Is a directory"),
+        (lambda: os.mkfifo(path), "not a regular file"),
+        (lambda: path.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda: path.symlink_to("/dev/null"), "not a regular file"),
+        (lambda: path.symlink_to("none"), "No such file or directory|no base 'toy'"),
+        (lambda: path.symlink_to(path.name), "Too many levels|no base 'toy'"),
+    ]
+    for make, said in kinds:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+        make()
+        done = warm.run(*words)
+        assert done.code == 2, (said, done)
+        assert re.search(said, message(done)[0])
+
+
+# What make does not take; a non-ASCII letter is none of these.
+@pytest.mark.parametrize("char", [" ", "'", '"', "\n", ":", "%", "#", "$", "\\", ";", "\udcff"])
+def test_path_of_the_cache_that_make_does_not_take(cold: Project, char: str) -> None:
+    cold.extra["IOMMUQ_CACHE_DIR"] = str(cold.root / f"ca{char}che")
+    done = cold.run("kunit", BASE)
+    assert done.code == 2
+    assert len(message(done)) == 2
+    assert "make olddefconfig" not in cold.trace
+
+
+@pytest.mark.parametrize("char", [" ", "'", '"', ":", "%", "ä"])
+def test_paths_that_can_be_used(warm: Project, char: str) -> None:
+    for variable in ("IOMMUQ_STATE_DIR", "TMPDIR"):
+        folder = warm.root / f"x{char}{variable}"
+        folder.mkdir()
+        warm.extra[variable] = str(folder)
+    if char == "ä":
+        warm.extra["IOMMUQ_CACHE_DIR"] = str(warm.root / "ä")
+    assert GOOD in warm.run(*ONE).out
+    tree = warm.root / f"lin{char}ux"
+    assert warm.run("queue", "edit", BASE, "--into", str(tree)).code == 0
+    assert warm.run("queue", "refresh", BASE).code == 0
+
+
+@pytest.mark.parametrize("char", ["\n", "\udcff"])
+def test_path_of_a_tree_that_git_does_not_take(warm: Project, char: str) -> None:
+    done = warm.run("queue", "edit", BASE, "--into", str(warm.root / f"lin{char}ux"))
+    assert done.code == 2
+    assert "control characters, or not UTF-8" in message(done)[0]
 
 
 def test_overlay_without_its_symbol(warm: Project) -> None:

@@ -286,7 +286,7 @@ def test_bad_series(folder: Path, text: str, complaint: str) -> None:
 
 
 def test_no_series_and_no_text(folder: Path) -> None:
-    with pytest.raises(UserError, match="series: no such file"):
+    with pytest.raises(UserError, match="series: No such file"):
         load_queue(folder, "6.12")
     (folder / "series").write_bytes(b"resv/\xff\n")
     with pytest.raises(UserError, match="series: not UTF-8 at byte 5"):

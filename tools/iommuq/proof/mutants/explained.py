@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def load_explanations(folder: Path) -> tuple[Explanation, ...]:
     :raises UserError: it is malformed.
     """
     path = folder / NAME
-    return tables.load_toml(_Document, path).mutant if path.exists() else ()
+    return tables.load_toml(_Document, path).mutant if os.path.lexists(path) else ()
 
 
 def match(
