@@ -7,13 +7,21 @@ record how they are called.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import shutil
 import signal
 import time
+import tomllib
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from iommuq.system.run import Completed, run
 
@@ -58,7 +66,7 @@ FAKES = {
             shift
             echo "fuzz.py $*" >>"$M/calls" ;;
         -mpip)
-            echo "pip $PIP_CONSTRAINT $*" >>"$M/calls"
+            echo "pip $*" >>"$M/calls"
             [ ! -f "$M/slow" ] || sleep "$(cat "$M/slow")"
             [ ! -f "$M/killed" ] || kill -KILL 0
             [ ! -f "$M/no-pip" ] || { echo "ERROR: cannot pip"; exit 1; }
@@ -91,7 +99,7 @@ class Machine:
         for name in (
             "Makefile",
             "pyproject.toml",
-            "constraints.txt",
+            "requirements.txt",
             "tools/bootstrap",
             "tools/packages.txt",
         ):
@@ -163,7 +171,16 @@ def test_second_time_does_nothing(machine: Machine) -> None:
     assert machine.bootstrap("env").returncode == 0
     first = machine.calls()
     assert first[0] == "venv"
-    assert first[1] == "pip constraints.txt -m pip install --no-input -e .[dev]"
+    install, lock = "pip -m pip install --no-input", "--require-hashes"
+    own = machine.checkout / ".venv/setuptools.txt"
+    assert first[1:] == [
+        f"{install} {lock} -r {own}",
+        f"{install} {lock} --no-build-isolation -r requirements.txt",
+        f"{install} --no-deps --no-build-isolation -e .",
+    ]
+    names = [line.split()[0] for line in own.read_text().splitlines()]
+    assert names[0].startswith("setuptools==")
+    assert {name.partition(":")[0] for name in names[1:]} == {"--hash=sha256"}
     again = machine.bootstrap("env")
     assert (again.returncode, again.output, again.stderr) == (0, "", "")
     assert machine.calls() == []
@@ -263,7 +280,7 @@ def test_pip_that_fails_is_tried_again(machine: Machine) -> None:
     flag.unlink()
     machine.calls()
     assert machine.bootstrap("env").returncode == 0
-    assert len(machine.calls()) == 2
+    assert len(machine.calls()) == 4
 
 
 def test_interrupted_venv_is_made_anew(machine: Machine) -> None:
@@ -278,7 +295,14 @@ def test_interrupted_venv_is_made_anew(machine: Machine) -> None:
     machine.set("version", "Python 3.11.2")
     flag.unlink()
     assert machine.bootstrap("env").returncode == 0
-    assert [call.split()[0] for call in machine.calls()] == ["venv", "pip"] * 2
+    assert [call.split()[0] for call in machine.calls()] == [
+        "venv",
+        "pip",
+        "venv",
+        "pip",
+        "pip",
+        "pip",
+    ]
     assert not leftover.exists()
 
 
@@ -293,7 +317,7 @@ def test_two_at_once(machine: Machine) -> None:
         second = pool.submit(machine.bootstrap, "env")
     assert first.result().returncode == second.result().returncode == 0
     assert "waiting for another" in second.result().stderr
-    assert [call.split()[0] for call in machine.calls()] == ["venv", "pip"]
+    assert [call.split()[0] for call in machine.calls()] == ["venv", "pip", "pip", "pip"]
 
 
 def test_lock_is_not_held_by_what_it_ends_in(machine: Machine) -> None:
@@ -305,14 +329,14 @@ def test_lock_is_not_held_by_what_it_ends_in(machine: Machine) -> None:
     assert machine.calls(), "the way through the lock was not taken"
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.txt"])
 def test_venv_follows_the_files_it_is_made_from(machine: Machine, name: str) -> None:
     machine.bootstrap("env")
     machine.calls()
     with (machine.checkout / name).open("a") as file:
         file.write("# changed\n")
     machine.bootstrap("env")
-    assert len(machine.calls()) == 2
+    assert len(machine.calls()) == 4
 
 
 def test_venv_follows_python_and_the_place(machine: Machine) -> None:
@@ -320,11 +344,11 @@ def test_venv_follows_python_and_the_place(machine: Machine) -> None:
     machine.calls()
     machine.set("version", "Python 3.13.1")
     machine.bootstrap("env")
-    assert len(machine.calls()) == 2
+    assert len(machine.calls()) == 4
     # The scripts in .venv name the place, so a copy must not use them.
     machine.checkout = machine.checkout.rename(machine.folder / "moved")
     machine.bootstrap("env")
-    assert len(machine.calls()) == 2
+    assert len(machine.calls()) == 4
 
 
 def test_another_place_for_the_venv(machine: Machine) -> None:
@@ -354,7 +378,7 @@ PLAIN = "pytest -m pytest -n 4 --dist worksteal -m not real"
 def test_checks_come_before_the_tests(machine: Machine) -> None:
     assert machine.bootstrap("test", "-k", "x").returncode == 0
     real = "pytest -m pytest -m real and not full -k x"
-    assert machine.calls()[2:] == [*CHECKS, f"{PLAIN} -k x", real]
+    assert machine.calls()[4:] == [*CHECKS, f"{PLAIN} -k x", real]
     assert machine.bootstrap("check-all").returncode == 0
     assert machine.calls() == [*CHECKS, PLAIN, "pytest -m pytest -m real", "fuzz.py "]
     assert machine.bootstrap("check-all", "-k", "x").returncode == 0
@@ -415,3 +439,93 @@ def test_bad_command(machine: Machine) -> None:
         assert "usage:" in done.stderr
     assert machine.bootstrap("--help").output.startswith("usage:")
     assert machine.calls() == []
+
+
+class Pin(NamedTuple):
+    """An entry of the lock."""
+
+    requirement: Requirement
+    hashes: list[str]
+
+
+def lock() -> list[Pin]:
+    text = (ROOT / "requirements.txt").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
+    return [
+        Pin(Requirement(line.split(" --")[0]), re.findall(r"--hash=(\S+)", line)) for line in lines
+    ]
+
+
+def test_the_lock_has_what_the_project_asks_for() -> None:
+    """Each with a version and hashes, and no registry of packages is named."""
+    text = (ROOT / "requirements.txt").read_text()
+    assert "://" not in text
+    assert "index" not in text
+    assert "uv pip compile" in text.splitlines()[1]
+    pins = lock()
+    for pin in pins:
+        assert re.fullmatch(r"==[\w.]+", str(pin.requirement.specifier)), pin
+        assert pin.hashes
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in pin.hashes)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    asked += project["project"]["optional-dependencies"]["dev"]
+    for each in map(Requirement, asked):
+        # Debian 12 has 3.11.2.
+        for python in ("3.11.2", "3.13.1"):
+            there = [
+                str(pin.requirement.specifier).removeprefix("==")
+                for pin in pins
+                if canonicalize_name(pin.requirement.name) == canonicalize_name(each.name)
+                and (
+                    pin.requirement.marker is None
+                    or pin.requirement.marker.evaluate({"python_full_version": python})
+                )
+            ]
+            assert len(there) == 1, each
+            assert there[0] in each.specifier
+
+
+def wheel(folder: Path, name: str) -> str:
+    """Make a package without content, and return its sha256."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        file.writestr(f"{info}/WHEEL", tags)
+        file.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_package_with_another_hash(machine: Machine) -> None:
+    """With pip itself: nothing of that package is installed."""
+    hashes = {name: wheel(machine.folder, name) for name in ("setuptools", "toy")}
+    (machine.bin / "python3").unlink()
+    environment = {
+        "PATH": f"{machine.bin}:{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(machine.folder),
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+
+    def bootstrap() -> Completed:
+        lines = [f"{name}==1.0 \\\n    --hash=sha256:{value}\n" for name, value in hashes.items()]
+        (machine.checkout / "requirements.txt").write_text("".join(lines))
+        return machine.bootstrap("env", **environment)
+
+    def installed() -> list[str]:
+        found = machine.checkout.glob(".venv/lib/python*/site-packages/toy-1.0.dist-info")
+        return [path.name for path in found]
+
+    good, hashes["toy"] = hashes["toy"], "0" * 64
+    done = bootstrap()
+    assert done.returncode == 3
+    *_, what, hint = done.stderr.splitlines()
+    assert "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES" in what
+    assert str(machine.folder / "state/logs/bootstrap.log") in hint
+    assert installed() == []
+    hashes["toy"] = good
+    # The project cannot be built with that setuptools.
+    assert "DO NOT MATCH" not in bootstrap().stderr
+    assert len(installed()) == 1
