@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,7 +13,7 @@ from typing import cast
 import pytest
 
 from firmwareguests import made_run
-from iommuq.build.image import Image
+from iommuq.build.image import Image, ImageDamaged
 from iommuq.build.workspace import Workspace
 from iommuq.cli.commands import mutate
 from iommuq.firmware import scenario
@@ -48,6 +49,34 @@ def open_lane(tmp_path: Path) -> FirmwareLane:
     )
     chosen = tuple(cases([scenario.load_scenario("claim-group")], ["q35-amd", "q35-intel"]))
     return FirmwareLane(cast(Workspace, toy), chosen, known=KnownFailures((REFUSED,)))
+
+
+def test_a_damaged_image_is_built_again_but_not_that_of_a_mutant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel of the step must not be tested in the place of the mutant."""
+    lane = open_lane(tmp_path)
+    step = steps(lane.workspace.queue)[0]
+    tried: list[str] = []
+
+    def run(_self: FirmwareLane, image: Image, _step: object, *, again: bool) -> SuiteRun:
+        tried.append(image.key)
+        if len(tried) % 2:
+            raise ImageDamaged("linux: sha256 is other")
+        return cast(SuiteRun, again)
+
+    def image(key: str) -> Image:
+        return Image(key, tmp_path, arches.get("um"), frozenset(), tmp_path, built=False)
+
+    quiet = replace(lane, quiet=True)
+    monkeypatch.setattr(FirmwareLane, "_run", run)
+    monkeypatch.setattr(FirmwareLane, "image_key", lambda *_: "step")
+    monkeypatch.setattr(FirmwareLane, "image", lambda *_: image("step"))
+    assert quiet.run(image("step"), step, again=True)
+    assert tried == ["step", "step"]
+    with pytest.raises(ImageDamaged):
+        quiet.run(image("mutant"), step)
+    assert tried[2:] == ["mutant"]
 
 
 def test_all_cases_are_one_run_judged_by_the_list(
