@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,13 @@ class Tally:
     """What was done with a parser.
 
     :ivar lines: of the package, that the inputs reach.
-    :ivar finds: with the command that repeats each.
+    :ivar finds: their number; each was printed, with the command that repeats it.
     """
 
     parser: Parser
     inputs: int = 0
     lines: int = 0
-    finds: list[str] = field(default_factory=list)
+    finds: int = 0
     done: bool = False
 
     def take(self, event: dict[str, Any]) -> None:
@@ -69,7 +69,8 @@ class Tally:
             if place.is_relative_to(ROOT):
                 place = place.relative_to(ROOT)
             how = f"--only {self.parser.name} --repeat {shlex.quote(str(place))}"
-            self.finds.append(f"{Find(**event['find'])}\n  tools/bootstrap fuzz {how}")
+            self.finds += 1
+            print(f"{Find(**event['find'])}\n  tools/bootstrap fuzz {how}", flush=True)
             return
         self.inputs = event["inputs"]
         self.lines = event.get("lines", 0)
@@ -163,16 +164,14 @@ def fuzz(parsers: Sequence[Parser], seconds: float) -> int:
     for parser in parsers:
         large = given(parser, "shapes", seconds * _SHAPES)
         made = given(parser, "mutate", seconds * (1 - _SHAPES), *_seeds(parser))
-        found = [*large.finds, *made.finds]
-        finds += len(found)
+        found = large.finds + made.finds
+        finds += found
         print(
             f"{parser.name:8} {large.inputs + made.inputs:9} inputs"
             f" {(large.inputs + made.inputs) / seconds:7.0f}/s"
-            f" {made.lines:5} lines {len(found):3} finds",
+            f" {made.lines:5} lines {found:3} finds",
             flush=True,
         )
-        for text in found:
-            print(text, flush=True)
     verdict = "FAIL" if finds else "PASS"
     print(f"{verdict}: {len(parsers)} parsers, {finds} finds")
     return EXIT_VERDICT if finds else EXIT_OK

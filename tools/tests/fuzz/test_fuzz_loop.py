@@ -119,7 +119,7 @@ def test_a_find_is_told_with_its_command(
     find = {"parser": "dmar", "kind": "KeyError", "place": "iommuq/a.py:1", "text": "'b'"}
     children.events = [{"find": find, "path": str(path)}]
     assert fuzz.main(["--only", "dmar"]) == 1
-    _, what, how, verdict = capsys.readouterr().out.splitlines()
+    what, how, _, verdict = capsys.readouterr().out.splitlines()
     assert what == "dmar: KeyError at iommuq/a.py:1: 'b'"
     command = "tools/bootstrap fuzz --only dmar --repeat 'tools/tests/data/fuzz/dmar/finds/a b'"
     assert how.strip() == command
