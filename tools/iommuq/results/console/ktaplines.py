@@ -31,7 +31,7 @@ _COMMENT = re.compile(r"(?:^|\s)#(?:\s+(.*))?$")
 # A line of printk in the middle of a program's line.
 _CUT_IN = re.compile(rf"{STAMP} .*")
 _DURATION = re.compile(
-    r"#.*\b(?:duration|runtime)(?:_(ms|us|ns))?\s*[:=]?\s*(\d{1,9}(?:\.\d+)?)\s*(ms|us|ns|s)?\b"
+    r"#.*\b(?:duration|runtime)(?:_(ms|us|ns))?\s*(?:[:=]\s*)?(\d{1,9}(?:\.\d+)?)\s*(ms|us|ns|s)?\b"
 )
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _KUNIT_FAILED = re.compile(r"# .*\b(?:EXPECTATION|ASSERTION) FAILED at ")

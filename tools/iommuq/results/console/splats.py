@@ -20,7 +20,7 @@ RULES = Path(__file__).with_name("splats.toml")
 #: Largest number of lines of a report.
 MAX_LINES = 200
 #: Largest number of splats that the tests of a log may announce.
-MAX_EXPECTED = 500
+MAX_EXPECTED = 100
 
 # First and last line of a report of WARN_ON, BUG_ON and UBSAN.
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
