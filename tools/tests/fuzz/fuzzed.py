@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,8 +72,10 @@ class Wrong(AssertionError):
 
 @cache
 def _folder() -> Path:
-    """Return a directory for the files of this process; who starts it sets ``TMPDIR``."""
-    return Path(tempfile.mkdtemp(prefix="iommuq-fuzz-"))
+    """Return a directory for the files of this process, which is removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="iommuq-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _file(name: str, data: bytes) -> Path:
