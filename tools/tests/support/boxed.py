@@ -30,6 +30,8 @@ from iommuq.system.sandbox.model import default_limits
 from iommuq.system.temporary import remove
 from toykernel import PATIENCE
 
+__all__ = ["WHO", "leftovers", "place", "reason_not_to", "remove", "run_boxed"]
+
 #: An id without a name and without rights, which root can take.
 USER = 12345
 #: As whom the attacks run.

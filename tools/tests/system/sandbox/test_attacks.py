@@ -6,12 +6,14 @@ The table is in tests/data/attacks.  All attacks run in one sandbox.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from boxed import WHO, leftovers, reason_not_to
+from boxed import WHO, leftovers, reason_not_to, remove, run_boxed
+from iommuq.mail.review import review as reviews
 from outside import Attack, Outcome, attacks, outside
 
 
@@ -89,3 +91,48 @@ def test_attacks_succeed_without_a_sandbox(who: str) -> None:
         assert [name for name, each in outcomes.items() if not each.escaped] == [udp.id]
         assert len(around.arrived()) >= 4
         assert around.state() != around.before
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_kill_of_all_processes(who: str) -> None:
+    if reason := reason_not_to(who):
+        pytest.skip(reason)
+    with outside(who) as around:
+        run_boxed(who, around.work, ["sh", "-c", "sleep 600 & kill -9 -1"])
+        assert around.state() == around.before
+        assert leftovers(around.work) == []
+
+
+#: What is found in place of the logs; {home} is outside.
+_LEFT = {
+    "a link": "mkdir state; ln -s {home} state/logs",
+    "a link above": "ln -s {home}/.. state; ls",
+    "a pipe": "mkdir state; mkfifo state/logs",
+    "pipes and links": "mkdir -p state/logs; cd state/logs; mkfifo pipe; ln -s {home}/.netrc link",
+    "a closed directory": "mkdir -p state/logs; echo 1 > state/logs/x; chmod 0 state/logs state",
+    "long names": "mkdir -p state/logs; cd state/logs; i=0; while [ $i -lt 99 ]; do"
+    " echo 1 > $(printf '%0255d' $i); i=$((i+1)); done",
+    "deep": "mkdir -p state/logs; cd state/logs; i=0; while [ $i -lt 300 ]; do"
+    " mkdir ddddddddddddddd; cd -P ddddddddddddddd; i=$((i+1)); done 2>/dev/null; true",
+}
+
+
+@pytest.mark.parametrize("left", _LEFT)
+@pytest.mark.parametrize("who", WHO)
+def test_logs_that_are_something_else(who: str, left: str) -> None:
+    """What the outside does with the directory later follows no link, and waits for no pipe."""
+    if reason := reason_not_to(who):
+        pytest.skip(reason)
+    with outside(who) as around:
+        script = _LEFT[left].format(home=around.folder / "home")
+        done = run_boxed(who, around.work, ["sh", "-c", script])
+        assert (done.returncode, done.error) == (0, ""), done.stderr
+        reviews._keep_logs(around.work / "state" / "logs", around.folder / "kept")
+        kept = [*(around.folder / "kept").rglob("*")]
+        secret = around.targets["canary"].encode()
+        assert all(path.is_file() and secret not in path.read_bytes() for path in kept)
+        remove(around.work)
+        assert not around.work.exists()
+        shutil.rmtree(around.folder / "kept", ignore_errors=True)
+        around.work.mkdir()
+        assert around.state() == around.before
