@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iommuq.system import files, tables
+from iommuq.system import files
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
+from iommuq.system.tables import parse
 
 #: The description of an overlay, in its folder.
 DESCRIPTION = "overlay.toml"
@@ -82,7 +83,7 @@ _TABLES = {"copy": ("from", "to"), "hook": ("file", "append")}
 
 def _read_description(path: Path) -> dict[str, list[dict[str, str]]]:
     """Return the checked tables of an overlay's description."""
-    document = tables.parse(files.read_text(path), path)
+    document = parse(files.read_text(path), path)
     for name in document.keys() - _TABLES.keys():
         raise UserError(f"{path}: unknown table [[{name}]]", hint="there are [[copy]] and [[hook]]")
     tables: dict[str, list[dict[str, str]]] = {}
