@@ -7,14 +7,18 @@ import contextlib
 import shutil
 import sqlite3
 import time
+import tomllib
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import NoReturn
 
-from iommuq.results.schema import MIGRATIONS
 from iommuq.system.errors import DiskFull, InfraError
 from iommuq.system.files import state_dir
 
+_SCHEMA = tomllib.loads(resources.files(__package__).joinpath("schema.toml").read_text("utf-8"))
+#: The statements of each version of ``schema.toml``.
+MIGRATIONS = tuple(tuple(version["statements"]) for version in _SCHEMA["version"])
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT = 30.0
 # Bytes that a write-ahead log and its index may need.

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from iommuq.results import database as databases
-from iommuq.results.schema import MIGRATIONS
+from iommuq.results.database import MIGRATIONS
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.system.errors import DiskFull, InfraError
 
