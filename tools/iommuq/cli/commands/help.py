@@ -8,7 +8,7 @@ import difflib
 import os
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,10 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
     Without TOPIC it lists the pages.
     """
     root = context.find_root()
+    group = root.command
+    assert isinstance(group, click.Group)
     if man:
-        click.echo(render(root.command), nl=False)
+        click.echo(render(group), nl=False)
         return
     if not words:
         list_topics()
@@ -48,68 +50,40 @@ def help_(context: click.Context, words: tuple[str, ...], man: bool) -> None:
     for word in words:
         found = command.get_command(inner, word) if isinstance(command, click.Group) else None
         if found is None:
-            group = root.command
-            names = group.list_commands(root) if isinstance(group, click.Group) else []
-            raise unknown(" ".join(words), names)
+            raise unknown(" ".join(words), group.list_commands(root))
         command, inner = found, click.Context(found, info_name=word, parent=inner)
     click.echo(command.get_help(inner))
 
 
 _WIDTH = 76
-_STATUS = {
-    "0": "Success.",
-    "1": "The code fails: a test fails, a patch does not apply or build.",
-    "2": "Usage error: a bad argument, a malformed file.",
-    "3": "Error of the machine: a tool is missing, a guest was lost, the disk is full.",
-    "130": "Interrupted.",
-}
-_ENVIRONMENT = {
-    "IOMMUQ_ROOT": "The checkout. By default that of the package, or the current directory.",
-    "IOMMUQ_CACHE_DIR": "Sources, builds, images. By default ~/.cache/iommuq.",
-    "IOMMUQ_STATE_DIR": "Results and logs. By default ~/.local/state/iommuq.",
-    "NO_COLOR": "If set, output has no colours.",
-    "CI": "If set, progress is shown as plain lines even on a terminal.",
-}
-_FILES = {
-    "patches/BASE/series": "The patches of a base, in order.",
-    "patches/BASE/proof.toml": "The tests that each patch must fix.",
-    "kunit/, selftests/": "The tests.",
-}
 
 
-def render(root: click.Command, date: datetime.date | None = None) -> str:
+def render(root: click.Group, date: datetime.date | None = None) -> str:
     """Return the manual page.
 
     :param root: the command line.
     :param date: by default that of ``SOURCE_DATE_EPOCH``, or today.
     """
+    # Imported here: it takes long.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"troff": _escape, "filled": _filled}
     context = click.Context(root, info_name="iommuq")
-    lines = [
-        '.\\" Made by "iommuq help \\-\\-man"; do not edit.',
-        f'.TH IOMMUQ 1 "{(date or _date()).isoformat()}" "iommuq {__version__}" "User Commands"',
-        ".SH NAME",
-        f"iommuq \\- {_escape(_first(root))}",
-        ".SH SYNOPSIS",
-        ".B iommuq",
-        _escape("[OPTIONS] COMMAND [ARGS]..."),
-        ".SH DESCRIPTION",
-        *_paragraphs(
-            f"{root.help}\n\niommuq help TOPIC shows a page of the documentation; "
-            "without a topic it lists the pages."
-        ),
-        ".SH OPTIONS",
-        *_options(root, context),
-        ".SH COMMANDS",
-        *_commands(root, context),
-        *_list("EXIT STATUS", _STATUS),
-        *_list("ENVIRONMENT", _ENVIRONMENT),
-        *_list("FILES", _FILES),
-        ".SH SEE ALSO",
-        ".BR git (1),",
-        ".BR quilt (1),",
-        ".BR qemu\\-system\\-x86_64 (1)",
-    ]
-    return "\n".join(lines) + "\n"
+    return environment.get_template("man.1.j2").render(
+        date=(date or _date()).isoformat(),
+        version=__version__,
+        summary=" ".join((root.help or "").partition("\n\n")[0].split()).rstrip("."),
+        about=root.help or "",
+        options=_options(root, context),
+        commands=_commands(root, context),
+    )
 
 
 def _date() -> datetime.date:
@@ -119,15 +93,10 @@ def _date() -> datetime.date:
     return datetime.date.today()
 
 
-def _first(command: click.Command) -> str:
-    """Return the first paragraph of the help of a command, in one line."""
-    return " ".join((command.help or "").partition("\n\n")[0].split()).rstrip(".")
-
-
-def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Yield a subsection for each command that is not a group."""
-    if not isinstance(command, click.Group):
-        return
+def _commands(
+    command: click.Group, context: click.Context
+) -> Iterator[tuple[str, str, str, list[tuple[str, str]]]]:
+    """Yield path, usage, help and options of each command that is not a group."""
     for name in command.list_commands(context):
         found = command.get_command(context, name)
         if found is None or found.hidden:
@@ -135,47 +104,27 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
         inner = click.Context(found, info_name=name, parent=context)
         if isinstance(found, click.Group):
             yield from _commands(found, inner)
-            continue
-        yield f".SS {_escape(inner.command_path)}"
-        usage = " ".join(found.collect_usage_pieces(inner))
-        yield f".B {_escape(inner.command_path)}"
-        yield _escape(usage)
-        yield ".PP"
-        yield from _paragraphs(found.help or "")
-        yield from _options(found, inner)
+        else:
+            usage = " ".join(found.collect_usage_pieces(inner))
+            yield inner.command_path, usage, found.help or "", _options(found, inner)
 
 
-def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        # --help is described once, and arguments are in the text.
-        if record is None or not record[1] or (context.parent and parameter.name == "help"):
-            continue
-        yield ".TP"
-        yield f"\\fB{_escape(record[0].replace(' RANGE', ''))}\\fP"
-        yield from _filled(record[1])
+def _options(command: click.Command, context: click.Context) -> list[tuple[str, str]]:
+    records = (
+        parameter.get_help_record(context)
+        for parameter in command.get_params(context)
+        # --help is described once.
+        if not (context.parent and parameter.name == "help")
+    )
+    # Arguments, which have no help, are in the text.
+    return [(names.replace(" RANGE", ""), text) for names, text in filter(None, records) if text]
 
 
-def _list(title: str, entries: Mapping[str, str]) -> Iterator[str]:
-    yield f".SH {title}"
-    for name, text in entries.items():
-        yield ".TP"
-        yield f"\\fB{_escape(name)}\\fP"
-        yield from _filled(text)
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    for number, part in enumerate(filter(str.strip, text.split("\n\n"))):
-        if number:
-            yield ".PP"
-        yield from _filled(part)
-
-
-def _filled(text: str) -> Iterator[str]:
+def _filled(text: str) -> str:
     # Before escaping: no line break within an escape sequence.
     words = " ".join(text.split())
-    for line in textwrap.wrap(words, _WIDTH, break_long_words=False, break_on_hyphens=False):
-        yield _escape(line)
+    lines = textwrap.wrap(words, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(_escape, lines))
 
 
 def _escape(text: str) -> str:
