@@ -12,8 +12,8 @@ from pathlib import Path
 from iommuq.bases.basefile import load_spec
 from iommuq.bases.sources import is_cached
 from iommuq.firmware import packages, scenario
-from iommuq.guests import machine as machines
 from iommuq.guests import qemu
+from iommuq.report.view import TEMPLATES, template
 from iommuq.results.store import Result, Status, Store, SuiteRun
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.firmware.subjects import Tested, foreign, queued
@@ -22,7 +22,6 @@ from iommuq.system.progress import note, one_line
 from iommuq.system.tables import Table, require
 
 FILE = "docs/generated/exposure.md"
-_OPEN = "not run"
 # Parts of the title of a splat that differ from run to run.
 _WHO = re.compile(r"CPU: \d+ PID: \d+ at |, CPU#\d+: \S+")
 
@@ -97,42 +96,22 @@ def _fill(column: Column, chosen: Sequence[Case], stored_only: bool) -> Filled:
 
 def render(chosen: Sequence[Case], columns: Sequence[Filled], version: str) -> str:
     """Return the page; *version* is that of QEMU."""
-    lines = [
-        "# Exposure",
-        "",
-        "`iommuq firmware exposure` writes this page: the result of each scenario on each kernel,",
-        "on machines whose firmware claims memory for a device. Each cell is a run. *holds*: every",
-        "check passed. **FAILS**: the kernel is exposed; the failed checks are below the table.",
-        f"*{_OPEN}*, *no verdict* and *skipped* say nothing about the kernel.",
-        "",
-    ]
-    for column in columns:
-        days = sorted({_day(run) for run in column.runs if run})
-        ran = f", {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "") if days else ""
-        lines.append(f"- {column.title}: {column.version or 'not run yet'}{ran}")
-    seen = {run.accelerator for column in columns for run in column.runs if run} - {""}
-    lines += [f"- QEMU {version.removeprefix('version ')}, {', '.join(sorted(seen)) or _OPEN}", ""]
-    for name in dict.fromkeys(case.machine.name for case in chosen):
-        lines += _section(name, chosen, columns)
-    lines += ["## The scenarios", ""]
-    for one in {case.scenario.name: case.scenario for case in chosen}.values():
-        lines += [f"### {one.name}", "", f"{one.title}.", "", one.holds.strip(), ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _section(name: str, chosen: Sequence[Case], columns: Sequence[Filled]) -> list[str]:
-    lines = [f"## {machines.load_machine(name).title} (`{name}`)", ""]
-    lines.append("| scenario | " + " | ".join(column.title for column in columns) + " |")
-    lines.append("|---" * (len(columns) + 1) + "|")
-    failures: list[str] = []
+    machines: dict[str, list[tuple[Case, list[SuiteRun | None]]]] = {}
     for number, case in enumerate(chosen):
-        if case.machine.name != name:
-            continue
-        cells = [_cell(column.runs[number]) for column in columns]
-        lines.append(f"| {case.scenario.name} | " + " | ".join(cells) + " |")
-        for column in columns:
-            failures += _failures(case, column, column.runs[number])
-    return [*lines, "", *failures, *([""] if failures else [])]
+        runs = [column.runs[number] for column in columns]
+        machines.setdefault(case.machine.name, []).append((case, runs))
+    page = template(
+        TEMPLATES / "exposure.md.j2", cell=_cell, day=_day, failed=_failed, reason=_reason
+    )
+    text = page.render(
+        columns=columns,
+        version=version.removeprefix("version "),
+        accelerators=sorted({run.accelerator for one in columns for run in one.runs if run} - {""}),
+        machines=machines,
+        scenarios={case.scenario.name: case.scenario for case in chosen}.values(),
+        zip=zip,
+    )
+    return text.rstrip() + "\n"
 
 
 def _day(run: SuiteRun) -> str:
@@ -141,7 +120,7 @@ def _day(run: SuiteRun) -> str:
 
 def _cell(run: SuiteRun | None) -> str:
     if run is None:
-        return _OPEN
+        return "not run"
     statuses = {result.status for result in run.results}
     if Status.FAIL in statuses:
         return "**FAILS**"
@@ -153,15 +132,8 @@ def _cell(run: SuiteRun | None) -> str:
     return "holds"
 
 
-def _failures(case: Case, column: Filled, run: SuiteRun | None) -> list[str]:
-    failed = [result for result in run.results if result.status is Status.FAIL] if run else []
-    if not failed:
-        return []
-    lines = [f"- {case.scenario.name}, {column.title}:"]
-    for result in failed:
-        check = result.test.removeprefix(f"{case.name}.")
-        lines.append(f"  - {check}: {_reason(result)}")
-    return lines
+def _failed(run: SuiteRun | None) -> list[Result]:
+    return [result for result in run.results if result.status is Status.FAIL] if run else []
 
 
 def _reason(result: Result) -> str:

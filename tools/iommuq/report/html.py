@@ -17,19 +17,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from iommuq.report import excerpts, sections
 from iommuq.report.excerpts import Excerpt
 from iommuq.report.sections import EXPECTED, FAIL, PASS, Look, Row
-from iommuq.report.view import Judged, View, middle, visible
+from iommuq.report.view import TEMPLATES, Judged, View, middle, template, visible
 from iommuq.results.known import Verdict
 from iommuq.results.runs.model import CellRecord, CommandRun, Splat, State, Test
 from iommuq.results.store import Status
 from iommuq.system.progress import duration
 
-TEMPLATES = Path(__file__).parent / "templates"
 #: Failures in the first section; the table has all.
 _NAMED = 30
 #: Rows of the table at first.
@@ -62,20 +60,19 @@ class _Page:
         self.rows = list(self._rows())
 
     def render(self) -> str:
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
+        page = template(
+            TEMPLATES / "run.html.j2",
+            escape=True,
+            visible=visible,
+            soft=soft,
+            words=_words,
+            duration=duration,
+            json=embed,
         )
-        environment.filters |= {
-            "visible": visible, "soft": soft, "words": _words, "duration": duration, "json": embed,
-        }  # fmt: skip
         style = (TEMPLATES / "run.css").read_text("utf-8")
         script = (TEMPLATES / "run.js").read_text("utf-8")
         logs = self._logs()
-        return environment.get_template("run.html.j2").render(
+        return page.render(
             page=self,
             record=self.record,
             head=self.record.head,

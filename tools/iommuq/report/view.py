@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.results.known import Verdict
@@ -17,6 +19,10 @@ from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, EXIT_OK
 from iommuq.system.logtext import clean_line
 from iommuq.system.progress import count
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+TEMPLATES = Path(__file__).parent / "templates"
 # Largest number of names of tests in a sentence, and of their characters.
 _NAMES, _LENGTH = 3, 90
 
@@ -53,6 +59,26 @@ def middle(text: str, limit: int) -> str:
     half = limit // 2
     left_out = len(text) - 2 * half
     return f"{text[:half]}\n… {left_out} characters left out …\n{text[-half:]}"
+
+
+def template(path: Path, *, escape: bool = False, **filters: Callable[..., object]) -> Template:
+    """Return a template, in which undefined names are errors.
+
+    :param escape: escape values for HTML.
+    :param filters: its own filters, by name.
+    """
+    # Imported here: it takes long.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(path.name)
 
 
 @dataclass(frozen=True)

@@ -64,19 +64,12 @@ def render(root: click.Group, date: datetime.date | None = None) -> str:
     :param root: the command line.
     :param date: by default that of ``SOURCE_DATE_EPOCH``, or today.
     """
-    # Imported here: it takes long.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    # Not at the top: the other pages do not need it.
+    from iommuq.report.view import template
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"troff": _escape, "filled": _filled}
+    page = template(Path(__file__).parent / "templates/man.1.j2", troff=_escape, filled=_filled)
     context = click.Context(root, info_name="iommuq")
-    return environment.get_template("man.1.j2").render(
+    text = page.render(
         date=(date or _date()).isoformat(),
         version=__version__,
         summary=" ".join((root.help or "").partition("\n\n")[0].split()).rstrip("."),
@@ -84,6 +77,7 @@ def render(root: click.Group, date: datetime.date | None = None) -> str:
         options=_options(root, context),
         commands=_commands(root, context),
     )
+    return f"{text}\n"
 
 
 def _date() -> datetime.date:
