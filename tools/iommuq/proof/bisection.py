@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.queue.steps import Step
 from iommuq.results.known import Verdict
 from iommuq.system import progress

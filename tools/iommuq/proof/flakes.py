@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.proof.prove import Outcome
 from iommuq.results.known import Verdict
 from iommuq.results.store import Status, Store, SuiteRun

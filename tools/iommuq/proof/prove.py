@@ -22,7 +22,7 @@ from iommuq.system.progress import count
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace
-    from iommuq.proof.lane import Lane
+    from iommuq.proof.lanes import Lane
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from iommuq.system.errors import UserError
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace
-    from iommuq.proof.lane import Lane
+    from iommuq.proof.lanes import Lane
     from iommuq.proof.mutants.report import Outcome as Mutation
     from iommuq.proof.prove import Outcome
     from iommuq.queue.steps import Step

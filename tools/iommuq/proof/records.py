@@ -25,7 +25,7 @@ from iommuq.system.files import state_dir, write_json
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace
-    from iommuq.proof.lane import Lane
+    from iommuq.proof.lanes import Lane
     from iommuq.proof.prove import Proof
 
 #: Part of every key.  Raise it when the form of records changes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.report.live import events
 from iommuq.results.known import Verdict, sum_up
 from iommuq.results.store import Result, SuiteRun

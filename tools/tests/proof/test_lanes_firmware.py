@@ -94,7 +94,7 @@ def test_all_cases_are_one_run_judged_by_the_list(
 
     monkeypatch.setattr("iommuq.suites.firmware.run.run_scenarios", run)
     monkeypatch.setattr("iommuq.suites.firmware.subjects.from_image", lambda *_words: KERNEL)
-    monkeypatch.setattr("iommuq.proof.lanes.firmware.run_key", lambda _kernel, case: case.name)
+    monkeypatch.setattr("iommuq.proof.lanes.run_key", lambda _kernel, case: case.name)
     _baseline, first, _second = steps(lane.workspace.queue)
     for step, verdict in ((_baseline, Verdict.KNOWN), (first, Verdict.FAILED)):
         found = lane.run(cast(Image, None), step, again=True)

@@ -10,7 +10,7 @@ import click
 from iommuq.build.workspace import Workspace
 from iommuq.cli import options
 from iommuq.proof import bisection, flakes, lanes, promises, recording, records
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.proof.matrix import fold
 from iommuq.proof.prove import Outcome, Proof, conclude, steps_between
 from iommuq.proof.prove import prove as prove_steps

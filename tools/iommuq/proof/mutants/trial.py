@@ -20,7 +20,7 @@ from pathlib import Path
 
 from iommuq.build.image import Image
 from iommuq.build.workspace import Workspace
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.proof.mutants.faults import Mutant
 from iommuq.proof.mutants.plan import Plan
 from iommuq.queue.steps import Step

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from iommuq.build.workspace import Workspace
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.queue.steps import Step
 from iommuq.report.live.board import Board
 from iommuq.report.live.table import Table

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from iommuq.proof.lane import Lane
+from iommuq.proof.lanes import Lane
 from iommuq.proof.mutants import bypatch
 from iommuq.proof.mutants.explained import Explanation
 from iommuq.proof.mutants.faults import Edit, Mutant

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lanes of a proof: each is a suite and its guest, and judges its results.
+
+A lane builds the image of a step and runs its suite on it, or takes both from the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar, Protocol, Self
+
+from iommuq.build.image import Addition, Image, ImageDamaged, build_image, image_key
+from iommuq.build.kconfig import Fragments
+from iommuq.build.workspace import Workspace
+from iommuq.defaults import GUESTS, KUNIT_LIMIT
+from iommuq.firmware import scenario
+from iommuq.guests.machine import Machine, load_machine
+from iommuq.queue.steps import Step
+from iommuq.results import events
+from iommuq.results.known import NAME as KNOWN_NAME
+from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run, load_known
+from iommuq.results.store import Store, SuiteRun, new_id
+from iommuq.suites import kunit, selftest
+from iommuq.suites.firmware.cases import Case, cases, run_key
+from iommuq.suites.kunit import Subject, run_kunit
+from iommuq.suites.programs import Suite, addition, choose, load_suites
+from iommuq.suites.selftest import run_selftests
+from iommuq.system import arches, progress
+from iommuq.system.arches import Arch
+from iommuq.system.errors import UserError, VerdictError
+
+
+class Lane(Protocol):
+    """One suite on one kind of guest."""
+
+    @property
+    def name(self) -> str:
+        """The name of the suite, ``kunit``; tests are named ``<lane>.<test>``."""
+
+    @property
+    def title(self) -> str:
+        """The suite and its guest, in words."""
+
+    def image(self, step: Step) -> Image:
+        """Return the image of a step, as `build.build_image` does."""
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:
+        """Run the suite on an image; take results from the store unless *again*."""
+
+    def judge(self, run: SuiteRun) -> dict[str, Verdict]:
+        """Return the verdicts of a run by test, which consider known failures."""
+
+    def excuses(self, run: SuiteRun) -> dict[str, Failure]:
+        """Return the known failures that apply to a run, by test."""
+
+    def image_key(self, step: Step) -> str:
+        """Return the content key of the image of a step."""
+
+    def run_key(self, image: Image) -> str:
+        """Return the content key of all inputs of a run on an image."""
+
+    def keeping(self, store: Store) -> Self:
+        """Return the lane with another store for its results."""
+
+    def narrowed(self, tests: Collection[str]) -> Lane | None:
+        """Return the lane with only the guests of some tests; None if that is all or none."""
+
+    def runs_file(self, test: str, path: str) -> bool:
+        """Return whether the guest of a test runs code of a file that is in the kernel."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The architecture, configuration and additions of an image."""
+
+    arch: Arch
+    fragments: Fragments
+    addition: Addition | None = None
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all lanes share: builds, progress, and judgement by the known failures.
+
+    :ivar quiet: report no progress: it is part of another lane.
+    """
+
+    name: ClassVar[str]
+    workspace: Workspace
+    known: KnownFailures = field(kw_only=True)
+    store: Store | None = field(default=None, kw_only=True)
+    quiet: bool = field(default=False, kw_only=True)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its images are made."""
+        raise NotImplementedError
+
+    @property
+    def _arch(self) -> str:
+        raise NotImplementedError
+
+    def image(self, step: Step) -> Image:
+        recipe = self.recipe
+        events.busy(step.label, self.name, "building")
+        try:
+            return build_image(self.workspace, step, recipe.arch, recipe.fragments, recipe.addition)
+        except VerdictError as error:
+            events.failed(step.label, self.name, str(error), "does not build")
+            raise
+
+    def run(self, image: Image, step: Step, *, again: bool = False) -> SuiteRun:
+        if not self.quiet:
+            events.busy(step.label, self.name, "running")
+        try:
+            run = self._run(image, step, again=again)
+        except ImageDamaged as error:
+            if image.key != self.image_key(step):  # That of a mutant.
+                raise
+            progress.note(f"{error.what}: building it again")
+            run = self._run(self.image(step), step, again=again)
+        if not self.quiet:
+            events.done(step.label, self.name, run, self.judge)
+        return run
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
+        raise NotImplementedError
+
+    def image_key(self, step: Step) -> str:
+        recipe = self.recipe
+        return image_key(step, recipe.arch, recipe.fragments, recipe.addition)
+
+    def keeping(self, store: Store) -> Self:
+        return replace(self, store=store)
+
+    def narrowed(self, tests: Collection[str]) -> Lane | None:  # noqa: ARG002
+        """See `Lane`: all tests run in one guest."""
+        return None
+
+    def runs_file(self, test: str, path: str) -> bool:  # noqa: ARG002
+        return True
+
+    def _subject(self, step: Step) -> Subject:
+        return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
+
+    def judge(self, run: SuiteRun) -> dict[str, Verdict]:
+        return judge_run(run, self.known, self._arch)
+
+    def excuses(self, run: SuiteRun) -> dict[str, Failure]:
+        return excused(run, self.known, self._arch)
+
+
+@dataclass(frozen=True)
+class KunitLane(Common):
+    """The KUnit suites, on the guest that kunit.py starts for *arch*.
+
+    :ivar configs: names of further Kconfig fragments.
+    :ivar filters: see `run_kunit`.
+    :ivar limit: seconds for one boot.
+    :ivar addition: what else to build from the tree.
+    :ivar environment: further variables for the UML process.
+    """
+
+    name: ClassVar[str] = "kunit"
+    arch: Arch
+    configs: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    limit: float = KUNIT_LIMIT
+    addition: Addition | None = None
+    environment: Mapping[str, str] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        workspace: Workspace,
+        arch: Arch,
+        configs: Sequence[str] = (),
+        filters: Sequence[str] = (),
+        limit: float = KUNIT_LIMIT,
+    ) -> KunitLane:
+        """Read the known failures of a queue and make the lane.
+
+        :raises UserError: the list of known failures is malformed.
+        """
+        known = load_known(workspace.queue)
+        return cls(workspace, arch, tuple(configs), tuple(filters), limit, known=known)
+
+    @property
+    def _arch(self) -> str:
+        return self.arch.name
+
+    @property
+    def title(self) -> str:
+        arch = self.arch
+        ran = arch.title if arch.accelerator == "native" else f"{arch.title} ({arch.accelerator})"
+        return f"KUnit on {ran}"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        fragments = self.workspace.fragments(self.arch, self.configs)
+        return Recipe(self.arch, fragments, self.addition)
+
+    def run_key(self, image: Image) -> str:
+        return kunit.run_key(image, self.filters)
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
+        return run_kunit(
+            image,
+            self._subject(step),
+            filters=self.filters,
+            limit=self.limit,
+            store=self.store,
+            again=again,
+            environment=self.environment,
+        )
+
+
+@dataclass(frozen=True)
+class SelftestLane(Common):
+    """The userspace suites on one machine."""
+
+    name: ClassVar[str] = "selftest"
+    machine: Machine
+    suites: tuple[Suite, ...]
+
+    @classmethod
+    def open(
+        cls, workspace: Workspace, on: str, names: Sequence[str] = (), *, all_fail: bool = False
+    ) -> SelftestLane:
+        """Read the files of a queue and make the lane.
+
+        :param on: ``um`` or ``qemu``.
+        :param names: the suites; empty for all.
+        :param all_fail: ignore the list of known failures.
+        :raises UserError: one of the files is malformed, or there is no such suite.
+        """
+        known = KnownFailures() if all_fail else load_known(workspace.queue)
+        suites = choose(load_suites(workspace.root), names)
+        return cls(workspace, load_machine(GUESTS[on]), suites, known=known)
+
+    @property
+    def _arch(self) -> str:
+        return self.machine.arch
+
+    @property
+    def title(self) -> str:
+        return f"selftests on {self.machine.title}"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        workspace, machine = self.workspace, self.machine
+        fragments = workspace.selftest_fragments(machine)
+        return Recipe(arches.get(machine.arch), fragments, addition(workspace.root))
+
+    def run_key(self, image: Image) -> str:
+        return selftest.run_key(image, self.machine, self.suites)
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
+        subject = self._subject(step)
+        return run_selftests(
+            image, self.machine, self.suites, subject, store=self.store, again=again
+        )
+
+
+@dataclass(frozen=True)
+class FirmwareLane(Common):
+    """The firmware scenarios, each on its machines, all with one kernel."""
+
+    name: ClassVar[str] = "firmware"
+    cases: tuple[Case, ...]
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> FirmwareLane:
+        """Read the files of a queue and make the lane.
+
+        :raises UserError: a scenario, a machine or the list of known failures is malformed, or
+            the list names a check that no scenario has.
+        """
+        known = load_known(workspace.queue)
+        found = tuple(cases(scenario.choose([])))
+        checks = {f"{case.name}.{check}" for case in found for check in case.checks}
+        for name in known.of_no_test("firmware", checks):
+            raise UserError(
+                f"{workspace.queue.folder / KNOWN_NAME}: {name}: no scenario has this check",
+                hint="`iommuq firmware list` names the scenarios",
+            )
+        return cls(workspace, found, known=known)
+
+    @property
+    def _arch(self) -> str:
+        return self.cases[0].machine.arch
+
+    @property
+    def title(self) -> str:
+        return "firmware scenarios under QEMU"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        machine = self.cases[0].machine
+        return Recipe(arches.get(machine.arch), self.workspace.firmware_fragments(machine))
+
+    def narrowed(self, tests: Collection[str]) -> FirmwareLane | None:
+        wanted = {test.rpartition(".")[0] for test in tests}
+        found = tuple(case for case in self.cases if case.name in wanted)
+        return replace(self, cases=found, quiet=True) if 0 < len(found) < len(self.cases) else None
+
+    def hurried(self, limit: float) -> FirmwareLane:
+        """Return the lane with a boot limit of at most *limit* seconds."""
+        found = []
+        for case in self.cases:
+            boot_limit = min(limit, case.machine.boot_limit)
+            found.append(replace(case, machine=replace(case.machine, boot_limit=boot_limit)))
+        return replace(self, cases=tuple(found))
+
+    def runs_file(self, test: str, path: str) -> bool:
+        """See `Lane`: the driver of another IOMMU has no device."""
+        drivers = {case.machine.name: case.machine.driver for case in self.cases}
+        whose = {name for name, driver in drivers.items() if driver and path.startswith(driver)}
+        return not whose or test.partition(".")[0] in whose
+
+    def run_key(self, image: Image) -> str:
+        # It and what it needs take a tenth of the time of a run that is in the cache.
+        from iommuq.suites.firmware.subjects import from_image
+
+        kernel = from_image(image, "", self.workspace.base.kernel)
+        keys = [run_key(kernel, case) for case in self.cases]
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
+        from iommuq.suites.firmware.run import run_scenarios
+        from iommuq.suites.firmware.subjects import from_image
+
+        base = self.workspace.base
+        kernel = from_image(image, f"{base.spec.name} {step.label}", base.kernel)
+        subject = self._subject(step)
+        store = self.store or Store()
+        key = self.run_key(image)
+        runs = run_scenarios(kernel, self.cases, subject, store=store, again=again)
+        results = tuple(result for run in runs for result in run.results)
+        # A cell of a proof is one run with its own history, besides those of the scenarios.
+        found = None if again else store.find(key)
+        statuses = [(result.test, result.status) for result in results]
+        if found is not None and [(each.test, each.status) for each in found.results] == statuses:
+            return replace(found, base=subject.base, patch=subject.patch, results=results)
+        started = min(run.started for run in runs)
+        finished = max(run.finished or run.started for run in runs)
+        whole = replace(runs[0], id=new_id(started), key=key, started=started)
+        splats = [splat for run in runs for splat in run.splats]
+        store.begin(whole)
+        return store.finish(whole, results, finished, splats)
+
+
+# The suites of `iommuq prove --suite`.  A new one needs a class here, a line in this table,
+# and its name in `iommuq.defaults.SUITES`.
+_LANES: dict[str, Callable[[Workspace], Lane]] = {
+    "kunit": lambda workspace: KunitLane.open(workspace, arches.get("um")),
+    "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
+    "firmware": FirmwareLane.open,
+}
+
+
+def open_lanes(workspace: Workspace, wanted: Sequence[str] = ()) -> list[Lane]:
+    """Return the lanes of some names; all if empty.
+
+    :raises UserError: there is no lane of one of the names.
+    """
+    for name in wanted:
+        if name not in _LANES:
+            raise UserError(f"no suite {name!r}; there are {', '.join(_LANES)}")
+    return [make(workspace) for name, make in _LANES.items() if not wanted or name in wanted]
