@@ -34,7 +34,7 @@ at_patch = click.option(
     shell_complete=patches,
     help="Stop at this patch; by default all are applied.",
 )
-#: ``--json``, for `iommuq.report.live.events.json_lines`.
+#: ``--json``, for `iommuq.report.live.live.json_lines`.
 json_lines = click.option(
     "--json", "as_json", is_flag=True, help="Print only JSON: one object per line for each event."
 )

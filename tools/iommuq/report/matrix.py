@@ -24,7 +24,7 @@ _INDENT = "  "
 
 
 @dataclass(frozen=True)
-class _Mark:
+class Mark:
     """A verdict on a terminal, in plain text, and in the legend."""
 
     sign: str
@@ -33,16 +33,16 @@ class _Mark:
     legend: str = ""
 
 
-_CELLS: Mapping[Verdict | None, _Mark] = {
-    Verdict.OK: _Mark("✓", "green", "pass"),
-    Verdict.FAILED: _Mark("✗", "bold red", "FAIL"),
-    Verdict.SKIPPED: _Mark("–", "yellow", "skip", "skipped"),
-    Verdict.KNOWN: _Mark("K", "yellow", "known", "known failure"),
-    Verdict.FLAKY: _Mark("≈", "bold red", "FLAKY", "passed and failed on the same kernel"),
-    Verdict.ERROR: _Mark("E", "bold magenta", "error", "no verdict: the infrastructure failed"),
-    Verdict.UNEXPECTED_PASS: _Mark("✓!", "bold red", "PASS!", "passes, but is listed as failing"),
-    Verdict.EXPIRED: _Mark("K!", "bold red", "EXPIRED", "listed as failing, but past its date"),
-    None: _Mark("·", "dim", "-"),
+MARKS: Mapping[Verdict | None, Mark] = {
+    Verdict.OK: Mark("✓", "green", "pass"),
+    Verdict.FAILED: Mark("✗", "bold red", "FAIL"),
+    Verdict.SKIPPED: Mark("–", "yellow", "skip", "skipped"),
+    Verdict.KNOWN: Mark("K", "yellow", "known", "known failure"),
+    Verdict.FLAKY: Mark("≈", "bold red", "FLAKY", "passed and failed on the same kernel"),
+    Verdict.ERROR: Mark("E", "bold magenta", "error", "no verdict: the infrastructure failed"),
+    Verdict.UNEXPECTED_PASS: Mark("✓!", "bold red", "PASS!", "passes, but is listed as failing"),
+    Verdict.EXPIRED: Mark("K!", "bold red", "EXPIRED", "listed as failing, but past its date"),
+    None: Mark("·", "dim", "-"),
 }
 
 
@@ -59,10 +59,10 @@ def describe(change: Change) -> str:
     return head + ", ".join(parts)
 
 
-def _legend(matrix: Matrix) -> list[_Mark]:
+def _legend(matrix: Matrix) -> list[Mark]:
     """Return the cells of the table that need an explanation."""
     used = {cell for row in matrix.rows for cell in row.cells}
-    return [cell for verdict, cell in _CELLS.items() if cell.legend and verdict in used]
+    return [cell for verdict, cell in MARKS.items() if cell.legend and verdict in used]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def to_text(matrix: Matrix, width: int | None = None) -> str:
 
     :param width: columns of the output; None: no limit.
     """
-    used = (_CELLS[cell].word for row in matrix.rows for cell in row.cells)
+    used = (MARKS[cell].word for row in matrix.rows for cell in row.cells)
     layout = _lay_out(matrix, width, max(map(len, used), default=0))
     names, cell = layout.names, layout.cell
     out: list[str] = []
@@ -122,7 +122,7 @@ def to_text(matrix: Matrix, width: int | None = None) -> str:
                 out.append((" " * names + "".join(f"{part:>{cell}}" for part in parts)).rstrip())
         for name, row in layout.lines:
             shown = name if len(name) <= names else name[: names - 2] + ".."
-            cells = [] if row is None else [_CELLS[row.cells[step]] for step in chunk]
+            cells = [] if row is None else [MARKS[row.cells[step]] for step in chunk]
             words = "".join(f"{each.word:>{cell}}" for each in cells)
             out.append(f"{shown:<{names}}{words}".rstrip())
         out.append("")
@@ -167,7 +167,7 @@ def _show_rich(matrix: Matrix, out: TextIO) -> None:
     from rich.text import Text
 
     console = Console(file=out, force_terminal=True, highlight=False)
-    layout = _lay_out(matrix, console.width, max(len(cell.sign) for cell in _CELLS.values()))
+    layout = _lay_out(matrix, console.width, max(len(cell.sign) for cell in MARKS.values()))
     for chunk in layout.chunks:
         console.print(_table(matrix, layout, chunk))
     for cell in _legend(matrix):
@@ -192,6 +192,6 @@ def _table(matrix: Matrix, layout: _Layout, chunk: range) -> Table:
         if row is None:
             table.add_row(Text(name, style="bold"))
         else:
-            cells = (_CELLS[row.cells[step]] for step in chunk)
+            cells = (MARKS[row.cells[step]] for step in chunk)
             table.add_row(Text(name), *(Text(cell.sign, style=cell.style) for cell in cells))
     return table

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from iommuq.proof.lanes import Lane
-from iommuq.report.live import events
+from iommuq.report import live
 from iommuq.results.known import Verdict, sum_up
 from iommuq.results.store import Result, SuiteRun
 from iommuq.system import progress
@@ -27,7 +27,7 @@ def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
     print(f"{title}, {lane.title}{ran}")
     code, verdict = sum_up(f"{run.base} {run.patch}", verdicts.values())
     print(verdict)
-    events.emit("end", exit_code=code, findings=[], errors=[])
+    live.emit("end", exit_code=code, findings=[], errors=[])
     return code
 
 

@@ -22,10 +22,8 @@ import pytest
 from rich.console import Console
 
 import toykernel
-from iommuq.report.live import board as durations
-from iommuq.report.live import events as live
-from iommuq.report.live.board import Board
-from iommuq.report.live.table import Table
+from iommuq.report import live
+from iommuq.report.live import Board, Table
 from iommuq.results import events as told
 from iommuq.results.known import Verdict
 from iommuq.results.store import Result, Status, SuiteRun
@@ -126,8 +124,8 @@ def test_names_from_outside_are_no_markup_and_no_control_characters() -> None:
 def test_time_left_comes_from_past_runs(clock: list[float]) -> None:
     what = board(["0001", "0002"])
     assert what.left() is None
-    durations.save({"6.12/kunit/kunit/0001": 10.0, "6.12/kunit/kunit/0002": 30.0})
-    durations.save({"6.12/kunit/selftest/0001": 5.0})
+    live.save({"6.12/kunit/kunit/0001": 10.0, "6.12/kunit/kunit/0002": 30.0})
+    live.save({"6.12/kunit/selftest/0001": 5.0})
     what = board(["0001", "0002"])
     # Nothing says yet that anything needs to be done at all.
     what.done("0001", "selftest", {})
@@ -138,9 +136,9 @@ def test_time_left_comes_from_past_runs(clock: list[float]) -> None:
     assert what.left() == 6 + 30 + 5
     what.done("0001", "kunit", {})
     what.remember()
-    assert durations.load_durations()["6.12/kunit/kunit/0001"] == 4.0
+    assert live.load_durations()["6.12/kunit/kunit/0001"] == 4.0
     # What was answered from the store is no measure.
-    assert durations.load_durations()["6.12/kunit/selftest/0001"] == 5.0
+    assert live.load_durations()["6.12/kunit/selftest/0001"] == 5.0
 
 
 @pytest.mark.parametrize(
@@ -148,24 +146,24 @@ def test_time_left_comes_from_past_runs(clock: list[float]) -> None:
 )
 def test_durations_that_cannot_be_read_are_unknown(text: str) -> None:
     files.state_dir().mkdir(parents=True)
-    (files.state_dir() / durations.FILE).write_text(text)
-    assert durations.load_durations() == {}
-    durations.save({"a/b": 1.0})
-    assert durations.load_durations() == {"a/b": 1.0}
+    (files.state_dir() / live.FILE).write_text(text)
+    assert live.load_durations() == {}
+    live.save({"a/b": 1.0})
+    assert live.load_durations() == {"a/b": 1.0}
 
 
 def test_durations_that_cannot_be_written_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IOMMUQ_STATE_DIR", "/proc/nothing")
-    durations.save({"a/b": 1.0})
-    assert durations.load_durations() == {}
+    live.save({"a/b": 1.0})
+    assert live.load_durations() == {}
 
 
 def test_only_so_many_durations_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durations, "MOST", 2)
-    durations.save({"a/1": 1.0, "a/2": 2.0})
-    durations.save({"a/1": 3.0})
-    durations.save({"a/3": 4.0})
-    assert durations.load_durations() == {"a/1": 3.0, "a/3": 4.0}
+    monkeypatch.setattr(live, "MOST", 2)
+    live.save({"a/1": 1.0, "a/2": 2.0})
+    live.save({"a/1": 3.0})
+    live.save({"a/3": 4.0})
+    assert live.load_durations() == {"a/1": 3.0, "a/3": 4.0}
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -277,7 +275,7 @@ def test_what_is_part_of_a_larger_cell_is_not_told_twice(
         told.busy("a-scenario", "a-machine", "running")
         told.done("a-scenario", "a-machine", run_of(Status.PASS))
         told.done("0001", "firmware", run_of(Status.PASS))
-    assert what.progress == (1, 2)
+    assert what.progress == "1 of 2"
     kinds = [event["event"] for event in events(capsys.readouterr().out)]
     assert kinds == ["begin", "result", "done"]
 

@@ -18,8 +18,7 @@ from iommuq.firmware.tables.explain import explain
 from iommuq.guests import machine as machines
 from iommuq.proof import recording as feed
 from iommuq.proof.matrix import Column, build
-from iommuq.report import matrix
-from iommuq.report.live import events
+from iommuq.report import live, matrix
 from iommuq.results.known import KnownFailures, Verdict, judge_run, sum_up
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result, SuiteRun
@@ -75,7 +74,7 @@ def run(
 
     SCENARIO is one of those that `iommuq firmware list` prints.
     """
-    with events.json_lines(as_json):
+    with live.json_lines(as_json):
         base, names = _split(words, kernel)
         scenarios = scenario.choose(names)
         for name in on:
@@ -91,7 +90,7 @@ def run(
             tested = queued(base, at)
         known = KnownFailures() if no_known else tested.known
         with recording(tested.subject.base) as recorder:
-            with events.shown(
+            with live.shown(
                 tested.title,
                 f"firmware/{kernel or base}",
                 list(dict.fromkeys(case.scenario.name for case in chosen)),
@@ -102,7 +101,7 @@ def run(
                 runs = tested.run(chosen, again=again)
             feed.firmware(recorder, tested, runs, known, _ARCH)
             recorder.exit_code = _report(tested, chosen, runs, known, full)
-        events.emit("end", exit_code=recorder.exit_code, findings=[], errors=[])
+        live.emit("end", exit_code=recorder.exit_code, findings=[], errors=[])
         return recorder.exit_code
 
 

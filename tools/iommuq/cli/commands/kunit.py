@@ -13,7 +13,7 @@ from iommuq.cli import options
 from iommuq.cli.commands.selftest import run_lane
 from iommuq.proof import coverage, coverage_table, recording
 from iommuq.proof.lanes import KunitLane
-from iommuq.report.live import events
+from iommuq.report import live
 from iommuq.report.result import report_run
 from iommuq.results.runs.recorder import recording as recorded
 from iommuq.system import arches, progress
@@ -49,7 +49,7 @@ def kunit(
 
     FILTER is a suite or suite.case, with * and ?.
     """
-    with events.json_lines(as_json):
+    with live.json_lines(as_json):
         counted = counted or coverage_json is not None
         if counted:
             coverage.check_arch(arch)
@@ -67,7 +67,7 @@ def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
     with recorded(workspace.base.spec.name) as recorder:
         recording.workspace(recorder, workspace, [plain], [lane])
         with coverage.measuring(lane, plain) as measured:
-            with events.shown_lanes(workspace, [plain], [lane]):
+            with live.shown_lanes(workspace, [plain], [lane]):
                 image = measured.lane.image(measured.step)
                 run = measured.lane.run(image, measured.step, again=True)
             recording.run(recorder, lane, run, None)

@@ -15,8 +15,7 @@ from iommuq.proof.matrix import fold
 from iommuq.proof.prove import Outcome, Proof, conclude, steps_between
 from iommuq.proof.prove import prove as prove_steps
 from iommuq.queue.steps import Step
-from iommuq.report import matrix
-from iommuq.report.live import events
+from iommuq.report import live, matrix
 from iommuq.results.known import Verdict
 from iommuq.results.runs.recorder import recording as recorded
 from iommuq.system import progress
@@ -52,7 +51,7 @@ def prove(
     The results are compared with patches/BASE/proof.toml: each patch names the
     tests that it turns from failing to passing, or a reason why there are none.
     """
-    with events.json_lines(as_json):
+    with live.json_lines(as_json):
         workspace = Workspace.open(base)
         chosen = lanes.open_lanes(
             workspace, suites or promises.load_promises(workspace.queue).suites
@@ -91,7 +90,7 @@ def prove_queue(
                 progress.note(str(outcome.failure))
 
         recording.workspace(recorder, workspace, steps, chosen)
-        with events.shown_lanes(workspace, steps, chosen), pool() as executor:
+        with live.shown_lanes(workspace, steps, chosen), pool() as executor:
             outcomes = prove_steps(steps, chosen, executor, on_outcome=on_outcome)
             outcomes = flakes.settle(outcomes, chosen, executor)
         for outcome in outcomes:
@@ -106,7 +105,7 @@ def prove_queue(
     print()
     for line in [*proof.findings, *proof.errors, *_flaky_logs(proof)]:
         print(line)
-    events.emit("end", exit_code=proof.exit_code, findings=proof.findings, errors=proof.errors)
+    live.emit("end", exit_code=proof.exit_code, findings=proof.findings, errors=proof.errors)
     print(proof.verdict(base))
     return proof.exit_code
 
@@ -123,13 +122,13 @@ def _flaky_logs(proof: Proof) -> list[str]:
 
 def _bisect(workspace: Workspace, steps: Sequence[Step], chosen: Sequence[Lane], test: str) -> int:
     lane, name = bisection.lane_of(chosen, test)
-    events.begin(workspace.title, [step.label for step in steps], [lane.name])
+    live.begin(workspace.title, [step.label for step in steps], [lane.name])
     culprit = bisection.first_failing(steps, lane, name)
     if culprit is None:
         end = steps[-1].label
         whole = end == workspace.step(None).label
         print(f"PASS: {test} with {'the whole queue' if whole else end} applied")
-        events.emit("end", exit_code=EXIT_OK, findings=[], errors=[])
+        live.emit("end", exit_code=EXIT_OK, findings=[], errors=[])
         return EXIT_OK
     if culprit == steps[0]:
         said = f"FAIL: {test}: at {culprit.label} already, no patch after it breaks it"
@@ -137,5 +136,5 @@ def _bisect(workspace: Workspace, steps: Sequence[Step], chosen: Sequence[Lane],
         subject = culprit.patch.subject if culprit.patch else ""
         said = f"FAIL: {test}: broken by {culprit.label} {progress.one_line(subject)}"
     print(said)
-    events.emit("end", exit_code=EXIT_VERDICT, findings=[said], errors=[])
+    live.emit("end", exit_code=EXIT_VERDICT, findings=[said], errors=[])
     return EXIT_VERDICT

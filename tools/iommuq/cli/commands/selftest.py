@@ -10,7 +10,7 @@ from iommuq.cli import options
 from iommuq.defaults import GUESTS
 from iommuq.proof import recording
 from iommuq.proof.lanes import Lane, SelftestLane
-from iommuq.report.live import events
+from iommuq.report import live
 from iommuq.report.result import report_run
 from iommuq.results.runs.recorder import recording as recorded
 
@@ -38,7 +38,7 @@ def selftest(
 
     SUITE is one of selftests/suites.toml.
     """
-    with events.json_lines(as_json):
+    with live.json_lines(as_json):
         workspace = Workspace.open(base)
         lane = SelftestLane.open(workspace, on, suites, all_fail=no_known)
         return run_lane(workspace, lane, at, again=again)
@@ -53,7 +53,7 @@ def run_lane(workspace: Workspace, lane: Lane, at: str | None, *, again: bool) -
     step = workspace.step(at)
     with recorded(workspace.base.spec.name) as recorder:
         recording.workspace(recorder, workspace, [step], [lane])
-        with events.shown_lanes(workspace, [step], [lane]):
+        with live.shown_lanes(workspace, [step], [lane]):
             image = lane.image(step)
             run = lane.run(image, step, again=again)
         recorder.exit_code = report_run(workspace.title, lane, run)
