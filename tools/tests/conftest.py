@@ -15,7 +15,7 @@ import pytest
 import lanes_toy
 import toy
 from iommuq.bases.sources import Base, load_spec
-from iommuq.queue.edit.tree import edit
+from iommuq.queue.edit import edit
 from iommuq.queue.model import Queue, load_queue
 from iommuq.results.store import Store
 from iommuq.system import files

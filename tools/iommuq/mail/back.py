@@ -13,8 +13,7 @@ from pathlib import Path
 from iommuq.mail import branch as branches
 from iommuq.mail import cover as covers
 from iommuq.mail.branch import MailBranch, tree_git
-from iommuq.queue.edit.refresh import Refreshed, refresh
-from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.edit import EditTree, Refreshed, refresh
 from iommuq.queue.model import load_queue
 from iommuq.system.errors import UserError
 from iommuq.system.git.command import Commit

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from iommuq.mail.b4tool import side
-from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.edit import EditTree
 from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import Commit

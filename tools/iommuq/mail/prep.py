@@ -19,7 +19,7 @@ from iommuq.mail import export
 from iommuq.mail.b4tool import b4, side
 from iommuq.mail.branch import MailBranch, Note, commit_as, tree_git
 from iommuq.mail.cover import Cover
-from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.edit import EditTree
 from iommuq.queue.model import BASELINE, Patch
 from iommuq.queue.rejects import explain
 from iommuq.queue.write import sums

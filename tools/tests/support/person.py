@@ -10,8 +10,7 @@ from pathlib import Path
 
 import toy
 from iommuq.bases.sources import Base
-from iommuq.queue.edit.refresh import Refreshed, refresh
-from iommuq.queue.edit.tree import EditTree
+from iommuq.queue.edit import EditTree, Refreshed, refresh
 from iommuq.queue.model import load_queue
 from iommuq.queue.steps import make_steps
 

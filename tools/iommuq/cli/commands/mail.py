@@ -19,8 +19,8 @@ from iommuq.mail import gate
 from iommuq.mail.back import Taken, take_back
 from iommuq.mail.branch import MailBranch
 from iommuq.mail.outbox import Letter, Outbox
-from iommuq.queue.edit import tree as edittree
-from iommuq.queue.edit.tree import EditTree
+from iommuq.queue import edit as edittree
+from iommuq.queue.edit import EditTree
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, UserError, VerdictError
 from iommuq.system.progress import count
@@ -204,7 +204,7 @@ _NAMED = 4
 
 def _tree_of(workspace: Workspace, into: Path | None) -> EditTree:
     """Return the work tree of a queue, or make it."""
-    from iommuq.queue.edit.tree import edit
+    from iommuq.queue.edit import edit
 
     name = workspace.queue.base
     if into is not None and (not into.exists() or not any(into.iterdir())):

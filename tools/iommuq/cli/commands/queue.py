@@ -15,8 +15,8 @@ import click
 from iommuq.bases import basefile, sources
 from iommuq.cli import options
 from iommuq.defaults import DEFAULT_BASE
+from iommuq.queue import edit as edittree
 from iommuq.queue.checkout import apply_to_repo
-from iommuq.queue.edit import tree as edittree
 from iommuq.queue.model import find_step, load_queue
 from iommuq.queue.steps import make_steps
 from iommuq.system import progress
@@ -77,7 +77,7 @@ def apply(base: str, to: str | None, into: Path | None) -> None:
 @click.option("--into", type=options.folder, help="Make it here instead of the default place.")
 def edit(base: str, into: Path | None) -> None:
     """Make a work tree whose commits are the queue of BASE, to change it with git."""
-    from iommuq.queue.edit.tree import edit
+    from iommuq.queue.edit import edit
 
     spec = basefile.load_spec(base)
     queue = load_queue(spec.folder, base)
@@ -101,7 +101,7 @@ def refresh(
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
     from iommuq.mail.back import is_on_mail_branch
-    from iommuq.queue.edit.refresh import refresh
+    from iommuq.queue.edit import refresh
 
     try:
         tree = edittree.find(base, start)
@@ -178,13 +178,12 @@ def rebase(
 ) -> None:
     """Rebase the queue of BASE to another kernel with three-way merges."""
     from iommuq.bases import named
-    from iommuq.queue.edit.tree import attach
-    from iommuq.queue.rebase import rebase
-    from iommuq.queue.rebase import state as rebasestate
+    from iommuq.queue import rebase
+    from iommuq.queue.edit import attach
 
     other = named.find_spec(onto)
     onto = other.name
-    where = into or rebasestate.place(base, onto)
+    where = into or rebase.place(base, onto)
     if action == "abort":
         state = rebase.abort(where)
         print(f"aborted the rebase of {state.base} onto {state.onto}, removed {where}")

@@ -12,8 +12,7 @@ import toy
 from commandcall import call
 from iommuq.bases.sources import Base
 from iommuq.cli.commands import queue as queuecommands
-from iommuq.queue.edit.refresh import refresh
-from iommuq.queue.edit.tree import edit
+from iommuq.queue.edit import edit, refresh
 from iommuq.queue.model import load_queue
 from iommuq.system.errors import UserError
 from person import BASELINE, FIRST, SECOND, Person, actions

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import toy
-from iommuq.queue.edit.refresh import refresh
-from iommuq.queue.edit.tree import edit
+from iommuq.queue.edit import edit, refresh
 from iommuq.queue.model import load_queue
 from iommuq.system.errors import UserError
 from person import FIRST, Person

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from iommuq.bases.sources import Base
-from iommuq.queue.edit import tree as edittree
-from iommuq.queue.edit.tree import edit
+from iommuq.queue import edit as edittree
+from iommuq.queue.edit import edit
 from iommuq.queue.model import Queue
 from iommuq.system.errors import UserError
 from person import Person

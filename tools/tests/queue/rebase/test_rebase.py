@@ -15,11 +15,10 @@ import toy
 from commandcall import call
 from iommuq.bases import basefile, sources
 from iommuq.cli.commands import queue as commands
-from iommuq.queue.edit import tree as edittree
-from iommuq.queue.edit.refresh import refresh
+from iommuq.queue import edit as edittree
+from iommuq.queue.edit import refresh
 from iommuq.queue.model import load_queue
-from iommuq.queue.rebase.rebase import Rebase, Stopped
-from iommuq.queue.rebase.state import place
+from iommuq.queue.rebase import Rebase, Stopped, place
 from iommuq.queue.steps import make_steps
 from iommuq.system.errors import DiskFull, UserError
 

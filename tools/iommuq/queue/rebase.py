@@ -6,10 +6,11 @@ It runs in the work tree of the new queue, where files are written only at a con
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,23 +20,101 @@ from iommuq.queue.checkout import join_repo
 from iommuq.queue.format import Replay, format_mails
 from iommuq.queue.hunks import hunks
 from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
-from iommuq.queue.rebase import state as rebasestate
-from iommuq.queue.rebase.state import RESOLVED, Carried, State
 from iommuq.queue.steps import make_steps
 from iommuq.queue.upstream.compare.judge import Grade
 from iommuq.queue.upstream.patches import judge_patch
 from iommuq.queue.upstream.targets import TreeTarget
 from iommuq.queue.write import SERIES, check, rewrite, sums, write
+from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError, VerdictError
+from iommuq.system.files import write_json
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects, open_repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import Completed
 from iommuq.system.temporary import temporary_folder
 
+#: The note in the repository of the work tree.
+FILE = "iommuq-rebase.json"
+#: The stored result of a patch whose conflict the user resolved.
+RESOLVED = "resolved"
 _LIMIT = 1800.0
 _PICKED = "CHERRY_PICK_HEAD"
 _WHO = {"GIT_COMMITTER_NAME": "iommuq", "GIT_COMMITTER_EMAIL": "iommuq@localhost"}
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The result of one patch.
+
+    :ivar name: as in the old series file.
+    :ivar how: ``unchanged``, ``offset``, ``merged``, `RESOLVED`, ``already there`` or ``skipped``.
+    :ivar commit: the new commit; empty if there is none.
+    :ivar old: the old commit.
+    """
+
+    name: str
+    how: str
+    commit: str
+    old: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a rebase.
+
+    :ivar base: the name of the old base.
+    :ivar onto: the name of the new base.
+    :ivar start: the commit of the new base.
+    :ivar sums: the sha256 of each file of the queue at the start.
+    :ivar names: the patches to carry over, in order.
+    :ivar done: the results of the first of them.
+    :ivar stopped: the time it stopped at a conflict; empty if it did not.
+    """
+
+    base: str
+    onto: str
+    start: str
+    sums: dict[str, str]
+    names: list[str]
+    done: list[Carried] = field(default_factory=list)
+    stopped: str = ""
+
+    @property
+    def at(self) -> str:
+        """The name of the next patch, or ``its end``."""
+        return self.names[len(self.done)] if len(self.done) < len(self.names) else "its end"
+
+    @property
+    def tip(self) -> str:
+        """The last of the new commits."""
+        return next((each.commit for each in reversed(self.done) if each.commit), self.start)
+
+
+def place(base: str, onto: str) -> Path:
+    """Return the default directory of a rebase."""
+    return files.state_dir() / "rebase" / f"{base}-onto-{onto}"
+
+
+def read_state(where: Path) -> State | None:
+    """Return the state in a work tree; None if it has no rebase."""
+    path = where / ".git" / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        done = [Carried(**{**each, "notes": tuple(each["notes"])}) for each in data.pop("done")]
+        return State(**data, done=done)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InfraError(f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: damaged", hint=f"remove {where}, and start again") from error
+
+
+def write_state(where: Path, state: State) -> None:
+    """Store the state of a rebase."""
+    write_json(where / ".git" / FILE, asdict(state))
 
 
 class Stopped(VerdictError):
@@ -61,7 +140,7 @@ class Rebase:
 
         :raises UserError: *where* is not empty.
         """
-        found = rebasestate.read(where)
+        found = read_state(where)
         if found is not None:
             how, hint = f"was interrupted before {found.at}", "--continue, or --abort"
             if found.stopped:
@@ -76,7 +155,7 @@ class Rebase:
         make_steps(base, queue, None)  # Makes the objects that are copied next.
         join_repo(where, f"iommuq/{onto.spec.name}", onto, [base])
         state = State(base.spec.name, onto.spec.name, onto.commit, sums(queue), names)
-        rebasestate.write(where, state)
+        write_state(where, state)
         return cls(base, queue, onto, where, state)
 
     @classmethod
@@ -85,7 +164,7 @@ class Rebase:
 
         :raises UserError: there is none, or the patches or the sources changed.
         """
-        state = rebasestate.read(where)
+        state = read_state(where)
         if state is None:
             raise UserError(f"no rebase of {queue.base} onto {onto.spec.name} to resume")
         if state.sums != sums(queue) or state.start != onto.commit:
@@ -162,7 +241,7 @@ class Rebase:
             shutil.rmtree(self._where)
             return False
         self._git("reset", "--quiet", "--hard")
-        (self._where / ".git" / rebasestate.FILE).unlink(missing_ok=True)
+        (self._where / ".git" / FILE).unlink(missing_ok=True)
         return True
 
     def difference(self) -> str:
@@ -196,7 +275,7 @@ class Rebase:
 
     def _note(self, carried: Carried) -> None:
         self.state = replace(self.state, done=[*self.state.done, carried], stopped="")
-        rebasestate.write(self._where, self.state)
+        write_state(self._where, self.state)
 
     def _stop(self, patch: Patch, commit: str, conflicts: Sequence[str]) -> None:
         """Write the conflict to the work tree, and raise `Stopped`."""
@@ -207,7 +286,7 @@ class Rebase:
         self._git(*words, check=False)
         stopped = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.state = replace(self.state, stopped=stopped)
-        rebasestate.write(self._where, self.state)
+        write_state(self._where, self.state)
         raise Stopped(
             f"{patch.name} conflicts in {', '.join(conflicts[:3])}"
             + (f" and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""),
@@ -293,7 +372,7 @@ def abort(where: Path) -> State:
 
     :raises UserError: there is none.
     """
-    state = rebasestate.read(where)
+    state = read_state(where)
     if state is None:
         raise UserError(f"{where}: no rebase to abort")
     shutil.rmtree(where)
