@@ -21,7 +21,7 @@ from iommuq.mail.branch import MailBranch, Note, commit_as, tree_git
 from iommuq.mail.cover import Cover
 from iommuq.queue.edit import EditTree
 from iommuq.queue.model import BASELINE, Patch
-from iommuq.queue.rejects import explain
+from iommuq.queue.steps import explain
 from iommuq.queue.write import sums
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.command import Commit

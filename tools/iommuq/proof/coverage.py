@@ -21,10 +21,9 @@ from typing import Any
 
 from iommuq.build.image import Addition, Image
 from iommuq.proof.lanes import KunitLane
-from iommuq.queue.csource import parse
+from iommuq.queue.csource import is_kernel_source, parse, touched_functions
 from iommuq.queue.overlay import Overlay, extend
 from iommuq.queue.steps import Step
-from iommuq.queue.touched import is_kernel_source, touched_functions
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run

@@ -17,14 +17,12 @@ from pathlib import Path
 from iommuq.bases.sources import Base
 from iommuq.queue import write as naming
 from iommuq.queue.checkout import join_repo
-from iommuq.queue.format import Replay, format_mails
 from iommuq.queue.hunks import hunks
 from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
 from iommuq.queue.steps import make_steps
 from iommuq.queue.upstream.compare.judge import Grade
-from iommuq.queue.upstream.patches import judge_patch
-from iommuq.queue.upstream.targets import TreeTarget
-from iommuq.queue.write import SERIES, check, rewrite, sums, write
+from iommuq.queue.upstream.patches import TreeTarget, judge_patch
+from iommuq.queue.write import SERIES, Replay, check, format_mails, rewrite, sums, write
 from iommuq.system import files
 from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.files import write_json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests of `iommuq.queue.csource` and `iommuq.queue.touched`: C as the kernel writes it."""
+"""Tests of `iommuq.queue.csource` and `iommuq.queue.csource`: C as the kernel writes it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 import toy
 from cpieces import PIECES
 from iommuq.bases.sources import Base
-from iommuq.queue.csource import descend, parse
+from iommuq.queue.csource import descend, is_kernel_source, parse, touched_functions
 from iommuq.queue.model import load_queue
 from iommuq.queue.steps import make_steps
-from iommuq.queue.touched import is_kernel_source, touched_functions
 from iommuq.system.git.objects import Objects
 
 LOOPS = b"""\

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from iommuq.queue.hunks import Hunk, hunks
-from iommuq.queue.rejects import where_to_look
+from iommuq.queue.steps import where_to_look
 
 DIFF = b"""\
 ---

@@ -11,7 +11,7 @@ import pytest
 
 import toy
 from iommuq.bases import basefile, sources
-from iommuq.queue.upstream.targets import TreeTarget
+from iommuq.queue.upstream.patches import TreeTarget
 from iommuq.system import files
 from iommuq.system.git.objects import Objects
 from realrun import iommuq

@@ -18,7 +18,7 @@ import pytest
 
 from iommuq.bases import basefile, sources
 from iommuq.queue.model import load_queue
-from iommuq.queue.upstream.targets import TreeTarget
+from iommuq.queue.upstream.patches import TreeTarget
 from iommuq.system import files
 from iommuq.system.git.objects import Objects
 from realrun import iommuq

@@ -25,7 +25,7 @@ from iommuq.system.git.objects import Objects
 from iommuq.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
-    from iommuq.queue.upstream.targets import Target
+    from iommuq.queue.upstream.patches import Target
 
 
 # Old names of options, which are still accepted.
@@ -148,8 +148,7 @@ def refresh(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
     """Show which patches of the queue of BASE another kernel has already."""
-    from iommuq.queue.upstream import show as report
-    from iommuq.queue.upstream.patches import judge_queue
+    from iommuq.queue.upstream import patches as report
 
     spec = basefile.load_spec(base)
     queue = load_queue(spec.folder, base)
@@ -158,7 +157,7 @@ def upstream(base: str, against: str, patch: str | None, as_json: bool) -> None:
         label = find_step(queue, patch)
         patches = [patch for patch in queue.sent if patch.label == label]
     with open_target(against) as (target, title):
-        verdicts = judge_queue(sources.open_base(spec), queue, target, patches)
+        verdicts = report.judge_queue(sources.open_base(spec), queue, target, patches)
     print(report.as_json(verdicts, title) if as_json else report.as_text(verdicts, title))
 
 
@@ -283,7 +282,7 @@ def open_target(against: str) -> Iterator[tuple[Target, str]]:
     """
     from iommuq.bases import named
     from iommuq.bases.named import Kind
-    from iommuq.queue.upstream.targets import FolderTarget, TreeTarget, find_commit
+    from iommuq.queue.upstream.patches import FolderTarget, TreeTarget, find_commit
 
     found = named.parse(against)
     if found.kind in (Kind.FOLDER, Kind.FILE):

@@ -16,10 +16,9 @@ from tree_sitter import Node
 
 from iommuq.proof.mutants.faults import JUMPS, Edit, Mutant, decode, make_mutant, numbered, sound
 from iommuq.queue import hunks as unidiff
-from iommuq.queue.csource import Source, descend, parse
+from iommuq.queue.csource import Source, descend, is_kernel_source, parse
 from iommuq.queue.hunks import Hunk
 from iommuq.queue.steps import Step
-from iommuq.queue.touched import is_kernel_source
 from iommuq.system.git.objects import Objects
 
 #: One hunk of a patch is reverted.

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from iommuq.proof.mutants.faults import Mutant, mutants_of
 from iommuq.proof.mutants.hunks import Superseded, hunk_faults
-from iommuq.queue.csource import parse
+from iommuq.queue.csource import Touched, parse, touched_functions
 from iommuq.queue.steps import Step
-from iommuq.queue.touched import Touched, touched_functions
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Objects
 

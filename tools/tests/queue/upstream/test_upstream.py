@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iommuq.queue.upstream import show as report
+from iommuq.queue.upstream import patches as report
 from iommuq.queue.upstream.compare.judge import Grade
-from iommuq.queue.upstream.compare.statements import _Splitter, split
+from iommuq.queue.upstream.compare.view import _Splitter, split
 from iommuq.queue.upstream.patches import PatchVerdict, judge_patch
 from upstreamcases import Case, Measure, Memory, make_patch
 from upstreammill import CHECK, NEW, OLD, PATH, WORN, by_hand, mechanical, swap

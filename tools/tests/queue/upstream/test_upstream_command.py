@@ -16,8 +16,7 @@ from iommuq.bases.sources import Base
 from iommuq.cli.commands import queue
 from iommuq.queue.model import Queue, load_queue
 from iommuq.queue.upstream.compare.judge import Grade
-from iommuq.queue.upstream.patches import judge_queue
-from iommuq.queue.upstream.targets import FolderTarget
+from iommuq.queue.upstream.patches import FolderTarget, judge_queue
 from iommuq.system.errors import UserError
 
 

@@ -11,8 +11,7 @@ from enum import IntEnum
 
 from iommuq.queue.hunks import Hunk
 from iommuq.queue.upstream.compare.matching import FileMatch, Work, touches
-from iommuq.queue.upstream.compare.statements import Statement
-from iommuq.queue.upstream.compare.view import squeeze
+from iommuq.queue.upstream.compare.view import Statement, squeeze
 
 #: The least share of additions, and of removals, for a hunk to be present.
 ENOUGH = 0.6
