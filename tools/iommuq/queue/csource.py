@@ -15,7 +15,7 @@ from functools import cache
 import tree_sitter_c
 from tree_sitter import Language, Node, Parser
 
-from iommuq.queue import hunks
+from iommuq.queue.hunks import Hunk, hunks
 from iommuq.queue.steps import Step
 from iommuq.system.git.objects import Objects
 
@@ -178,12 +178,12 @@ def touched_functions(store: Objects, steps: Sequence[Step]) -> tuple[Touched, .
     """
     found: dict[tuple[str, str], list[str]] = {}
     for before, step in itertools.pairwise(steps):
-        for path, changed in _changes(store, before.commit, step.commit).items():
-            text = store.read_file(step.commit, path)
+        for path, own in changes(store, before.commit, step.commit).items():
+            text = store.read_file(step.commit, path) if is_kernel_source(path) else None
             if text is None:
                 continue
             for function in parse(text).functions:
-                if not any(change.is_in(function) for change in changed):
+                if not any(_is_touched(function, hunk) for hunk in own):
                     continue
                 labels = found.setdefault((path, function.name), [])
                 if step.label not in labels:
@@ -191,28 +191,18 @@ def touched_functions(store: Objects, steps: Sequence[Step]) -> tuple[Touched, .
     return tuple(Touched(path, name, tuple(labels)) for (path, name), labels in found.items())
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Changed lines of the new file; *whole*: the two lines around a pure removal."""
-
-    lines: range
-    whole: bool
-
-    def is_in(self, function: Function) -> bool:
-        own = range(function.start, function.end + 1)
-        inside = [line in own for line in (self.lines[0], self.lines[-1])]
-        if self.whole:
-            return all(inside)
-        return any(inside) or function.start in self.lines
-
-
-def _changes(store: Objects, before: str, after: str) -> dict[str, list[_Lines]]:
-    """Return the changes of the kernel's C files by path."""
+def changes(store: Objects, before: str, after: str, *paths: str) -> dict[str, list[Hunk]]:
+    """Return the hunks between two trees, without context, by path."""
     words = ("diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-color", before, after)
-    changed: dict[str, list[_Lines]] = {}
-    for hunk in hunks.hunks(store.git(*words).output.encode()):
-        if is_kernel_source(hunk.path):
-            count = len(hunk.after) or 2
-            lines = range(hunk.new_start, hunk.new_start + count)
-            changed.setdefault(hunk.path, []).append(_Lines(lines, whole=not hunk.after))
-    return changed
+    found: dict[str, list[Hunk]] = {}
+    for hunk in hunks(store.git(*words, "--", *paths).output.encode()):
+        found.setdefault(hunk.path, []).append(hunk)
+    return found
+
+
+def _is_touched(function: Function, hunk: Hunk) -> bool:
+    # The lines around a pure removal must both be in the function.
+    changed = range(hunk.new_start, hunk.new_start + (len(hunk.after) or 2))
+    own = range(function.start, function.end + 1)
+    inside = [line in own for line in (changed[0], changed[-1])]
+    return any(inside) or function.start in changed if hunk.after else all(inside)

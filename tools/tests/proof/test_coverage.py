@@ -14,8 +14,15 @@ import toykernel
 from iommuq.bases.sources import Base
 from iommuq.build.image import Addition, Image
 from iommuq.proof import coverage
-from iommuq.proof.coverage import FileCover, FunctionCover, addition, collect, instrument
-from iommuq.proof.coverage_table import report_lines, to_json
+from iommuq.proof.coverage import (
+    FileCover,
+    FunctionCover,
+    addition,
+    collect,
+    instrument,
+    report_lines,
+    to_json,
+)
 from iommuq.system import arches
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Objects

@@ -11,7 +11,7 @@ import click
 from iommuq.build.workspace import Workspace
 from iommuq.cli import options
 from iommuq.cli.commands.selftest import run_lane
-from iommuq.proof import coverage, coverage_table, recording
+from iommuq.proof import coverage, recording
 from iommuq.proof.lanes import KunitLane
 from iommuq.report import live
 from iommuq.report.result import report_run
@@ -81,9 +81,9 @@ def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
                 progress.note(str(error))
                 return recorder.exit_code
         print()
-        for line in coverage_table.report_lines(covers, touched):
+        for line in coverage.report_lines(covers, touched):
             print(line)
-        found = coverage_table.to_json(covers, touched, workspace.base.spec.name, plain.label)
+        found = coverage.to_json(covers, touched, workspace.base.spec.name, plain.label)
         recorder.describe(coverage=found)
         if figures is not None:
             try:

@@ -15,7 +15,7 @@ from iommuq.cli import options
 from iommuq.proof import promises as prooffile
 from iommuq.proof import recording as feed
 from iommuq.proof.lanes import FirmwareLane, KunitLane, Lane, open_lanes
-from iommuq.proof.mutants import bypatch, explained, hunks, report
+from iommuq.proof.mutants import hunks, report
 from iommuq.proof.mutants.faults import OPERATORS
 from iommuq.proof.mutants.plan import Plan, make_hunk_plan, make_plan
 from iommuq.proof.mutants.report import Outcome
@@ -143,7 +143,7 @@ def _mutate(
     patches = [find_step(workspace.queue, name) for name in wanted.patches]
     for label in {PLAIN, BASELINE}.intersection(patches):
         raise UserError(f"{label} is no patch of the queue", hint="name a patch to mutate")
-    entries = explained.load_explanations(workspace.base.spec.folder)
+    entries = report.load_explanations(workspace.base.spec.folder)
     with temporary_folder("mutants") as folder:
         objects = Objects(workspace.base.git_dir, folder)
         steps = workspace.steps()
@@ -153,7 +153,7 @@ def _mutate(
             also = {entry.function for entry in entries}
             plan = make_plan(objects, steps, wanted.functions, also, patches)
         operators = hunks.OPERATORS if wanted.hunks else tuple(OPERATORS)
-        matched, wrong = explained.match(entries, plan.known, operators)
+        matched, wrong = report.match(entries, plan.known, operators)
         trials: tuple[Trial, ...] = ()
         if not only_list:
             bench = Bench(workspace, plan, objects, lanes, promises.proofs)
@@ -172,7 +172,7 @@ def _mutate(
         lines = report.list_lines(plan) if only_list else report.report_lines(outcome)
         if plan.by_patch and not only_list:
             queue = [patch.label for patch in workspace.queue.sent]
-            lines = bypatch.report_lines(outcome, promises, queue)
+            lines = report.patch_lines(outcome, promises, queue)
         for line in lines:
             print(line)
     if only_list:

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 from tree_sitter import Node
 
 from iommuq.proof.mutants.faults import JUMPS, Edit, Mutant, decode, make_mutant, numbered, sound
-from iommuq.queue import hunks as unidiff
-from iommuq.queue.csource import Source, descend, is_kernel_source, parse
+from iommuq.queue.csource import Source, changes, descend, is_kernel_source, parse
 from iommuq.queue.hunks import Hunk
 from iommuq.queue.steps import Step
 from iommuq.system.git.objects import Objects
@@ -73,9 +72,9 @@ def hunk_faults(store: Objects, steps: Sequence[Step]) -> HunkFaults:
     superseded: list[Superseded] = []
     silent = 0
     for before, step in itertools.pairwise(steps):
-        hunks = _diff(store, before.commit, step.commit)
+        hunks = changes(store, before.commit, step.commit)
         hunks = {path: own for path, own in hunks.items() if _is_code(path)}
-        later = _diff(store, step.commit, files.step.tree, *hunks) if hunks else {}
+        later = changes(store, step.commit, files.step.tree, *hunks) if hunks else {}
         for path, own in hunks.items():
             file = files.get(path)
             if file is None:
@@ -100,15 +99,6 @@ def hunk_faults(store: Objects, steps: Sequence[Step]) -> HunkFaults:
 def _is_code(path: str) -> bool:
     """Return whether a file is C of the kernel, including headers."""
     return is_kernel_source(path.removesuffix(".h") + ".c" if path.endswith(".h") else path)
-
-
-def _diff(store: Objects, before: str, after: str, *paths: str) -> dict[str, list[Hunk]]:
-    """Return the hunks between two trees, by path."""
-    words = ["diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-color", before, after]
-    found: dict[str, list[Hunk]] = {}
-    for hunk in unidiff.hunks(store.git(*words, "--", *paths).output.encode()):
-        found.setdefault(hunk.path, []).append(hunk)
-    return found
 
 
 def _first(hunk: Hunk) -> int:

@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Report the results of mutants: a table, the survivors with their lines, and JSON."""
+"""Report the results of mutants: a table, the survivors with their lines, and JSON.
+
+``patches/<base>/mutants.toml`` explains the survivors that no test can notice.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from iommuq.proof.mutants.explained import NAME, Explanation
-from iommuq.proof.mutants.faults import Mutant
+from iommuq.proof.mutants import hunks
+from iommuq.proof.mutants.faults import OPERATORS, Mutant
 from iommuq.proof.mutants.plan import Plan
 from iommuq.proof.mutants.trial import NOTICED, Fate, Trial
+from iommuq.proof.promises import ProofFile
+from iommuq.system import tables
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT
 from iommuq.system.progress import one_line
+from iommuq.system.tables import Table, require
 
+#: The file, in the folder of the base.
+NAME = "mutants.toml"
 #: Version of the JSON form.
 JSON_FORMAT = 2
 #: The most columns of a line of a mutant.  JSON has the whole line.
@@ -23,6 +33,87 @@ _WIDTH = 160
 EXPLAINED = "explained"
 #: The fates of mutants that were tried, in the order of the columns.
 FATES = (*(fate.value for fate in Fate if fate is not Fate.ABSENT), EXPLAINED)
+#: The most tests to name.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Explanation(Table):
+    """One entry, a ``[[mutant]]``.  It has no line number, which would drift.
+
+    :ivar function: empty for a mutant outside of functions.
+    :ivar before: the lines without the fault; for a hunk, the code with the patch.
+    :ivar after: the same lines with the fault; for a hunk, the code before the patch.
+    :ivar number: selects one of several equal mutants; None if there is only one.
+    """
+
+    file: str
+    function: str
+    operator: str
+    before: str
+    after: str
+    reason: str
+    number: int | None = None
+
+    def __post_init__(self) -> None:
+        operators = (*OPERATORS, *hunks.OPERATORS)
+        require(self.operator in operators, f"operator is none of {', '.join(operators)}")
+        require(self.reason.strip(), "reason is empty")
+        require(self.number is None or self.number > 0, "number counts from 1")
+
+    def covers(self, mutant: Mutant) -> bool:
+        """Return whether the entry is for *mutant*; blanks do not count."""
+        return (
+            (self.file, self.function, self.operator)
+            == (mutant.path, mutant.function, mutant.operator)
+            and self.before.split() == mutant.before.split()
+            and self.after.split() == mutant.after.split()
+            and self.number in (None, mutant.number)
+        )
+
+
+@dataclass(frozen=True)
+class _Document(Table):
+    mutant: tuple[Explanation, ...] = ()
+
+
+def load_explanations(folder: Path) -> tuple[Explanation, ...]:
+    """Read the list of a base; a missing file is empty.
+
+    :param folder: ``patches/<base>``.
+    :raises UserError: it is malformed.
+    """
+    path = folder / NAME
+    return tables.load_toml(_Document, path).mutant if os.path.lexists(path) else ()
+
+
+def match(
+    entries: Sequence[Explanation],
+    mutants: Sequence[Mutant],
+    operators: Collection[str] = tuple(OPERATORS),
+) -> tuple[Mapping[Mutant, Explanation], tuple[str, ...]]:
+    """Find the mutant of each entry.
+
+    :param mutants: all mutants of these operators in the files of the queue.
+    :param operators: entries for others are ignored.
+    :return: the explained mutants, and the errors of the list, one line each.
+    """
+    found: dict[Mutant, Explanation] = {}
+    wrong = []
+    for number, entry in enumerate(entries, 1):
+        if entry.operator not in operators:
+            continue
+        where = f"{NAME}: mutant {number} ({entry.function}, {entry.operator})"
+        covered = [mutant for mutant in mutants if entry.covers(mutant)]
+        if len(covered) > 1:
+            wrong.append(f"{where}: matches {len(covered)} mutants: select one with number = 1, …")
+        elif not covered:
+            wrong.append(f"{where}: matches no mutant")
+        elif covered[0] in found:
+            wrong.append(f"{where}: listed twice")
+        else:
+            found[covered[0]] = entry
+    return found, tuple(wrong)
 
 
 @dataclass(frozen=True)
@@ -197,3 +288,70 @@ def to_json(outcome: Outcome, base: str, suites: Sequence[str]) -> dict[str, Any
         "mutants": mutants,
         "findings": list(outcome.findings),
     }
+
+
+def patch_lines(outcome: Outcome, promises: ProofFile, queue: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of the report: a table by patch, the tests that failed, the survivors.
+
+    `iommuq prove` should fail without a hunk, and name its patch: by a promised test of the
+    patch, or by one that passes before it.
+
+    :param queue: the labels of all patches, in order.
+    """
+    labels = list(dict.fromkeys(mutant.patch for mutant in outcome.plan.mutants))
+    trials = {
+        label: [trial for trial in outcome.trials if trial.mutant.patch == label]
+        for label in labels
+    }
+    width = max([len(label) for label in labels] + [8]) + 2
+    yield f"{'patch':<{width}}" + "".join(f"{fate:>18}" for fate in FATES)
+    for label, own in trials.items():
+        row = Counter(outcome.fate(trial) for trial in own)
+        cells = "".join(f"{row[fate] or '·':>18}" for fate in FATES)
+        absent = row[Fate.ABSENT.value]
+        yield f"{label:<{width}}{cells}" + (f"  {absent} {Fate.ABSENT.value}" if absent else "")
+    for label, own in trials.items():
+        killed = [trial for trial in own if trial.fate is Fate.KILLED]
+        if killed:
+            later = queue[queue.index(label) + 1 :]
+            yield ""
+            yield from _killers(
+                label, killed, _promised(promises, [label]), _promised(promises, later)
+            )
+    yield ""
+    yield from notes(outcome.plan)
+    yield from closing_lines(outcome)
+
+
+def _promised(promises: ProofFile, labels: Sequence[str]) -> frozenset[str]:
+    """Return the tests that patches promise to fix, or are needed by."""
+    proofs = promises.proofs
+    return frozenset(test for label in labels for test in proofs.get(label, ()))
+
+
+def _killers(
+    label: str, killed: Sequence[Trial], own: frozenset[str], later: frozenset[str]
+) -> Iterator[str]:
+    """Yield the tests that killed mutants of a patch: its *own* promised ones, and others."""
+    counts = Counter(test for trial in killed for test in trial.tests)
+    mine = Counter({test: count for test, count in counts.items() if test in own})
+    yield f"{label}: {len(killed)} killed"
+    for who, tests in (("its own tests", mine), ("other tests", counts - mine)):
+        if tests:
+            yield f"  by {who}: {_named(tests)}"
+    lost = sum(not trial.tests for trial in killed)
+    if lost:
+        yield f"  {lost} by a lost guest"
+    for trial in killed:
+        if trial.tests and later.issuperset(trial.tests):
+            mutant = trial.mutant
+            yield (
+                f"  {mutant.path}:{mutant.line} {mutant.operator}: killed only by promises of later"
+                f" patches, so iommuq prove names those: {_named(Counter(trial.tests))}"
+            )
+
+
+def _named(counts: Counter[str]) -> str:
+    names = [f"{test} ({count})" for test, count in counts.most_common(_NAMED)]
+    more = len(counts) - _NAMED
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")

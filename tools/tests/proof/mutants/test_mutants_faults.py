@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpieces import PIECES
-from iommuq.proof.mutants import explained
-from iommuq.proof.mutants.explained import Explanation
+from iommuq.proof.mutants import report
 from iommuq.proof.mutants.faults import OPERATORS, Found, Mutant, mutants_of
+from iommuq.proof.mutants.report import Explanation
 from iommuq.queue.csource import parse
 from iommuq.system.errors import UserError
 
@@ -227,7 +227,7 @@ def test_explanations_find_their_mutants() -> None:
     found = found_in(MANY).mutants
     first = found[0]
     good = entry(first, before=" ".join(first.before.split()))
-    assert explained.match([good], found) == ({first: good}, ())
+    assert report.match([good], found) == ({first: good}, ())
     alike = [each for each in found if each.before.strip() == "return -EINVAL;"]
     twin = next(each for each in alike if each.number == 2 and each.after.strip() == ";")
     entries = [
@@ -238,7 +238,7 @@ def test_explanations_find_their_mutants() -> None:
         good,
         good,
     ]
-    matched, wrong = explained.match(entries, found)
+    matched, wrong = report.match(entries, found)
     assert set(matched) == {twin, first}
     assert [line.partition("): ")[2] for line in wrong] == [
         "matches 2 mutants: select one with number = 1, …",
@@ -261,10 +261,10 @@ reason = "both are the same"
 
 
 def test_list_of_explanations(tmp_path: Path) -> None:
-    assert explained.load_explanations(tmp_path) == ()
-    path = tmp_path / explained.NAME
+    assert report.load_explanations(tmp_path) == ()
+    path = tmp_path / report.NAME
     path.write_text(GOOD)
-    assert [each.operator for each in explained.load_explanations(tmp_path)] == ["negate"]
+    assert [each.operator for each in report.load_explanations(tmp_path)] == ["negate"]
     for old, new, named in (
         ('"negate"', '"negated"', "operator is none of drop-condition, "),
         ("both are the same", " ", "reason is empty"),
@@ -276,5 +276,5 @@ def test_list_of_explanations(tmp_path: Path) -> None:
     ):
         path.write_text(GOOD.replace(old, new))
         with pytest.raises(UserError, match=r"mutants\.toml") as caught:
-            explained.load_explanations(tmp_path)
+            report.load_explanations(tmp_path)
         assert named in str(caught.value)

@@ -13,11 +13,10 @@ from typing import Any, cast
 import pytest
 
 from iommuq.proof.lanes import Lane
-from iommuq.proof.mutants import bypatch
-from iommuq.proof.mutants.explained import Explanation
+from iommuq.proof.mutants import report
 from iommuq.proof.mutants.faults import Edit, Mutant
 from iommuq.proof.mutants.plan import Plan
-from iommuq.proof.mutants.report import Outcome
+from iommuq.proof.mutants.report import Explanation, Outcome
 from iommuq.proof.mutants.trial import NOTICED, Bench, Fate, MutantVerdict, Trial, _Judge, _try
 from iommuq.proof.promises import Promise, ProofFile
 from iommuq.queue.steps import Step
@@ -296,7 +295,7 @@ def lines_of(*killers: str) -> list[str]:
         "0002": Promise("0002", fixes=("kunit.s.later",)),
     }
     file = ProofFile(Path("proof.toml"), promises)
-    return list(bypatch.report_lines(Outcome(plan, trials, {}, ()), file, ["0001", "0002"]))
+    return list(report.patch_lines(Outcome(plan, trials, {}, ()), file, ["0001", "0002"]))
 
 
 def test_a_hunk_that_only_promises_of_later_patches_notice_is_told() -> None:
