@@ -26,8 +26,7 @@ from iommuq.results.store import Store, SuiteRun, new_id
 from iommuq.suites import kunit, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.kunit import Subject, run_kunit
-from iommuq.suites.programs import Suite, addition, choose, load_suites
-from iommuq.suites.selftest import run_selftests
+from iommuq.suites.selftest import Suite, addition, choose, load_suites, run_selftests
 from iommuq.system import arches, progress
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError, VerdictError

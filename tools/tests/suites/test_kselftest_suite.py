@@ -10,8 +10,7 @@ import pytest
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.suites.kunit import SPLAT_CASE
-from iommuq.suites.programs import Suite, _key, _reason, choose, load_suites
-from iommuq.suites.selftest import _Reader
+from iommuq.suites.selftest import Suite, _key, _Reader, _reason, choose, load_suites
 from iommuq.system.errors import ToolMissing, UserError
 
 OUTPUT = ("TAP version 13", "1..2", "ok 1 a.first", "not ok 2 a.second")

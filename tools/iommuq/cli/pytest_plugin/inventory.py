@@ -11,8 +11,7 @@ from pathlib import Path
 from iommuq.build.workspace import Workspace
 from iommuq.firmware import scenario
 from iommuq.suites.kunit import SPLAT_CASE
-from iommuq.suites.programs import KERNEL, Suite, load_suites
-from iommuq.suites.selftest import BUILDS, ENDS
+from iommuq.suites.selftest import BUILDS, ENDS, KERNEL, Suite, load_suites
 from iommuq.system.errors import VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Objects

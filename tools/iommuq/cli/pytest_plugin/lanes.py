@@ -21,8 +21,7 @@ from iommuq.results.store import SuiteRun
 from iommuq.suites.firmware.cases import cases
 from iommuq.suites.firmware.subjects import foreign, queued
 from iommuq.suites.kunit import LOG_CASE, SPLAT_CASE, NoSuchCase
-from iommuq.suites.programs import load_suites
-from iommuq.suites.selftest import BUILDS, ENDS
+from iommuq.suites.selftest import BUILDS, ENDS, load_suites
 from iommuq.system import arches, files
 from iommuq.system.errors import InfraError, IommuqError, UserError, VerdictError
 from iommuq.system.files import project_root

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,9 @@ from iommuq.guests.machine import Machine
 from iommuq.results import events
 from iommuq.results.console import splats
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
-from iommuq.suites.firmware import preflight, verdicts
+from iommuq.suites.firmware import verdicts
 from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
-from iommuq.suites.firmware.verdicts import CheckResult
+from iommuq.suites.firmware.verdicts import CheckResult, Said
 from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
 from iommuq.system import groups, progress
@@ -50,8 +50,18 @@ _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 _asked: dict[frozenset[str], threading.Lock] = {}
 #: MiB that QEMU needs besides its guest's memory.
 _OVERHEAD = 300
-#: The guest's first program; see `preflight`.
+#: The guest's first program: does the guest use our table, and what does it lack?
 _CHECK = "table"
+#: A table of every machine with ACPI.
+_ANY_TABLE = "FACP"
+# Lines of that script and paths, after the line about the table.
+_NEEDS = {
+    "group": (1, "/dev/vfio/vfio"),
+    "cdev": (2, "/dev/iommu"),
+    "faults": (3, "/sys/kernel/debug/fail_page_alloc/require-start"),
+}
+_DRIVER, _UNIT = 4, 5
+_UNITS = {"DMAR": "/sys/class/iommu/dmar0", "IVRS": "/sys/class/iommu/ivhd0"}
 
 
 def run_scenarios(
@@ -265,7 +275,7 @@ class _Runner:
             temporary_folder("firmware") as work,
         ):
             scripts = {_CHECK: work / "table.steps"}
-            scripts[_CHECK].write_text(preflight.script(machine))
+            scripts[_CHECK].write_text(_check_script(machine))
             for case in batch:
                 path = work / f"{case.scenario.name}.steps"
                 path.write_text(script(case.scenario, machine)[0])
@@ -302,14 +312,14 @@ class _Runner:
         ran = {suite.name: suite for suite in report.suites}
         about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
         said = verdicts.read(ran[_CHECK].output if _CHECK in ran else ())
-        unfit = preflight.unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
+        unfit = _unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
         for number, case in enumerate(batch):
             suite = ran.get(case.scenario.name)
             broke: list[splats.Splat] = []
             if suite is None and not unfit and number > 0:
                 # The guest was lost in an earlier case.
                 return batch[number:]
-            reason = unfit or preflight.lacking(said, case.scenario.needs, self.kernel.release)
+            reason = unfit or _lacking(said, case.scenario.needs, self.kernel.release)
             if suite is None or reason:
                 status = Status.ERROR if unfit or suite is None else Status.SKIP
                 message = reason or about_lost or "the guest did not start this scenario"
@@ -363,3 +373,44 @@ class _Runner:
 
 def _table(batch: Sequence[Case]) -> bool:
     return bool(topology.table_of(batch[0].machine))
+
+
+def _check_script(machine: Machine) -> str:
+    """Return the first script for the guest's program."""
+    signature = topology.table_of(machine)
+    paths = [path for _, path in _NEEDS.values()]
+    paths += ["/sys/bus/pci/drivers/vfio-pci", _UNITS.get(signature, "/sys/bus/pci")]
+    lines = [f"table\t{signature or _ANY_TABLE}", *(f"exists\t{path}" for path in paths)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _unfit(said: Said, machine: Machine, table: bytes) -> str:
+    """Return why the guest cannot run any scenario; empty if it can.
+
+    :param table: the table that its kernel should use; empty: any.
+    """
+    if not said.whole:
+        return "the guest's first program did not end"
+    if table and said.data.get(0) != table:
+        own = said.data.get(0) == override.find(machine)
+        return (
+            f"the kernel {'ignored the table with the regions' if own else 'has another table'}: "
+            "is it built with ACPI_TABLE_UPGRADE?"
+        )
+    reasons = {
+        _DRIVER: "the kernel has no vfio-pci: is it built with VFIO_PCI, or is the module missing?",
+        _UNIT: f"the kernel has no driver for {machine.title}: is it built in?",
+    }
+    for number, reason in reasons.items():
+        if said.steps.get(number) is None or said.steps[number].word != "yes":
+            return reason
+    return ""
+
+
+def _lacking(said: Said, needs: Iterable[str], release: str) -> str:
+    """Return what a scenario needs and the guest does not have; empty if it has all."""
+    for number, path in (_NEEDS[need] for need in needs):
+        ended = said.steps.get(number)
+        if ended is not None and ended.word == "no":
+            return f"{release} has no {path}"
+    return ""
