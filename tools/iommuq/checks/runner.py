@@ -8,13 +8,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
-from pathlib import Path
 
 from iommuq.build.workspace import Workspace
-from iommuq.checks import builds, message, programs, source
+from iommuq.checks import builds, programs, texts
 from iommuq.checks.model import REGISTRY, Check, Finding, Report, Series, Status, Subject, Tree
-from iommuq.checks.series import check_series
 from iommuq.checks.tables import ANSWERS, Answer, load_answers
+from iommuq.checks.texts import check_series
 from iommuq.queue.model import COVER, Patch
 from iommuq.queue.parse import read_mails
 from iommuq.queue.steps import make_steps
@@ -24,7 +23,7 @@ from iommuq.system.git.objects import Objects
 from iommuq.system.temporary import temporary_folder
 
 #: The modules that register checks.
-MODULES = (source, message, programs, builds)
+MODULES = (texts, programs, builds)
 #: The name of the checks of a whole series.
 OF_SERIES = "series"
 
@@ -69,7 +68,8 @@ def check_queue(
             by_name = {subject.patch.name: subject for subject in subjects}
             for section, patches in groupby(sent, key=lambda patch: patch.section):
                 members = [by_name[patch.name] for patch in patches]
-                text = _read_cover(workspace.queue.folder / section / COVER)
+                path = workspace.queue.folder / section / COVER
+                text = files.read_text(path) if os.path.lexists(path) else ""
                 for report in check_series(Series(section, workspace.queue, members, text)):
                     yield _answer(report, section, answers, used)
     if only is None and not names and slow:
@@ -79,11 +79,6 @@ def check_queue(
             if answer not in used
         ]
         yield Report("answers", ANSWERS, tuple(found))
-
-
-def _read_cover(path: Path) -> str:
-    """Return a cover letter; empty if there is none."""
-    return files.read_text(path) if os.path.lexists(path) else ""
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 from iommuq.checks.model import Finding, Report, Status
 from iommuq.system.progress import one_line
@@ -45,15 +46,7 @@ def as_json(reports: Iterable[Report]) -> str:
             "check": report.check,
             "subject": report.subject,
             "status": report.status.value,
-            "findings": [
-                {
-                    "status": finding.status.value,
-                    "text": finding.text,
-                    "where": finding.where,
-                    "answer": finding.answer,
-                }
-                for finding in report.findings
-            ],
+            "findings": [asdict(finding) for finding in report.findings],
         }
         for report in reports
     ]

@@ -94,14 +94,7 @@ def read(folder: Path, section: str) -> Cover | None:
     :param folder: ``patches/<base>``.
     """
     path = folder / section / COVER
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    return parse(files.read_text(path), str(path)) if path.exists() else None
 
 
 def write(folder: Path, section: str, cover: Cover) -> bool:

@@ -13,10 +13,10 @@ import pytest
 import toy
 from iommuq.bases.sources import Base
 from iommuq.build.directory import BuildDirectory
-from iommuq.checks import builds, objects, programs
+from iommuq.checks import builds, programs
 from iommuq.checks import show as report
+from iommuq.checks.builds import BUILT, FAILED, LEFT_OUT, Checker, Said, missing
 from iommuq.checks.model import Finding, Report, Status, Subject
-from iommuq.checks.objects import BUILT, FAILED, LEFT_OUT, Checker, Said, missing
 from iommuq.checks.tables import load_programs
 from iommuq.system.files import write_json
 from iommuq.system.git.objects import Objects
@@ -38,7 +38,7 @@ drivers/iommu/iommu.c:77:2-7: WARNING: kmalloc should be used for x
 
 def test_what_was_said_is_sorted_by_who_said_it_of_what() -> None:
     kdir = cast(BuildDirectory, SimpleNamespace(source=SOURCE))
-    heard = objects._listen(LOG, kdir)
+    heard = builds._listen(LOG, kdir)
     assert heard == {
         ("drivers/acpi/arm64/iort.c", "errors"): {
             "drivers/acpi/arm64/iort.c: redefinition of 'iort_msi_map_id'"
@@ -51,7 +51,7 @@ def test_what_was_said_is_sorted_by_who_said_it_of_what() -> None:
             "drivers/iommu/iommu.c: WARNING: kmalloc should be used for x",
         },
     }
-    assert objects._FAILED.findall(LOG) == ["drivers/acpi/arm64/iort.o"]
+    assert builds._FAILED.findall(LOG) == ["drivers/acpi/arm64/iort.o"]
 
 
 def test_only_what_is_new_and_compiled_counts() -> None:
@@ -76,10 +76,10 @@ def test_note_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     note = tmp_path / "checks" / "x.json"
     said = Said(BUILT, remarks=("a.c: r",))
     write_json(note, asdict(said))
-    assert objects._read(note) == said
+    assert builds._read(note) == said
     for text in ("", "[]", "{}", '{"status": "built", "more": []}', "\0"):
         note.write_text(text)
-        assert objects._read(note) is None
+        assert builds._read(note) is None
 
 
 def test_what_a_checker_says_holds_as_long_as_the_file_does(
@@ -93,7 +93,7 @@ def test_what_a_checker_says_holds_as_long_as_the_file_does(
     toy.commit_all(toy_work, "More")
     trees = [store.tree_of(each) for each in ("HEAD~1", "HEAD")]
     cocci, sparse = (
-        [objects._content(store, tree, toy.IOMMU_C, checker) for tree in trees]
+        [builds._content(store, tree, toy.IOMMU_C, checker) for tree in trees]
         for checker in (builds.COCCICHECK, builds.SPARSE)
     )
     assert cocci[0] == cocci[1]
@@ -102,7 +102,7 @@ def test_what_a_checker_says_holds_as_long_as_the_file_does(
     path.write_text(path.read_text() + "\nint j;\n")
     toy.commit_all(toy_work, "That file")
     tree = store.tree_of("HEAD")
-    assert objects._content(store, tree, toy.IOMMU_C, builds.COCCICHECK) != cocci[0]
+    assert builds._content(store, tree, toy.IOMMU_C, builds.COCCICHECK) != cocci[0]
 
 
 @pytest.mark.parametrize(("plan", "laid"), [(builds._UM, True), (builds._X86, False)])

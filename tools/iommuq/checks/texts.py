@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks of subject, message and trailers (Documentation/process/submitting-patches.rst)."""
+"""Checks of what a patch says and changes, and of a series with its cover letter.
+
+Nothing is built.  Source: Documentation/process/submitting-patches.rst.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 
-from iommuq.checks.model import REGISTRY, Finding, Status, Subject
+from iommuq.checks.model import REGISTRY, Finding, Report, Series, Skipped, Status, Subject
 from iommuq.checks.tables import load_prefixes
+from iommuq.queue.hunks import hunks
+from iommuq.system.run import run, tail
 
+_INCLUDE = re.compile(rb'^\s*#\s*include\s+([<"][^>"]+[>"])', re.MULTILINE)
 #: The most columns of a message.
 WIDTH = 75
 #: The most characters of a subject, without the tag in brackets.
@@ -20,6 +28,51 @@ _ASSISTED = re.compile(r"[\w.+-]+:[\w.+-]+(?: \[[^\]]+\])*(?: [\w.+/-]+)*")
 _PERSON = re.compile(r"[^<>]+ <[^<>@\s]+@[^<>@\s]+>")
 _NO_ORDER = re.compile(r"(?!(?:Need|Feed|Embed|Speed|Bring) )\w+(?:ed|ing) ")
 _BY = re.compile(r"(?:Signed-off|Reviewed|Acked|Tested|Reported|Suggested|Co-developed)-by")
+_ADDRESS = re.compile(r"<?([\w.+-]+@[\w.-]+)>?")
+_LIMIT = 120.0
+
+
+@REGISTRY.add("applies", "applies in its place, alone")
+def applies(subject: Subject) -> list[Finding]:
+    """The patch changes its tree.  One that does not apply is an error before any check."""
+    tree = subject.need_tree()
+    if tree.before == tree.after:
+        return [Finding(Status.FAIL, "no change")]
+    return []
+
+
+@REGISTRY.add("includes", "headers that are included twice")
+def includes(subject: Subject) -> list[Finding]:
+    """The patch does not include a header a second time."""
+    tree = subject.need_tree()
+    found = []
+    for change in subject.changes:
+        if not change.path.endswith((".c", ".h")):
+            continue
+        before, after = (
+            Counter(_INCLUDE.findall(tree.store.read_file(each, change.path) or b""))
+            for each in (tree.before, tree.after)
+        )
+        found += [
+            Finding(Status.WARN, f"{name.decode('utf-8', 'replace')} twice", change.path)
+            for name, count in after.items()
+            if count > 1 and count > before[name]
+        ]
+    return found
+
+
+@REGISTRY.add("blanks", "blanks at the end of lines, and conflict markers")
+def blanks(subject: Subject) -> list[Finding]:
+    """Added lines have no trailing blanks and no conflict markers."""
+    found = []
+    for hunk in hunks(subject.patch.diff):
+        for number in hunk.added:
+            line = hunk.after[number]
+            if line != line.rstrip():
+                found.append(Finding(Status.WARN, "blanks at the end of a line", hunk.path))
+            if re.match(rb"(?:<{7}|>{7})(?: |$)", line):
+                found.append(Finding(Status.FAIL, "a conflict marker", hunk.path))
+    return list(dict.fromkeys(found))
 
 
 def trailers(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -104,3 +157,51 @@ def signed_off(subject: Subject) -> list[Finding]:
     if subject.workspace is None:
         return [] if there else [Finding(Status.FAIL, "no Signed-off-by in a sent mail")]
     return [Finding(Status.FAIL, "a Signed-off-by before the patch is sent")] if there else []
+
+
+def check_series(series: Series) -> list[Report]:
+    """Run all checks of a series."""
+    found = [Report("cover", series.section, tuple(_cover(series)))]
+    try:
+        people = _recipients(series)
+    except Skipped as reason:
+        people = [Finding(Status.SKIP, str(reason))]
+    return [*found, Report("recipients", series.section, tuple(people))]
+
+
+def _cover(series: Series) -> list[Finding]:
+    if not series.cover:
+        several = len(series.subjects) > 1
+        return [Finding(Status.WARN, "several patches, and no cover letter")] if several else []
+    title, _, body = series.cover.partition("\n")
+    found = []
+    if not title.startswith("# "):
+        found.append(Finding(Status.FAIL, "its first line is not `# ` and a subject"))
+    if len(body.split()) < 20:
+        found.append(Finding(Status.WARN, "fewer than 20 words"))
+    return found
+
+
+def _recipients(series: Series) -> list[Finding]:
+    """Compare the recipients of get_maintainer.pl with those in the cover letter."""
+    if not series.cover:
+        raise Skipped("no cover letter")
+    if shutil.which("perl") is None:
+        raise Skipped("perl is not installed")
+    there = {match.lower() for match in _ADDRESS.findall(series.cover)}
+    wanted: dict[str, str] = {}
+    for subject in series.subjects:
+        root = subject.need_tree().extract("scripts/get_maintainer.pl", "MAINTAINERS")
+        # There is no history, only MAINTAINERS.
+        words = ("--no-tree", "--no-git", "--no-git-fallback", "--no-rolestats", "--no-n")
+        argv = ["perl", "scripts/get_maintainer.pl", *words, str(subject.patch.path)]
+        done = run(argv, cwd=root, timeout=_LIMIT, check=False)
+        if done.returncode:
+            raise Skipped(f"get_maintainer.pl: {tail(done.stderr, 1)}")
+        for address in _ADDRESS.findall(done.output):
+            wanted.setdefault(address.lower(), subject.patch.name)
+    return [
+        Finding(Status.WARN, f"{address} is not in the cover letter", name)
+        for address, name in sorted(wanted.items())
+        if address not in there and address != "linux-kernel@vger.kernel.org"
+    ]
