@@ -18,7 +18,7 @@ import b4
 import b4.command
 import b4.ez
 
-from iommuq.mail import outbox, thread, transport
+from iommuq.mail import outbox, thread
 from iommuq.system.errors import InfraError, IommuqError, UserError
 
 Data = dict[str, Any]
@@ -75,9 +75,9 @@ def _reroll(data: Data) -> Data:
 
 def _deliver(data: Data) -> Data:
     """Send the messages of an outbox that were not sent yet."""
-    server = transport.Server.configured(b4.get_sendemail_config(), data["permitted"])
+    server = outbox.Server.configured(b4.get_sendemail_config(), data["permitted"])
     box = outbox.Outbox(Path(data["folder"]))
-    with transport.connection(server, b4.get_smtp) as line:
+    with outbox.connection(server, b4.get_smtp) as line:
         sender = outbox.sender_of(b4.get_smtp(dryrun=True)[1])
         problem = outbox.deliver(box, line, sender)
     return {"problem": problem, "server": server.title}
@@ -85,7 +85,7 @@ def _deliver(data: Data) -> Data:
 
 def _server(data: Data) -> Data:
     """Return where mail would be sent, if that is permitted."""
-    server = transport.Server.configured(b4.get_sendemail_config(), data["permitted"])
+    server = outbox.Server.configured(b4.get_sendemail_config(), data["permitted"])
     server.check()
     return {"server": server.title}
 

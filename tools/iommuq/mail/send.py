@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iommuq.build.workspace import Workspace
-from iommuq.mail import back
 from iommuq.mail.b4tool import side
-from iommuq.mail.branch import MailBranch, load_branch, person
-from iommuq.mail.outbox import Letter, Outbox
-from iommuq.mail.prooftable import table
-from iommuq.mail.transport import PERMISSION
+from iommuq.mail.branch import MailBranch, load_branch, person, write_cover
+from iommuq.mail.cover import proof_table
+from iommuq.mail.outbox import PERMISSION, Letter, Outbox
 from iommuq.proof import records
 from iommuq.system.errors import InfraError, UserError, VerdictError
 from iommuq.system.files import state_dir
@@ -74,7 +72,7 @@ def _form(workspace: Workspace, branch: MailBranch) -> Iterator[dict[str, str]]:
     labels = [patch.label for patch in workspace.queue.patches if patch.section == section]
     text = str(side("template", cwd=branch.tree.folder)["text"])
     # Below a separator, so that the trailers above it stay last in their part.
-    shown = table(record, labels).strip("\n").replace("$", "$$")
+    shown = proof_table(record, labels).strip("\n").replace("$", "$$")
     text = text.replace("${cover}", f"${{cover}}\n\n---\n{shown}", 1)
     with temporary_folder("send") as name:
         path = name / _TEMPLATE
@@ -136,7 +134,7 @@ def send(
         with _form(workspace, branch) as config:
             data = {"msgid": letters[0].msgid}
             side("reroll", cwd=branch.tree.folder, data=data, config=config)
-        back.write_cover(load_branch(branch.tree), workspace.queue.folder)
+        write_cover(load_branch(branch.tree), workspace.queue.folder)
     if not problem:
         done = box.folder.with_name(f"sent-{box.folder.name}")
         if done.exists():

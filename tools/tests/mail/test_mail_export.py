@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import mailproject
 import toy
+from iommuq.mail import cover, export
 from iommuq.mail import cover as covers
-from iommuq.mail import export, prooftable
 from iommuq.mail.cover import Cover
 from iommuq.mail.prep import prerequisites
 from iommuq.proof.matrix import Column
@@ -181,7 +181,7 @@ def test_proof_table_has_75_columns(names: list[str], columns: int, data: st.Dat
     marks = st.text("pF", min_size=columns, max_size=columns)
     rows = {f"kunit.suite.{name}": data.draw(marks) for name in names}
     proof = record(rows, columns)
-    text = prooftable.table(proof, [f"{number:04}" for number in range(1, columns)])
+    text = cover.proof_table(proof, [f"{number:04}" for number in range(1, columns)])
     assert all(len(line) <= 75 for line in text.splitlines())
     shown = "".join(text.split())
     for name, row in rows.items():
@@ -191,11 +191,11 @@ def test_proof_table_has_75_columns(names: list[str], columns: int, data: st.Dat
 
 def test_proof_table() -> None:
     proof = record({"kunit.own.late": "FFp", "kunit.own.plain": "ppp"}, 3)
-    text = prooftable.table(proof, ["0002"])
+    text = cover.proof_table(proof, ["0002"])
     assert "kunit.own                                     -  1\n" in text
     assert "  late                                        F  p\n" in text
     assert "1 more tests pass at each of these steps." in text
-    assert prooftable.table(proof, ["other"]) == ""
+    assert cover.proof_table(proof, ["other"]) == ""
 
 
 def test_what_a_series_needs(toy_queue: Queue, toy_base: object, tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from typing import Any, cast
 import pytest
 
 import iommuq
-from iommuq.mail import b4tool, outbox, transport
-from iommuq.mail.outbox import Outbox
-from iommuq.mail.transport import Server, connection
+from iommuq.mail import b4tool, outbox
+from iommuq.mail.outbox import Outbox, Server, connection
 from iommuq.system.errors import InfraError, UserError
 from mailservers import LOOPBACK, Post, serve_post, silent_port, unused_port
 
@@ -142,7 +141,7 @@ def test_server_that_is_down() -> None:
 
 
 def test_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PATIENCE", 0.3)
+    monkeypatch.setattr(outbox, "PATIENCE", 0.3)
     with (
         silent_port() as port,
         pytest.raises(InfraError, match=r"no answer within 0\.3"),

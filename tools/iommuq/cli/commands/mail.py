@@ -16,8 +16,7 @@ from iommuq.cli import options
 from iommuq.cli.lazy import Entry, LazyGroup
 from iommuq.mail import branch as branches
 from iommuq.mail import gate
-from iommuq.mail.back import Taken, take_back
-from iommuq.mail.branch import MailBranch
+from iommuq.mail.branch import MailBranch, Taken, take_back
 from iommuq.mail.outbox import Letter, Outbox
 from iommuq.queue import edit as edittree
 from iommuq.queue.edit import EditTree

@@ -100,7 +100,7 @@ def refresh(
     base: str | None, start: Path | None, section: str | None, rewrite_all: bool, force: bool
 ) -> None:
     """Write the commits of a work tree back as the queue of BASE."""
-    from iommuq.mail.back import is_on_mail_branch
+    from iommuq.mail.branch import is_on_mail_branch
     from iommuq.queue.edit import refresh
 
     try:
