@@ -52,7 +52,7 @@ def run_drivers(
         print(page.as_text(kernels))
 
 
-def _judge(spec: bases.BaseSpec, at: str) -> Kernel:
+def _judge(spec: basefile.BaseSpec, at: str) -> Kernel:
     base = bases.open_base(spec)
     step = make_step(base, load_queue(spec.folder, spec.name), None, to=at)
     title = f"Linux {base.kernel}" + ("" if step.label == PLAIN else f", {step.label}")

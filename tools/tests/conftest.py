@@ -14,7 +14,8 @@ import pytest
 
 import lanes_toy
 import toy
-from iommuq.bases.sources import Base, load_spec
+from iommuq.bases.basefile import load_spec
+from iommuq.bases.sources import Base
 from iommuq.queue.edit import edit
 from iommuq.queue.model import Queue, load_queue
 from iommuq.results.store import Store

@@ -14,28 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iommuq.bases.basefile import BaseSpec, Seen, add, list_specs, load_spec, write_seen
-from iommuq.bases.providers import Job, Provided, provide
+from iommuq.bases.basefile import BaseSpec, Seen, write_seen
 from iommuq.bases.providers.directory import DirectorySource
-from iommuq.bases.providers.job import BASE_REF
+from iommuq.bases.providers.job import BASE_REF, Job, Provided
 from iommuq.bases.providers.snapshot import FORMAT
 from iommuq.system import files, progress
 from iommuq.system.errors import DiskFull, InfraError
 from iommuq.system.git.command import git, init_bare
 from iommuq.system.git.objects import open_repository
 from iommuq.system.temporary import temporary_folder
-
-__all__ = [
-    "Base",
-    "BaseSpec",
-    "Seen",
-    "add",
-    "fetch",
-    "list_specs",
-    "load_spec",
-    "open_base",
-    "record_seen",
-]
 
 
 @dataclass(frozen=True)
@@ -190,7 +177,7 @@ def _fetch(spec: BaseSpec, update: bool, notice: Callable[[str], None]) -> Base:
             verify=lambda version, sha256: _verify(spec, version, sha256, ""),
             notice=notice,
         )
-        found = provide(spec.source, job)
+        found = spec.source.provide(job)
         _verify(spec, found.version, found.sha256, found.commit)
         shutil.rmtree(work)
         record = {"key": _key(spec), **asdict(found)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.results.runs.document import is_file, pick, to_json
+from iommuq.results.runs.archive import is_file, pick, to_json
 from iommuq.results.runs.model import CommandRun
 from iommuq.system.errors import EXIT_OK, UserError
 from iommuq.system.files import log_dir

@@ -15,12 +15,17 @@ import pytest
 
 import sources
 import toy
-from iommuq.bases import providers
+from iommuq.bases import basefile
 from iommuq.bases import sources as bases
+from iommuq.bases.basefile import BaseSpec
+from iommuq.bases.providers.debian import DebianSource
+from iommuq.bases.providers.directory import DirectorySource
+from iommuq.bases.providers.gitref import GitSource
 from iommuq.system.errors import DiskFull, InfraError, UserError
 
 FETCH = (
-    "from iommuq.bases.sources import fetch, load_spec; print(fetch(load_spec('6.12'))[0].commit)"
+    "from iommuq.bases.basefile import load_spec; from iommuq.bases.sources import fetch;"
+    " print(fetch(load_spec('6.12'))[0].commit)"
 )
 DEBIAN = 'provider = "debian"\npackage = "linux-source-6.12"'
 
@@ -33,11 +38,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def spec(root: Path, toy_tree: Path) -> bases.BaseSpec:
+def spec(root: Path, toy_tree: Path) -> BaseSpec:
     """Return a base in a tarball."""
     path = sources.make_tarball(root / "linux-6.12.tar.xz", toy_tree)
     sources.write_base(root, f'provider = "tarball"\nurl = "{path}"')
-    return bases.load_spec("6.12")
+    return basefile.load_spec("6.12")
 
 
 @pytest.fixture
@@ -51,8 +56,8 @@ def names(folder: Path) -> set[str]:
 
 def test_the_project_s_own_bases_are_well_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IOMMUQ_ROOT")
-    spec = next(spec for spec in bases.list_specs() if spec.name == "6.12")
-    assert spec.source == providers.DebianSource(package="linux-source-6.12")
+    spec = next(spec for spec in basefile.list_specs() if spec.name == "6.12")
+    assert spec.source == DebianSource(package="linux-source-6.12")
     assert spec.seen is not None
 
 
@@ -60,7 +65,7 @@ def test_bases_are_listed_oldest_first(root: Path) -> None:
     for name in ("7.3", "6.12", "6.1"):
         sources.write_base(root, DEBIAN, name=name)
     (root / "patches" / "notes").mkdir()
-    assert [spec.name for spec in bases.list_specs()] == ["6.1", "6.12", "7.3"]
+    assert [spec.name for spec in basefile.list_specs()] == ["6.1", "6.12", "7.3"]
 
 
 @pytest.mark.parametrize("name", ["9.9", "", ".", "..", ".hidden", "../6.12", "6.12/", "a\nb"])
@@ -68,18 +73,18 @@ def test_unknown_base(root: Path, name: str) -> None:
     sources.write_base(root, DEBIAN, name="6.1")
     sources.write_base(root, DEBIAN)
     with pytest.raises(UserError, match=r"^no base .*; there are 6\.1, 6\.12 \("):
-        bases.load_spec(name)
+        basefile.load_spec(name)
 
 
 def test_a_base_whose_file_is_none(root: Path) -> None:
     (root / "patches/6.12/base.toml").mkdir(parents=True)
     with pytest.raises(UserError, match=r"base.toml: Is a directory"):
-        bases.load_spec("6.12")
+        basefile.load_spec("6.12")
 
 
 def test_no_base_at_all() -> None:
     with pytest.raises(UserError, match="there is none"):
-        bases.load_spec("6.12")
+        basefile.load_spec("6.12")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_malformed_file(root: Path, text: str, message: str) -> None:
     path = sources.write_base(root, DEBIAN)
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"patches/6\.12/base\.toml: .*" + message):
-        bases.load_spec("6.12")
+        basefile.load_spec("6.12")
 
 
 @pytest.mark.parametrize(
@@ -128,34 +133,34 @@ def test_malformed_file(root: Path, text: str, message: str) -> None:
 def test_malformed_tables(root: Path, source: str, seen: str, message: str) -> None:
     sources.write_base(root, source, seen=seen)
     with pytest.raises(UserError, match=r"base\.toml: " + message):
-        bases.load_spec("6.12")
+        basefile.load_spec("6.12")
 
 
 def test_file_that_is_no_text(root: Path) -> None:
     sources.write_base(root, DEBIAN).write_bytes(b'name = "\xff"')
     with pytest.raises(UserError, match="not UTF-8 at byte 8"):
-        bases.load_spec("6.12")
+        basefile.load_spec("6.12")
 
 
 def test_add_writes_what_load_reads(root: Path) -> None:
-    path = bases.add(
+    path = basefile.add(
         "7.3", {"provider": "git", "url": 'odd "name\\', "ref": "v7.3"}, title='A "title" ü\x7f'
     )
     assert path == root / "patches" / "7.3" / "base.toml"
-    spec = bases.load_spec("7.3")
+    spec = basefile.load_spec("7.3")
     assert spec.title == 'A "title" ü\x7f'
-    assert spec.source == providers.GitSource(url='odd "name\\', ref="v7.3")
+    assert spec.source == GitSource(url='odd "name\\', ref="v7.3")
     series = (path.parent / "series").read_text(encoding="utf-8")
     assert all(line.startswith("#") for line in series.splitlines())
     with pytest.raises(UserError, match="exists already"):
-        bases.add("7.3", {"provider": "directory", "path": "x"})
-    assert bases.load_spec("7.3") == spec
+        basefile.add("7.3", {"provider": "directory", "path": "x"})
+    assert basefile.load_spec("7.3") == spec
 
 
 def test_add_refuses_nonsense_and_leaves_nothing(root: Path) -> None:
     for name, source in (("../x", {"provider": "directory", "path": "x"}), ("7.3", {})):
         with pytest.raises(UserError):
-            bases.add(name, source)
+            basefile.add(name, source)
     assert names(root / "patches") == set()
 
 
@@ -163,18 +168,18 @@ def test_add_keeps_a_series_that_is_there(root: Path) -> None:
     series = root / "patches" / "7.3" / "series"
     series.parent.mkdir()
     series.write_text("a.patch\n", encoding="utf-8")
-    bases.add("7.3", {"provider": "directory", "path": "x"})
+    basefile.add("7.3", {"provider": "directory", "path": "x"})
     assert series.read_text(encoding="utf-8") == "a.patch\n"
 
 
-def test_record_seen_touches_only_its_table(spec: bases.BaseSpec) -> None:
+def test_record_seen_touches_only_its_table(spec: BaseSpec) -> None:
     base, _ = bases.fetch(spec)
     before = spec.path.read_text(encoding="utf-8")
     bases.record_seen(spec, base)
     text = spec.path.read_text(encoding="utf-8")
     assert text.startswith(before)
-    wanted = bases.Seen("linux-6.12", base.sha256, base.commit)
-    assert bases.load_spec("6.12").seen == wanted
+    wanted = basefile.Seen("linux-6.12", base.sha256, base.commit)
+    assert basefile.load_spec("6.12").seen == wanted
     # Again, with comments around, another table behind, and values that are out of date.
     odd = text.replace("[seen]\nversion", "[seen] # here\n# why\nversion")
     odd = odd.replace(base.sha256, "0" * 64)
@@ -182,13 +187,13 @@ def test_record_seen_touches_only_its_table(spec: bases.BaseSpec) -> None:
     table, _, seen = tail.partition("\n[seen]")
     odd = f"{head}\n[seen]{seen}\n[source]{table}"
     spec.path.write_text(odd, encoding="utf-8")
-    bases.record_seen(bases.load_spec("6.12"), base)
-    assert bases.load_spec("6.12").seen == wanted
+    bases.record_seen(basefile.load_spec("6.12"), base)
+    assert basefile.load_spec("6.12").seen == wanted
     kept = [line for line in spec.path.read_text(encoding="utf-8").splitlines() if "#" in line]
     assert kept == ["[seen] # here", "# why"]
 
 
-def test_record_seen_gives_up_on_another_form(spec: bases.BaseSpec) -> None:
+def test_record_seen_gives_up_on_another_form(spec: BaseSpec) -> None:
     base, _ = bases.fetch(spec)
     text = 'seen.version = "x"\n' + spec.path.read_text(encoding="utf-8")
     spec.path.write_text(text, encoding="utf-8")
@@ -197,20 +202,18 @@ def test_record_seen_gives_up_on_another_form(spec: bases.BaseSpec) -> None:
     assert spec.path.read_text(encoding="utf-8") == text
 
 
-def test_a_base_in_the_cache_runs_nothing(
-    spec: bases.BaseSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_base_in_the_cache_runs_nothing(spec: BaseSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     base = bases.open_base(spec)
     assert base.git_dir.parts[-3:] == ("bases", "6.12", "repo.git")
     monkeypatch.setenv("PATH", "/nonexistent")
     assert bases.open_base(spec) == base
 
 
-def test_another_source_is_another_base(spec: bases.BaseSpec, root: Path, toy_tree: Path) -> None:
+def test_another_source_is_another_base(spec: BaseSpec, root: Path, toy_tree: Path) -> None:
     before = bases.open_base(spec)
     (toy_tree / "README").unlink()
     sources.write_base(root, f'provider = "directory"\npath = "{toy_tree}"')
-    after = bases.open_base(bases.load_spec("6.12"))
+    after = bases.open_base(basefile.load_spec("6.12"))
     assert after.commit != before.commit
     assert "README" not in sources.files_of(after.git_dir, after.commit)
 
@@ -218,11 +221,11 @@ def test_another_source_is_another_base(spec: bases.BaseSpec, root: Path, toy_tr
 def test_two_checkouts_share_a_package(root: Path) -> None:
     one = sources.write_base(root / "one", DEBIAN).parent
     two = sources.write_base(root / "two", DEBIAN).parent
-    source = providers.DebianSource("linux-source-6.12")
-    keys = {bases.BaseSpec("6.12", "x", folder, source).key for folder in (one, two)}
+    source = DebianSource("linux-source-6.12")
+    keys = {BaseSpec("6.12", "x", folder, source).key for folder in (one, two)}
     assert len(keys) == 1
-    local = providers.DirectorySource("../linux")
-    keys = {bases.BaseSpec("6.12", "x", folder, local).key for folder in (one, two)}
+    local = DirectorySource("../linux")
+    keys = {BaseSpec("6.12", "x", folder, local).key for folder in (one, two)}
     assert len(keys) == 2
 
 
@@ -230,9 +233,7 @@ def test_two_checkouts_share_a_package(root: Path) -> None:
     "damage", ["base.json", "repo.git/HEAD", "repo.git/refs/heads/base", "repo.git/objects/pack/*"]
 )
 @pytest.mark.parametrize("how", ["lost", "empty"])
-def test_a_damaged_cache_is_made_again(
-    spec: bases.BaseSpec, cache: Path, damage: str, how: str
-) -> None:
+def test_a_damaged_cache_is_made_again(spec: BaseSpec, cache: Path, damage: str, how: str) -> None:
     base = bases.open_base(spec)
     for path in list((cache / "6.12").glob(damage)):
         path.chmod(0o600)
@@ -245,7 +246,7 @@ def test_a_damaged_cache_is_made_again(
     assert names(cache) == {"6.12", "6.12.lock"}
 
 
-def test_packed_references_are_no_damage(spec: bases.BaseSpec) -> None:
+def test_packed_references_are_no_damage(spec: BaseSpec) -> None:
     base = bases.open_base(spec)
     toy.git("gc", "--quiet", "--prune=now", cwd=base.git_dir)
     assert not (base.git_dir / "refs" / "heads" / "base").exists()
@@ -253,19 +254,19 @@ def test_packed_references_are_no_damage(spec: bases.BaseSpec) -> None:
     assert bases.open_base(spec) == base
 
 
-def test_another_version_than_seen_is_a_note(root: Path, spec: bases.BaseSpec) -> None:
+def test_another_version_than_seen_is_a_note(root: Path, spec: BaseSpec) -> None:
     url = vars(spec.source)["url"]
     sources.write_base(root, f'provider = "tarball"\nurl = "{url}"', seen='version = "linux-6.11"')
-    spec = bases.load_spec("6.12")
+    spec = basefile.load_spec("6.12")
     for _ in range(2):
         assert bases.fetch(spec)[1] == [f"{url} is linux-6.12 here, linux-6.11 in [seen]"]
 
 
-def test_what_is_in_the_cache_is_compared_with_seen(root: Path, spec: bases.BaseSpec) -> None:
+def test_what_is_in_the_cache_is_compared_with_seen(root: Path, spec: BaseSpec) -> None:
     bases.open_base(spec)
     seen = f'version = "linux-6.12"\nsha256 = "{"0" * 64}"'
     sources.write_base(root, f'provider = "tarball"\nurl = "{vars(spec.source)["url"]}"', seen=seen)
-    spec = bases.load_spec("6.12")
+    spec = basefile.load_spec("6.12")
     with pytest.raises(InfraError, match=r"delete \[seen\]"):
         bases.open_base(spec)
     with pytest.raises(InfraError, match=r"delete \[seen\]"):
@@ -300,7 +301,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_a_fetch_that_is_killed_hurts_no_later_one(
-    root: Path, cache: Path, spec: bases.BaseSpec, signum: signal.Signals
+    root: Path, cache: Path, spec: BaseSpec, signum: signal.Signals
 ) -> None:
     environment = slow_xz(root, 60)
     child = subprocess.Popen(
@@ -341,7 +342,7 @@ def test_two_fetches_at_once_do_it_once(root: Path) -> None:
     [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, InfraError)],
 )
 def test_what_the_disk_says(
-    spec: bases.BaseSpec,
+    spec: BaseSpec,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
@@ -351,7 +352,7 @@ def test_what_the_disk_says(
         raise OSError(number, os.strerror(number), "some/file")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bases, "provide", provide)
+        patch.setattr(type(spec.source), "provide", provide)
         with pytest.raises(InfraError, match=f"some/file: {os.strerror(number)}") as caught:
             bases.fetch(spec)
     assert caught.type is kind
@@ -360,7 +361,7 @@ def test_what_the_disk_says(
 
 
 def test_a_full_disk_under_git(
-    root: Path, spec: bases.BaseSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, spec: BaseSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = root / "full"
     tools.mkdir()
@@ -380,7 +381,7 @@ def test_a_full_disk_under_git(
 
 
 def test_a_cache_that_cannot_be_made(
-    spec: bases.BaseSpec, root: Path, monkeypatch: pytest.MonkeyPatch
+    spec: BaseSpec, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "file").touch()
     monkeypatch.setenv("IOMMUQ_CACHE_DIR", str(root / "file" / "cache"))

@@ -12,6 +12,7 @@ import pytest
 
 import sources
 import toy
+from iommuq.bases import basefile
 from iommuq.bases import sources as bases
 from iommuq.bases.providers import apt, debian
 from iommuq.system.errors import InfraError, UserError
@@ -49,7 +50,7 @@ class Machine:
     ) -> tuple[bases.Base, list[str]]:
         """Write the base's file and fetch it."""
         sources.write_base(self.root, source, seen=seen)
-        return bases.fetch(bases.load_spec("6.12"), update=update)
+        return bases.fetch(basefile.load_spec("6.12"), update=update)
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_other_content_under_the_same_version(machine: Machine) -> None:
         machine.fetch(seen=seen, update=True)
     assert f"sha256 is {file_sha256(bad)}" in str(caught.value)
     assert f"has {good.sha256}" in str(caught.value)
-    assert bases.open_base(bases.load_spec("6.12")).commit == good.commit
+    assert bases.open_base(basefile.load_spec("6.12")).commit == good.commit
 
 
 def test_damaged_package(machine: Machine) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import sources
 import toy
+from iommuq.bases import basefile
 from iommuq.bases import sources as bases
 from iommuq.bases.providers import gitref
 from iommuq.system.errors import InfraError, IommuqError, UserError
@@ -29,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fetch(root: Path, source: str, seen: str = "") -> bases.Base:
     sources.write_base(root, source, seen=seen)
-    return bases.fetch(bases.load_spec("6.12"))[0]
+    return bases.fetch(basefile.load_spec("6.12"))[0]
 
 
 def fetch_tarball(root: Path, path: Path) -> bases.Base:
@@ -83,7 +84,7 @@ def test_commit_holds_the_tree_and_nothing_else(root: Path, toy_tree: Path) -> N
 def test_directory_is_read_anew_each_time(root: Path, toy_tree: Path) -> None:
     before = fetch(root, f'provider = "directory"\npath = "{toy_tree}"')
     (toy_tree / "README").write_text("changed", encoding="utf-8")
-    spec = bases.load_spec("6.12")
+    spec = basefile.load_spec("6.12")
     assert bases.open_base(spec) == before
     after, _ = bases.fetch(spec)
     assert after.commit != before.commit
@@ -95,7 +96,7 @@ def test_directory_is_read_anew_each_time(root: Path, toy_tree: Path) -> None:
 def test_a_directory_that_was_built_in_is_noted(root: Path, toy_tree: Path) -> None:
     (toy_tree / ".config").touch()
     sources.write_base(root, f'provider = "directory"\npath = "{toy_tree}"')
-    _, notes = bases.fetch(bases.load_spec("6.12"))
+    _, notes = bases.fetch(basefile.load_spec("6.12"))
     assert ["mrproper" in note for note in notes] == [True]
 
 
@@ -147,7 +148,7 @@ def test_cut_archives_are_refused_and_the_cache_is_kept(
         fetch_tarball(root, path)
     sources.write_base(root, f'provider = "tarball"\nurl = "{good}"')
     path.unlink()
-    assert bases.open_base(bases.load_spec("6.12")) == before
+    assert bases.open_base(basefile.load_spec("6.12")) == before
 
 
 def test_damaged_check_sum_is_noticed(root: Path, toy_tree: Path) -> None:
@@ -198,7 +199,7 @@ def test_git_keeps_the_commit_and_leaves_the_history(root: Path, toy_work: Path)
     sources.write_base(
         root, f'provider = "git"\nurl = "{toy_work}"\nref = "base"', seen=f'version = "{old}"'
     )
-    spec = bases.load_spec("6.12")
+    spec = basefile.load_spec("6.12")
     base, notes = bases.fetch(spec)
     assert base.commit == new
     assert notes == [f"base is {new} here, {old} in [seen]"]
@@ -276,7 +277,7 @@ def test_git_tag_must_be_signed_if_asked_for(
     monkeypatch.setenv("GNUPGHOME", str(root))  # Without that key.
     sources.write_base(root, source + '"v1"')
     with pytest.raises(InfraError, match="v1 has no good signature"):
-        bases.fetch(bases.load_spec("6.12"), update=True)
+        bases.fetch(basefile.load_spec("6.12"), update=True)
 
 
 def test_a_download_that_leads_to_http(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 
 import records
 from iommuq.cli.main import cli
-from iommuq.results.runs.archive import Archive
-from iommuq.results.runs.document import from_json, to_json
+from iommuq.results.runs.archive import Archive, from_json, to_json
 from iommuq.results.runs.model import StepRecord
 from iommuq.results.runs.recorder import recording
 from iommuq.results.store import Result as Kept

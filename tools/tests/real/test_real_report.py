@@ -19,7 +19,7 @@ from iommuq.report.junit import to_junit
 from iommuq.report.kcidb import SCHEMA, to_kcidb
 from iommuq.report.ktapout import to_ktap
 from iommuq.report.view import Tone, View
-from iommuq.results.runs import document
+from iommuq.results.runs import archive
 from iommuq.results.runs.archive import Archive
 from iommuq.results.runs.model import CommandRun, State
 from iommuq.results.store import Status
@@ -66,9 +66,9 @@ def counts(kunit_dir: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> tuple
 
 def check(run: CommandRun, kunit_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold every form of a run against the tool that reads it."""
-    text = document.to_json(run)
-    jsonschema.Draft202012Validator(document.schema()).validate(json.loads(text))
-    assert document.from_json(text) == run
+    text = archive.to_json(run)
+    jsonschema.Draft202012Validator(archive.schema()).validate(json.loads(text))
+    assert archive.from_json(text) == run
     assert breaches(Tree.fromstring(to_junit(run))) == []
     assert SCHEMA.is_valid(to_kcidb(run))
     if run.state is State.FINISHED and not run.head.error and run.cells:

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from iommuq.results import database as databases
-from iommuq.results.database import MIGRATIONS
-from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
+from iommuq.results import store as databases
+from iommuq.results.store import MIGRATIONS, Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.system.errors import DiskFull, InfraError
 
 

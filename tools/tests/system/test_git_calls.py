@@ -14,7 +14,6 @@ from iommuq.system.files import project_root
 _RUNNERS = {"git", "_git", "tree_git", "person", "_inside", "run", "pipeline"}
 #: Words that git has, too, in modules that mean something else.
 _OTHERS = {
-    ("bases/sources.py", "add"),
     ("bases/sources.py", "commit"),
     ("build/directory.py", "config"),
     ("cli/commands/bench.py", "grep"),

@@ -12,32 +12,10 @@ from typing import get_args
 from iommuq.bases.providers.debian import DebianSource
 from iommuq.bases.providers.directory import DirectorySource
 from iommuq.bases.providers.gitref import GitSource
-from iommuq.bases.providers.job import Job, Provided
 from iommuq.bases.providers.tarball import TarballSource
-
-__all__ = [
-    "KINDS",
-    "DebianSource",
-    "DirectorySource",
-    "GitSource",
-    "Job",
-    "Provided",
-    "Source",
-    "TarballSource",
-    "provide",
-]
 
 Source = DebianSource | GitSource | TarballSource | DirectorySource
 
 #: The ``provider`` key of a ``[source]`` table -> the dataclass of the table, whose first
 #: field is where the sources are.  A new provider needs a file here and its name above.
 KINDS: Mapping[str, type[Source]] = {kind.provider: kind for kind in get_args(Source)}
-
-
-def provide(source: Source, job: Job) -> Provided:
-    """Fetch the sources and make a commit of them.
-
-    :raises UserError: *source* does not exist or is no kernel.
-    :raises InfraError: it could not be reached, was cut short, or no space is left.
-    """
-    return source.provide(job)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iommuq import __version__
-from iommuq.bases import sources
+from iommuq.bases.basefile import list_specs
 from iommuq.guests import accel
 from iommuq.system import files as dirs
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, IommuqError
@@ -250,7 +250,7 @@ def check_tcg() -> Check:
 def check_bases() -> list[Check]:
     """Check the bases, and which version of each is in the cache."""
     try:
-        specs = sources.list_specs()
+        specs = list_specs()
     except IommuqError as error:
         return [Check("base", "patches", ok=False, needed=True, detail=error.what, fix=error.hint)]
     return [_check_base(spec.name, spec.title) for spec in specs]

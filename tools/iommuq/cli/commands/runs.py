@@ -12,10 +12,9 @@ import click
 from iommuq.proof.matrix import fold
 from iommuq.report import matrix
 from iommuq.report.view import Tone, View, visible
-from iommuq.results.runs.archive import Archive, Summary
+from iommuq.results.runs.archive import Archive, Summary, pick
 from iommuq.results.runs.compare import Comparison, VerdictChange
 from iommuq.results.runs.compare import compare as compared
-from iommuq.results.runs.document import pick
 from iommuq.results.runs.model import CommandRun, State
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT
 from iommuq.system.progress import duration

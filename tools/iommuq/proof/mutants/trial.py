@@ -10,10 +10,9 @@ import contextlib
 import filecmp
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -339,11 +338,7 @@ class _Judge:
             return None
 
     def _remember(self, path: str, text: bytes, verdict: MutantVerdict) -> None:
-        file = self._file(path, text)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        data = {"fate": verdict.fate.value, "why": verdict.why, "tests": list(verdict.tests)}
-        temporary.write_text(json.dumps(data), encoding="utf-8")
-        temporary.replace(file)
+        files.write_json(self._file(path, text), asdict(verdict))
 
 
 def _hash(*words: str) -> str:

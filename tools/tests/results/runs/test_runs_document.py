@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import records
-from iommuq.results.runs import document
-from iommuq.results.runs.document import from_json, to_json
+from iommuq.results.runs import archive
+from iommuq.results.runs.archive import from_json, to_json
 from iommuq.results.runs.model import CellRecord, CommandRun, Head, State, Test
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
@@ -25,16 +25,16 @@ def test_there_and_back(run: CommandRun) -> None:
 
 
 def test_the_published_schema_is_that_of_the_model() -> None:
-    """If not: write it from `document.schema()`."""
-    assert (project_root() / document.SCHEMA).read_text() == json.dumps(
-        document.schema(), indent=1
+    """If not: write it from `archive.schema()`."""
+    assert (project_root() / archive.SCHEMA).read_text() == json.dumps(
+        archive.schema(), indent=1
     ) + "\n"
 
 
 @pytest.mark.parametrize("run", [records.queue(), records.broken()])
 def test_runs_are_valid_by_the_schema(run: CommandRun) -> None:
-    validator = jsonschema.Draft202012Validator(document.schema())
-    validator.check_schema(document.schema())
+    validator = jsonschema.Draft202012Validator(archive.schema())
+    validator.check_schema(archive.schema())
     validator.validate(json.loads(to_json(run)))
 
 
@@ -59,7 +59,7 @@ def test_any_run_comes_back_and_is_valid(tests: list[Test]) -> None:
         (CellRecord("s", "l", tests=tuple(tests)),),
     )
     assert from_json(to_json(run)) == run
-    jsonschema.Draft202012Validator(document.schema()).validate(json.loads(to_json(run)))
+    jsonschema.Draft202012Validator(archive.schema()).validate(json.loads(to_json(run)))
 
 
 def edited(*path: str | int, to: Any) -> str:
