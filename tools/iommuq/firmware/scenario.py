@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -25,49 +27,11 @@ PAGE = 0x1000
 #: The check that every scenario has besides its own.
 NO_SPLAT = "no_splat"
 
+_DATA = tomllib.loads(resources.files(__package__).joinpath("actions.toml").read_text("utf-8"))
 #: The actions in the guest, and the kinds of their arguments.
-ACTIONS: Mapping[str, tuple[str, ...]] = {
-    "bind": ("device", "driver"),
-    "unbind": ("device",),
-    "driver": ("device",),
-    "claim": ("interface", "device"),
-    "own": ("interface", "device"),
-    "release": ("device",),
-    "map": ("device", "address", "size"),
-    "dma": ("device", "address"),
-    "dma-mapped": ("device", "address"),
-    "switch": ("device", "type", "address", "back"),
-    "fail": ("function", "nth"),
-    "failed": (),
-    "dma-foreign": ("device", "device", "address"),
-    "entry": ("device", "which"),
-    "remove": ("device",),
-    "removals": ("device", "rounds"),
-    "rescan": (),
-    "rescan-failing": ("device", "address", "function"),
-    "renumber": ("device", "bus"),
-    "reset": ("device",),
-    "present": ("device",),
-    "type": ("device",),
-    "set-type": ("device", "type"),
-    "region": ("device", "address"),
-    "together": ("device", "device"),
-    "message": ("text",),
-    "boot-message": ("text",),
-    "listen": (),
-}
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "interface": ("group", "cdev"),
-    "type": ("DMA", "DMA-FQ", "identity", "auto"),
-    "back": ("type", "rescan"),
-    "which": ("own", "alias"),
-}
-_RANGES: Mapping[str, tuple[int, int]] = {
-    "size": (0, (1 << 64) - 1),
-    "bus": (1, 0xFF),
-    "nth": (1, 1000),
-    "rounds": (1, 100),
-}
+ACTIONS: Mapping[str, tuple[str, ...]] = {k: tuple(v) for k, v in _DATA["actions"].items()}
+_CHOICES: Mapping[str, tuple[str, ...]] = {k: tuple(v) for k, v in _DATA["choices"].items()}
+_RANGES: Mapping[str, tuple[int, int]] = {k: (v[0], v[1]) for k, v in _DATA["ranges"].items()}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _CHECK = re.compile(r"[a-z0-9][a-z0-9_]*")
 _WORD = re.compile(r"[\w.:/-]+")
