@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from iommuq.report import excerpts, sections
 from iommuq.report.excerpts import Excerpt
-from iommuq.report.sections import EXPECTED, FAIL, PASS, Look, Row
+from iommuq.report.sections import Look, Row
 from iommuq.report.view import TEMPLATES, Judged, View, middle, template, visible
 from iommuq.results.known import Verdict
 from iommuq.results.runs.model import CellRecord, CommandRun, Splat, State, Test
@@ -101,17 +101,18 @@ class _Page:
             looks: list[Look] = []
             for at, step in enumerate(steps):
                 found = self.cells.get((step, row.name))
-                look = sections.NOT_RUN if found is None else self._look(*found)
-                if look is PASS and at and looks[-1] in (FAIL, EXPECTED, sections.KNOWN):
-                    look = sections.FIXED
+                look = Look.NOT_RUN if found is None else self._look(*found)
+                if look is Look.OK and at and looks[-1] in (Look.FAILED, Look.EXPECTED, Look.KNOWN):
+                    look = Look.FIXED
                 looks.append(look)
             yield Row(number, row.suite, row.test, tuple(looks))
 
     def _look(self, cell: CellRecord, test: Test) -> Look:
         if test.verdict is Verdict.FAILED:
-            return FAIL if self.view.judged(cell, test).status is Status.FAIL else EXPECTED
-        look = sections.BY_VERDICT[test.verdict]
-        return sections.PASS_ALONE if look is PASS and len(self.record.steps) == 1 else look
+            failed = self.view.judged(cell, test).status is Status.FAIL
+            return Look.FAILED if failed else Look.EXPECTED
+        look = Look[test.verdict.name]
+        return Look.OK_ALONE if look is Look.OK and len(self.record.steps) == 1 else look
 
     @property
     def sections(self) -> list[tuple[str, int]]:
@@ -236,7 +237,7 @@ class _Page:
 
     def _used_looks(self) -> list[Look]:
         used = {look for row in self.rows for look in row.looks}
-        return [look for look in sections.LOOKS if look in used and look.sign]
+        return [look for look in Look if look in used and look.sign]
 
     def _splats(self) -> list[tuple[CellRecord, Splat]]:
         found = [(cell, splat) for cell in self.record.cells for splat in cell.splats]
@@ -288,7 +289,7 @@ class _Page:
             "suites": [row.suite for row in self.rows],
             "tests": [row.test for row in self.rows],
             "looks": ["".join(row.looks[c].code for row in self.rows) for c in range(len(steps))],
-            "legend": {look.code: [look.sign, look.word] for look in sections.LOOKS},
+            "legend": {look.code: [look.sign, look.word] for look in Look},
             "logs": [[defaults.get((step, lane), -1) for lane in lanes] for step in steps],
             "where": [self._where(step) for step in steps],
             "detail": detail,

@@ -6,58 +6,35 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from iommuq.results.known import Verdict
 from iommuq.results.runs.model import CommandRun, Known, Test
 
 
-@dataclass(frozen=True)
-class Look:
-    """A verdict in the table; *code* is its letter in the page's data."""
+class Look(Enum):
+    """A verdict in the table, with the name of the `Verdict`, or what it means at a step.
 
-    code: str
-    sign: str
-    word: str
+    :ivar code: its letter in the page's data.
+    """
 
+    OK = "o", "·", "passes"
+    OK_ALONE = "p", "✓", "passes"
+    FIXED = "f", "✓", "passes, and failed at the step before"
+    FAILED = "x", "✕", "fails, and should not"
+    EXPECTED = "e", "○", "fails here, a later step has the verdict"
+    SKIPPED = "s", "–", "skipped"
+    KNOWN = "k", "K", "known failure"
+    UNEXPECTED_PASS = "u", "✓!", "passes, but is listed as failing"
+    EXPIRED = "d", "K!", "listed as failing, but past its date"
+    FLAKY = "y", "≈", "flaky: passed and failed on one kernel"
+    ERROR = "r", "?", "no verdict: the infrastructure failed"
+    NOT_RUN = "n", "", "not run"
 
-PASS = Look("o", "·", "passes")
-PASS_ALONE = Look("p", "✓", "passes")
-FIXED = Look("f", "✓", "passes, and failed at the step before")
-FAIL = Look("x", "✕", "fails, and should not")
-EXPECTED = Look("e", "○", "fails here, a later step has the verdict")
-SKIP = Look("s", "–", "skipped")
-KNOWN = Look("k", "K", "known failure")
-SURPRISE = Look("u", "✓!", "passes, but is listed as failing")
-EXPIRED = Look("d", "K!", "listed as failing, but past its date")
-FLAKY = Look("y", "≈", "flaky: passed and failed on one kernel")
-ERROR = Look("r", "?", "no verdict: the infrastructure failed")
-NOT_RUN = Look("n", "", "not run")
-LOOKS = (
-    PASS,
-    PASS_ALONE,
-    FIXED,
-    FAIL,
-    EXPECTED,
-    SKIP,
-    KNOWN,
-    SURPRISE,
-    EXPIRED,
-    FLAKY,
-    ERROR,
-    NOT_RUN,
-)
-
-#: All verdicts but `Verdict.FAILED`, which is `FAIL` or `EXPECTED`.
-BY_VERDICT = {
-    Verdict.OK: PASS,
-    Verdict.SKIPPED: SKIP,
-    Verdict.KNOWN: KNOWN,
-    Verdict.UNEXPECTED_PASS: SURPRISE,
-    Verdict.EXPIRED: EXPIRED,
-    Verdict.FLAKY: FLAKY,
-    Verdict.ERROR: ERROR,
-}
+    def __init__(self, code: str, sign: str, word: str) -> None:
+        self.code = code
+        self.sign = sign
+        self.word = word
 
 
 @dataclass(frozen=True)
@@ -72,7 +49,7 @@ class Row:
     @property
     def steady(self) -> bool:
         """Whether it passes, or is skipped, at each step."""
-        return len(set(self.looks)) == 1 and self.looks[0] in (PASS, PASS_ALONE, SKIP)
+        return len(set(self.looks)) == 1 and self.looks[0] in (Look.OK, Look.OK_ALONE, Look.SKIPPED)
 
 
 #: Largest number of bars.
