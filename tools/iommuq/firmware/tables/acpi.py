@@ -157,6 +157,28 @@ class Reader:
         return TableError(what, offset=self.offset, name=self._name, hint=hint)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The fixed fields of a structure, in their order in the table.
+
+    :ivar name: the structure, for messages.
+    :ivar form: format of `struct` without the byte order.
+    :ivar fields: the attributes of its class.
+    """
+
+    name: str
+    form: str
+    fields: tuple[str, ...]
+
+    def pack(self, structure: object) -> bytes:
+        """Return the fields of a structure as bytes; see `pack`."""
+        return pack(self.name, self.form, *(getattr(structure, name) for name in self.fields))
+
+    def unpack(self, reader: Reader) -> dict[str, Any]:
+        """Read the fields, by name; see `Reader.unpack`."""
+        return dict(zip(self.fields, reader.unpack(self.form, self.name), strict=True))
+
+
 def split(data: bytes, signature: bytes, name: str) -> tuple[Header, Reader]:
     """Check the header of a table.
 

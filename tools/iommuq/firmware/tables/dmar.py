@@ -5,12 +5,12 @@ Source: Intel Virtualization Technology for Directed I/O, chapter 8, BIOS Consid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 from iommuq.firmware.tables import acpi
-from iommuq.firmware.tables.acpi import Header, Reader, pack
+from iommuq.firmware.tables.acpi import Header, Layout, Reader, pack
 from iommuq.firmware.tables.sanity import ADDRESS_BITS, Oddity, Reserved, check, check_revision
 
 SIGNATURE = b"DMAR"
@@ -84,8 +84,30 @@ def _steps(path: tuple[tuple[int, int], ...]) -> Iterator[str]:
     return (f"{device:02x}.{function:x}" for device, function in path)
 
 
+class _Laid:
+    """A structure with fixed fields, and behind them device scopes or the bytes of `REST`."""
+
+    KIND: ClassVar[int]
+    LAYOUT: ClassVar[Layout]
+    REST: ClassVar[str] = "scopes"
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        rest = getattr(self, self.REST)
+        if self.REST == "scopes":
+            rest = b"".join(scope.encode() for scope in rest)
+        return _structure(self.KIND, self.LAYOUT.pack(self) + rest)
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Self:
+        """Read what `encode` returns, after type and length."""
+        fields = cls.LAYOUT.unpack(reader)
+        fields[cls.REST] = _scopes(reader) if cls.REST == "scopes" else reader.rest()
+        return cls(**fields)
+
+
 @dataclass(frozen=True)
-class Drhd:
+class Drhd(_Laid):
     """A remapping hardware unit (section 8.3).
 
     :ivar base: address of its registers.
@@ -93,28 +115,25 @@ class Drhd:
     :ivar size: bits 3:0: N; the registers take 2^N pages.
     """
 
-    NAME: ClassVar[str] = "DRHD"
+    KIND: ClassVar[int] = 0
+    LAYOUT: ClassVar[Layout] = Layout("DRHD", "BBHQ", ("flags", "size", "segment", "base"))
     base: int
     scopes: tuple[Scope, ...] = ()
     segment: int = 0
     flags: int = 0
     size: int = 0
 
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        fields = (self.flags, self.size, self.segment, self.base)
-        return _structure(0, pack(self.NAME, "BBHQ", *fields), self.scopes)
-
 
 @dataclass(frozen=True)
-class Rmrr:
+class Rmrr(_Laid):
     """A region that devices must be able to reach at all times (section 8.4).
 
     :ivar base: first address.
     :ivar limit: last address.
     """
 
-    NAME: ClassVar[str] = "RMRR"
+    KIND: ClassVar[int] = 1
+    LAYOUT: ClassVar[Layout] = Layout("RMRR", "HHQQ", ("reserved", "segment", "base", "limit"))
     base: int
     limit: int
     scopes: tuple[Scope, ...] = ()
@@ -126,93 +145,71 @@ class Rmrr:
         """Size in bytes; 0 or less if the limit is below the base."""
         return self.limit - self.base + 1
 
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        fields = (self.reserved, self.segment, self.base, self.limit)
-        return _structure(1, pack(self.NAME, "HHQQ", *fields), self.scopes)
-
 
 @dataclass(frozen=True)
-class Atsr:
+class Atsr(_Laid):
     """Root ports below which ATS may be used (section 8.5); flags bit 0: all of them."""
 
-    NAME: ClassVar[str] = "ATSR"
+    KIND: ClassVar[int] = 2
+    LAYOUT: ClassVar[Layout] = Layout("ATSR", "BBH", ("flags", "reserved", "segment"))
     scopes: tuple[Scope, ...] = ()
     segment: int = 0
     flags: int = 0
     reserved: int = 0
 
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        fields = (self.flags, self.reserved, self.segment)
-        return _structure(2, pack(self.NAME, "BBH", *fields), self.scopes)
-
 
 @dataclass(frozen=True)
-class Rhsa:
+class Rhsa(_Laid):
     """The NUMA proximity domain of the unit with registers at *base* (section 8.6)."""
 
-    NAME: ClassVar[str] = "RHSA"
+    KIND: ClassVar[int] = 3
+    LAYOUT: ClassVar[Layout] = Layout("RHSA", "IQI", ("reserved", "base", "domain"))
+    REST: ClassVar[str] = "rest"
     base: int
     domain: int
     reserved: int = 0
     rest: bytes = b""
 
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        fields = (self.reserved, self.base, self.domain)
-        return _structure(3, pack(self.NAME, "IQI", *fields) + self.rest)
-
 
 @dataclass(frozen=True)
-class Andd:
+class Andd(_Laid):
     """The *name*, with NUL, of the ACPI device that scopes call by *number* (section 8.7)."""
 
-    NAME: ClassVar[str] = "ANDD"
+    KIND: ClassVar[int] = 4
+    LAYOUT: ClassVar[Layout] = Layout("ANDD", "3sB", ("reserved", "number"))
+    REST: ClassVar[str] = "name"
     number: int
     name: bytes
     reserved: bytes = bytes(3)
 
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        return _structure(4, pack(self.NAME, "3sB", self.reserved, self.number) + self.name)
-
 
 @dataclass(frozen=True)
-class Satc:
+class Satc(_Laid):
     """Integrated devices with an address translation cache (section 8.8)."""
 
-    NAME: ClassVar[str] = "SATC"
+    KIND: ClassVar[int] = 5
+    LAYOUT: ClassVar[Layout] = Layout("SATC", "BBH", ("flags", "reserved", "segment"))
     scopes: tuple[Scope, ...] = ()
     segment: int = 0
     flags: int = 0
     reserved: int = 0
 
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        fields = (self.flags, self.reserved, self.segment)
-        return _structure(5, pack(self.NAME, "BBH", *fields), self.scopes)
-
 
 @dataclass(frozen=True)
-class Sidp:
+class Sidp(_Laid):
     """Properties of integrated devices, in the flags of their scopes (section 8.9)."""
 
-    NAME: ClassVar[str] = "SIDP"
+    KIND: ClassVar[int] = 6
+    LAYOUT: ClassVar[Layout] = Layout("SIDP", "HH", ("reserved", "segment"))
     scopes: tuple[Scope, ...] = ()
     segment: int = 0
     reserved: int = 0
-
-    def encode(self) -> bytes:
-        """Return its bytes."""
-        return _structure(6, pack(self.NAME, "HH", self.reserved, self.segment), self.scopes)
 
 
 @dataclass(frozen=True)
 class Unknown:
     """A structure of unknown type; kernels skip it."""
 
-    NAME: ClassVar[str] = "structure of unknown type"
     kind: int
     body: bytes
 
@@ -221,7 +218,7 @@ class Unknown:
         return _structure(self.kind, self.body)
 
 
-Structure: TypeAlias = Drhd | Rmrr | Atsr | Rhsa | Andd | Satc | Sidp | Unknown
+Structure: TypeAlias = _Laid | Unknown
 
 
 @dataclass(frozen=True)
@@ -274,10 +271,11 @@ def parse(data: bytes, *, name: str = "DMAR") -> Dmar:
     structures = []
     while reader.left:
         kind, length = reader.peek("HH", "a structure")
-        decode, what = _DECODERS.get(kind, (None, f"structure of unknown type {kind}"))
+        known = _KINDS.get(kind)
+        what = known.LAYOUT.name if known else f"structure of unknown type {kind}"
         part = reader.part(length, 4, what)
         part.unpack("HH", what)
-        structures.append(Unknown(kind, part.rest()) if decode is None else decode(part))
+        structures.append(known.decode(part) if known else Unknown(kind, part.rest()))
     return Dmar(tuple(structures), header, width, flags, reserved)
 
 
@@ -291,7 +289,9 @@ def findings(table: Dmar) -> list[Oddity]:
     for offset, one in table.places():
         if not isinstance(one, Rmrr):
             continue
-        claims.append(Reserved(offset, one.base, one.size, (one.segment, one.scopes), one.NAME))
+        claims.append(
+            Reserved(offset, one.base, one.size, (one.segment, one.scopes), one.LAYOUT.name)
+        )
         if not any(scope.is_pci for scope in one.scopes):
             found.append(Oddity(offset, f"{claims[-1].name} is for no PCI device"))
         found += [
@@ -302,8 +302,7 @@ def findings(table: Dmar) -> list[Oddity]:
     return sorted(found + check(claims, bits=bits), key=lambda finding: finding.offset)
 
 
-def _structure(kind: int, body: bytes, scopes: Sequence[Scope] = ()) -> bytes:
-    body += b"".join(scope.encode() for scope in scopes)
+def _structure(kind: int, body: bytes) -> bytes:
     return pack("structure", "HH", kind, 4 + len(body)) + body
 
 
@@ -320,47 +319,6 @@ def _scopes(reader: Reader) -> tuple[Scope, ...]:
     return tuple(scopes)
 
 
-def _drhd(reader: Reader) -> Drhd:
-    flags, size, segment, base = reader.unpack("BBHQ", Drhd.NAME)
-    return Drhd(base, _scopes(reader), segment, flags, size)
-
-
-def _rmrr(reader: Reader) -> Rmrr:
-    reserved, segment, base, limit = reader.unpack("HHQQ", Rmrr.NAME)
-    return Rmrr(base, limit, _scopes(reader), segment, reserved)
-
-
-def _atsr(reader: Reader) -> Atsr:
-    flags, reserved, segment = reader.unpack("BBH", Atsr.NAME)
-    return Atsr(_scopes(reader), segment, flags, reserved)
-
-
-def _rhsa(reader: Reader) -> Rhsa:
-    reserved, base, domain = reader.unpack("IQI", Rhsa.NAME)
-    return Rhsa(base, domain, reserved, reader.rest())
-
-
-def _andd(reader: Reader) -> Andd:
-    reserved, number = reader.unpack("3sB", Andd.NAME)
-    return Andd(number, reader.rest(), reserved)
-
-
-def _satc(reader: Reader) -> Satc:
-    flags, reserved, segment = reader.unpack("BBH", Satc.NAME)
-    return Satc(_scopes(reader), segment, flags, reserved)
-
-
-def _sidp(reader: Reader) -> Sidp:
-    reserved, segment = reader.unpack("HH", Sidp.NAME)
-    return Sidp(_scopes(reader), segment, reserved)
-
-
-_DECODERS: dict[int, tuple[Callable[[Reader], Structure], str]] = {
-    0: (_drhd, Drhd.NAME),
-    1: (_rmrr, Rmrr.NAME),
-    2: (_atsr, Atsr.NAME),
-    3: (_rhsa, Rhsa.NAME),
-    4: (_andd, Andd.NAME),
-    5: (_satc, Satc.NAME),
-    6: (_sidp, Sidp.NAME),
+_KINDS: Mapping[int, type[_Laid]] = {
+    kind.KIND: kind for kind in (Drhd, Rmrr, Atsr, Rhsa, Andd, Satc, Sidp)
 }
