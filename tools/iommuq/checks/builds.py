@@ -26,7 +26,7 @@ from iommuq.build.directory import BUILD_LIMIT, ENVIRONMENT, BuildDirectory
 from iommuq.build.image import build_image
 from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace
-from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
+from iommuq.checks.model import CHECKS, Check, Finding, Skipped, Status, Subject
 from iommuq.queue.steps import Step
 from iommuq.system import arches, files, progress, toolchain
 from iommuq.system.arches import Arch
@@ -439,30 +439,12 @@ def _sources(subject: Subject) -> list[str]:
 
 
 for _name in _WHOLE:
-    REGISTRY.checks.append(
-        Check(
-            f"build-{_name}",
-            f"builds for {arches.get(_name).title}, without new warnings",
-            partial(new_warnings, _name),
-            slow=True,
-        )
-    )
+    _title = f"builds for {arches.get(_name).title}, without new warnings"
+    CHECKS.append(Check(f"build-{_name}", _title, partial(new_warnings, _name), slow=True))
 for _plan in (_UM, _X86, _ARM):
-    REGISTRY.checks.append(
-        Check(
-            f"w1-{_plan.arch.name}",
-            f"compiles for {_plan.arch.title} with W=1, without new warnings",
-            partial(w1, _plan),
-            slow=True,
-        )
-    )
+    _title = f"compiles for {_plan.arch.title} with W=1, without new warnings"
+    CHECKS.append(Check(f"w1-{_plan.arch.name}", _title, partial(w1, _plan), slow=True))
 for _checker in (SPARSE, COCCICHECK):
-    REGISTRY.checks.append(
-        Check(
-            _checker.name,
-            f"{_checker.name} on the files it changes",
-            partial(checked, _checker),
-            needs=_checker.programs,
-            slow=True,
-        )
-    )
+    _title = f"{_checker.name} on the files it changes"
+    _run = partial(checked, _checker)
+    CHECKS.append(Check(_checker.name, _title, _run, _checker.programs, slow=True))

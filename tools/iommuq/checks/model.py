@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -152,19 +152,22 @@ class Series:
     cover: str
 
 
+#: Checks one patch; may raise `Skipped`, `ToolMissing` or `VerdictError`.
+Run = Callable[[Subject], list[Finding]]
+
+
 @dataclass(frozen=True)
 class Check:
     """A check.
 
     :ivar title: what it checks, in a few words.
-    :ivar run: checks one patch; may raise `Skipped`, `ToolMissing` or `VerdictError`.
     :ivar needs: the programs that it needs.
     :ivar slow: it builds.
     """
 
     name: str
     title: str
-    run: Callable[[Subject], list[Finding]]
+    run: Run
     needs: tuple[str, ...] = ()
     slow: bool = False
 
@@ -182,22 +185,15 @@ class Check:
         return Report(self.name, subject.patch.label, tuple(found))
 
 
-@dataclass
-class Registry:
-    """All checks, in the order they run."""
-
-    checks: list[Check] = field(default_factory=list)
-
-    def add(
-        self, name: str, title: str, *, needs: Sequence[str] = (), slow: bool = False
-    ) -> Callable[[Callable[[Subject], list[Finding]]], Callable[[Subject], list[Finding]]]:
-        """Register a function as a check."""
-
-        def register(run: Callable[[Subject], list[Finding]]) -> Callable[[Subject], list[Finding]]:
-            self.checks.append(Check(name, title, run, tuple(needs), slow))
-            return run
-
-        return register
+#: All checks, in the order they run.
+CHECKS: list[Check] = []
 
 
-REGISTRY = Registry()
+def register(name: str, title: str) -> Callable[[Run], Run]:
+    """Register a function as a check that needs no program and builds nothing."""
+
+    def add(run: Run) -> Run:
+        CHECKS.append(Check(name, title, run))
+        return run
+
+    return add

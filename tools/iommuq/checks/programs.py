@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from iommuq.checks.model import REGISTRY, Check, Finding, Skipped, Status, Subject
+from iommuq.checks.model import CHECKS, Check, Finding, Skipped, Status, Subject
 from iommuq.checks.tables import Program, load_programs
 from iommuq.system.progress import one_line
 from iommuq.system.run import describe_status, run
@@ -110,4 +110,4 @@ def _finding(program: Program, line: str) -> Finding | None:
 for _name, _variants in groupby(load_programs(), key=lambda program: program.name):
     _all = tuple(_variants)
     _needs = tuple(dict.fromkeys(name for each in _all for name in each.needs))
-    REGISTRY.checks.append(Check(_name, _all[0].title, partial(run_first, _all), _needs))
+    CHECKS.append(Check(_name, _all[0].title, partial(run_first, _all), _needs))

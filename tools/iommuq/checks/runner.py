@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 
 from iommuq.build.workspace import Workspace
 from iommuq.checks import builds, programs, texts
-from iommuq.checks.model import REGISTRY, Check, Finding, Report, Series, Status, Subject, Tree
+from iommuq.checks.model import CHECKS, Check, Finding, Report, Series, Status, Subject, Tree
 from iommuq.checks.tables import ANSWERS, Answer, load_answers
 from iommuq.checks.texts import check_series
 from iommuq.queue.model import COVER, Patch
@@ -35,7 +35,7 @@ def choose(names: Sequence[str], *, slow: bool) -> list[Check]:
     :param slow: also those that build.
     :raises UserError: there is no such check.
     """
-    known = {check.name: check for check in REGISTRY.checks}
+    known = {check.name: check for check in CHECKS}
     for name in names:
         if name not in known and name != OF_SERIES:
             raise UserError(f"no check {name!r}; there are {', '.join([*known, OF_SERIES])}")

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 
-from iommuq.checks.model import REGISTRY, Finding, Report, Series, Skipped, Status, Subject
+from iommuq.checks.model import Finding, Report, Series, Skipped, Status, Subject, register
 from iommuq.checks.tables import load_prefixes
 from iommuq.queue.hunks import hunks
 from iommuq.system.run import run, tail
@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"<?([\w.+-]+@[\w.-]+)>?")
 _LIMIT = 120.0
 
 
-@REGISTRY.add("applies", "applies in its place, alone")
+@register("applies", "applies in its place, alone")
 def applies(subject: Subject) -> list[Finding]:
     """The patch changes its tree.  One that does not apply is an error before any check."""
     tree = subject.need_tree()
@@ -41,7 +41,7 @@ def applies(subject: Subject) -> list[Finding]:
     return []
 
 
-@REGISTRY.add("includes", "headers that are included twice")
+@register("includes", "headers that are included twice")
 def includes(subject: Subject) -> list[Finding]:
     """The patch does not include a header a second time."""
     tree = subject.need_tree()
@@ -61,7 +61,7 @@ def includes(subject: Subject) -> list[Finding]:
     return found
 
 
-@REGISTRY.add("blanks", "blanks at the end of lines, and conflict markers")
+@register("blanks", "blanks at the end of lines, and conflict markers")
 def blanks(subject: Subject) -> list[Finding]:
     """Added lines have no trailing blanks and no conflict markers."""
     found = []
@@ -84,7 +84,7 @@ def trailers(subject: Subject) -> Iterator[tuple[str, str]]:
         yield from ((match[1], match[2]) for match in matches if match)
 
 
-@REGISTRY.add("subject", "subject line")
+@register("subject", "subject line")
 def subject_line(subject: Subject) -> list[Finding]:
     """A subject has a prefix, an imperative with a capital, and no full stop."""
     text = subject.patch.subject
@@ -113,7 +113,7 @@ def subject_line(subject: Subject) -> list[Finding]:
     return found
 
 
-@REGISTRY.add("width", "width of the message")
+@register("width", "width of the message")
 def message_width(subject: Subject) -> list[Finding]:
     """A message has at most 75 columns, except for lines that cannot be broken."""
     found = []
@@ -126,7 +126,7 @@ def message_width(subject: Subject) -> list[Finding]:
     return found
 
 
-@REGISTRY.add("trailers", "Link, Fixes, Assisted-by and the like")
+@register("trailers", "Link, Fixes, Assisted-by and the like")
 def trailer_form(subject: Subject) -> list[Finding]:
     """Trailers have the form that tools expect."""
     found = []
@@ -150,7 +150,7 @@ def trailer_form(subject: Subject) -> list[Finding]:
     return found
 
 
-@REGISTRY.add("signed-off", "no Signed-off-by before it is sent")
+@register("signed-off", "no Signed-off-by before it is sent")
 def signed_off(subject: Subject) -> list[Finding]:
     """A patch of the queue has no Signed-off-by: its sender adds it.  A received mail has one."""
     there = any(name == "Signed-off-by" for name, _ in trailers(subject))

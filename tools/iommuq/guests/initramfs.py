@@ -99,7 +99,6 @@ def build(
     files: Mapping[str, Path],
     *,
     modules: Sequence[str] = (),
-    init: Path | None = None,
     before: bytes = b"",
 ) -> Initramfs:
     """Return an initramfs from the cache, or make it.
@@ -107,7 +106,6 @@ def build(
     :param suites: the suites to run, in order.
     :param files: files by their absolute path in the guest; programs must be static.
     :param modules: the kernel modules of *files* to load, in order.
-    :param init: by default ``selftests/init``.
     :param before: an uncompressed archive to put first, such as ACPI tables.
     :raises ToolMissing: there is no static busybox.
     :raises InfraError: a file cannot be read, a program is not static, or the cache
@@ -126,7 +124,7 @@ def build(
         entries[f"bin/{name}"] = Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox")
     for path, device in _NODES.items():
         entries[path] = Entry(path, stat.S_IFCHR | 0o600, device=device)
-    put("init", _read(init or dirs.project_root() / "selftests" / "init"), 0o755)
+    put("init", _read(dirs.project_root() / "selftests" / "init"), 0o755)
     for path, source in files.items():
         inside = _inside(path)
         if inside in entries:

@@ -7,6 +7,7 @@ Reads a task as JSON from standard input, and prints one line of JSON; b4 logs t
 from __future__ import annotations
 
 import argparse
+import email.utils
 import json
 import logging
 import sys
@@ -78,7 +79,8 @@ def _deliver(data: Data) -> Data:
     server = outbox.Server.configured(b4.get_sendemail_config(), data["permitted"])
     box = outbox.Outbox(Path(data["folder"]))
     with outbox.connection(server, b4.get_smtp) as line:
-        sender = outbox.sender_of(b4.get_smtp(dryrun=True)[1])
+        sender = b4.get_smtp(dryrun=True)[1]
+        sender = email.utils.parseaddr(sender)[1] or sender
         problem = outbox.deliver(box, line, sender)
     return {"problem": problem, "server": server.title}
 

@@ -29,11 +29,7 @@ _ERRORS = {each.__name__: each for each in (UserError, InfraError)}
 
 
 def b4(
-    *words: str | Path,
-    cwd: Path,
-    added: Sequence[tuple[str, str]] = (),
-    check: bool = True,
-    timeout: float = LIMIT,
+    *words: str | Path, cwd: Path, added: Sequence[tuple[str, str]] = (), check: bool = True
 ) -> Completed:
     """Run a command of b4, without a network.
 
@@ -46,7 +42,7 @@ def b4(
     for number, (name, value) in enumerate(added):
         env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     argv = [*_PYTHON, "b4.command", "-n", "--no-stdin", "--offline-mode", *words]
-    done = run(argv, cwd=cwd, env=env, check=False, timeout=timeout, watched=True)
+    done = run(argv, cwd=cwd, env=env, check=False, timeout=LIMIT, watched=True)
     if done.returncode != 0 and check:
         raise UserError(f"b4 {words[0]}: {complaint(done)}")
     return done

@@ -287,11 +287,6 @@ def _number(letter: Letter) -> tuple[int, str]:
     return (int(match[1]) if match else 0), letter.name
 
 
-def sender_of(text: str) -> str:
-    """Return the envelope's sender for b4's sender."""
-    return email.utils.parseaddr(text)[1] or text
-
-
 def deliver(box: Outbox, line: smtplib.SMTP | list[str], sender: str) -> str:
     """Send the messages not sent yet, in order, up to the first failure.
 

@@ -80,7 +80,8 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
 
     :param lanes: names of the suites; empty for those of the base.
     """
-    names = sorted(lanes or lanes_of(workspace))
+    own = promises.load_promises(workspace.queue).suites or tuple(SUITES)
+    names = sorted(lanes or own)
     parents = (workspace.root / "kunit", workspace.root / "selftests", workspace.queue.folder)
     folders = [parent / "configs" for parent in parents]
     facts = [
@@ -95,11 +96,6 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         [[path.name, _hash(path)] for each in folders for path in sorted(each.glob("*.config"))],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def lanes_of(workspace: Workspace) -> tuple[str, ...]:
-    """Return the names of the suites of a base."""
-    return promises.load_promises(workspace.queue).suites or tuple(SUITES)
 
 
 def _guests(root: Path) -> list[tuple[str, str]]:

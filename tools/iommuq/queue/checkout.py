@@ -41,7 +41,8 @@ def checkout(base: Base, tree: str, where: Path) -> None:
     """
     place = _BuildTree(base.git_dir, where)
     place.prepare()
-    if place.is_sound():
+    # The index is valid if the last call finished.
+    if not place.busy.exists():
         try:
             place.switch(tree)
             return
@@ -57,12 +58,12 @@ class _BuildTree:
         self._git_dir = git_dir
         self._where = where
         self._index = where.with_name(f"{where.name}.index")
-        self._busy = where.with_name(f"{where.name}.busy")
+        self.busy = where.with_name(f"{where.name}.busy")
 
     def prepare(self) -> None:
         """Make the directory, or check that iommuq made it."""
         try:
-            if not (self._index.exists() or self._busy.exists()):
+            if not (self._index.exists() or self.busy.exists()):
                 self._where.mkdir(parents=True, exist_ok=True)
                 if any(self._where.iterdir()):
                     raise UserError(f"{self._where}: not empty, and not made by iommuq")
@@ -72,20 +73,16 @@ class _BuildTree:
         except OSError as error:
             raise InfraError(f"{self._where}: {error.strerror}") from error
 
-    def is_sound(self) -> bool:
-        """Return whether the last call finished, so that the index is valid."""
-        return not self._busy.exists()
-
     def switch(self, tree: str) -> None:
         """Go from the tree that the index holds to another."""
-        self._busy.touch()
+        self.busy.touch()
         # --reset also restores files that changed on disk.
         self._git("read-tree", "--reset", "-u", tree)
-        self._busy.unlink()
+        self.busy.unlink()
 
     def recover(self, tree: str) -> None:
         """Go to a tree from an unknown state, by content."""
-        self._busy.touch()
+        self.busy.touch()
         self._index.unlink(missing_ok=True)
         self._git("read-tree", tree)
         # Fails if files differ; switch() rewrites those.

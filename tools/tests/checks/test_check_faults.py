@@ -16,7 +16,7 @@ import toy
 import toykernel
 from iommuq.bases.sources import Base
 from iommuq.build.workspace import Workspace
-from iommuq.checks.model import REGISTRY
+from iommuq.checks.model import CHECKS
 from iommuq.checks.runner import check_queue, choose
 from iommuq.queue.model import Queue
 
@@ -127,7 +127,7 @@ def test_no_check_is_left_out() -> None:
     """A new check needs a planted fault here."""
     quick = {each.name for each in choose([], slow=False)}
     assert quick == QUICK.keys()
-    assert {each.name for each in REGISTRY.checks} - quick == BUILDS.keys()
+    assert {each.name for each in CHECKS} - quick == BUILDS.keys()
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -251,7 +251,7 @@ def test_answer_that_answers_nothing(
     """It is of something that is no more, and said only if all was looked at."""
     text = '[[answer]]\ncheck = "subject"\npatch = "*"\ntext = "{}"\nreason = "toys"\n'
     (toy_queue.folder / "checks.toml").write_text(text.format("capital") + text.format("moon"))
-    monkeypatch.setattr(REGISTRY, "checks", [c for c in REGISTRY.checks if c.name == "subject"])
+    monkeypatch.setattr("iommuq.checks.runner.CHECKS", [c for c in CHECKS if c.name == "subject"])
     workspace = Workspace(tmp_path, toy_base, toy_queue, toy.OVERLAY)
     everything = {each.check: each for each in check_queue(workspace, None, (), slow=True)}
     (finding,) = everything["answers"].findings

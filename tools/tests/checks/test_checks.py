@@ -20,7 +20,7 @@ import toykernel
 from commandcall import call
 from iommuq.checks import programs
 from iommuq.checks import show as report
-from iommuq.checks.model import REGISTRY, Check, Finding, Report, Skipped, Status, Subject
+from iommuq.checks.model import CHECKS, Check, Finding, Report, Skipped, Status, Subject
 from iommuq.checks.runner import check_mail, choose
 from iommuq.checks.tables import Program, load_answers
 from iommuq.cli.commands import queue
@@ -181,7 +181,7 @@ def test_program_that_cannot_run_is_skipped(tmp_path: Path, script: str) -> None
 
 
 def test_every_check_has_a_name_of_its_own() -> None:
-    names = [check.name for check in REGISTRY.checks]
+    names = [check.name for check in CHECKS]
     assert len(names) == len(set(names))
     assert {
         "applies",

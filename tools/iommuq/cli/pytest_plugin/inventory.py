@@ -49,11 +49,6 @@ class Found:
     condition: str = ""
 
 
-def kunit_files(root: Path) -> list[Path]:
-    """Return the files with cases in the checkout *root*."""
-    return [path for path in sorted((root / "kunit").rglob("*.c")) if kunit_cases(path)]
-
-
 def kunit_cases(path: Path) -> list[Found]:
     """Return the cases of a file, in order."""
     text = _plain(path)
@@ -149,7 +144,7 @@ def everything(lane: str, root: Path, base: str, at: str | None) -> Iterator[Fou
     """Yield all tests of a lane: ``kunit``, ``selftest`` or ``firmware``."""
     if lane == "kunit":
         yield from kunit_whole()
-        for path in kunit_files(root):
+        for path in sorted((root / "kunit").rglob("*.c")):
             yield from kunit_cases(path)
     elif lane == "selftest":
         yield from selftest_whole(root, base, at)

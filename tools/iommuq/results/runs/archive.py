@@ -37,7 +37,6 @@ _PLAIN = {
     Status.SKIP: Verdict.SKIPPED,
     Status.ERROR: Verdict.ERROR,
 }
-LAST = "last"
 _BACK = re.compile(r"last(?:~(\d{1,6}))?")
 _HINT = "`iommuq runs list` shows them"
 #: Largest size of a file in bytes; 50,000 tests need a tenth of it.
@@ -76,11 +75,6 @@ class Summary:
     exit_code: int | None
 
 
-def this_process() -> str:
-    """Return a word that no other process of this machine has or had."""
-    return f"{os.getpid()} {_birth(os.getpid())}"
-
-
 def _birth(pid: int) -> str:
     """Return the boot and the tick at which a process started; empty: no such process."""
     try:
@@ -105,7 +99,8 @@ class Archive(Database):
 
         :param process: a run is incomplete after the end of this process; by default this one.
         """
-        process = this_process() if process is None else process
+        if process is None:
+            process = f"{os.getpid()} {_birth(os.getpid())}"
         command, base = storable(record.command), storable(record.base)
         with self.open() as database:
             database.execute(
@@ -345,7 +340,7 @@ def is_file(word: str) -> bool:
     return word.endswith(".json") or "/" in word
 
 
-def pick(word: str, archive: Archive | None = None) -> CommandRun:
+def pick(word: str) -> CommandRun:
     """Return the run for a word.
 
     :param word: ``last``, ``last~N`` for the Nth before it, an id or its begin, or a JSON file.
@@ -353,7 +348,7 @@ def pick(word: str, archive: Archive | None = None) -> CommandRun:
     """
     if is_file(word):
         return _from_file(Path(word))
-    archive = archive or Archive()
+    archive = Archive()
     if back := _BACK.fullmatch(word):
         number = int(back[1] or 0)
         runs = archive.summaries(number + 1)
@@ -391,14 +386,10 @@ SCHEMA = "docs/generated/results.schema.json"
 _END = 253402300800.0
 
 
-def to_data(record: CommandRun) -> dict[str, Any]:
-    """Return a run as plain data."""
-    return {"format": FORMAT, "run": asdict(record)}
-
-
 def to_json(record: CommandRun) -> str:
     """Return a run as JSON, indented."""
-    return json.dumps(to_data(record), indent=1, default=lambda value: value.value) + "\n"
+    data = {"format": FORMAT, "run": asdict(record)}
+    return json.dumps(data, indent=1, default=lambda value: value.value) + "\n"
 
 
 def from_json(text: str | bytes, *, name: str = "JSON") -> CommandRun:

@@ -102,11 +102,6 @@ class Recorder:
             self._archive.finish(self.id, head, timings, time.time(), exit_code)
 
 
-def command_line() -> str:
-    """Return the quoted arguments of this process's command, without ``iommuq``."""
-    return shlex.join(sys.argv[1:])
-
-
 @contextlib.contextmanager
 def recording(
     base: str, command: str | None = None, archive: Archive | None = None
@@ -114,13 +109,13 @@ def recording(
     """Record the block as one run.
 
     :param base: the base, or the name of another kernel.
-    :param command: by default that of the process.
+    :param command: by default the arguments of the process.
     :raises InfraError: the store cannot be written.
     """
     archive = archive or Archive()
     started = time.time()
     head = Head(tool=__version__, versions=_versions())
-    typed = command_line() if command is None else command
+    typed = shlex.join(sys.argv[1:]) if command is None else command
     record = CommandRun(new_id(started), typed, base, State.RUNNING, started, head=head)
     archive.begin(record)
     recorder = Recorder(record, archive)
