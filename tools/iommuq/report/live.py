@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Live progress of each step and suite: a table, plain lines, or JSON (``docs/live.md``).
 
-The remaining time is estimated from earlier durations.
+The remaining time is estimated from earlier durations.  At the end of a run of one lane come its
+failures, with their messages, and the verdict.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from iommuq.system.files import state_dir, write_json
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
+from iommuq.results.known import sum_up
+from iommuq.results.store import Result
 
 FILE = "durations.json"
 #: Largest number of entries in the file.
@@ -44,6 +47,8 @@ _BELOW = 6
 _WIDE = 72
 #: Version of the JSON form.
 FORMAT = 1
+#: Printed lines of a failing test's message; the log has all.
+_MESSAGE_LINES = 12
 
 
 def load_durations() -> dict[str, float]:
@@ -428,3 +433,38 @@ def shown_lanes(
 
 def _statuses(run: SuiteRun) -> Mapping[str, Verdict]:
     return {result.test: plain_verdict(result.status) for result in run.results}
+
+
+def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
+    """Print the results of a run, and return the exit code.
+
+    :param title: name and version of what was tested.
+    """
+    verdicts = lane.judge(run)
+    for result in run.results:
+        _print_result(result, verdicts[result.test])
+    ran = "" if f"({run.accelerator})" in lane.title else f" ({run.accelerator})"
+    print(f"{title}, {lane.title}{ran}")
+    code, verdict = sum_up(f"{run.base} {run.patch}", verdicts.values())
+    print(verdict)
+    emit("end", exit_code=code, findings=[], errors=[])
+    return code
+
+
+def _print_result(result: Result, verdict: Verdict) -> None:
+    if verdict is Verdict.OK and sys.stdout.isatty():
+        return
+    print(f"{verdict.word:<15} {progress.one_line(result.test)}")
+    if verdict in (Verdict.FAILED, Verdict.ERROR):
+        print_message(result, _MESSAGE_LINES)
+
+
+def print_message(result: Result, most: int) -> None:
+    """Print the first *most* lines of the message of a result, and where its log is."""
+    lines = result.message.splitlines()
+    for line in lines[:most]:
+        print(f"    {progress.one_line(line)}")
+    if len(lines) > most:
+        print(f"    … {len(lines) - most} more lines")
+    if result.log:
+        print(f"    full log: {result.log}")

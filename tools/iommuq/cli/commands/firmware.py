@@ -21,7 +21,7 @@ from iommuq.proof.matrix import Column, build
 from iommuq.report import live, matrix
 from iommuq.results.known import KnownFailures, Verdict, judge_run, sum_up
 from iommuq.results.runs.recorder import recording
-from iommuq.results.store import Result, SuiteRun
+from iommuq.results.store import SuiteRun
 from iommuq.suites.firmware.cases import Case, cases
 from iommuq.suites.firmware.subjects import Tested, foreign, queued
 from iommuq.system import progress
@@ -236,14 +236,4 @@ def _print_messages(runs: Sequence[SuiteRun], verdicts: dict[str, Verdict]) -> N
             print(f"{verdict.word:<15} {result.test}")
             if (result.message, result.log) not in told:
                 told.add((result.message, result.log))
-                _print_message(result)
-
-
-def _print_message(result: Result) -> None:
-    lines = result.message.splitlines()
-    for line in lines[:_MESSAGE_LINES]:
-        print(f"    {progress.one_line(line)}")
-    if len(lines) > _MESSAGE_LINES:
-        print(f"    … {len(lines) - _MESSAGE_LINES} more lines")
-    if result.log:
-        print(f"    full log: {result.log}")
+                live.print_message(result, _MESSAGE_LINES)

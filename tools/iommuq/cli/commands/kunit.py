@@ -14,7 +14,7 @@ from iommuq.cli.commands.selftest import run_lane
 from iommuq.proof import coverage, recording
 from iommuq.proof.lanes import KunitLane
 from iommuq.report import live
-from iommuq.report.result import report_run
+from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
 from iommuq.system import arches, progress
 from iommuq.system.errors import EXIT_OK, InfraError, UserError

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,6 +48,7 @@ from iommuq.system.progress import count, duration, one_line
 )
 @click.option(
     "--limit",
+    "seconds",
     type=click.IntRange(1, 10**6),
     metavar="SECONDS",
     help="Time limit of all builds and runs.",
@@ -55,40 +57,17 @@ from iommuq.system.progress import count, duration, one_line
 @click.option(
     "--trust", is_flag=True, help="Build and run it with your own rights, without a sandbox."
 )
-def review(
-    what: str,
-    base: str,
-    at: str | None,
-    version: int | None,
-    config: tuple[str, ...],
-    offline: bool,
-    suites: tuple[str, ...],
-    checks: str,
-    limit: int | None,
-    output: Path | None,
-    trust: bool,
-) -> int:
+def review(output: Path | None, **wish: Any) -> int:
     """Test a posted series, and draft a reply.  Nothing is sent.
 
     The series is named by a Message-ID, its address in an archive, or a file.
     It is applied to a kernel and tested before and after each patch; code of the series
     runs in a sandbox.
     """
-    wish = Wish(
-        what,
-        base,
-        at=at,
-        version=version,
-        config=config,
-        offline=offline,
-        suites=suites,
-        checks=checks,
-        seconds=limit,
-        trust=trust,
-    )
     if output is not None:
         draft.check_target(output)
-    with reviews.review(wish) as found:
+    # The other options have the names of its fields.
+    with reviews.review(Wish(**wish)) as found:
         folder = output or _free(Path(draft.default_name(found.posted.title)))
         drafts = draft.compose(found)
         for line in _lines(found):

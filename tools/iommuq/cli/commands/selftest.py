@@ -11,7 +11,7 @@ from iommuq.defaults import GUESTS
 from iommuq.proof import recording
 from iommuq.proof.lanes import Lane, SelftestLane
 from iommuq.report import live
-from iommuq.report.result import report_run
+from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
 
 
