@@ -18,8 +18,7 @@ from iommuq.bases import dotconfig
 from iommuq.bases.sources import Base
 from iommuq.build import kconfig, warnings
 from iommuq.build.kconfig import Fragments
-from iommuq.queue.checkout import checkout
-from iommuq.queue.steps import Step
+from iommuq.queue.steps import Step, checkout
 from iommuq.system import files, progress, toolchain
 from iommuq.system.arches import Arch
 from iommuq.system.errors import CommandFailed, ObjectsLost, ToolMissing, UserError, VerdictError

@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from iommuq.firmware import topology
 from iommuq.firmware.scenario import Region
-from iommuq.firmware.tables.anytable import parse
-from iommuq.firmware.tables.extend import Device as Place
-from iommuq.firmware.tables.extend import Reservation, Spread, extend
+from iommuq.firmware.tables.anytable import Device as Place
+from iommuq.firmware.tables.anytable import Reservation, Spread, extend, parse
 from iommuq.firmware.tables.ivrs import EXCLUSION, READ, UNITY, WRITE
 from iommuq.guests import qemu
 from iommuq.guests.initramfs import Entry, cpio

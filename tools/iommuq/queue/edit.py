@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from iommuq.bases.sources import Base
 from iommuq.queue import write as naming
-from iommuq.queue.checkout import apply_to_repo
 from iommuq.queue.model import BASELINE, Patch, Queue, load_queue
+from iommuq.queue.steps import apply_to_repo
 from iommuq.queue.write import SERIES, Replay, check, format_mails, rewrite, same_words, sums, write
 from iommuq.system import files
 from iommuq.system import files as locks

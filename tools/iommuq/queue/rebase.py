@@ -16,10 +16,9 @@ from pathlib import Path
 
 from iommuq.bases.sources import Base
 from iommuq.queue import write as naming
-from iommuq.queue.checkout import join_repo
 from iommuq.queue.hunks import hunks
 from iommuq.queue.model import BASELINE, COVER, Patch, Queue, load_queue
-from iommuq.queue.steps import make_steps
+from iommuq.queue.steps import join_repo, make_steps
 from iommuq.queue.upstream.compare.judge import Grade
 from iommuq.queue.upstream.patches import TreeTarget, judge_patch
 from iommuq.queue.write import SERIES, Replay, check, format_mails, rewrite, sums, write

@@ -13,8 +13,8 @@ import pytest
 import rawtables
 from iommuq.firmware.tables import anytable, dmar, iort, ivhd, ivrs
 from iommuq.firmware.tables.acpi import Header
+from iommuq.firmware.tables.anytable import Device, Reservation, extend
 from iommuq.firmware.tables.dmar import Andd, Dmar, Drhd, Rhsa, Rmrr, Scope
-from iommuq.firmware.tables.extend import Device, Reservation, extend
 from iommuq.firmware.tables.ivhd import Other, Select
 from iommuq.firmware.tables.ivrs import Ivhd, Ivmd, Ivrs
 from iommuq.system.run import run

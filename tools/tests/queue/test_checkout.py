@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-import iommuq.queue.checkout
+import iommuq.queue.steps
 import toy
 from iommuq.bases.sources import Base
-from iommuq.queue.checkout import apply_to_repo, checkout
 from iommuq.queue.model import Queue, load_queue
-from iommuq.queue.steps import Step, forget_steps, make_steps
+from iommuq.queue.steps import Step, apply_to_repo, checkout, forget_steps, make_steps
 from iommuq.system.errors import InfraError, ObjectsLost, UserError, VerdictError
 from iommuq.system.git.command import git
 
@@ -149,7 +148,7 @@ def test_killed_in_the_middle(
 
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(iommuq.queue.checkout, "git", killer)
+        monkeypatch.setattr(iommuq.queue.steps, "git", killer)
         checkout(toy_base, steps[0].tree, where)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

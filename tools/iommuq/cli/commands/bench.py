@@ -18,7 +18,7 @@ import click
 
 from iommuq.build.workspace import Workspace
 from iommuq.cli import options
-from iommuq.queue.checkout import checkout
+from iommuq.queue.steps import checkout
 from iommuq.system import files, progress
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import failure, run

@@ -17,9 +17,8 @@ from iommuq.proof import recording as feed
 from iommuq.proof.lanes import FirmwareLane, KunitLane, Lane, open_lanes
 from iommuq.proof.mutants import hunks, report
 from iommuq.proof.mutants.faults import OPERATORS
-from iommuq.proof.mutants.plan import Plan, make_hunk_plan, make_plan
 from iommuq.proof.mutants.report import Outcome
-from iommuq.proof.mutants.trial import Bench, Fate, Trial
+from iommuq.proof.mutants.trial import Bench, Fate, Plan, Trial, make_hunk_plan, make_plan
 from iommuq.queue.model import BASELINE, PLAIN, find_step
 from iommuq.results.runs.recorder import Recorder, recording
 from iommuq.system import arches, progress

@@ -16,9 +16,8 @@ from iommuq.bases import basefile, sources
 from iommuq.cli import options
 from iommuq.defaults import DEFAULT_BASE
 from iommuq.queue import edit as edittree
-from iommuq.queue.checkout import apply_to_repo
 from iommuq.queue.model import find_step, load_queue
-from iommuq.queue.steps import make_steps
+from iommuq.queue.steps import apply_to_repo, make_steps
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError
 from iommuq.system.git.objects import Objects

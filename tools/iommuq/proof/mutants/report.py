@@ -15,8 +15,7 @@ from typing import Any
 
 from iommuq.proof.mutants import hunks
 from iommuq.proof.mutants.faults import OPERATORS, Mutant
-from iommuq.proof.mutants.plan import Plan
-from iommuq.proof.mutants.trial import NOTICED, Fate, Trial
+from iommuq.proof.mutants.trial import NOTICED, Fate, Plan, Trial
 from iommuq.proof.promises import ProofFile
 from iommuq.system import tables
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT

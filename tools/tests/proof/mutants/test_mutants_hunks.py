@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import toy
 from iommuq.proof.mutants.faults import Mutant
 from iommuq.proof.mutants.hunks import HunkFaults, hunk_faults
-from iommuq.proof.mutants.plan import make_hunk_plan
+from iommuq.proof.mutants.trial import make_hunk_plan
 from iommuq.queue.steps import Step
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Objects

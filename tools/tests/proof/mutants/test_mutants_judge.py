@@ -15,9 +15,17 @@ import pytest
 from iommuq.proof.lanes import Lane
 from iommuq.proof.mutants import report
 from iommuq.proof.mutants.faults import Edit, Mutant
-from iommuq.proof.mutants.plan import Plan
 from iommuq.proof.mutants.report import Explanation, Outcome
-from iommuq.proof.mutants.trial import NOTICED, Bench, Fate, MutantVerdict, Trial, _Judge, _try
+from iommuq.proof.mutants.trial import (
+    NOTICED,
+    Bench,
+    Fate,
+    MutantVerdict,
+    Plan,
+    Trial,
+    _Judge,
+    _try,
+)
 from iommuq.proof.promises import Promise, ProofFile
 from iommuq.queue.steps import Step
 from iommuq.results.store import Status, Store
