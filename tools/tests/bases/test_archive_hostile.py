@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sources
+from iommuq.bases import basefile
 from iommuq.bases import sources as bases
 from iommuq.bases.providers import archive
 from iommuq.bases.providers.snapshot import Snapshot
@@ -70,7 +71,7 @@ def import_bytes(root: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> ba
     monkeypatch.setenv("IOMMUQ_ROOT", str(root))
     (root / "a.tar").write_bytes(data)
     sources.write_base(root, f'provider = "tarball"\nurl = "{root / "a.tar"}"')
-    return bases.fetch(bases.load_spec("6.12"))[0]
+    return bases.fetch(basefile.load_spec("6.12"))[0]
 
 
 def tar(*blocks: bytes) -> bytes:

@@ -33,7 +33,7 @@ from iommuq.queue import csource, hunks, model, parse
 from iommuq.queue.steps import Step
 from iommuq.results import known
 from iommuq.results.console import ktap, splats, stacks
-from iommuq.results.runs import document
+from iommuq.results.runs import archive as results
 from iommuq.system import arches
 from iommuq.system.errors import IommuqError
 from iommuq.system.files import cache_dir
@@ -244,7 +244,7 @@ def _source(data: bytes) -> None:
 
 
 def _run(data: bytes) -> None:
-    json.loads(document.to_json(document.from_json(data)))
+    json.loads(results.to_json(results.from_json(data)))
 
 
 #: All of them, in the order in which they are run.

@@ -17,7 +17,7 @@ import pytest
 
 from iommuq.cli.main import run
 from iommuq.proof.matrix import Column, build
-from iommuq.report import excerpts, junit, ktapout, matrix, result
+from iommuq.report import excerpts, junit, ktapout, live, matrix
 from iommuq.report.html import to_html
 from iommuq.report.kcidb import to_kcidb
 from iommuq.results.known import Verdict
@@ -75,7 +75,7 @@ def shown_run(text: str, capsys: pytest.CaptureFixture[str]) -> str:
     one = Result("6.12", "0001", "kunit", f"s.{text}", Status.FAIL, 0.0, f"{text}\n{text}", "/log")
     lane: Any = SimpleNamespace(judge=lambda _: {one.test: Verdict.FAILED}, title="KUnit")
     done: Any = SimpleNamespace(results=(one,), accelerator="native", base="6.12", patch="0001")
-    result.report_run("6.12", lane, done)
+    live.report_run("6.12", lane, done)
     return capsys.readouterr().out
 
 

@@ -233,7 +233,7 @@ def _print_messages(runs: Sequence[SuiteRun], verdicts: dict[str, Verdict]) -> N
             verdict = verdicts[result.test]
             if verdict in (Verdict.OK, Verdict.SKIPPED, Verdict.KNOWN):
                 continue
-            print(f"{verdict.word:<15} {result.test}")
+            print(f"{verdict.word:<15} {progress.one_line(result.test)}")
             if (result.message, result.log) not in told:
                 told.add((result.message, result.log))
                 live.print_message(result, _MESSAGE_LINES)
