@@ -203,7 +203,7 @@ def _parsed(boxed: bool, folder: Path, *words: str | Path, stdin: bytes | None =
 
 def _complaint(done: Completed) -> str:
     """Return the first line of git's error message, without its prefix."""
-    first = (done.stderr.strip() or done.output.strip() or "git failed").splitlines()[0]
+    first = (done.stderr.strip() or "git cannot read it").splitlines()[0]
     return re.sub(r"^(?:error|fatal): ", "", first)
 
 

@@ -131,7 +131,8 @@ class Bounds:
             # At the hard limit of time it would be killed without a reason.
             "cpu": (resource.RLIMIT_CPU, self.seconds, _GRACE),
             "fsize": (resource.RLIMIT_FSIZE, self.file, 0),
-            "core": (resource.RLIMIT_CORE, 0, 0),
+            # With 0 the kernel would still start a program that core_pattern names.
+            "core": (resource.RLIMIT_CORE, 1, 0),
         }
         argv = ["prlimit"]
         for name, (kind, most, grace) in wanted.items():

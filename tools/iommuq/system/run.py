@@ -76,10 +76,9 @@ class Completed:
 def exceeded(done: Completed) -> str:
     """Return which of its `groups.Bounds` a process met, in words; empty if none."""
     said = done.stderr[-_SAID:] + done.output[-_SAID:]
-    # bubblewrap ends with 128 and the number.
-    if done.returncode in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
+    if done.returncode == -signal.SIGXCPU:
         return "it takes more time than it may"
-    if done.returncode in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ) or _TOO_LARGE.search(said):
+    if done.returncode == -signal.SIGXFSZ or _TOO_LARGE.search(said):
         return "it makes more data than it may"
     if _NO_MEMORY.search(said):
         return "it takes more memory than it may"

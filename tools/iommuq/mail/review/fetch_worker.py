@@ -19,6 +19,8 @@ import b4.command
 
 #: Warnings of b4 that are kept.
 _MOST_NOTES = 40
+# Characters of a subject in an error.
+_SHOWN = 100
 
 
 class Refused(Exception):
@@ -70,7 +72,8 @@ def collect(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         except ValueError as error:
             subject = b4.LoreMessage.clean_header(message.get("Subject"))
             hint = "take the mail from the list's archive"
-            raise Refused("user", f"{subject!r}: no Message-ID", hint) from error
+            why = "cannot be read" if message.get("Message-ID") else "no Message-ID"
+            raise Refused("user", f"{subject[:_SHOWN]!r}: {why}", hint) from error
     series = _series(mailbox, request["version"])
     patches = [patch for patch in series.patches[1:] if patch is not None]
     answer: dict[str, Any] = {
@@ -237,6 +240,8 @@ def main() -> None:
         answer = collect(request, Path(request["folder"]))
     except Refused as error:
         answer = error.answer
+    except RecursionError:
+        answer = Refused("user", "mails, parts or comments are nested too deeply").answer
     except SystemExit as error:
         answer = Refused("user", f"b4 ended with {error.code}").answer
     print(json.dumps(answer))

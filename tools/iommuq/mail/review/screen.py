@@ -31,6 +31,8 @@ _ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
 _PLAIN = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
 # Names that are .git to file systems that ignore case, or some characters.
 _GIT = re.compile(r"(?:\.git|git~\d+)(?:[ .:].*)?|\.gitmodules", re.IGNORECASE | re.DOTALL)
+# Bytes of a name, by the file systems of Linux, and of a path: the kernel's have 100.
+_MOST_NAME, _MOST_PATH = 255, 1000
 _HINT = "refused: nothing of the series was written or run"
 
 
@@ -126,6 +128,9 @@ def _checked(name: bytes, prefixed: bool, label: str) -> str:
 
 def _refuse(path: str, label: str) -> None:
     shown = one_line(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    parts = path.encode("utf-8", "surrogateescape").split(b"/")
+    if max(map(len, parts)) > _MOST_NAME or sum(map(len, parts)) > _MOST_PATH:
+        raise UserError(f"{label}: {shown[:_MOST_NAME]}…: a path that is too long", hint=_HINT)
     if any(_GIT.fullmatch(part) for part in path.split("/")):
         raise UserError(f"{label}: {shown} is reserved for git", hint=_HINT)
     if not is_safe_path(path) or "\\" in path:

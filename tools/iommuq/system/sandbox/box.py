@@ -110,7 +110,8 @@ class Sandbox:
             f"--as={limits.address_space * MIB}",
             f"--fsize={limits.file_size * MIB}",
             f"--cpu={int(limits.seconds)}",
-            "--core=0",
+            # With 0 the kernel would still start a program that core_pattern names.
+            "--core=1",
             "--",
             *words,
         ]

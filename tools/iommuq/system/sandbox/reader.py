@@ -7,17 +7,19 @@ They get none of our environment, and see nothing but what they are to read or w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from iommuq.system.errors import IommuqError
 from iommuq.system.groups import UNTRUSTED, Bounds
-from iommuq.system.run import Completed, run, tail
+from iommuq.system.run import Completed, failure, run, tail
 from iommuq.system.sandbox import calls
 from iommuq.system.sandbox.bubblewrap import View
 from iommuq.system.temporary import temporary_folder
 
 _PROBE_LIMIT = 30.0
+_LAST_OF_GIT = 129  # for a wrong option
 
 
 def read(
@@ -49,16 +51,21 @@ def read(
             place.write_bytes(calls.program(guests=False))
             view = View((cwd, *writable), tuple(readable), network=network)
             argv, given = view.argv(argv, given, place), {}
-        return run(
+        done = run(
             argv,
             cwd=cwd,
             env=given,
             stdin=stdin,
             timeout=timeout,
-            check=check,
+            check=False,
             watched=True,
             most=most,
         )
+    if done.returncode > _LAST_OF_GIT:  # bubblewrap's word for a signal
+        done = replace(done, returncode=128 - done.returncode)
+    if check and done.returncode != 0:
+        raise failure(done)
+    return done
 
 
 @cache
