@@ -15,6 +15,7 @@ from iommuq.bases.providers.archive import decompressor, unreadable
 from iommuq.system import files as dirs
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.run import pipeline
+from iommuq.system.sandbox.reader import boxed
 
 # A string of .modinfo; a NUL ends it.
 _DEPENDS = re.compile(rb"(?<=\0)depends=([\w,-]{0,4096})\0|^depends=([\w,-]{0,4096})\0")
@@ -94,7 +95,11 @@ def _content(path: Path) -> bytes:
         raise UserError(f"{path.name}: not a regular file")
     try:
         # Not in this process: 3 KB of xz may take gigabytes.
-        with pipeline(("cat", path), decompressor(path), cwd=path.parent) as pipe:
+        # It reads its input alone, and so sees no file.
+        with (
+            boxed(decompressor(path)) as (command, work),
+            pipeline(("cat", path), command, cwd=work) as pipe,
+        ):
             data = pipe.read(_MOST + 1)
             if len(data) > _MOST:
                 raise UserError(f"{path.name}: more than {_MOST >> 20} MiB, no module is as large")

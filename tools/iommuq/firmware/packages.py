@@ -15,16 +15,16 @@ from iommuq.bases import dotconfig, named
 from iommuq.bases.basefile import list_specs
 from iommuq.bases.named import Kind
 from iommuq.bases.providers.apt import Apt, suite_source
-from iommuq.bases.providers.archive import FILES_OF
+from iommuq.bases.providers.archive import FILES_OF, UNPACKING
 from iommuq.bases.providers.debian import DebianSource
 from iommuq.firmware.kernels import Kernel, from_file, needs, release_of
 from iommuq.firmware.modules import unpack
 from iommuq.system import files, progress, tarstream
 from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, TooMuchOutput, UserError
 from iommuq.system.files import file_sha256
-from iommuq.system.groups import UNTRUSTED
 from iommuq.system.progress import one_line
-from iommuq.system.run import pipeline, run, tail
+from iommuq.system.run import pipeline, tail
+from iommuq.system.sandbox.reader import boxed, read
 from iommuq.system.tarstream import Limits
 from iommuq.system.temporary import temporary_folder
 
@@ -180,7 +180,7 @@ def _find(name: str, work: Path, log: Path) -> Apt:
 def _field(path: Path, field: str, form: re.Pattern[str] = _FIELD) -> str:
     words = ("dpkg-deb", "--field", path, field)
     try:
-        said = run(words, cwd=Path("/"), timeout=_LIMIT, bounds=UNTRUSTED, most=_MOST_FIELD)
+        said = read(words, readable=[path], timeout=_LIMIT, most=_MOST_FIELD)
     except (CommandFailed, TooMuchOutput, CommandTimeout) as error:
         raise UserError(f"{path.name}: not a Debian package", hint=one_line(error.hint)) from error
     value = said.output.strip()
@@ -189,10 +189,13 @@ def _field(path: Path, field: str, form: re.Pattern[str] = _FIELD) -> str:
     return value
 
 
-def _unpack_files(path: Path, tree: Path, work: Path) -> None:
+def _unpack_files(path: Path, tree: Path) -> None:
     """Write what is needed of a package: regular files alone, and all modules into one folder."""
     try:
-        with pipeline((*FILES_OF, path), cwd=work, bounds=UNTRUSTED) as pipe:
+        with (
+            boxed((*FILES_OF, path), readable=[path], bounds=UNPACKING) as (command, work),
+            pipeline(command, cwd=work) as pipe,
+        ):
             for member, data in tarstream.members(pipe, path.name, _MOST):
                 match = _WANTED.fullmatch(member.name)
                 if match is None or not member.isreg():
@@ -214,7 +217,7 @@ def _unpack(paths: list[Path], name: str, work: Path, place: Path) -> Kernel:
         if arch not in (_ARCH, "all"):
             raise UserError(f"{path.name} is for {arch}, but the machines are {_ARCH}")
         with progress.task(f"Unpacking {path.name}"):
-            _unpack_files(path, tree, work)
+            _unpack_files(path, tree)
     images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("lib/modules/*/vmlinuz")]
     if not images:
         raise UserError(f"{name} has no kernel image", hint="is it a linux-image package?")

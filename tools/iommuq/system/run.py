@@ -294,11 +294,7 @@ def run(
 
 @contextlib.contextmanager
 def pipeline(
-    *commands: Sequence[str | Path],
-    cwd: Path,
-    feed: bool = False,
-    log_path: Path | None = None,
-    bounds: groups.Bounds | None = None,
+    *commands: Sequence[str | Path], cwd: Path, feed: bool = False, log_path: Path | None = None
 ) -> Iterator[IO[bytes]]:
     """Run commands joined by pipes, for more data than fits into memory.
 
@@ -311,7 +307,6 @@ def pipeline(
     :param feed: the block writes what the first command reads, and the last
         one's output is dropped; else it reads what the last one writes.
     :param log_path: file to append the commands to, then all standard error.
-    :param bounds: as for `run`.
     :return: the pipe to read from or to write to.
     :raises ToolMissing: a program does not exist.
     :raises CommandFailed: one of them failed, which outweighs any `Exception` of
@@ -353,7 +348,6 @@ def pipeline(
                     stdout=(subprocess.DEVNULL if feed and words is lines[-1] else subprocess.PIPE),
                     stderr=subprocess.PIPE,
                     pipesize=_PIPE_SIZE,
-                    bounds=bounds,
                 )
                 processes.append(process)
                 assert process.stderr is not None

@@ -273,13 +273,13 @@ def test_what_is_in_the_cache_is_compared_with_seen(root: Path, spec: BaseSpec) 
         bases.fetch(spec)
 
 
-def slow_xz(root: Path, seconds: float) -> dict[str, str]:
+def slow_cat(root: Path, seconds: float) -> dict[str, str]:
     """Return an environment in which unpacking begins, says so, and takes its time."""
     tools = root / "slow"
     tools.mkdir()
-    script = f'#!/bin/sh\necho $$ >> "{root}/started"\nsleep {seconds}\nexec /usr/bin/xz "$@"\n'
-    (tools / "xz").write_text(script, encoding="utf-8")
-    (tools / "xz").chmod(0o755)
+    script = f'#!/bin/sh\necho $$ >> "{root}/started"\nsleep {seconds}\nexec /bin/cat "$@"\n'
+    (tools / "cat").write_text(script, encoding="utf-8")
+    (tools / "cat").chmod(0o755)
     return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
 
 
@@ -303,7 +303,7 @@ def is_running(pid: int) -> bool:
 def test_a_fetch_that_is_killed_hurts_no_later_one(
     root: Path, cache: Path, spec: BaseSpec, signum: signal.Signals
 ) -> None:
-    environment = slow_xz(root, 60)
+    environment = slow_cat(root, 60)
     child = subprocess.Popen(
         [sys.executable, "-c", FETCH], env=environment, stderr=subprocess.DEVNULL
     )
@@ -324,7 +324,7 @@ def test_a_fetch_that_is_killed_hurts_no_later_one(
 
 @pytest.mark.usefixtures("spec")
 def test_two_fetches_at_once_do_it_once(root: Path) -> None:
-    environment = slow_xz(root, 0.5)
+    environment = slow_cat(root, 0.5)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", FETCH], env=environment, stdout=subprocess.PIPE, text=True

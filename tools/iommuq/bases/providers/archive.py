@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from iommuq.bases.providers.job import Job, Provided
 from iommuq.bases.providers.snapshot import Snapshot, importing
 from iommuq.system import tarstream
 from iommuq.system.errors import CommandFailed, InfraError, IommuqError, UserError
+from iommuq.system.groups import Bounds
 from iommuq.system.run import pipeline, tail
+from iommuq.system.sandbox.reader import boxed
 from iommuq.system.tarstream import Limits
 
 # One thread per core: the tarballs of Debian have blocks for that.
@@ -32,6 +35,8 @@ _MOST = Limits(total=4 << 30, file=128 << 20, members=400_000)
 # Most bytes for each of the compressed archive, after the first; a kernel has 11.
 _RATIO, _START = 200, 16 << 20
 
+#: For programs that unpack gigabytes.
+UNPACKING = Bounds(memory=1 << 30, seconds=600, file=1 << 20)
 #: The command that writes the files of a Debian package, whose path follows, as a tar archive.
 FILES_OF = ("dpkg-deb", "--threads-max=1", "--fsys-tarfile")
 
@@ -68,9 +73,14 @@ def import_archive(
     else:
         commands = [("cat", path), decompressor(path)]
     title = f"Importing the sources of {job.name} ({version})"
-    with importing(job, title, path.name) as snapshot:
+    with importing(job, title, path.name) as snapshot, ExitStack() as stack:
+        given: dict[str, Any] = {"readable": [path], "bounds": UNPACKING}
+        inside = [
+            words if words[0] == "cat" else stack.enter_context(boxed(words, **given))[0]
+            for words in commands
+        ]
         try:
-            with pipeline(*commands, cwd=job.work, log_path=job.log) as pipe:
+            with pipeline(*inside, cwd=job.work, log_path=job.log) as pipe:
                 _add_members(pipe, snapshot, path)
         except CommandFailed as error:
             raise unreadable(path, error, f"full log: {job.log}") from error

@@ -6,10 +6,12 @@ They get none of our environment, and see nothing but what they are to read or w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from iommuq.system.errors import IommuqError
 from iommuq.system.groups import UNTRUSTED, Bounds
@@ -22,45 +24,56 @@ _PROBE_LIMIT = 30.0
 _LAST_OF_GIT = 129  # for a wrong option
 
 
-def read(
+@contextmanager
+def boxed(
     words: Sequence[str | Path],
     *,
-    cwd: Path,
+    cwd: Path | None = None,
     writable: Sequence[Path] = (),
     readable: Sequence[Path] = (),
     network: bool = False,
     env: Mapping[str, str] | None = None,
+    bounds: Bounds = UNTRUSTED,
+) -> Iterator[tuple[list[str], Path]]:
+    """Yield the command that runs a program in a sandbox, and a directory to run it in.
+
+    :param cwd: a directory that it can write to; by default a temporary one.
+    :param writable: further ones.
+    :param readable: the files and directories that it can read, besides the host's programs.
+    :param network: it may use the network.
+    :param env: all its variables, besides PATH, HOME and the locale; without a sandbox it has
+        ours, too.
+    """
+    given = [*bounds.words(), *map(str, words)]
+    with temporary_folder("read") as folder:
+        (folder / "work").mkdir()
+        place = cwd or folder / "work"
+        if missing():
+            set_ = [f"{key}={value}" for key, value in (env or {}).items()]
+            yield ["env", *set_, *given], place
+        else:
+            (folder / "calls").write_bytes(calls.program(guests=False))
+            view = View((place, *writable), tuple(readable), network=network)
+            # The limits inside: bubblewrap might start it before we had set them.
+            yield view.argv(given, env or {}, folder / "calls"), place
+
+
+def read(
+    words: Sequence[str | Path],
+    *,
     stdin: str | bytes | None = None,
     timeout: float | None = None,
     check: bool = True,
     most: int | None = None,
-    bounds: Bounds = UNTRUSTED,
+    **options: Any,
 ) -> Completed:
-    """Run a program; `run` describes what is not named here.
+    """Run a program that reads untrusted data to its end.
 
-    :param cwd: a directory that it can write to.
-    :param writable: further ones.
-    :param readable: the files and directories that it can read, besides the host's programs.
-    :param network: it may use the network.
-    :param env: all its variables, besides PATH, HOME and the locale.
+    :param options: of `boxed`; `run` describes the others.
     """
-    argv, given = [*bounds.words(), *map(str, words)], dict(env or {})
-    with temporary_folder("read") as folder:
-        if not missing():
-            place = folder / "calls"
-            place.write_bytes(calls.program(guests=False))
-            view = View((cwd, *writable), tuple(readable), network=network)
-            argv, given = view.argv(argv, given, place), {}
-        done = run(
-            argv,
-            cwd=cwd,
-            env=given,
-            stdin=stdin,
-            timeout=timeout,
-            check=False,
-            watched=True,
-            most=most,
-        )
+    with boxed(words, **options) as (argv, place):
+        given: dict[str, Any] = {"stdin": stdin, "timeout": timeout, "most": most}
+        done = run(argv, cwd=place, check=False, watched=True, **given)
     if done.returncode > _LAST_OF_GIT:  # bubblewrap's word for a signal
         done = replace(done, returncode=128 - done.returncode)
     if check and done.returncode != 0:
