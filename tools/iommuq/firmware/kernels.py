@@ -67,6 +67,7 @@ class Kernel:
     :ivar config: options without ``CONFIG_``; None: unknown.
     :ivar key: hash of all fields.
     :ivar sha256: of the image.
+    :ivar built: built here, of sources that we have.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Kernel:
     config: Mapping[str, str] | None
     key: str
     sha256: str = ""
+    built: bool = False
 
     def lacks(self, symbol: str) -> bool:
         """Return whether the configuration is known and does not enable an option."""

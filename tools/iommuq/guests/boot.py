@@ -21,13 +21,17 @@ from iommuq.guests.initramfs import Initramfs
 from iommuq.guests.machine import Machine
 from iommuq.system import run as processes
 from iommuq.system.errors import CommandTimeout, InfraError, TooMuchOutput
+from iommuq.system.groups import Bounds
 from iommuq.system.logtext import LINES, clean_line, cut, split_stamp
+from iommuq.system.sandbox.reader import boxed
 from iommuq.system.temporary import temporary_folder
 
 #: Lines of the console that are shown for a lost guest.
 TAIL_LINES = 12
 #: Bytes of the console; with more the guest is ended.
 CONSOLE_LIMIT = 16 << 20
+# MiB of address space that QEMU takes besides the memory of the guest.
+_QEMU = 4096
 #: Seconds that a suite may take on top of its limit: to be killed, and for SysRq-t.
 SUITE_GRACE = 20.0
 #: Seconds from the last line of the report to the end of the guest.
@@ -106,6 +110,7 @@ def boot(
     *,
     limit: float | None = None,
     hopeless: Callable[[Transcript], str] | None = None,
+    foreign: bool = False,
 ) -> GuestReport:
     """Boot, run the suites of the initramfs, and power off.
 
@@ -114,6 +119,7 @@ def boot(
     :param limit: seconds for all of it; by default the sum of the limits of machine and suites.
     :param hopeless: called several times a second, from another thread: returns why the
         guest is to be killed, or an empty string.
+    :param foreign: the kernel was not built here: QEMU runs in a sandbox, if there can be one.
     :raises GuestLost: the guest ended without a complete report.
     :raises InfraError: the guest could not be started.
     """
@@ -133,7 +139,7 @@ def boot(
     if machine.guest == "qemu":
         qemu.check_version(machine)
         accelerator = qemu.choose_accelerator(machine)
-    with temporary_folder("guest") as work:
+    with temporary_folder("guest") as work, contextlib.ExitStack() as stack:
         fifo = work / "channel"
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
@@ -143,7 +149,13 @@ def boot(
             environment = uml.environment()
             argv = uml.argv(machine, kernel, initramfs.path, fifo, work)
             pid_file = uml.pid_file(work)
-        keeper = _Keeper(machine, pid_file, hopeless)
+        keeper = _Keeper(machine, None if foreign else pid_file, hopeless)
+        if foreign:
+            seconds = int(limit * (machine.cpus + 1))
+            bounds = Bounds((machine.memory + _QEMU) << 20, seconds, file=1 << 20)
+            files = [kernel, initramfs.path]
+            inside = boxed(argv, cwd=work, readable=files, kvm=True, bounds=bounds)
+            argv, _ = stack.enter_context(inside)
         reason = ""
         with Channel(fifo, keeper.tick) as channel:
             try:
@@ -157,6 +169,7 @@ def boot(
                     most=CONSOLE_LIMIT,
                     check=False,
                     watched=True,
+                    on_start=keeper.started,
                 )
                 if done.returncode < 0:
                     reason = processes.describe_status(done.returncode)
@@ -191,14 +204,19 @@ class _Keeper:
     """
 
     def __init__(
-        self, machine: Machine, pid_file: Path, hopeless: Callable[[Transcript], str] | None
+        self, machine: Machine, pid_file: Path | None, hopeless: Callable[[Transcript], str] | None
     ) -> None:
         self.start = time.monotonic()
+        self._pid = ""
         self.reason = ""
         self.flooded = False
         self._limit = machine.boot_limit
         self._pid_file = pid_file
         self._hopeless = hopeless
+
+    def started(self, pid: int) -> None:
+        """Take the id of the process that starts the guest."""
+        self._pid = str(pid)
 
     def tick(self, transcript: Transcript) -> None:
         """Check the progress of the guest."""
@@ -216,9 +234,10 @@ class _Keeper:
 
     def _kill(self) -> None:
         # Only the guest: run() ends the rest of its group.  No file: it has ended, or has
-        # not written it yet, then run() kills it at the limit.
+        # not written it yet, then run() kills it at the limit.  In a sandbox its own id is
+        # another, and it ends with bubblewrap.
         with contextlib.suppress(OSError, ValueError, IndexError):
-            pid = int(self._pid_file.read_text())
+            pid = int(self._pid_file.read_text() if self._pid_file is not None else self._pid)
             parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
             if int(parent) == os.getpid():
                 os.kill(pid, signal.SIGKILL)

@@ -221,8 +221,9 @@ class _Runner:
         image, wanted = self.kernel.image, self.kernel.sha256
         if wanted and file_sha256(image) != wanted:
             raise InfraError(f"{image}: has changed since it was opened", hint="run it again")
+        foreign = not self.kernel.built
         try:
-            return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
+            return boot(machine, image, archive, log, hopeless=_Hung(self._stop), foreign=foreign)
         except GuestLost as error:
             self._check_interrupt()
             # An emulated kernel may fail to boot now and then; an error of QEMU is permanent.
@@ -230,7 +231,7 @@ class _Runner:
             if error.report.suites or refused or self._stop.is_set():
                 raise
             progress.note(f"{error.what}: trying once more")
-        return boot(machine, image, archive, log, hopeless=_Hung(self._stop))
+        return boot(machine, image, archive, log, hopeless=_Hung(self._stop), foreign=foreign)
 
     def _check_interrupt(self) -> None:
         """Stop if all processes are being ended: in a proof another thread gets the Ctrl-C."""

@@ -76,7 +76,8 @@ def from_image(image: Image, name: str, release: str) -> Kernel:
     except OSError as error:
         raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
     key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
-    return Kernel(name, release, "", path, (), dotconfig.parse(text), key, words[0])
+    options = dotconfig.parse(text)
+    return Kernel(name, release, "", path, (), options, key, words[0], built=True)
 
 
 def foreign(kernel: Kernel) -> Tested:

@@ -32,6 +32,7 @@ class View:
     :ivar tmp: MiB of ``/tmp``.
     :ivar shm: MiB of ``/dev/shm``.
     :ivar network: the host's network, and what is needed to use it.
+    :ivar kvm: the device of KVM.
     :ivar owner: the user of the processes, if we are root; None for our own.
     """
 
@@ -40,6 +41,7 @@ class View:
     tmp: int = 64
     shm: int = 64
     network: bool = False
+    kvm: bool = False
     owner: int | None = None
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str], calls: Path) -> list[str]:
@@ -86,6 +88,7 @@ class View:
         argv += ["--proc", "/proc", "--dev", "/dev"]
         for place in ("/proc/keys", "/proc/key-users"):
             argv += ["--ro-bind-try", "/dev/null", place] if Path(place).exists() else []
+        argv += ["--dev-bind-try", "/dev/kvm", "/dev/kvm"] if self.kvm else []
         for place, size in (("/dev/shm", self.shm), ("/tmp", self.tmp)):
             argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
         # After /tmp, since it may be below it.

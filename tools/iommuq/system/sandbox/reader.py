@@ -32,6 +32,7 @@ def boxed(
     writable: Sequence[Path] = (),
     readable: Sequence[Path] = (),
     network: bool = False,
+    kvm: bool = False,
     env: Mapping[str, str] | None = None,
     bounds: Bounds = UNTRUSTED,
 ) -> Iterator[tuple[list[str], Path]]:
@@ -41,6 +42,7 @@ def boxed(
     :param writable: further ones.
     :param readable: the files and directories that it can read, besides the host's programs.
     :param network: it may use the network.
+    :param kvm: it may use KVM.
     :param env: all its variables, besides PATH, HOME and the locale; without a sandbox it has
         ours, too.
     """
@@ -53,7 +55,7 @@ def boxed(
             yield ["env", *set_, *given], place
         else:
             (folder / "calls").write_bytes(calls.program(guests=False))
-            view = View((place, *writable), tuple(readable), network=network)
+            view = View((place, *writable), tuple(readable), network=network, kvm=kvm)
             # The limits inside: bubblewrap might start it before we had set them.
             yield view.argv(given, env or {}, folder / "calls"), place
 
