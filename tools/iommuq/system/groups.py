@@ -134,7 +134,7 @@ class Bounds:
             # With 0 the kernel would still start a program that core_pattern names.
             "core": (resource.RLIMIT_CORE, 1, 0),
         }
-        argv = ["prlimit"]
+        argv = [_PRLIMIT]
         for name, (kind, most, grace) in wanted.items():
             own = resource.getrlimit(kind)[1]
             hard = most + grace if own == resource.RLIM_INFINITY else min(most + grace, own)
@@ -143,6 +143,8 @@ class Bounds:
 
 
 _GRACE = 5  # seconds
+# A part of util-linux, which every system has, also where PATH lacks it.
+_PRLIMIT = "/usr/bin/prlimit"
 #: For programs that read untrusted input.
 UNTRUSTED = Bounds(memory=1 << 30, seconds=60, file=256 << 20)
 

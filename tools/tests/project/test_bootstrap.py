@@ -70,7 +70,7 @@ FAKES = {
             [ ! -f "$M/slow" ] || sleep "$(cat "$M/slow")"
             [ ! -f "$M/killed" ] || kill -KILL 0
             [ ! -f "$M/no-pip" ] || { echo "ERROR: cannot pip"; exit 1; }
-            [ "${6##*/}" != requirements-fuzz.txt ] || [ -f "$M/no-wheel" ] || rm -f "$M/no-atheris"
+            [ "${7##*/}" != requirements-fuzz.txt ] || [ -f "$M/no-wheel" ] || rm -f "$M/no-atheris"
             for name in iommuq ruff mypy lint-imports; do
                 cat "$M/bin/tool" >"${0%/*}/$name" && "$M/x" "${0%/*}/$name"
             done ;;

