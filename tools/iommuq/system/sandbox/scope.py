@@ -52,30 +52,35 @@ class Scope:
         return ""
 
 
-@contextmanager
-def entered(limits: Limits) -> Iterator[Scope]:
-    """Yield a control group with the limits, empty again after the block; `Scope()` if none."""
-    how = kind()
-    settings = {
+def settings(limits: Limits) -> dict[str, str]:
+    """Return the content of the files of a group."""
+    return {
         "memory.max": f"{limits.memory + limits.tmp + limits.shm}M",
         "memory.swap.max": "0",
         "memory.oom.group": "1",
+        # The processes that start the sandbox count too.
         "pids.max": str(limits.processes + 16),
         "cpu.weight": str(_WEIGHT),
         "io.weight": str(_WEIGHT),
     }
+
+
+@contextmanager
+def entered(limits: Limits) -> Iterator[Scope]:
+    """Yield a control group with the limits, empty again after the block; `Scope()` if none."""
+    how, values = kind(), settings(limits)
     if how == "":
         yield Scope()
     elif how.startswith(_BY_SYSTEMD[0]):
         names = {"memory.max": "MemoryMax", "memory.swap.max": "MemorySwapMax"}
         names |= {"pids.max": "TasksMax", "cpu.weight": "CPUWeight", "io.weight": "IOWeight"}
-        given = [word for key, name in names.items() for word in ("-p", f"{name}={settings[key]}")]
+        given = [word for key, name in names.items() for word in ("-p", f"{name}={values[key]}")]
         yield Scope((*how.split(), *given, "--"))
     else:
         folder = Path(how) / f"iommuq-{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir()
         try:
-            for key, value in settings.items():
+            for key, value in values.items():
                 # Not every group has cpu and io.
                 with contextlib.suppress(FileNotFoundError):
                     (folder / key).write_text(value, encoding="ascii")
