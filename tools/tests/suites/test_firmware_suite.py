@@ -351,7 +351,9 @@ def test_an_interrupt_ends_the_guests_that_run(
         override.keep(found, TABLES["IVRS" if name == "q35-amd" else "DMAR"])
     up, stopped = threading.Event(), []
 
-    def boot(machine: Machine, *_: object, hopeless: Callable[[Transcript], str]) -> GuestReport:
+    def boot(
+        machine: Machine, *_: object, hopeless: Callable[[Transcript], str], **_options: object
+    ) -> GuestReport:
         if machine.name == "q35-amd":
             assert up.wait(20)
             raise KeyboardInterrupt
@@ -443,10 +445,10 @@ def test_what_is_edited_while_guests_run_is_another_run(
     before = run_key(KERNEL, wanted[0])
 
     def boot(
-        machine: Machine, image: Path, archive: Initramfs, log: Path, hopeless: object
+        machine: Machine, image: Path, archive: Initramfs, log: Path, **options: object
     ) -> GuestReport:
         monkeypatch.setattr(program, "key", lambda: "edited")
-        return guests.boot(machine, image, archive, log, hopeless)
+        return guests.boot(machine, image, archive, log, **options)
 
     monkeypatch.setattr(firmware, "boot", boot)
     run_scenarios(KERNEL, wanted, SUBJECT, store=store)
