@@ -15,6 +15,8 @@ import golden
 import toykernel
 from toykernel import BASE, Done, Project
 
+pytestmark = pytest.mark.hostile
+
 #: One step, and what is printed of it if all is well.
 ONE = ("kunit", BASE, "--at", "0001")
 GOOD = "PASS: toy 0001: 4 pass, 1 skipped, 1 known\n"

@@ -22,6 +22,8 @@ from mailjudge import Judged, judge
 from seriesmaker import GOOD, Series, at_baseline, patch_text, reviewing_project
 from toykernel import Project
 
+pytestmark = pytest.mark.hostile
+
 _DATA = Path(__file__).parents[2] / "data" / "mails.toml"
 #: What any mail may cost: bytes of memory of a process, and seconds.
 _MOST_MEMORY, _MOST_SECONDS = 1 << 30, 60.0

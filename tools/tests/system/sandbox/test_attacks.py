@@ -16,6 +16,8 @@ from boxed import WHO, leftovers, reason_not_to, remove, run_boxed
 from iommuq.mail.review import review as reviews
 from outside import Attack, Outcome, attacks, outside
 
+pytestmark = pytest.mark.hostile
+
 
 @dataclass(frozen=True)
 class Tried:

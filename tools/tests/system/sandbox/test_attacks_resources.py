@@ -18,6 +18,8 @@ import pytest
 
 from boxed import WHO, leftovers, place, reason_not_to, run_boxed
 
+pytestmark = pytest.mark.hostile
+
 _DATA = Path(__file__).parents[2] / "data" / "resources.toml"
 _NAMES = """
 import ctypes, fcntl, mmap, os, resource, signal, socket, struct, sys, threading, time
