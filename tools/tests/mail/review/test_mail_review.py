@@ -288,6 +288,24 @@ def test_without_a_working_sandbox(project: Project, series: Series) -> None:
     assert left_behind(project) == []
 
 
+def test_patches_that_are_not_published(project: Project, series: Series) -> None:
+    """Of the reviewer's patches a series sees those that it is applied to."""
+    queue = project.root / "patches"
+    kept = queue / BASE / "kept" / "0001-not-sent-yet.patch"
+    kept.parent.mkdir()
+    kept.write_text("the unpublished fix\n")
+    tell = f"$(warning $(shell find {queue}; grep -rs unpublished {queue} .))"
+    edit: dict[str, tuple[str, str] | str | None] = {
+        "Makefile": ("VERSION = 6\n", f"VERSION = 6\n{tell}\n")
+    }
+    series.patch(1, 1, edit, subject="iommu: Look around", body=SIGNED)
+    done = run(project, series.write(project.root / "x.mbox"), "--checks", "none")
+    logs = project.root.glob("cache/reviews/*/logs/*")
+    texts = [done.out, done.err, *(path.read_text() for path in logs)]
+    assert any("base.toml" in text for text in texts), done
+    assert not any("the unpublished fix" in text or "not-sent-yet" in text for text in texts)
+
+
 def test_a_trusted_series_shares_no_cache(project: Project, series: Series, hermetic: Path) -> None:
     """What compilers, ccache and Python keep for the next command is in a directory of its own."""
     places = {
