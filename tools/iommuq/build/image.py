@@ -37,6 +37,10 @@ class ImageDamaged(InfraError):
     """A file of an image is not the one that was built; the image was removed."""
 
 
+# What is known of an image; the only file in it without a hash.
+_RECORD = "image.json"
+
+
 @dataclass(frozen=True)
 class Image:
     """A kernel that was built, and the files to run it with kunit.py.
@@ -64,7 +68,8 @@ class Image:
         :return: the sha256 of the kernel.
         :raises ImageDamaged: one of them differs.
         """
-        for name, wanted in self.hashes.items():
+        for name in sorted({*self.hashes, *_files(self.folder)} - {_RECORD}):
+            wanted = self.hashes.get(name, "no such file")
             try:
                 found = file_sha256(self.folder / name)
             except OSError as error:
@@ -104,10 +109,21 @@ def image_key(
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
+def _files(folder: Path) -> list[str]:
+    """Return the names of all files below a directory, links and what else is there included."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return [str(path.relative_to(folder)) for path in found]
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file below a directory, by its name there."""
+    return {name: file_sha256(folder / name) for name in _files(folder)}
+
+
 def find_image(key: str, arch: Arch) -> Image | None:
     """Return an image from the cache, and mark it as used."""
     folder = _images() / key
-    record = folder / "image.json"
+    record = folder / _RECORD
     try:
         data = json.loads(record.read_text())
         os.utime(record)
@@ -117,7 +133,9 @@ def find_image(key: str, arch: Arch) -> Image | None:
         whole = (folder / arch.image).stat().st_size == data["size"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return Image(key, folder, arch, warnings, log, False, hashes) if whole else None
+    if not whole or str(arch.image) not in hashes:
+        return None
+    return Image(key, folder, arch, warnings, log, False, hashes)
 
 
 def build_image(
@@ -203,13 +221,9 @@ def _publish(
                 "log": str(log),
                 "title": kdir.title,
                 "size": target.stat().st_size,
-                "sha256": {
-                    str(path.relative_to(temporary)): file_sha256(path)
-                    for path in temporary.rglob("*")
-                    if path.is_file() and "__pycache__" not in path.parts
-                },
+                "sha256": hashes_of(temporary),
             }
-            (temporary / "image.json").write_text(json.dumps(record, indent=1))
+            (temporary / _RECORD).write_text(json.dumps(record, indent=1))
             temporary.chmod(0o755)
             final = images / key
             # A killed clean-up may leave a folder without image.json.

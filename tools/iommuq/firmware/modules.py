@@ -97,8 +97,8 @@ def _content(path: Path) -> bytes:
         # Not in this process: 3 KB of xz may take gigabytes.
         # It reads its input alone, and so sees no file.
         with (
-            boxed(decompressor(path)) as (command, work),
-            pipeline(("cat", path), command, cwd=work) as pipe,
+            boxed(decompressor(path)) as inside,
+            pipeline(("cat", path), inside.argv, cwd=inside.cwd) as pipe,
         ):
             data = pipe.read(_MOST + 1)
             if len(data) > _MOST:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -141,23 +142,27 @@ def boot(
         accelerator = qemu.choose_accelerator(machine)
     with temporary_folder("guest") as work, contextlib.ExitStack() as stack:
         fifo = work / "channel"
+        archive = initramfs.path
+        if foreign:
+            # The sandbox may have a user that cannot read ours.
+            kernel = Path(shutil.copyfile(kernel, work / "kernel"))
+            archive = Path(shutil.copyfile(archive, work / "initramfs"))
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
-            argv = qemu.argv(machine, kernel, initramfs.path, fifo, work, accelerator)
+            argv = qemu.argv(machine, kernel, archive, fifo, work, accelerator)
             pid_file = qemu.pid_file(work)
         else:
             environment = uml.environment()
-            argv = uml.argv(machine, kernel, initramfs.path, fifo, work)
+            argv = uml.argv(machine, kernel, archive, fifo, work)
             pid_file = uml.pid_file(work)
         keeper = _Keeper(machine, None if foreign else pid_file, hopeless)
-        if foreign:
-            seconds = int(limit * (machine.cpus + 1))
-            bounds = Bounds((machine.memory + _QEMU) << 20, seconds, file=1 << 20)
-            files = [kernel, initramfs.path]
-            inside = boxed(argv, cwd=work, readable=files, kvm=True, bounds=bounds)
-            argv, _ = stack.enter_context(inside)
         reason = ""
         with Channel(fifo, keeper.tick) as channel:
+            if foreign:
+                seconds = int(limit * (machine.cpus + 1))
+                bounds = Bounds((machine.memory + _QEMU) << 20, seconds, file=1 << 20)
+                inside = stack.enter_context(boxed(argv, cwd=work, kvm=True, bounds=bounds))
+                argv = inside.argv
             try:
                 done = processes.run(
                     argv,

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from iommuq.system.errors import CommandFailed, CommandTimeout, InfraError, IommuqError, UserError
+from iommuq.system.groups import Bounds
 from iommuq.system.progress import one_line
-from iommuq.system.run import Completed, run
+from iommuq.system.run import Completed, exceeded, run
 
 #: Seconds for one command.
 LIMIT = 600.0
@@ -66,9 +67,11 @@ def side(
     config: Mapping[str, str] | None = None,
     network: bool = False,
     timeout: float = LIMIT,
+    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
     """Run one of the operations of `iommuq.mail.b4side` in a work tree.
 
+    :param bounds: what it may use, where it reads mails of others.
     :return: its result.
     :raises IommuqError: the operation raised it.
     """
@@ -76,9 +79,12 @@ def side(
     argv = [*_PYTHON, "iommuq.mail.b4side"]
     text = json.dumps({**task, "network": network})
     try:
-        done = run(argv, cwd=cwd, stdin=text, check=False, timeout=timeout, watched=True)
+        options: dict[str, Any] = {"timeout": timeout, "watched": True, "bounds": bounds}
+        done = run(argv, cwd=cwd, stdin=text, check=False, **options)
     except CommandTimeout as error:
         raise InfraError(f"b4 did not finish within {timeout:g} s", hint=error.hint) from error
+    if bounds is not None and (why := exceeded(done)):
+        raise UserError(f"b4 {operation}: {why}", hint="or the machine is short of memory")
     try:
         answer = json.loads(done.output.splitlines()[-1])
     except (ValueError, IndexError):

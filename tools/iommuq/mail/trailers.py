@@ -17,7 +17,11 @@ from typing import Any
 
 from iommuq.mail.b4tool import PATIENCE, b4, side
 from iommuq.mail.branch import MailBranch
+from iommuq.system.groups import Bounds
 from iommuq.system.temporary import temporary_folder
+
+# Of b4, which reads answers of others beside the branch's repository: packs do not count.
+_BOUNDS = Bounds(memory=1 << 30, seconds=300, file=256 << 20, maps=True)
 
 
 class Fate(StrEnum):
@@ -78,9 +82,8 @@ def collect(branch: MailBranch, *, mbox: Path | None = None, take: bool = True) 
             "mbox": str(mbox.absolute()) if mbox else "",
             "save": str(folder / "all"),
         }
-        answer = side(
-            "gather", cwd=branch.tree.folder, data=data, network=mbox is None, timeout=PATIENCE
-        )
+        options: dict[str, Any] = {"timeout": PATIENCE, "bounds": _BOUNDS}
+        answer = side("gather", cwd=branch.tree.folder, data=data, network=mbox is None, **options)
         current = {each["patch_id"]: each for each in answer["current"]}
         found = [each for reply in answer["replies"] for each in _judge(branch, reply, current)]
         done = Collected(tuple(dict.fromkeys(found)), tuple(_problems(answer)))

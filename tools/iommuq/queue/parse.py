@@ -16,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iommuq.system.errors import UserError
+from iommuq.system.errors import DiskFull, UserError
 from iommuq.system.git.command import NO_REPOSITORY, QUICK, git, is_safe_path, pinned
 from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import Completed, exceeded, failure
 from iommuq.system.sandbox.reader import read
 from iommuq.system.temporary import temporary_folder
 
+# Bytes that must be free where mails are taken apart.
+_LEAST = 1 << 20
 _RAW_DATE = re.compile(r"@?(\d{1,11}) ([+-]\d{4})")
 _DIFFSTAT = re.compile(
     rb"^ (\d+) files? changed(?:, (\d+) insertions?\(\+\))?(?:, (\d+) deletions?\(-\))?$", re.M
@@ -194,6 +196,10 @@ def _parsed(boxed: bool, folder: Path, *words: str | Path, stdin: bytes | None =
     else:
         options: dict[str, Any] = {"stdin": stdin, "check": False, "bounds": UNTRUSTED}
         done = git(*words, git_dir=NO_REPOSITORY, cwd=folder, **options)
+    # `git mailinfo` does not look at whether it could write, and some room is free again.
+    room = os.statvfs(folder)
+    if room.f_bavail * room.f_frsize < _LEAST:
+        raise DiskFull(f"{folder}: no space left on device", hint="set TMPDIR to another place")
     if done.returncode != 0 and (why := exceeded(done)):
         raise UserError(f"git {words[0]}: {why}", hint="or the machine is short of memory")
     if done.returncode < 0:

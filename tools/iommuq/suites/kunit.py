@@ -31,7 +31,12 @@ _GENERATION = "1"
 #: Lines of the console that the message of a lost guest quotes.
 _TAIL = 12
 #: Kernel output that the user's locale cannot encode must not stop kunit.py.
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+    # The image has no files but those that were built.
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 #: The case that is an error when the log is incomplete.
 LOG_CASE = "kernel.log_is_whole"
 #: The case that fails when there is a splat outside of every case.

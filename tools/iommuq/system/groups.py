@@ -45,6 +45,15 @@ done
 """
 #: The variable that marks processes until their group is reported.
 MARK = "IOMMUQ_WATCHED"
+#: Starts bubblewrap.  It reads its filter and its options from descriptors, and run() passes
+#: none on: options hold variables, and a command line can be read by all users.  Its own
+#: environment can be read in the sandbox: it has nothing but what finds it again.  The OOM killer
+#: chooses these processes first; root's score cannot be lowered again by a process without
+#: rights, and others cannot write to /proc.
+BOX = (
+    "echo 1000 >/proc/self/oom_score_adj 2>/dev/null;"
+    f' exec env -i {MARK}="${MARK}" "$@" 3<"$0" 4<"$0.args"'
+)
 
 # Processes started by threads other than the main one; see `end_other_threads`.
 _others: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
@@ -117,17 +126,27 @@ class Guard:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits of a process and each that it starts: bytes of address space, seconds of CPU time,
-    bytes of one file."""
+    """Limits of a process and each that it starts.
+
+    :ivar memory: bytes of address space.
+    :ivar seconds: of CPU time.
+    :ivar file: bytes of one file.
+    :ivar maps: files that are mapped, such as git's packs, do not count as memory.
+    """
 
     memory: int
     seconds: int
     file: int
+    maps: bool = False
 
     def words(self) -> list[str]:
         """Return the command that sets them, and that the command to be limited follows."""
         wanted = {
-            "as": (resource.RLIMIT_AS, self.memory, 0),
+            "data" if self.maps else "as": (
+                resource.RLIMIT_DATA if self.maps else resource.RLIMIT_AS,
+                self.memory,
+                0,
+            ),
             # At the hard limit of time it would be killed without a reason.
             "cpu": (resource.RLIMIT_CPU, self.seconds, _GRACE),
             "fsize": (resource.RLIMIT_FSIZE, self.file, 0),
@@ -147,6 +166,11 @@ _GRACE = 5  # seconds
 _PRLIMIT = "/usr/bin/prlimit"
 #: For programs that read untrusted input.
 UNTRUSTED = Bounds(memory=1 << 30, seconds=60, file=256 << 20)
+
+
+def inner(words: Sequence[str]) -> Sequence[str]:
+    """Return a command without what limits it and puts it into a sandbox."""
+    return words[words.index("--", words.index(_PRLIMIT)) + 1 :] if _PRLIMIT in words else words
 
 
 @contextlib.contextmanager

@@ -55,6 +55,12 @@ _PIECE = 1 << 20
 _SETTLE = 0.3
 
 
+def _status(words: Sequence[str], returncode: int) -> int:
+    """Return the exit status of what ran; bubblewrap ends with 128 and the number of a signal."""
+    # git ends with 129 for a wrong option.
+    return 128 - returncode if groups.BOX in words and returncode > 129 else returncode
+
+
 @dataclass(frozen=True)
 class Completed:
     """What a process left behind.
@@ -260,13 +266,13 @@ def run(
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError), process.stdin:
                     process.stdin.write(data)
-            returncode = process.wait(timeout)
+            returncode = _status(words, process.wait(timeout))
         except subprocess.TimeoutExpired:
             groups.end_group(process)
             out.join()
             where = f"; full log: {log_path}" if log_path else ""
             raise CommandTimeout(
-                f"{words[0]} did not end within {timeout:g} s and was ended{where}",
+                f"{groups.inner(words)[0]} did not end within {timeout:g} s and was ended{where}",
                 hint=f"last line: {tail(out.text, 1)!r}",
             ) from None
         except BaseException:
@@ -281,7 +287,8 @@ def run(
     stderr = "" if err is None else err.text
     if out.overflow or (err is not None and err.overflow):
         lines = f" or {most_lines} lines" if most_lines else ""
-        raise TooMuchOutput(f"{words[0]} wrote more than {most} bytes{lines} and was ended")
+        name = groups.inner(words)[0]
+        raise TooMuchOutput(f"{name} wrote more than {most} bytes{lines} and was ended")
     if out.error is not None:
         assert log_path is not None
         raise no_room(log_path, out.error)
@@ -327,12 +334,13 @@ def pipeline(
             # The last that failed: those before it may be victims of its early end.
             started = zip(lines, processes, errors, strict=False)
             for words, process, error in reversed(list(started)):
-                if process.returncode not in (None, 0, -signal.SIGPIPE):
+                status = _status(words, process.returncode or 0)
+                if status not in (0, -signal.SIGPIPE):
                     # As in run(): what it left running would keep the pipe open.
                     groups.signal_group(process.pid, signal.SIGKILL)
                     error.join()
                     seconds = time.monotonic() - begin
-                    done = Completed(words, process.returncode, "", error.text, seconds)
+                    done = Completed(words, status, "", error.text, seconds)
                     return failure(done, log_path=log_path)
             return None
 
@@ -402,12 +410,13 @@ def failure(done: Completed, *, log_path: Path | None = None) -> InfraError:
 
     :return: `DiskFull` if its output says so, else `CommandFailed`.
     """
+    argv = groups.inner(done.argv)
     output = (done.stderr + "\n" + done.output).strip() if done.stderr else done.output
     where = f"full log: {log_path}" if log_path else tail(output, 1)
     if any(words in output for words in _DISK_FULL):
-        return DiskFull(f"{done.argv[0]}: no space left on device", hint=where)
+        return DiskFull(f"{argv[0]}: no space left on device", hint=where)
     return CommandFailed(
-        f"{shlex.join(done.argv[:4])}{' …' if len(done.argv) > 4 else ''}:"
+        f"{shlex.join(argv[:4])}{' …' if len(argv) > 4 else ''}:"
         f" {describe_status(done.returncode)}",
         hint=where,
         returncode=done.returncode,

@@ -84,6 +84,9 @@ def remove(folder: Path) -> None:
     """Remove a directory of any depth and with any modes, and what is mounted in it."""
     for place in _mounted(folder):
         run(["umount", "--lazy", "--", place], cwd=folder.parent, check=False, watched=True)
+    if _mounted(folder):
+        # Of the user, who may not unmount it: its content is not ours.
+        return
     # rmtree() is recursive, and could exceed Python's limit.
     with contextlib.suppress(OSError, RecursionError):
         shutil.rmtree(folder)

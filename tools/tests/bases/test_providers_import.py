@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import io
+import http.server
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -17,7 +17,7 @@ import sources
 import toy
 from iommuq.bases import basefile
 from iommuq.bases import sources as bases
-from iommuq.bases.providers import gitref
+from iommuq.bases.providers import gitref, tarball
 from iommuq.system.errors import InfraError, IommuqError, UserError
 
 
@@ -268,11 +268,15 @@ def test_git_tag_must_be_signed_if_asked_for(
         toy.git("tag", "-u", "a@b.org", "-m", "signed", "v1", cwd=toy_work)
         toy.git("tag", "-a", "-m", "not signed", "v2", cwd=toy_work)
         source = f'provider = "git"\nurl = "{toy_work}"\nsigned = true\nref = '
+        # A server gives the signed tag of another release.
+        toy.git("update-ref", "refs/tags/v3", "refs/tags/v1", cwd=toy_work)
         base = fetch(root, source + '"v1"')
         assert base.commit == toy.git("rev-parse", "HEAD", cwd=toy_work)
         for ref in ("v2", "base"):
             with pytest.raises(InfraError, match=f"{ref} has no good signature"):
                 fetch(root, source + f'"{ref}"')
+        with pytest.raises(InfraError, match="v3 is the signed tag of v1"):
+            fetch(root, source + '"v3"')
         subprocess.run(["gpgconf", "--kill", "all"], check=False)
     monkeypatch.setenv("GNUPGHOME", str(root))  # Without that key.
     sources.write_base(root, source + '"v1"')
@@ -280,14 +284,29 @@ def test_git_tag_must_be_signed_if_asked_for(
         bases.fetch(basefile.load_spec("6.12"), update=True)
 
 
-def test_a_download_that_leads_to_http(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer(io.BytesIO):
-        url = "http://127.0.0.1:9/linux.tar"
-        headers: ClassVar[dict[str, str]] = {}
+@pytest.mark.parametrize("insecure", [True, False])
+def test_a_download_that_leads_to_http(insecure: bool) -> None:
+    """On the way, or at its end."""
 
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
-    with pytest.raises(InfraError, match="leads to http://127"):
-        fetch(root, 'provider = "tarball"\nurl = "https://127.0.0.1:9/linux.tar"')
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302 if self.path == "/a" else 200)
+            self.send_header("Location", "/b")
+            self.end_headers()
+            self.wfile.write(b"content")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a"
+        opener = tarball._opener(insecure=insecure)
+        if insecure:
+            assert opener.open(url, timeout=20).read() == b"content"
+        else:
+            with pytest.raises(InfraError, match="leads to http://127"):
+                opener.open(url, timeout=20)
+        server.shutdown()
 
 
 def test_git_repository_without_a_kernel(root: Path, toy_work: Path) -> None:

@@ -161,15 +161,28 @@ def test_other_files_than_the_built_ones(
     assert build.find_image("key", UM) is None
 
 
+@pytest.mark.parametrize("name", ["tools/testing/kunit/kunit_parser/__init__.py", "forged"])
+def test_files_that_were_not_built(
+    kdir: directory.BuildDirectory, tmp_path: Path, name: str
+) -> None:
+    """kunit.py would import them in place of its own."""
+    image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
+    (image.folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (image.folder / name).write_text("")
+    with pytest.raises(build.ImageDamaged, match=f"{name}: .*but no such file was built"):
+        image.check()
+
+
 def test_an_image_without_hashes_is_built_again(
     kdir: directory.BuildDirectory, tmp_path: Path
 ) -> None:
     image = build._publish(kdir, "key", frozenset(), tmp_path / "log")
     record = image.folder / "image.json"
     data = json.loads(record.read_text())
-    del data["sha256"]
-    record.write_text(json.dumps(data))
-    assert build.find_image("key", UM) is None
+    no_hashes: dict[str, str] = {}
+    for hashes in (no_hashes, None):
+        record.write_text(json.dumps({**data, "sha256": hashes}))
+        assert build.find_image("key", UM) is None
 
 
 def test_publish_without_room(

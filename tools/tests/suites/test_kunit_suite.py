@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iommuq.build.image import Image
+from iommuq.build.image import Image, hashes_of
 from iommuq.results.store import Result, Status, Store, SuiteRun
 from iommuq.suites import kunit
 from iommuq.suites.kunit import Subject, run_kunit
@@ -111,7 +111,9 @@ def make_image(tmp_path: Path) -> Callable[[str], Image]:
         script.write_text(count + program)
         (folder / "linux").write_text("")
         (folder / ".kunitconfig").write_text("")
-        return Image("key", folder, arches.get("um"), frozenset(), tmp_path / "log", built=False)
+        warnings: frozenset[str] = frozenset()
+        log = tmp_path / "log"
+        return Image("key", folder, arches.get("um"), warnings, log, False, hashes_of(folder))
 
     return make
 

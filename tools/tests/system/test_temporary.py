@@ -120,3 +120,26 @@ def test_nothing_else_makes_temporary_files() -> None:
         )
     ]
     assert found == ["iommuq/system/temporary.py"]
+
+
+def test_what_a_user_mounted_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not unmount it must not remove it through the mount."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "precious").write_text("")
+    monkeypatch.setattr(temporary, "_mounted", lambda folder: [str(folder / "in")])
+    temporary.remove(folder)
+    assert (folder / "precious").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_is_mounted_is_not_emptied(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("")
+    inside = tmp_path / "folder" / "a b"
+    inside.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", precious, inside], check=True)
+    temporary.remove(tmp_path / "folder")
+    assert (precious / "file").exists()
+    assert not (tmp_path / "folder").exists()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from iommuq.bases.providers.job import Job, Provided
 from iommuq.bases.providers.snapshot import Snapshot, importing
@@ -37,8 +37,8 @@ _RATIO, _START = 200, 16 << 20
 
 #: For programs that unpack gigabytes.
 UNPACKING = Bounds(memory=1 << 30, seconds=600, file=1 << 20)
-#: The command that writes the files of a Debian package, whose path follows, as a tar archive.
-FILES_OF = ("dpkg-deb", "--threads-max=1", "--fsys-tarfile")
+#: The command that reads a Debian package, and writes its files as a tar archive.
+FILES_OF = ("dpkg-deb", "--threads-max=1", "--fsys-tarfile", "-")
 
 
 def decompressor(path: Path) -> tuple[str, ...]:
@@ -66,7 +66,8 @@ def import_archive(
     if member:
         # GNU tar, not tarfile: needs no thread to copy the data.
         commands: list[Sequence[str | Path]] = [
-            (*FILES_OF, path),
+            ("cat", path),
+            FILES_OF,
             ("tar", "--extract", "--to-stdout", f"./{member}"),
             _XZ,
         ]
@@ -74,9 +75,9 @@ def import_archive(
         commands = [("cat", path), decompressor(path)]
     title = f"Importing the sources of {job.name} ({version})"
     with importing(job, title, path.name) as snapshot, ExitStack() as stack:
-        given: dict[str, Any] = {"readable": [path], "bounds": UNPACKING}
         inside = [
-            words if words[0] == "cat" else stack.enter_context(boxed(words, **given))[0]
+            # The first of them, which opens the file, and reads nothing into it.
+            words if words[0] == "cat" else stack.enter_context(boxed(words, bounds=UNPACKING)).argv
             for words in commands
         ]
         try:

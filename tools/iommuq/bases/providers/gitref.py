@@ -19,6 +19,7 @@ from iommuq.system import progress
 from iommuq.system.errors import CommandFailed, InfraError, UserError
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects
+from iommuq.system.progress import one_line
 from iommuq.system.run import run, tail
 from iommuq.system.tables import Table, require
 
@@ -100,6 +101,11 @@ def provide_git(source: GitSource, job: Job) -> Provided:
             if run(check, cwd=job.work, log_path=job.log, check=False).returncode != 0:
                 what = f"{url}: {source.ref} has no good signature of a key in your keyring"
                 raise InfraError(what, hint=f"full log: {job.log}")
+            # The signature is of the name in the tag, which a server may give another ref.
+            name = ("for-each-ref", "--format=%(tag)", "refs/iommuq/fetched")
+            signed = git(*name, git_dir=job.repo, cwd=job.repo).output.strip()
+            if signed != source.ref.removeprefix("refs/tags/"):
+                raise InfraError(f"{url}: {source.ref} is the signed tag of {one_line(signed)}")
     git("update-ref", BASE_REF, "refs/iommuq/fetched^{commit}", git_dir=job.repo, cwd=job.repo)
     commit = base_commit(job.repo)
     job.verify(commit, "")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from iommuq.bases.providers.archive import import_archive
@@ -15,6 +15,9 @@ from iommuq.system import progress
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.files import file_sha256
 from iommuq.system.tables import Table, require
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 #: Timeout of a server in seconds.
 STALLED = 60.0
@@ -70,6 +73,20 @@ def provide_tarball(source: TarballSource, job: Job) -> Provided:
     return import_archive(job, path, version=version, sha256=sha256)
 
 
+def _opener(*, insecure: bool) -> OpenerDirector:
+    """Return what opens URLs, and is led to no other than https on the way."""
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class Redirect(HTTPRedirectHandler):
+        def redirect_request(self, request: Any, *rest: Any) -> Any:
+            target = rest[-1]
+            if not (insecure or target.startswith("https://")):
+                raise InfraError(f"{request.full_url}: leads to {target}", hint="not https")
+            return super().redirect_request(request, *rest)
+
+    return build_opener(Redirect)
+
+
 def _download(source: TarballSource, path: Path, job: Job) -> None:
     # Not at the top: slow to import.
     import urllib.error
@@ -79,9 +96,7 @@ def _download(source: TarballSource, path: Path, job: Job) -> None:
     url, hint = source.url, "is the network up?"
     with progress.task(f"Downloading {url}", log=job.log) as step, path.open("wb") as file:
         try:
-            with urllib.request.urlopen(url, timeout=STALLED) as answer:
-                if not (source.insecure or answer.url.startswith("https://")):
-                    raise InfraError(f"{url}: leads to {answer.url}", hint="not https")
+            with _opener(insecure=source.insecure).open(url, timeout=STALLED) as answer:
                 length = int(answer.headers.get("Content-Length") or 0)
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)

@@ -135,25 +135,23 @@ def fetch(
             "no archive is configured",
             hint="`git config --global b4.midmask https://lore.kernel.org/all/%s`",
         )
+    wants = reading.needs(config, folder)
     request = {
         "what": wanted,
         "mbox": None if mbox is None else str(mbox),
         "version": version,
-        "config": list(config),
+        "config": list(wants.config),
         "offline": offline,
         "folder": str(folder),
     }
-    found = reading.settings(config)
-    # A maildir is read where it is.
-    shown = [*python_paths(), *reading.rings(found), *([mbox] if mbox is not None else [])]
     package = Path(iommuq.__file__).resolve().parents[1]
     try:
         done = read(
             [sys.executable, "-P", "-m", "iommuq.mail.review.fetch_worker"],
             cwd=folder,
-            readable=shown,
+            readable=[*python_paths(), *wants.readable],
             network=not offline,
-            env={"PYTHONPATH": str(package), **reading.environment(found, folder)},
+            env={"PYTHONPATH": str(package), **wants.env},
             stdin=json.dumps(request),
             timeout=LIMIT,
             check=False,
@@ -166,7 +164,8 @@ def fetch(
             f"the archive did not answer within {LIMIT:g} s", hint="try again, or name an mbox"
         ) from error
     if done.returncode != 0 and (why := exceeded(done)):
-        raise UserError(f"{one_line(what)}: b4 cannot read it: {why}")
+        text = f"{one_line(what)}: b4 cannot read it: {why}"
+        raise UserError(text, hint="or the machine is short of memory")
     try:
         return _posted(json.loads(done.output), folder)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -180,6 +179,8 @@ def _posted(answer: dict[str, Any], folder: Path) -> Posted:
         raise kind(one_line(answer["error"]["what"]), hint=one_line(answer["error"]["hint"]))
     posted = tables.validate(Posted, answer, folder / "b4")
     mails = tuple(folder / f"{number:04}.eml" for number in range(1, len(posted.patches) + 1))
+    if any(path.is_symlink() for path in mails):
+        raise InfraError("b4 has written a link", hint="the patches are not read")
     return replace(posted, mails=mails)
 
 
@@ -191,12 +192,26 @@ def _has_archive(config: Sequence[str]) -> bool:
     return bool(done.output.strip())
 
 
+def _copied(maildir: Path, target: Path) -> Path:
+    if not all((maildir / name).is_dir() for name in ("cur", "new", "tmp")):
+        raise UserError(f"{maildir}: not a maildir", hint="name an mbox, a maildir or a mail")
+    (target / "tmp").mkdir(parents=True)
+    left = MOST
+    for name in ("cur", "new"):
+        (target / name).mkdir()
+        for mail in sorted((maildir / name).iterdir()):
+            data = mail.read_bytes() if mail.is_file() else b""
+            left -= len(data)
+            if left < 0:
+                raise UserError(f"{maildir}: more than {MOST >> 20} MiB: too large for a series")
+            (target / name / mail.name).write_bytes(data)
+    return target
+
+
 def _readable(path: Path, folder: Path) -> Path:
-    """Return a file or Maildir that b4 can read; a single mail becomes an mbox."""
+    """Return a copy of a file or Maildir for b4; a single mail becomes an mbox."""
     if path.is_dir():
-        if not all((path / name).is_dir() for name in ("cur", "new", "tmp")):
-            raise UserError(f"{path}: not a maildir", hint="name an mbox, a maildir or a mail")
-        return path.resolve()
+        return _copied(path, folder / "maildir")
     try:
         # The size of a device or a pipe is not known.
         with path.open("rb") as file:

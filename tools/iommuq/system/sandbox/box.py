@@ -17,8 +17,8 @@ from typing import Any
 
 from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing, TooMuchOutput
 from iommuq.system.run import Completed, run, tail
-from iommuq.system.sandbox import area, calls, reader, scope
-from iommuq.system.sandbox.bubblewrap import View
+from iommuq.system.sandbox import area, reader, scope
+from iommuq.system.sandbox.bubblewrap import View, give
 from iommuq.system.sandbox.model import DATA, MIB, Limits
 from iommuq.system.sandbox.watch import Watch
 
@@ -78,24 +78,16 @@ class Sandbox:
                     os.chown(self.writable, os.geteuid(), os.getegid())
                 yield
         finally:
-            self._calls.unlink(missing_ok=True)
+            for path in self.writable.parent.glob(f"{self._calls.name}*"):
+                path.unlink(missing_ok=True)
 
     def hand_over(self) -> None:
         """Give the writable directory and its content to `owner`.
 
         Must be called before the first run in the sandbox, and never after.
         """
-        if not self.trusted:
-            self._calls.write_bytes(calls.program(guests=True))
-        if self.owner is None:
-            return
-        for folder, folders, names in os.walk(self.writable):
-            for path in (folder, *(os.path.join(folder, each) for each in (*folders, *names))):  # noqa: PTH118
-                try:
-                    os.chown(path, self.owner, self.owner, follow_symlinks=False)
-                except OSError as error:  # Root of a user namespace without that user.
-                    why = f"no user {self.owner}: {error.strerror}"
-                    raise InfraError(f"no sandbox can be made here: {why}", hint=_HINT) from error
+        if self.owner is not None:
+            give(self.writable, self.owner, _HINT)
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
         """Return the argument vector that runs *words* in the sandbox.
@@ -120,7 +112,7 @@ class Sandbox:
         view = View(
             (self.writable,), self.readable, tmp=limits.tmp, shm=limits.shm, owner=self.owner
         )
-        return view.argv(bounded, environment, self._calls)
+        return view.argv(bounded, environment, self._calls, guests=True)
 
     def probe(self) -> None:
         """Test that the sandbox works on this machine.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import iommuq
-from iommuq.system.groups import MARK
+from iommuq.system.errors import InfraError
+from iommuq.system.groups import BOX
+from iommuq.system.sandbox import calls
 from iommuq.system.sandbox.model import MIB, document
 
+_KVM = Path("/dev/kvm")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# bubblewrap reads the filter from a descriptor, and run() passes none on.  Its own environment
-# can be read in the sandbox: it has nothing but what finds it again.  The OOM killer chooses
-# these processes first; root's score cannot be lowered again by a process without rights, and
-# others cannot write to /proc.
-_START = (
-    f'echo 1000 >/proc/self/oom_score_adj 2>/dev/null; exec env -i {MARK}="${MARK}" "$@" 3<"$0"'
-)
 
 
 @dataclass(frozen=True)
@@ -44,34 +41,47 @@ class View:
     kvm: bool = False
     owner: int | None = None
 
-    def argv(self, words: Sequence[str], environment: Mapping[str, str], calls: Path) -> list[str]:
+    def argv(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        place: Path,
+        *,
+        guests: bool = False,
+    ) -> list[str]:
         """Return the command that runs *words*, in the first of the writable directories.
 
         :param environment: all variables, besides PATH, HOME and the locale.
-        :param calls: the file with the filter of system calls.
+        :param place: gets the filter of system calls; the options get into a file beside it.
+        :param guests: processes may trace their children, as User-mode Linux does.
         """
-        program = shutil.which("bwrap") or "bwrap"
-        argv = ["/bin/sh", "-c", _START, str(calls), program, "--seccomp", "3"]
-        argv += ["--unshare-ipc", "--unshare-pid", "--unshare-uts"]
-        argv += [] if self.network else ["--unshare-net"]
-        argv += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
-        argv += ["--hostname", "sandbox", "--clearenv", "--cap-drop", "ALL"]
+        options = ["--seccomp", "3", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+        options += [] if self.network else ["--unshare-net"]
+        options += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
+        options += ["--hostname", "sandbox", "--clearenv", "--cap-drop", "ALL"]
         if self.owner is None:
-            argv += ["--unshare-user"]
+            options += ["--unshare-user"]
         else:
             # For setpriv below.
             for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-                argv += ["--cap-add", name]
-        argv += self._mounts()
+                options += ["--cap-add", name]
+        options += self._mounts()
         path = f"{Path(sys.prefix) / 'bin'}:{_PATH}"
         known = {"PATH": path, "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
         for key, value in {**known, **environment}.items():
-            argv += ["--setenv", key, value]
-        argv += ["--"]
+            options += ["--setenv", key, value]
+        place.write_bytes(calls.program(guests=guests))
+        beside = place.with_name(f"{place.name}.args")
+        beside.unlink(missing_ok=True)
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(b"".join(os.fsencode(word) + b"\0" for word in options))
+        argv = ["/bin/sh", "-c", BOX, str(place), shutil.which("bwrap") or "bwrap"]
+        argv += ["--args", "4", "--"]
         if self.owner is not None:
             argv += ["setpriv", f"--reuid={self.owner}", f"--regid={self.owner}"]
-            argv += ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
-            argv += ["--"]
+            with_kvm = self.kvm and _KVM.exists()
+            argv += [f"--groups={_KVM.stat().st_gid}" if with_kvm else "--clear-groups"]
+            argv += ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"]
         # bubblewrap's --chdir would run as the wrong user.
         return [*argv, "env", f"--chdir={self.writable[0]}", *words]
 
@@ -88,7 +98,7 @@ class View:
         argv += ["--proc", "/proc", "--dev", "/dev"]
         for place in ("/proc/keys", "/proc/key-users"):
             argv += ["--ro-bind-try", "/dev/null", place] if Path(place).exists() else []
-        argv += ["--dev-bind-try", "/dev/kvm", "/dev/kvm"] if self.kvm else []
+        argv += ["--dev-bind-try", str(_KVM), str(_KVM)] if self.kvm else []
         for place, size in (("/dev/shm", self.shm), ("/tmp", self.tmp)):
             argv += ["--size", str(size * MIB), "--perms", "1777", "--tmpfs", place]
         # After /tmp, since it may be below it.
@@ -109,6 +119,20 @@ def _parents(path: Path) -> list[str]:
         for parent in reversed(path.parents[:-1])
         for word in ("--perms", "0755", "--dir", str(parent))
     ]
+
+
+def give(folder: Path, owner: int, hint: str = "") -> None:
+    """Give a directory and all in it to a user; links are not followed.
+
+    :raises InfraError: there is no such user, as in a user namespace.
+    """
+    for where, folders, names in os.walk(folder):
+        for path in (where, *(os.path.join(where, each) for each in (*folders, *names))):  # noqa: PTH118
+            try:
+                os.chown(path, owner, owner, follow_symlinks=False)
+            except OSError as error:
+                why = f"no user {owner}: {error.strerror}"
+                raise InfraError(f"no sandbox can be made here: {why}", hint=hint) from error
 
 
 def python_paths() -> tuple[Path, ...]:

@@ -90,7 +90,10 @@ class Watcher:
 
     def _run(self, pid: int, check: Callable[[int], str]) -> None:
         while not self._over.wait(TICK):
-            reason = check(pid)
+            try:
+                reason = check(pid)
+            except Exception as error:
+                reason = f"it cannot be watched: {error}"
             if reason:
                 self.reason = self.reason or reason
                 self._over.set()

@@ -344,7 +344,8 @@ def reachable() -> Iterator[Sandbox]:
 
 def as_user(argv: list[str], sandbox: Sandbox, **environment: str) -> Completed:
     """Run the start of a sandbox as an ordinary user would."""
-    os.chown(sandbox.writable, int(USER), int(USER))
+    for path in (sandbox.writable, *sandbox.writable.parent.glob("work.seccomp*")):
+        os.chown(path, int(USER), int(USER))
     become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
     words = [*become, *argv] if os.geteuid() == 0 else argv
     return run(words, cwd=Path("/"), env=environment, check=False, timeout=PATIENCE)
@@ -378,7 +379,7 @@ def test_a_sandbox_that_shows_the_environment_is_none(
         return as_user(argv, reachable, **options["env"])
 
     with monkeypatch.context() as patch:
-        patch.setattr(bubblewrap, "_START", 'exec "$@" 3<"$0"')
+        patch.setattr(bubblewrap, "BOX", 'exec "$@" 3<"$0" 4<"$0.args"')
         if os.geteuid() == 0:
             reachable.probe()  # Another user is inside, who may not read it.
             patch.setattr(Sandbox, "owner", None)
@@ -399,7 +400,13 @@ def test_that_does_not_contain(
     drop = {**dropped, "filter": ["--seccomp", "3"]}[broken]
     text = f"""#!{sys.executable}
 import os, sys
-words = [each for each in sys.argv[1:] if each not in {drop!r}]
+drop = {drop!r}
+options = [each for each in open(4, closefd=False).read().split("\\0")[:-1] if each not in drop]
+reader, writer = os.pipe()
+os.write(writer, "".join(each + "\\0" for each in options).encode())
+os.close(writer)
+os.dup2(reader, 4)
+words = [each for each in sys.argv[1:] if each not in drop]
 os.execv({real!r}, [{real!r}, *words])
 """
     (shim / "bwrap").write_text(text)

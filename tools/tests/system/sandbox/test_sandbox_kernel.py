@@ -159,7 +159,8 @@ def test_a_file_system_of_a_killed_process(tmp_path: Path) -> None:
     assert made.writable.is_mount()
     remove(made.writable)
     assert not made.writable.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["work.image", "work.seccomp"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["work.image", "work.seccomp", "work.seccomp.args"]
 
 
 def test_where_nothing_can_be_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,3 +307,14 @@ def test_a_reader_without_a_sandbox(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reader, "missing", lambda: "no bubblewrap")
     done = reader.read(["sh", "-c", "ulimit -v; cat /proc/1/cmdline >/dev/null"], cwd=folder)
     assert done.output.strip() == str(1 << 20)
+
+
+def test_what_cannot_be_watched_is_ended(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when we have no descriptor left."""
+
+    def usage(_pid: int) -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(watch, "usage", usage)
+    with pytest.raises(InfraError, match=r"cannot be watched: .* Too many open files"):
+        python(sandbox, "import time; time.sleep(600)")
