@@ -16,7 +16,7 @@ from iommuq.bases import dotconfig
 from iommuq.firmware import topology
 from iommuq.firmware.modules import unpack
 from iommuq.guests.machine import Machine
-from iommuq.system.errors import UserError
+from iommuq.system.errors import UserError, os_errors_as
 from iommuq.system.files import file_sha256
 
 # The header of an x86 image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
@@ -114,11 +114,8 @@ def release_of(path: Path) -> str:
 
     :raises UserError: the file is not such an image.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    with os_errors_as(UserError, path), path.open("rb") as file:
+        head = file.read(_HEAD)
     for offset, magic, what in _OTHERS:
         if head[offset : offset + len(magic)] == magic:
             raise UserError(f"{path}: is {what}")

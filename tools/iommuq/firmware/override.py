@@ -19,7 +19,7 @@ from iommuq.guests import qemu
 from iommuq.guests.initramfs import Entry, cpio
 from iommuq.guests.machine import Machine
 from iommuq.system import files
-from iommuq.system.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError, os_errors_as
 
 # Part of the key of a cached table; raise it when tables are read in another way.
 _GENERATION = "1"
@@ -55,13 +55,9 @@ def keep(machine: Machine, data: bytes) -> None:
         parse(data, name=f"the table of {machine.name}")
     except UserError as error:
         raise InfraError(error.what, hint="the guest's own table cannot be extended") from error
-    try:
+    with os_errors_as(InfraError, path.parent, hint="set IOMMUQ_CACHE_DIR to another directory"):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, data)
-    except OSError as error:
-        raise InfraError(
-            f"{path.parent}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"
-        ) from error
 
 
 def extended(table: bytes, machine: Machine, regions: Sequence[Region]) -> bytes:

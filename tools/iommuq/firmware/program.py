@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from pathlib import Path
 
 from iommuq.system import files
-from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.errors import CommandFailed, UserError
 from iommuq.system.files import file_sha256
-from iommuq.system.run import run
+from iommuq.system.toolchain import compiled
 
 GUEST_PATH = "/suites/steps"
 _FLAGS = ("-O2", "-Wall", "-static", "-D_GNU_SOURCE")
-_LIMIT = 60.0
 
 
 def sources() -> list[Path]:
@@ -39,21 +36,9 @@ def build() -> Path:
     path = files.cache_dir() / "firmware" / f"steps-{key()[:32]}"
     if path.exists():
         return path
-    # Two threads of a proof may build it at the same time.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     code = [source for source in sources() if source.suffix == ".c"]
     log = files.new_log("firmware-steps")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        argv: list[str | Path] = ["gcc", *_FLAGS, "-o", temporary, *code]
-        run(argv, cwd=path.parent, timeout=_LIMIT, log_path=log)
-        temporary.replace(path)
+        return compiled(path, _FLAGS, code, log=log)
     except CommandFailed as error:
         raise UserError("selftests/firmware does not compile", hint=f"full log: {log}") from error
-    except OSError as error:
-        raise InfraError(
-            f"{path.parent}: {error.strerror}", hint="set IOMMUQ_CACHE_DIR to another directory"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from iommuq.system import files as dirs
-from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError
+from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError, os_errors_as
 
 BUSYBOX = "busybox"
 #: Applets of busybox with a link in /bin.
@@ -199,10 +199,8 @@ def _busybox() -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with os_errors_as(InfraError, path, hint="required for a guest"):
         return path.read_bytes()
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}", hint="required for a guest") from error
 
 
 def _is_dynamic(data: bytes, path: Path) -> bool:

@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import threading
 from pathlib import Path
 
 from iommuq.guests.machine import Machine
 from iommuq.system import files
-from iommuq.system.errors import InfraError
-from iommuq.system.run import run
+from iommuq.system.toolchain import compiled
 
 #: The accelerator in reports.
 ACCELERATOR = "native"
@@ -21,7 +18,6 @@ SOURCE = Path(__file__).with_name("xstate.c")
 
 # UML opens a FIFO only as "fd", and run() passes no descriptors.
 _WITH_CHANNEL = 'exec "$@" 3>"$0"'
-_COMPILE_LIMIT = 60.0
 
 
 def argv(machine: Machine, kernel: Path, initramfs: Path, channel: Path, work: Path) -> list[str]:
@@ -63,21 +59,4 @@ def environment() -> dict[str, str]:
         return {}
     key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     library = files.cache_dir() / "uml" / f"xstate-{key}.so"
-    if not library.exists():
-        # Other threads may compile it at the same time.
-        temporary = library.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        try:
-            library.parent.mkdir(parents=True, exist_ok=True)
-            run(
-                ["gcc", "-O2", "-shared", "-fPIC", "-o", temporary, SOURCE],
-                cwd=library.parent,
-                timeout=_COMPILE_LIMIT,
-            )
-            temporary.replace(library)
-        except OSError as error:
-            raise InfraError(
-                f"{library}: {error.strerror}", hint="IOMMUQ_CACHE_DIR names another place"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-    return {"LD_PRELOAD": str(library)}
+    return {"LD_PRELOAD": str(compiled(library, ("-O2", "-shared", "-fPIC"), [SOURCE]))}

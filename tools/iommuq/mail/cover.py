@@ -17,7 +17,7 @@ from iommuq.proof.records import ProofRecord
 from iommuq.queue.model import COVER
 from iommuq.results.known import Verdict
 from iommuq.system import files
-from iommuq.system.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError, os_errors_as
 from iommuq.system.progress import one_line
 
 _BLOCK = re.compile(r"\n*<!-- b4\n(.*?)-->\n*\Z", re.DOTALL)
@@ -117,12 +117,10 @@ def read(folder: Path, section: str) -> Cover | None:
 def write(folder: Path, section: str, cover: Cover) -> bool:
     """Write a cover letter, and return whether the file changed."""
     path = folder / section / COVER
-    try:
+    with os_errors_as(InfraError, path):
         if path.is_file() and path.read_text(encoding="utf-8") == cover.text:
             return False
         files.write_whole(path, cover.text.encode())
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
     return True
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from iommuq.queue.overlay import Layer, Overlay
 from iommuq.system import tables
-from iommuq.system.errors import InfraError, UserError, VerdictError
-from iommuq.system.files import cache_dir
+from iommuq.system.errors import InfraError, UserError, VerdictError, os_errors_as
+from iommuq.system.files import cache_dir, write_whole
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
 from iommuq.system.tables import Table, require
-from iommuq.system.temporary import temporary_folder
+from iommuq.system.toolchain import compiled
 
 #: The file name of the descriptions, and the folders of the project that may have one.
 NAME = "export.toml"
@@ -145,18 +145,11 @@ def unifdef(store: Objects, tree: str) -> Path:
     if source is None:
         raise VerdictError("no scripts/unifdef.c in the tree: tests cannot be exported")
     where = cache_dir() / "unifdef" / hashlib.sha256(source).hexdigest()
-    program = where / "unifdef"
-    if not program.exists():
-        try:
-            where.mkdir(parents=True, exist_ok=True)
-            with temporary_folder("unifdef", where.parent) as name:
-                (name / "unifdef.c").write_bytes(source)
-                words = ("gcc", "-O1", "-o", "unifdef", "unifdef.c")
-                run(words, cwd=name, timeout=_LIMIT)
-                (name / "unifdef").replace(program)
-        except OSError as error:
-            raise InfraError(f"{where}: {error.strerror}") from error
-    return program
+    if not where.exists():
+        with os_errors_as(InfraError, where):
+            where.mkdir(parents=True)
+            write_whole(where / "unifdef.c", source)
+    return compiled(where / "unifdef", ("-O1",), [where / "unifdef.c"])
 
 
 def resolve(files: Mapping[str, str], compat: str, kernel: str, program: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from iommuq.system import files
-from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.errors import CommandFailed, InfraError, UserError, os_errors_as
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
 
@@ -230,13 +230,11 @@ class Outbox:
     def note(self, letter: str, what: str, recipient: str, text: str = "") -> None:
         """Append a line to the journal, and sync it to disk."""
         line = json.dumps([letter, what, recipient, text]) + "\n"
-        try:
-            with (self.folder / _JOURNAL).open("a", encoding="utf-8") as journal:
-                journal.write(line)
-                journal.flush()
-                os.fsync(journal.fileno())
-        except OSError as error:
-            raise InfraError(f"{self.folder / _JOURNAL}: {error.strerror}") from error
+        path = self.folder / _JOURNAL
+        with os_errors_as(InfraError, path), path.open("a", encoding="utf-8") as journal:
+            journal.write(line)
+            journal.flush()
+            os.fsync(journal.fileno())
 
     def states(self) -> dict[tuple[str, str], tuple[str, str]]:
         """Return the last state, and the server's answer, by message and recipient.

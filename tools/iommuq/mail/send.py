@@ -15,7 +15,7 @@ from iommuq.mail.branch import MailBranch, load_branch, person, write_cover
 from iommuq.mail.cover import proof_table
 from iommuq.mail.outbox import PERMISSION, Letter, Outbox
 from iommuq.proof import records
-from iommuq.system.errors import InfraError, UserError, VerdictError
+from iommuq.system.errors import InfraError, UserError, VerdictError, os_errors_as
 from iommuq.system.files import state_dir
 from iommuq.system.temporary import temporary_folder
 
@@ -158,14 +158,12 @@ def _is_stale(box: Outbox, branch: MailBranch) -> bool:
 
 def _fill(workspace: Workspace, branch: MailBranch, box: Outbox, preview: str, plain: bool) -> None:
     """Write the messages into an outbox, all or none."""
-    try:
+    with os_errors_as(InfraError, box.folder):
         if box.folder.exists():
             shutil.rmtree(box.folder)
         box.folder.parent.mkdir(parents=True, exist_ok=True)
         write(workspace, branch, box.folder, preview=preview, plain=plain)
         letters = box.letters()
-    except OSError as error:
-        raise InfraError(f"{box.folder}: {error.strerror}") from error
     if not letters:
         raise VerdictError("b4 made no messages", hint="run `b4 send -d` in the work tree")
     if not all(letter.recipients for letter in letters):

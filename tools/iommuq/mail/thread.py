@@ -14,7 +14,7 @@ from typing import Any
 import b4
 import b4.ez
 
-from iommuq.system.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError, os_errors_as
 
 Data = dict[str, Any]
 #: Messages that the threads of one series may have.
@@ -56,10 +56,8 @@ def _save(messages: Sequence[EmailMessage], folder: Path) -> None:
 
 
 def _local(path: Path) -> list[EmailMessage]:
-    try:
+    with os_errors_as(UserError, path):
         path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
     return b4.get_msgs_from_mailbox_or_maildir(str(path))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iommuq.system import files
-from iommuq.system.errors import UserError, VerdictError
+from iommuq.system.errors import UserError, VerdictError, os_errors_as
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
 from iommuq.system.tables import parse
@@ -55,11 +55,9 @@ def load_overlay(folder: Path) -> Overlay:
         for name, source in _sources(path, folder, table):
             if name in files:
                 raise UserError(f"{path}: two files would be copied to {name}")
-            try:
+            with os_errors_as(UserError, source):
                 mode = "100755" if source.stat().st_mode & 0o100 else "100644"
                 files[name] = (source.read_bytes(), mode)
-            except OSError as error:
-                raise UserError(f"{source}: {error.strerror}") from error
     hooks = tuple((table["file"], table["append"].rstrip("\n") + "\n") for table in tables["hook"])
     listed = tuple((name, data, mode) for name, (data, mode) in sorted(files.items()))
     return _overlay(listed, hooks)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iommuq.system.errors import DiskFull, UserError
+from iommuq.system.errors import DiskFull, UserError, os_errors_as
 from iommuq.system.git.command import NO_REPOSITORY, QUICK, git, is_safe_path, pinned
 from iommuq.system.groups import UNTRUSTED
 from iommuq.system.run import Completed, exceeded, failure
@@ -100,10 +100,8 @@ def is_letter(data: bytes) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with os_errors_as(UserError, path):
         data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
     if not data.strip():
         raise UserError(f"{path}: the file is empty")
     if data.startswith(codecs.BOM_UTF8):

@@ -14,34 +14,29 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from iommuq.queue.model import BASELINE, PLAIN, Patch, Queue, find_step
-from iommuq.queue.overlay import Layer, Overlay
-from iommuq.system.errors import ObjectsLost
-from iommuq.system.git.objects import Objects
-from iommuq.system.temporary import temporary_folder
-
-if TYPE_CHECKING:
-    from iommuq.bases.sources import Base
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from operator import eq
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from iommuq.bases.sources import Base
 from iommuq.queue.hunks import Hunk, hunks
-from iommuq.system.errors import CommandFailed, InfraError, UserError, VerdictError
+from iommuq.queue.model import BASELINE, PLAIN, Patch, Queue, find_step
+from iommuq.queue.overlay import Layer, Overlay
+from iommuq.system.errors import (
+    CommandFailed,
+    InfraError,
+    ObjectsLost,
+    UserError,
+    VerdictError,
+    os_errors_as,
+)
 from iommuq.system.git.command import git
-from iommuq.system.git.objects import lost_or
+from iommuq.system.git.objects import Objects, lost_or
 from iommuq.system.run import Completed
-
-if TYPE_CHECKING:
-    from iommuq.bases.sources import Base
-
+from iommuq.system.temporary import temporary_folder
 
 #: Part of every key.  Raise it when the same input gives other trees.
 _GENERATION = "1"
@@ -338,7 +333,7 @@ class _BuildTree:
 
     def prepare(self) -> None:
         """Make the directory, or check that iommuq made it."""
-        try:
+        with os_errors_as(InfraError, self._where):
             if not (self._index.exists() or self.busy.exists()):
                 self._where.mkdir(parents=True, exist_ok=True)
                 if any(self._where.iterdir()):
@@ -346,8 +341,6 @@ class _BuildTree:
             self._where.mkdir(exist_ok=True)
             # The caller holds the lock, so the process that left this is dead.
             self._index.with_name(f"{self._index.name}.lock").unlink(missing_ok=True)
-        except OSError as error:
-            raise InfraError(f"{self._where}: {error.strerror}") from error
 
     def switch(self, tree: str) -> None:
         """Go from the tree that the index holds to another."""
@@ -433,7 +426,7 @@ def join_repo(
     :raises InfraError: the disk is full, or not writable.
     """
     git_dir = into / ".git"
-    try:
+    with os_errors_as(InfraError, into):
         into.mkdir(parents=True, exist_ok=True)
         _inside(into, "init", "--quiet", into)
         shallow: set[str] = set()
@@ -450,8 +443,6 @@ def join_repo(
                 shallow |= set((each / "shallow").read_text(encoding="ascii").splitlines(True))
         if shallow:
             (git_dir / "shallow").write_text("".join(sorted(shallow)), encoding="ascii")
-    except OSError as error:
-        raise InfraError(f"{into}: {error.strerror or error}") from error
     start = commit or base.commit
     refs = f"create refs/heads/{branch} {start}\ncreate refs/tags/iommuq-base {base.commit}\n"
     _inside(into, "update-ref", "--stdin", stdin=refs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iommuq.results.runs.archive import is_file, pick, to_json
 from iommuq.results.runs.model import CommandRun
-from iommuq.system.errors import EXIT_OK, UserError
+from iommuq.system.errors import EXIT_OK, UserError, os_errors_as
 from iommuq.system.files import log_dir
 
 STDOUT = "-"
@@ -75,8 +75,6 @@ def write_reports(word: str, files: Mapping[str, str]) -> int:
         if file == STDOUT:
             sys.stdout.write(text)
             continue
-        try:
+        with os_errors_as(UserError, file):
             Path(file).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{file}: {error.strerror}") from error
     return EXIT_OK

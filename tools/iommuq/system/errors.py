@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 EXIT_OK = 0
@@ -89,3 +92,14 @@ def no_room(path: Path, error: OSError) -> InfraError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{path}: {error.strerror}", hint="`iommuq doctor` shows the room")
     return InfraError(f"{path}: {error.strerror}")
+
+
+@contextlib.contextmanager
+def os_errors_as(
+    kind: type[IommuqError], path: str | os.PathLike[str], *, hint: str = ""
+) -> Iterator[None]:
+    """Raise an `OSError` of the block as a *kind* that names *path*."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: {error.strerror or error}", hint=hint) from error

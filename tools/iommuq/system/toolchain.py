@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The versions of compiler and linker, which are part of the key of an image."""
+"""The compiler and the linker: their versions, which are part of an image's key, and their use."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from iommuq.system.errors import InfraError, os_errors_as
 from iommuq.system.run import run
+
+#: Seconds to compile a program of ours.
+_LIMIT = 60.0
 
 
 def versions() -> tuple[tuple[str, str], ...]:
@@ -29,6 +36,31 @@ def identity() -> str:
     :raises ToolMissing: one of them is not installed.
     """
     return hashlib.sha256("\n".join(text for _, text in versions()).encode()).hexdigest()
+
+
+def compiled(
+    path: Path, flags: Sequence[str], sources: Sequence[Path], *, log: Path | None = None
+) -> Path:
+    """Return a program or library in the cache; compile it unless it is there.
+
+    :param path: its place, with a hash of flags and sources in the name.
+    :raises ToolMissing: there is no compiler.
+    :raises CommandFailed: it does not compile.
+    :raises InfraError: the cache cannot be written.
+    """
+    if not path.exists():
+        # Other threads may compile it at the same time.
+        temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+        hint = "set IOMMUQ_CACHE_DIR to another directory"
+        try:
+            with os_errors_as(InfraError, path.parent, hint=hint):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                argv: list[str | Path] = ["gcc", *flags, "-o", temporary, *sources]
+                run(argv, cwd=path.parent, timeout=_LIMIT, log_path=log)
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
 
 
 # Headers that no kernel tree has: their package is not installed.

@@ -16,6 +16,7 @@ import pytest
 from iommuq.firmware import program
 from iommuq.firmware.scenario import ACTIONS
 from iommuq.guests import uml
+from iommuq.system import toolchain
 from iommuq.system.errors import UserError
 from iommuq.system.run import Completed, run
 
@@ -48,7 +49,7 @@ def test_two_threads_that_need_what_is_compiled(
         Path(argv[argv.index("-o") + 1]).touch()
         both.wait()
 
-    monkeypatch.setattr(where, "run", compiler)
+    monkeypatch.setattr(toolchain, "run", compiler)
     make = program.build if where is program else uml.environment
     with ThreadPoolExecutor(2) as executor:
         first, second = executor.submit(make), executor.submit(make)

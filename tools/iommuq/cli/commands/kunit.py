@@ -17,7 +17,7 @@ from iommuq.report import live
 from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
 from iommuq.system import arches, progress
-from iommuq.system.errors import EXIT_OK, InfraError, UserError
+from iommuq.system.errors import EXIT_OK, InfraError, UserError, os_errors_as
 
 
 @click.command()
@@ -86,8 +86,6 @@ def _run_covered(lane: KunitLane, at: str | None, figures: Path | None) -> int:
         found = coverage.to_json(covers, touched, workspace.base.spec.name, plain.label)
         recorder.describe(coverage=found)
         if figures is not None:
-            try:
+            with os_errors_as(UserError, figures):
                 figures.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
-            except OSError as error:
-                raise UserError(f"{figures}: {error.strerror}") from error
         return recorder.exit_code

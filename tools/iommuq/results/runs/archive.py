@@ -29,7 +29,7 @@ from iommuq.results.runs.model import (
     Timing,
 )
 from iommuq.results.store import Database, Status, SuiteRun, read_run, storable
-from iommuq.system.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError, os_errors_as
 
 _PLAIN = {
     Status.PASS: Verdict.OK,
@@ -371,12 +371,10 @@ def pick(word: str) -> CommandRun:
 
 
 def _from_file(path: Path) -> CommandRun:
-    try:
+    with os_errors_as(UserError, path):
         if path.stat().st_size > _LARGEST:
             raise UserError(f"{path}: larger than {_LARGEST >> 20} MiB: not a run")
         text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
     return from_json(text, name=str(path))
 
 

@@ -27,7 +27,14 @@ from gitdb.db import LooseObjectDB
 from gitdb.exc import BadObject, ODBError
 
 from iommuq.system import groups
-from iommuq.system.errors import CommandTimeout, InfraError, ObjectsLost, UserError, no_room
+from iommuq.system.errors import (
+    CommandTimeout,
+    InfraError,
+    ObjectsLost,
+    UserError,
+    no_room,
+    os_errors_as,
+)
 from iommuq.system.git.command import QUICK, Commit, pinned
 from iommuq.system.run import run
 
@@ -193,10 +200,8 @@ class Repository(git.Repo):
         with self._lock, contextlib.ExitStack() as stack:
             if self._timer is None:
                 stack.enter_context(self._limited())
-            try:
+            with os_errors_as(InfraError, self.git_dir):
                 yield
-            except OSError as error:
-                raise InfraError(f"{self.git_dir}: {error.strerror or error}") from error
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
