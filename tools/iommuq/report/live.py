@@ -25,9 +25,9 @@ from iommuq.proof.lanes import Lane
 from iommuq.queue.steps import Step
 from iommuq.report.matrix import MARKS
 from iommuq.results.events import Judge, listen
-from iommuq.results.known import Verdict
+from iommuq.results.known import Verdict, sum_up
 from iommuq.results.runs.archive import plain_verdict
-from iommuq.results.store import SuiteRun
+from iommuq.results.store import Result, SuiteRun
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INTERRUPTED, InfraError, IommuqError
 from iommuq.system.files import state_dir, write_json
@@ -35,8 +35,6 @@ from iommuq.system.files import state_dir, write_json
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
-from iommuq.results.known import sum_up
-from iommuq.results.store import Result
 
 FILE = "durations.json"
 #: Largest number of entries in the file.
