@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from iommuq.system import files
+from iommuq.system.tables import load_json
 
 #: ``  CC      drivers/iommu/iommu.o``, which -Otarget puts before the output of its recipe.
 _OBJECT = re.compile(r"^  (?:\[M\] +)?(?:CC|AS|HOSTCC|LD|MODPOST|LINK|CC \[M\])\s+(\S+)\s*$")
@@ -87,11 +88,7 @@ def union(ledger: Ledger) -> frozenset[str]:
 
 def load_ledger(path: Path) -> Ledger:
     """Read a ledger; a missing or damaged one is empty."""
-    try:
-        data = json.loads(path.read_text())
-        return {str(key): [str(item) for item in value] for key, value in data.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
+    return load_json(Ledger, path) or {}
 
 
 def save(ledger: Ledger, path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -34,6 +33,7 @@ from iommuq.system.errors import ToolMissing, VerdictError
 from iommuq.system.files import cache_dir, write_json
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
+from iommuq.system.tables import Table, load_json
 from iommuq.system.temporary import temporary_folder
 
 #: Part of every key.  Raise it when the same input gives other messages.
@@ -80,14 +80,14 @@ COCCICHECK = Checker(
 
 
 @dataclass(frozen=True)
-class Said:
+class Said(Table):
     """The normalised messages for a file.
 
     :ivar status: ``built``, ``failed``, or ``left out`` if it is not configured.
     :ivar remarks: the messages of the checker.
     """
 
-    status: str = LEFT_OUT
+    status: str
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ def study(
                 text = "\n".join([*words, path, *content])
                 key = hashlib.sha256(text.encode()).hexdigest()
                 notes[path] = cache_dir() / "checks" / f"{key}.json"
-    found = {path: said for path, note in notes.items() if (said := _read(note)) is not None}
+    found = {path: said for path, note in notes.items() if (said := load_json(Said, note))}
     left = [path for path in notes if path not in found]
     if left:
         with directory.hold(base):
@@ -226,15 +226,6 @@ def missing(checker: Checker) -> bool:
     return any(shutil.which(program) is None for program in checker.programs)
 
 
-def _read(note: Path) -> Said | None:
-    try:
-        data = json.loads(note.read_text(encoding="utf-8"))
-        status = str(data.pop("status"))
-        return Said(status, **{name: tuple(map(str, value)) for name, value in data.items()})
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return None  # Missing or damaged: it is made again.
-
-
 def new_warnings(arch_name: str, subject: Subject) -> list[Finding]:
     """Build the trees with and without the patch, and compare the warnings.
 
@@ -316,7 +307,7 @@ class _Pair:
         return [
             path
             for path, said in self.after.items()
-            if said.status == FAILED and self.before.get(path, Said()).status != FAILED
+            if said.status == FAILED and self.before.get(path, Said(LEFT_OUT)).status != FAILED
         ]
 
     @property

@@ -7,7 +7,6 @@ suites, and the Signed-off-by of the sender.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ from iommuq.mail.b4tool import side
 from iommuq.queue.edit import EditTree, Refreshed, refresh
 from iommuq.queue.model import load_queue
 from iommuq.system import files
-from iommuq.system.errors import CommandFailed, InfraError, UserError
+from iommuq.system.errors import CommandFailed, UserError
 from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import Completed, run
+from iommuq.system.tables import Table, load_json
 from iommuq.system.temporary import temporary_folder
 
 PREFIX = "b4/"
@@ -33,7 +33,7 @@ _SIGNED = re.compile(r"^Signed-off-by: (.*)$", re.M)
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(Table):
     """The patches of the queue on a branch.
 
     :ivar section: the series.
@@ -142,18 +142,8 @@ def load_branch(tree: EditTree) -> MailBranch:
 def notes(tree: EditTree) -> dict[str, Note]:
     """Return the notes of all mail branches, by name."""
     path = tree.common / _FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(name): Note(str(each["section"]), tuple(each["needs"]), tuple(each["tests"]))
-            for name, each in data.items()
-        }
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged", hint="run `iommuq mail prep` again") from error
+    damaged = UserError(f"{path}: damaged", hint="run `iommuq mail prep` again")
+    return load_json(dict[str, Note], path, damaged) or {}
 
 
 def write_note(tree: EditTree, name: str, note: Note) -> None:

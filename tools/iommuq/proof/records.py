@@ -19,9 +19,9 @@ from iommuq.proof import promises
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.proof.prove import columns_of
 from iommuq.results import known
-from iommuq.results.known import Verdict
 from iommuq.system.errors import EXIT_OK, InfraError
 from iommuq.system.files import state_dir, write_json
+from iommuq.system.tables import Table, load_json
 
 if TYPE_CHECKING:
     from iommuq.build.workspace import Workspace
@@ -35,7 +35,7 @@ _GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios")
 
 
 @dataclass(frozen=True)
-class Ran:
+class Ran(Table):
     """A suite, its *guest* (``um``, ``qemu``) and *accelerator* (``native``, ``kvm``, ``tcg``)."""
 
     lane: str
@@ -45,7 +45,7 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class ProofRecord:
+class ProofRecord(Table):
     """A proof of a whole queue.
 
     :ivar key: of the tested content.
@@ -149,29 +149,8 @@ def record(
 def find(workspace: Workspace) -> ProofRecord | None:
     """Return the proof of the current content of a queue; None if there is none."""
     path = _path(key_of(workspace))
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        columns = tuple(
-            Column(
-                each["label"],
-                each["subject"],
-                {test: Verdict(verdict) for test, verdict in each["verdicts"].items()},
-                each["note"],
-            )
-            for each in data.pop("columns")
-        )
-        ran = tuple(Ran(**each) for each in data.pop("ran"))
-        return ProofRecord(
-            **{**data, "findings": tuple(data["findings"])}, ran=ran, columns=columns
-        )
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InfraError(
-            f"{path}: damaged", hint="remove it, then run `iommuq prove` again"
-        ) from error
+    hint = "remove it, then run `iommuq prove` again"
+    return load_json(ProofRecord, path, InfraError(f"{path}: damaged", hint=hint))
 
 
 def _path(key: str) -> Path:

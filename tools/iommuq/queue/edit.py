@@ -21,13 +21,12 @@ from iommuq.queue.model import BASELINE, Patch, Queue, load_queue
 from iommuq.queue.steps import apply_to_repo
 from iommuq.queue.write import SERIES, Replay, check, format_mails, rewrite, same_words, sums, write
 from iommuq.system import files
-from iommuq.system import files as locks
-from iommuq.system.errors import InfraError, UserError
-from iommuq.system.files import state_dir
+from iommuq.system.errors import UserError
 from iommuq.system.git.command import Commit, git
 from iommuq.system.git.objects import Objects, open_repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import Completed
+from iommuq.system.tables import Table, load_json
 
 if TYPE_CHECKING:
     from iommuq.system.git.repository import Repository
@@ -54,7 +53,7 @@ class NoTree(UserError):
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(Table):
     """What a work tree was made of.
 
     :ivar base: the name of the base.
@@ -202,19 +201,14 @@ def _open(start: Path) -> EditTree | None:
                 text = git_dir.read_text(encoding="utf-8")
                 git_dir = (folder / text.removeprefix("gitdir:").strip()).resolve()
                 common = (git_dir / (git_dir / "commondir").read_text().strip()).resolve()
-            data = json.loads((common / _FILE).read_text(encoding="utf-8"))
-            note = Note(**data)
-            if not all(isinstance(each, dict) for each in (note.patches, note.sums)):
-                raise TypeError
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise InfraError(f"{common / _FILE}: {error.strerror}") from error
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{common / _FILE}: damaged", hint="save your commits with `git format-patch`"
-            ) from error
-        return EditTree(folder, git_dir, common, note)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{git_dir}: damaged: {error}") from error
+        hint = "save your commits with `git format-patch`"
+        damaged = UserError(f"{common / _FILE}: damaged", hint=hint)
+        note = load_json(Note, common / _FILE, damaged)
+        return None if note is None else EditTree(folder, git_dir, common, note)
     return None
 
 
@@ -304,9 +298,9 @@ def refresh(
     :return: what was done, and the tree with a new note.
     :raises UserError: the tree or a commit is not valid for it; nothing was written.
     """
-    lock = state_dir() / "edit" / f"{tree.note.base}.lock"
+    lock = files.state_dir() / "edit" / f"{tree.note.base}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with locks.hold(lock, f"another refresh of {tree.note.base}"), scratch([tree.common]) as store:
+    with files.hold(lock, f"another refresh of {tree.note.base}"), scratch([tree.common]) as store:
         queue = load_queue(folder, tree.note.base)
         if not force:
             _refuse_if_changed(tree, sums(queue))

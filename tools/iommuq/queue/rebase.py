@@ -6,7 +6,6 @@ It runs in the work tree of the new queue, where files are written only at a con
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects, open_repository
 from iommuq.system.git.scratch import scratch
 from iommuq.system.run import Completed
+from iommuq.system.tables import Table, load_json
 from iommuq.system.temporary import temporary_folder
 
 #: The note in the repository of the work tree.
@@ -41,7 +41,7 @@ _WHO = {"GIT_COMMITTER_NAME": "iommuq", "GIT_COMMITTER_EMAIL": "iommuq@localhost
 
 
 @dataclass(frozen=True)
-class Carried:
+class Carried(Table):
     """The result of one patch.
 
     :ivar name: as in the old series file.
@@ -58,7 +58,7 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class State:
+class State(Table):
     """The state of a rebase.
 
     :ivar base: the name of the old base.
@@ -97,16 +97,8 @@ def place(base: str, onto: str) -> Path:
 def read_state(where: Path) -> State | None:
     """Return the state in a work tree; None if it has no rebase."""
     path = where / ".git" / FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        done = [Carried(**{**each, "notes": tuple(each["notes"])}) for each in data.pop("done")]
-        return State(**data, done=done)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: damaged", hint=f"remove {where}, and start again") from error
+    hint = f"remove {where}, and start again"
+    return load_json(State, path, UserError(f"{path}: damaged", hint=hint))
 
 
 def write_state(where: Path, state: State) -> None:

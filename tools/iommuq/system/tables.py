@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Read a TOML file into dataclasses; an error names the wrong key."""
+"""Read TOML files into dataclasses, where an error names the wrong key, and JSON of our own."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from iommuq.system import files
-from iommuq.system.errors import UserError
+from iommuq.system.errors import InfraError, IommuqError, UserError
 
 _T = TypeVar("_T")
 
@@ -26,7 +27,7 @@ _MOST_DOTS = 200
 
 
 class Table:
-    """Base of the dataclasses that are read from a TOML table; unknown keys are errors."""
+    """Base of the dataclasses that are read from files; unknown keys are errors."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -81,3 +82,21 @@ def validate(kind: type[_T], data: Mapping[str, Any], path: Path, where: str = "
         key = where + ".".join(str(part) for part in first["loc"])
         reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
         raise UserError(f"{path}: {key.rstrip('.') or 'file'}: {reason}") from error
+
+
+def load_json(kind: type[_T], path: Path, damaged: IommuqError | None = None) -> _T | None:
+    """Read a JSON file that iommuq wrote; None if there is none.
+
+    :param damaged: raised if it is not a *kind*; None: return None if it cannot be used.
+    :raises InfraError: it cannot be read.
+    """
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(kind).validate_python(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        if damaged is None or isinstance(error, FileNotFoundError):
+            return None
+        if isinstance(error, OSError):
+            raise InfraError(f"{path}: {error.strerror}") from error
+        raise damaged from error

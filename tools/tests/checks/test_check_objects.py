@@ -20,6 +20,7 @@ from iommuq.checks.model import Finding, Report, Status, Subject
 from iommuq.checks.tables import load_programs
 from iommuq.system.files import write_json
 from iommuq.system.git.objects import Objects
+from iommuq.system.tables import load_json
 
 SOURCE = Path("/cache/trees/6.12/src")
 #: As 6.12 prints it with ``W=1 C=1 CHECK=sparse -k -Otarget``, cut.
@@ -76,10 +77,10 @@ def test_note_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     note = tmp_path / "checks" / "x.json"
     said = Said(BUILT, remarks=("a.c: r",))
     write_json(note, asdict(said))
-    assert builds._read(note) == said
+    assert load_json(Said, note) == said
     for text in ("", "[]", "{}", '{"status": "built", "more": []}', "\0"):
         note.write_text(text)
-        assert builds._read(note) is None
+        assert load_json(Said, note) is None
 
 
 def test_what_a_checker_says_holds_as_long_as_the_file_does(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +30,7 @@ from iommuq.system import files, progress
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import Objects
+from iommuq.system.tables import Table, load_json
 from iommuq.system.temporary import temporary_folder
 
 #: Part of every key.  Raise it when the same mutant is judged differently.
@@ -196,7 +196,7 @@ NOTICED = frozenset({Fate.KILLED, Fate.BROKEN, Fate.WARNED})
 
 
 @dataclass(frozen=True)
-class MutantVerdict:
+class MutantVerdict(Table):
     """The verdict of a suite on a mutant.
 
     :ivar why: the first tests that killed it, or the message of the compiler.
@@ -463,13 +463,7 @@ class _Judge:
 
     def _recall(self, path: str, text: bytes) -> MutantVerdict | None:
         """Return the cached verdict for a file with this text."""
-        try:
-            data = json.loads(self._file(path, text).read_text(encoding="utf-8"))
-            return MutantVerdict(
-                Fate(data["fate"]), str(data["why"]), tuple(map(str, data["tests"]))
-            )
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return load_json(MutantVerdict, self._file(path, text))
 
     def _remember(self, path: str, text: bytes, verdict: MutantVerdict) -> None:
         files.write_json(self._file(path, text), asdict(verdict))
