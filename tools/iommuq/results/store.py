@@ -11,12 +11,12 @@ import shutil
 import sqlite3
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from iommuq.system.errors import DiskFull, InfraError
 from iommuq.system.files import state_dir
@@ -136,6 +136,19 @@ def _transaction(database: sqlite3.Connection, mode: str) -> Iterator[None]:
 def storable(text: str) -> str:
     """Return *text* without lone surrogates, which SQLite cannot store as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def insert(
+    database: sqlite3.Connection, table: str, row: Mapping[str, Any], conflict: str = ""
+) -> int:
+    """Insert a row, and return the number of rows written.
+
+    :param row: its values, by column.
+    :param conflict: the clause for a row that is there already.
+    """
+    values = {key: storable(one) if isinstance(one, str) else one for key, one in row.items()}
+    columns = f"({', '.join(values)}) VALUES ({', '.join(f':{key}' for key in values)})"
+    return database.execute(f"INSERT INTO {table} {columns}{conflict}", values).rowcount
 
 
 def belong_to(record: str) -> None:
@@ -284,24 +297,12 @@ class Store(Database):
         with self.open() as database:
             if _insert_run(database, run) == 0:
                 raise InfraError(f"run {run.id} is in {self.path} already")
-            results, splats = [], []
             for position, one in enumerate(run.results):
-                texts = map(storable, (one.test, one.message, one.log, one.answer))
-                results.append((run.id, position, one.status.value, one.duration, *texts))
+                fields = asdict(one)
+                del fields["base"], fields["patch"], fields["suite"]
+                insert(database, "results", {"run": run.id, "position": position, **fields})
             for position, splat in enumerate(run.splats):
-                fields = (splat.test, splat.kind, splat.title, splat.text, splat.log)
-                texts = map(storable, fields)
-                splats.append((run.id, position, splat.line, splat.expected, *texts))
-            database.executemany(
-                "INSERT INTO results (run, position, status, duration, test, message, log, answer)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                results,
-            )
-            database.executemany(
-                "INSERT INTO splats (run, position, line, expected, test, kind, title, text, log)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                splats,
-            )
+                insert(database, "splats", {"run": run.id, "position": position, **asdict(splat)})
 
     def find(self, key: str) -> SuiteRun | None:
         """Return the newest complete run with this content key, if there is one.
@@ -359,19 +360,10 @@ def read_run(database: sqlite3.Connection, row: sqlite3.Row) -> SuiteRun:
 
 def _insert_run(database: sqlite3.Connection, run: SuiteRun) -> int:
     """Insert *run*, or finish its row; return the number of rows written."""
-    cursor = database.execute(
-        "INSERT INTO runs (id, base, patch, suite, key, kernel, guest, accelerator, started,"
-        " finished, record, image) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    fields = {name: value for name, value in vars(run).items() if name not in ("results", "splats")}
+    finish = (
         " ON CONFLICT (id) DO UPDATE SET finished = excluded.finished,"
         " accelerator = excluded.accelerator"
-        " WHERE runs.finished IS NULL AND excluded.finished IS NOT NULL",
-        (
-            *map(storable, (run.id, run.base, run.patch, run.suite, run.key)),
-            *map(storable, (run.kernel, run.guest, run.accelerator)),
-            run.started,
-            run.finished,
-            _current_record,
-            run.image,
-        ),
+        " WHERE runs.finished IS NULL AND excluded.finished IS NOT NULL"
     )
-    return cursor.rowcount
+    return insert(database, "runs", {**fields, "record": _current_record}, finish)

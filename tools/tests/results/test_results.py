@@ -127,7 +127,7 @@ def test_finish_is_all_or_nothing(store: Store) -> None:
     store.begin(run)
     bad = replace(RESULTS[0], duration="x" * 3)  # type: ignore[arg-type]
     worse = replace(RESULTS[0], message=None)  # type: ignore[arg-type]
-    with pytest.raises(AttributeError):
+    with pytest.raises(InfraError, match="NOT NULL"):
         store.finish(run, (RESULTS[1], bad, worse))
     assert store.find("k1") is None
     store.finish(run, RESULTS)

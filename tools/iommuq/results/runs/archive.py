@@ -28,7 +28,7 @@ from iommuq.results.runs.model import (
     Test,
     Timing,
 )
-from iommuq.results.store import Database, Status, SuiteRun, read_run, storable
+from iommuq.results.store import Database, Status, SuiteRun, insert, read_run, storable
 from iommuq.system.errors import InfraError, UserError, os_errors_as
 
 _PLAIN = {
@@ -101,13 +101,10 @@ class Archive(Database):
         """
         if process is None:
             process = f"{os.getpid()} {_birth(os.getpid())}"
-        command, base = storable(record.command), storable(record.base)
+        fields = {name: getattr(record, name) for name in ("id", "command", "base", "started")}
+        head = _head_json(record.head)
         with self.open() as database:
-            database.execute(
-                "INSERT INTO records (id, command, base, process, started, head)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (record.id, command, base, process, record.started, _head_json(record.head)),
-            )
+            insert(database, "records", {**fields, "process": process, "head": head})
 
     def describe(self, record_id: str, head: Head) -> None:
         """Update the head of a run."""
@@ -150,17 +147,9 @@ class Archive(Database):
         """Record the end of a run."""
         with self.open() as database:
             database.execute("DELETE FROM timings WHERE record = ?", (record_id,))
-            database.executemany(
-                "INSERT INTO timings (record, position, title, depth, started, seconds,"
-                " outcome, log) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        record_id, position, storable(one.title), one.depth, one.started,
-                        one.seconds, one.outcome, storable(one.log),
-                    )
-                    for position, one in enumerate(timings)
-                ),
-            )  # fmt: skip
+            for position, one in enumerate(timings):
+                row = {"record": record_id, "position": position, **asdict(one)}
+                insert(database, "timings", row)
             database.execute(
                 "UPDATE records SET head = ?, finished = ?, exit_code = ? WHERE id = ?",
                 (_head_json(head), finished, exit_code, record_id),
