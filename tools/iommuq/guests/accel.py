@@ -66,9 +66,8 @@ def kvm() -> Usability:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return Usability(**json.loads(memory.read_text())[key])
     verdict = boot("kvm")
-    with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(memory, json.dumps({key: asdict(verdict)}).encode())
+    with contextlib.suppress(InfraError):
+        files.write_json(memory, {key: asdict(verdict)})
     return verdict
 
 

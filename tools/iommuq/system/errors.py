@@ -84,22 +84,15 @@ class TooMuchOutput(InfraError):
     """A program exceeded its output limit and was killed."""
 
 
-def no_room(path: Path, error: OSError) -> InfraError:
-    """Make the error for a file that could not be written.
-
-    :return: `DiskFull` if that is why, else the general error.
-    """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{path}: {error.strerror}", hint="`iommuq doctor` shows the room")
-    return InfraError(f"{path}: {error.strerror}")
-
-
 @contextlib.contextmanager
 def os_errors_as(
     kind: type[IommuqError], path: str | os.PathLike[str], *, hint: str = ""
 ) -> Iterator[None]:
-    """Raise an `OSError` of the block as a *kind* that names *path*."""
+    """Raise an `OSError` of the block as a *kind* that names *path*, or as `DiskFull`."""
     try:
         yield
     except OSError as error:
-        raise kind(f"{path}: {error.strerror or error}", hint=hint) from error
+        what = f"{path}: {error.strerror or error}"
+        if issubclass(kind, InfraError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(what, hint="`iommuq doctor` shows the room") from error
+        raise kind(what, hint=hint) from error

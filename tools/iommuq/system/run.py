@@ -30,7 +30,7 @@ from iommuq.system.errors import (
     InfraError,
     ToolMissing,
     TooMuchOutput,
-    no_room,
+    os_errors_as,
 )
 
 log = logging.getLogger(__name__)
@@ -116,10 +116,11 @@ def _open_log(path: Path, line: str) -> IO[bytes]:
     # Unbuffered: what found no room on the disk must not be tried once more by close().
     log_file = path.open("ab", buffering=0)
     try:
-        log_file.write(f"$ {line}\n".encode())
-    except OSError as error:
+        with os_errors_as(InfraError, path):
+            log_file.write(f"$ {line}\n".encode())
+    except InfraError:
         log_file.close()
-        raise no_room(path, error) from error
+        raise
     return log_file
 
 
@@ -291,7 +292,8 @@ def run(
         raise TooMuchOutput(f"{name} wrote more than {most} bytes{lines} and was ended")
     if out.error is not None:
         assert log_path is not None
-        raise no_room(log_path, out.error)
+        with os_errors_as(InfraError, log_path):
+            raise out.error
     kept = out.data if keep_bytes else b""
     done = Completed(words, returncode, out.text, stderr, time.monotonic() - begin, kept)
     if check and returncode != 0:

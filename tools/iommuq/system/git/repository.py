@@ -27,14 +27,7 @@ from gitdb.db import LooseObjectDB
 from gitdb.exc import BadObject, ODBError
 
 from iommuq.system import groups
-from iommuq.system.errors import (
-    CommandTimeout,
-    InfraError,
-    ObjectsLost,
-    UserError,
-    no_room,
-    os_errors_as,
-)
+from iommuq.system.errors import CommandTimeout, InfraError, ObjectsLost, UserError, os_errors_as
 from iommuq.system.git.command import QUICK, Commit, pinned
 from iommuq.system.run import run
 
@@ -139,10 +132,8 @@ class _Database(git.GitCmdObjectDB):
         raise AssertionError
 
     def store(self, istream: IStream) -> IStream:
-        try:
+        with os_errors_as(InfraError, self.root_path()):
             return LooseObjectDB.store(self, istream)
-        except OSError as error:
-            raise no_room(Path(self.root_path()), error) from error
 
 
 class Repository(git.Repo):
