@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,26 +24,13 @@ from iommuq.system.errors import CommandFailed, ObjectsLost, ToolMissing, UserEr
 from iommuq.system.files import cache_dir
 from iommuq.system.git.objects import open_repository
 from iommuq.system.run import Completed, failure, run, tail
+from iommuq.system.tables import own_table
 
 #: Time limit of one build in seconds.
 BUILD_LIMIT = 3600.0
 _CONFIG_LIMIT = 600.0
 #: Variables for a reproducible image.
-ENVIRONMENT = {
-    "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
-    "KBUILD_BUILD_USER": "iommuq",
-    "KBUILD_BUILD_HOST": "localhost",
-    "KBUILD_BUILD_VERSION": "1",
-    "LC_ALL": "C.UTF-8",
-    # Flags of the user's environment.
-    "KCFLAGS": "",
-    "KAFLAGS": "",
-    "KCPPFLAGS": "",
-    # Also drops the flags of a make that runs iommuq.  Kconfig stores the versions of these
-    # programs in the image, but no kernel here needs them.
-    "MAKEFLAGS": "-- RUSTC=no-rustc PAHOLE=no-pahole",
-    "MAKELEVEL": "",
-}
+ENVIRONMENT: dict[str, str] = own_table(__package__, "environment.toml")
 # Messages of the shell, of make without a shell, of Python, and of env in a script.
 _NOT_INSTALLED = re.compile(
     r"(?:^|: )(?:\d+: )?([\w+.-]+): (?:[Cc]ommand )?not found$"
@@ -262,8 +248,8 @@ def make_image(kdir: BuildDirectory, make_args: tuple[str, ...], log: Path) -> C
 @cache
 def _faults() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return the patterns of ``faults.toml``: of the code, and of the machine."""
-    data = tomllib.loads(Path(__file__).with_name("faults.toml").read_text("utf-8"))
-    return re.compile("|".join(data["code"]), re.M), re.compile("|".join(data["machine"]), re.M)
+    found = own_table(__package__, "faults.toml")
+    return re.compile("|".join(found["code"]), re.M), re.compile("|".join(found["machine"]), re.M)
 
 
 def explain(kdir: BuildDirectory, done: Completed, log: Path) -> Exception:

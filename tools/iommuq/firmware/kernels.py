@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from iommuq.bases import dotconfig
@@ -18,6 +16,7 @@ from iommuq.firmware.modules import unpack
 from iommuq.guests.machine import Machine
 from iommuq.system.errors import UserError, os_errors_as
 from iommuq.system.files import file_sha256
+from iommuq.system.tables import own_table
 
 # The header of an x86 image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 _BOOT_FLAG = 0x1FE
@@ -47,12 +46,12 @@ class Needs:
 @cache
 def needs() -> Needs:
     """Return the content of ``kernels.toml``."""
-    data = tomllib.loads(resources.files(__package__).joinpath("kernels.toml").read_text())
+    found = own_table(__package__, "kernels.toml")
     return Needs(
-        tuple(data["modules"]),
-        {entry["symbol"]: entry["why"] for entry in data["option"]},
-        dict(data["iommu"]),
-        {name: tuple(symbols) for name, symbols in data["needs"].items()},
+        tuple(found["modules"]),
+        {entry["symbol"]: entry["why"] for entry in found["option"]},
+        dict(found["iommu"]),
+        {name: tuple(symbols) for name, symbols in found["needs"].items()},
     )
 
 

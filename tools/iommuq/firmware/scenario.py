@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +25,7 @@ PAGE = 0x1000
 #: The check that every scenario has besides its own.
 NO_SPLAT = "no_splat"
 
-_DATA = tomllib.loads(resources.files(__package__).joinpath("actions.toml").read_text("utf-8"))
+_DATA = tables.own_table(__package__, "actions.toml")
 #: The actions in the guest, and the kinds of their arguments.
 ACTIONS: Mapping[str, tuple[str, ...]] = {k: tuple(v) for k, v in _DATA["actions"].items()}
 _CHOICES: Mapping[str, tuple[str, ...]] = {k: tuple(v) for k, v in _DATA["choices"].items()}

@@ -6,7 +6,6 @@ A reproducible cpio archive in "newc" format, made without root.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 import os
@@ -20,18 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from iommuq.system import files as dirs
-from iommuq.system.errors import DiskFull, InfraError, ToolMissing, UserError, os_errors_as
+from iommuq.system.errors import InfraError, ToolMissing, UserError, os_errors_as
+from iommuq.system.tables import own_table
 
 BUSYBOX = "busybox"
 #: Applets of busybox with a link in /bin.
-APPLETS = (
-    "[", "awk", "basename", "cat", "chmod", "cp", "cut", "dd", "devmem", "dirname", "dmesg",
-    "echo", "env", "expr", "false", "find", "grep", "head", "hexdump", "insmod", "ip", "kill",
-    "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "od", "poweroff", "printf", "ps",
-    "readlink", "reboot", "rm", "rmdir", "sed", "seq", "setsid", "sh", "sleep", "sort", "stat",
-    "stty", "sync", "tail", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname",
-    "wc", "xxd",
-)  # fmt: skip
+APPLETS: list[str] = own_table(__package__, "busybox.toml")["applets"]
 
 _DIRECTORIES = ("bin", "dev", "iommuq", "proc", "run", "sys", "tmp")
 # Used by init before it mounts a devtmpfs; /dev/console is its standard input and output.
@@ -228,7 +221,7 @@ def _publish(data: bytes) -> Path:
     """Put an archive into the cache and return its path."""
     folder = dirs.cache_dir() / "initramfs"
     path = folder / f"{hashlib.sha256(data).hexdigest()}.cpio"
-    try:
+    with os_errors_as(InfraError, folder, hint="IOMMUQ_CACHE_DIR names another place"):
         # After a power cut the file may be empty.
         if path.exists() and dirs.file_sha256(path) == path.stem:
             os.utime(path)
@@ -236,9 +229,4 @@ def _publish(data: bytes) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         dirs.forget_old(folder)
         dirs.write_whole(path, data)
-    except OSError as error:
-        what = f"{folder}: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(what, hint="`iommuq doctor` shows the room") from error
-        raise InfraError(what, hint="IOMMUQ_CACHE_DIR names another place") from error
     return path

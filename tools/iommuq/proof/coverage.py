@@ -10,11 +10,9 @@ import contextlib
 import hashlib
 import json
 import shutil
-import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import resources
 from operator import add
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +25,7 @@ from iommuq.queue.steps import Step
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
+from iommuq.system.tables import own_table
 from iommuq.system.temporary import temporary_folder
 
 #: The variable with the output directory of libgcov.
@@ -45,7 +44,7 @@ Touched = Collection[tuple[str, str]]
 
 @cache
 def _settings() -> Mapping[str, Any]:
-    return tomllib.loads(resources.files(__package__).joinpath("coverage.toml").read_text())
+    return own_table(__package__, "coverage.toml")
 
 
 @dataclass(frozen=True)

@@ -19,37 +19,13 @@ from iommuq.system.errors import InfraError, UserError
 from iommuq.system.files import write_whole
 from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
+from iommuq.system.tables import own_table
 
 #: The file that lists the patches.
 SERIES = "series"
 
 _NAME = re.compile(r"\s*(?P<name>[^\s#]\S*)(?P<rest>.*)", re.DOTALL)
-# No commit id and no version of git, which say nothing about the change.  Full blob ids,
-# as the length of the short form depends on the repository.
-_FORM = (
-    "--zero-commit",
-    "--no-signature",
-    "--full-index",
-    "--no-numbered",
-    "--no-renames",
-    "--no-attach",
-    "--no-thread",
-    "--no-cover-letter",
-    "--no-base",
-    "--no-color",
-    "--no-ext-diff",
-    "--no-textconv",
-    "--no-notes",
-    "--encode-email-headers",
-    "--filename-max-length=64",
-    "--diff-algorithm=myers",
-    "--indent-heuristic",
-    "--unified=3",
-    "--inter-hunk-context=0",
-    "--src-prefix=a/",
-    "--dst-prefix=b/",
-    "--submodule=short",
-)
+_FORM = own_table(__package__, "mails.toml")["options"]
 
 
 def sums(queue: Queue) -> dict[str, str]:

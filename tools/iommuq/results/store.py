@@ -10,18 +10,17 @@ import secrets
 import shutil
 import sqlite3
 import time
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
 from iommuq.system.errors import DiskFull, InfraError
 from iommuq.system.files import state_dir
+from iommuq.system.tables import own_table
 
-_SCHEMA = tomllib.loads(resources.files(__package__).joinpath("schema.toml").read_text("utf-8"))
+_SCHEMA = own_table(__package__, "schema.toml")
 #: The statements of each version of ``schema.toml``.
 MIGRATIONS = tuple(tuple(version["statements"]) for version in _SCHEMA["version"])
 #: Seconds to wait for another process that is writing.

@@ -38,21 +38,7 @@ REASON = ".failed"
 #: Part of the key; raise it when the same sources give other programs.
 _PROGRAMS_GENERATION = "3"
 _BUILD_LIMIT = 600.0
-#: The files and folders of a tree that the programs depend on.
-_INPUTS = (
-    KERNEL,
-    "tools/testing/selftests/kselftest",
-    "tools/testing/selftests/kselftest.h",
-    "tools/testing/selftests/kselftest_harness.h",
-    "tools/testing/selftests/lib.mk",
-    "tools/include",
-    "tools/arch/x86/include",
-    "include/uapi",
-    "arch/x86/include/uapi",
-    "drivers/iommu/iommufd/iommufd_test.h",
-    "scripts/headers_install.sh",
-    "Makefile",
-)
+_INPUTS = tables.own_table(__package__, "selftest.toml")["inputs"]
 SUITE = "selftest"
 #: The case that tells whether a program was built.
 BUILDS = "builds"

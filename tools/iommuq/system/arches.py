@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from iommuq.system.errors import UserError
+from iommuq.system.tables import own_table
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,7 @@ class Arch:
 
 @cache
 def _all() -> dict[str, Arch]:
-    text = resources.files(__package__).joinpath("arches.toml").read_text()
-    tables = tomllib.loads(text)
+    tables = own_table(__package__, "arches.toml")
     for table in tables.values():
         table.update(image=Path(table["image"]), needs=tuple(table["needs"]))
     return {name: Arch(name, **table) for name, table in tables.items()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -39,6 +40,11 @@ def require(condition: object, message: str) -> None:
     """
     if not condition:
         raise ValueError(message)
+
+
+def own_table(package: str, name: str) -> dict[str, Any]:
+    """Return the content of a TOML file of ours, which is not checked; *package* has it."""
+    return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))
 
 
 def load_toml(kind: type[_T], path: Path) -> _T:

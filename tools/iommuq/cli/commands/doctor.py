@@ -8,11 +8,9 @@ import os
 import platform
 import re
 import shutil
-import tomllib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from iommuq.system import files as dirs
 from iommuq.system.errors import EXIT_INFRA, EXIT_OK, IommuqError
 from iommuq.system.run import run
 from iommuq.system.sandbox.box import protections
+from iommuq.system.tables import own_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,9 +93,9 @@ class Room:
 
 def load_data() -> tuple[tuple[Tool, ...], Room]:
     """Return the required tools and space."""
-    data = tomllib.loads(files(__package__).joinpath("doctor.toml").read_text("utf-8"))
-    tools = tuple(Tool(**{**entry, "argv": tuple(entry["argv"])}) for entry in data["tool"])
-    return tools, Room(**data["room"])
+    found = own_table(__package__, "doctor.toml")
+    tools = tuple(Tool(**{**entry, "argv": tuple(entry["argv"])}) for entry in found["tool"])
+    return tools, Room(**found["room"])
 
 
 def collect() -> list[Check]:

@@ -14,41 +14,20 @@ from pathlib import Path
 
 from iommuq.system.groups import Bounds
 from iommuq.system.run import Completed, run
+from iommuq.system.tables import own_table
 
 #: Given as the repository for commands that need none.
 NO_REPOSITORY = Path(os.devnull)
 #: Seconds for commands that never touch more than an index or a few objects.
 QUICK = 120.0
 
-_CONFIG: Mapping[str, str] = {
-    # A tree whose inodes or ctimes changed (a cache that was copied or restored)
-    # is the same tree: writing its files again would make make build them again.
-    "core.checkStat": "minimal",
-    "core.trustctime": "false",
-    # Listings are parsed as text: every other byte is an escape.
-    "core.quotePath": "true",
-    # No ref leads to the objects of a step.
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-}
-
+_DATA = own_table(__package__, "git.toml")
+_CONFIG: Mapping[str, str] = _DATA["config"]
 _ENVIRONMENT: Mapping[str, str] = {
-    "GIT_ATTR_NOSYSTEM": "1",
+    **_DATA["environment"],
     "GIT_CONFIG_COUNT": str(len(_CONFIG)),
     **{f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(_CONFIG)},
     **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_CONFIG.values())},
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_PARAMETERS": "",
-    "GIT_LITERAL_PATHSPECS": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_DEFAULT_HASH": "sha1",
-    "GIT_DEFAULT_REF_FORMAT": "files",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_TERMINAL_PROMPT": "0",
-    # Messages are searched for words.
-    "LANGUAGE": "",
-    "LC_ALL": "C.UTF-8",
 }
 
 
@@ -138,24 +117,9 @@ def init_bare(repo: Path, branch: str = "base") -> None:
     run(words, cwd=repo.parent, env=_ENVIRONMENT)
 
 
-# Set by git for its hooks and aliases.
-_OF_A_HOOK = (
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_NAMESPACE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_QUARANTINE_PATH",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-)
-
-
 def leave_hook() -> None:
     """Unset the variables that a hook of git inherits."""
-    for name in _OF_A_HOOK:
+    for name in _DATA["of_a_hook"]:
         os.environ.pop(name, None)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from iommuq.system.errors import CommandFailed, InfraError, ObjectsLost, UserErr
 from iommuq.system.git.command import QUICK, git, pinned
 from iommuq.system.run import Completed, exceeded, failure
 from iommuq.system.sandbox.reader import read
+from iommuq.system.tables import own_table
 
 if TYPE_CHECKING:
     from iommuq.system.git.repository import Entries, Repository
@@ -214,8 +214,8 @@ def lenders(git_dir: Path, depth: int = 5) -> list[Path]:
 @cache
 def _refused() -> re.Pattern[str]:
     """Return the pattern of ``apply.toml``."""
-    data = tomllib.loads(Path(__file__).with_name("apply.toml").read_text("utf-8"))
-    return re.compile(f"^error: (?:{'|'.join(data['refused'])})", re.M)
+    refused = "|".join(own_table(__package__, "apply.toml")["refused"])
+    return re.compile(f"^error: (?:{refused})", re.M)
 
 
 class _Folders(dict[str, "Entries"]):
