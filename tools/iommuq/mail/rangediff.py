@@ -3,25 +3,17 @@
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from iommuq.mail.branch import MailBranch
+from iommuq.report.view import template
 from iommuq.system.errors import UserError
 from iommuq.system.progress import one_line
 
 _PAIR = re.compile(r"^ *(?:\d+|-): +\S+ +([=!<>]) +(?:\d+|-): ")
 _VERSION = re.compile(r"v([1-9]\d{0,3})")
-_STYLE = """\
-body { font-family: sans-serif; margin: 2em; }
-pre { line-height: 1.3; }
-.head { font-weight: bold; }
-.same { color: #777; }
-.gone, .new { font-weight: bold; }
-.old { background: #fdd; }
-.now { background: #dfd; }
-"""
 _KINDS = {"=": "same", "!": "head", "<": "gone", ">": "new"}
 
 
@@ -47,13 +39,9 @@ class Difference:
     @property
     def html(self) -> str:
         """The difference as an HTML page."""
-        title = html.escape(f"{self.old} and {self.new}")
-        lines = [_line(each) for each in self.text.splitlines()]
-        return (
-            "<!DOCTYPE html>\n<html lang=en><meta charset=utf-8>"
-            f"<title>{title}</title>\n<style>\n{_STYLE}</style>\n"
-            f"<h1>{title}</h1>\n<pre>\n" + "\n".join(lines) + "\n</pre>\n</html>\n"
-        )
+        lines = [(_kind(line), shown(line)) for line in self.text.splitlines()]
+        page = template(Path(__file__).parent / "templates/rangediff.html.j2", escape=True)
+        return page.render(title=f"{self.old} and {self.new}", lines=lines) + "\n"
 
 
 def shown(text: str) -> str:
@@ -61,12 +49,11 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else "·" for char in text)
 
 
-def _line(text: str) -> str:
+def _kind(text: str) -> str:
+    """Return the class of a line; empty for one that both versions have."""
     pair = _PAIR.match(text)
     # In a diff of diffs, the outer sign tells the version.
-    kind = _KINDS[pair[1]] if pair else {"-": "old", "+": "now"}.get(text[4:5], "")
-    line = html.escape(shown(text))
-    return f"<span class={kind}>{line}</span>" if kind else line
+    return _KINDS[pair[1]] if pair else {"-": "old", "+": "now"}.get(text[4:5], "")
 
 
 def compare(branch: MailBranch, old: str = "", new: str = "") -> Difference:
