@@ -104,12 +104,7 @@ def _commands(
 
 
 def _options(command: click.Command, context: click.Context) -> list[tuple[str, str]]:
-    records = (
-        parameter.get_help_record(context)
-        for parameter in command.get_params(context)
-        # --help is described once.
-        if not (context.parent and parameter.name == "help")
-    )
+    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
     # Arguments, which have no help, are in the text.
     return [(names.replace(" RANGE", ""), text) for names, text in filter(None, records) if text]
 
