@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib import resources
@@ -32,7 +32,7 @@ from iommuq.system.arches import Arch
 from iommuq.system.errors import ToolMissing, VerdictError
 from iommuq.system.files import cache_dir, write_json
 from iommuq.system.git.objects import Objects
-from iommuq.system.run import Completed, run
+from iommuq.system.run import run
 from iommuq.system.tables import Table, load_json
 from iommuq.system.temporary import temporary_folder
 
@@ -157,7 +157,17 @@ def _study(
         with progress.task(f"Checking {len(paths)} files, {title}", log=log):
             words = list(fragments.make_args)
             words += [word.format(source=kdir.source) for word in checker.words] if checker else []
-            done = _make(kdir, words, list(objects.values()), log)
+            jobs = len(os.sched_getaffinity(0))
+            make = ["make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"]
+            done = run(
+                [*make, "-k", "-Otarget", *words, *objects.values()],
+                cwd=kdir.source,
+                env=ENVIRONMENT,
+                log_path=log,  # With a log, both streams are one.
+                timeout=BUILD_LIMIT,
+                check=False,
+                watched=True,
+            )
     failed = set(_FAILED.findall(done.output))
     heard = _listen(done.output, kdir)
     found = {}
@@ -171,24 +181,6 @@ def _study(
     if done.returncode != 0 and nothing and not any(unknown):
         raise directory.explain(kdir, done, log)
     return found
-
-
-def _make(
-    kdir: BuildDirectory, words: Iterable[str], objects: Sequence[str], log: Path
-) -> Completed:
-    jobs = len(os.sched_getaffinity(0))
-    return run(
-        [
-            *("make", f"ARCH={kdir.arch.make_arch}", f"O={kdir.objects}", f"-j{jobs}"),
-            *("-k", "-Otarget", *words, *objects),
-        ],
-        cwd=kdir.source,
-        env=ENVIRONMENT,
-        log_path=log,  # With a log, both streams are one.
-        timeout=BUILD_LIMIT,
-        check=False,
-        watched=True,
-    )
 
 
 def _listen(said: str, kdir: BuildDirectory) -> dict[tuple[str, str], set[str]]:

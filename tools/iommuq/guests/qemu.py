@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iommuq.guests import accel
 from iommuq.guests.channel import NAME
-from iommuq.guests.machine import CPUS, Machine, Qemu
+from iommuq.guests.machine import CPUS, Machine
 from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing
 from iommuq.system.run import run
 
@@ -99,12 +99,13 @@ def argv(
     """
     assert machine.qemu is not None
     arguments = [f"iommuq.channel={NAME}", *machine.kernel_arguments]
+    single = machine.qemu.one_thread and accelerator == "tcg"
     return [
         PROGRAM,
         # Without the configuration of the user and the distribution.
         *("-nodefaults", "-no-user-config"),
         *("-machine", machine.qemu.machine),
-        *("-accel", _accelerator(machine.qemu, accelerator)),
+        *("-accel", f"{accelerator},thread=single" if single else accelerator),
         # "host" needs KVM. "max" has all of x86-64-v3, and RDRAND: no wait for entropy.
         *("-cpu", CPUS[accelerator]),
         *("-smp", str(machine.cpus)),
@@ -126,11 +127,6 @@ def argv(
         *("-initrd", _escaped(initramfs)),
         *("-append", " ".join(map(_quoted, arguments))),
     ]
-
-
-def _accelerator(options: Qemu, accelerator: str) -> str:
-    single = options.one_thread and accelerator == "tcg"
-    return f"{accelerator},thread=single" if single else accelerator
 
 
 def pid_file(work: Path) -> Path:

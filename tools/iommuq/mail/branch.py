@@ -116,17 +116,12 @@ def objects(tree: EditTree) -> Iterator[Objects]:
         yield Objects(tree.common, folder)
 
 
-def current(tree: EditTree) -> str:
-    """Return the branch that is checked out; empty if none."""
-    return tree.repo.branch()
-
-
 def load_branch(tree: EditTree) -> MailBranch:
     """Return the mail branch that is checked out.
 
     :raises UserError: `iommuq mail prep` did not make it, or b4 cannot read it.
     """
-    name = current(tree)
+    name = tree.repo.branch()
     known = notes(tree)
     note = known.get(name)
     if note is None:
@@ -330,4 +325,4 @@ def _replay(store: Objects, tip: str, commits: Sequence[Commit], kind: str, sect
 
 def is_on_mail_branch(tree: EditTree) -> bool:
     """Tell whether a mail branch is checked out."""
-    return current(tree) in notes(tree)
+    return tree.repo.branch() in notes(tree)

@@ -246,12 +246,9 @@ class Outbox:
         }
 
     def _journal(self) -> Iterator[tuple[str, str, str, str]]:
-        try:
-            text = (self.folder / _JOURNAL).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise InfraError(f"{self.folder / _JOURNAL}: {error.strerror}") from error
+        path = self.folder / _JOURNAL
+        with os_errors_as(InfraError, path):
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
         for line in text.splitlines():
             try:
                 letter, what, recipient, answer = json.loads(line)

@@ -72,6 +72,7 @@ class _Page:
         style = (TEMPLATES / "run.css").read_text("utf-8")
         script = (TEMPLATES / "run.js").read_text("utf-8")
         logs = self._logs()
+        used = {look for row in self.rows for look in row.looks}
         return page.render(
             page=self,
             record=self.record,
@@ -85,7 +86,7 @@ class _Page:
             facts=list(self._facts()),
             failures=self._failures(),
             groups=self._groups(),
-            looks=self._used_looks(),
+            looks=[look for look in Look if look in used and look.sign],
             known=sections.known_failures(self.record, datetime.date.today()),
             splats=self._splats(),
             firmware=sections.firmware_tables(self.record),
@@ -235,10 +236,6 @@ class _Page:
         name = self.view.matrix.rows[row.number].name
         return self.cells.get((self.record.steps[0].label, name))
 
-    def _used_looks(self) -> list[Look]:
-        used = {look for row in self.rows for look in row.looks}
-        return [look for look in Look if look in used and look.sign]
-
     def _splats(self) -> list[tuple[CellRecord, Splat]]:
         found = [(cell, splat) for cell in self.record.cells for splat in cell.splats]
         found.sort(key=lambda one: one[1].expected)
@@ -282,7 +279,7 @@ class _Page:
                     more["g"] = log
                 if more:
                     detail[f"{row.number},{column}"] = more
-        lanes = list(self.record.lanes)
+        lanes, base = list(self.record.lanes), self.record.base
         return {
             "steps": [{"label": s.label, "subject": s.subject} for s in self.record.steps],
             "lanes": lanes,
@@ -293,7 +290,12 @@ class _Page:
             "logs": [[defaults.get((step, lane), -1) for lane in lanes] for step in steps],
             "where": [self._where(step) for step in steps],
             "detail": detail,
-            "rerun": self._rerun(),
+            # The commands that run a test again, by lane; the script completes them.
+            "rerun": {
+                "kunit": f"iommuq kunit {base} '{{test}}' --at {{step}}",
+                "selftest": f"iommuq selftest {base} {{suite}} --at {{step}}",
+                "firmware": f"iommuq {self.record.command} --again",
+            },
         }
 
     def _where(self, step: str) -> list[str]:
@@ -323,15 +325,6 @@ class _Page:
         if test.name in where and (len(self.rows) < 5000 or test.verdict is not Verdict.OK):
             more["w"] = where[test.name]
         return more
-
-    def _rerun(self) -> dict[str, str]:
-        """Return the command that runs a test again, by lane; the script completes it."""
-        base = self.record.base
-        return {
-            "kunit": f"iommuq kunit {base} '{{test}}' --at {{step}}",
-            "selftest": f"iommuq selftest {base} {{suite}} --at {{step}}",
-            "firmware": f"iommuq {self.record.command} --again",
-        }
 
 
 def _guest(cell: CellRecord) -> str:

@@ -176,7 +176,8 @@ def _report(
     verdicts: dict[str, Verdict] = {}
     for run in runs:
         verdicts |= judge_run(run, known, _ARCH)
-    print(f"{tested.title}, firmware scenarios under QEMU ({_accelerators(runs)})")
+    ran = ", ".join(sorted({run.accelerator for run in runs} - {""})) or "not started"
+    print(f"{tested.title}, firmware scenarios under QEMU ({ran})")
     columns = _columns(chosen, runs, verdicts)
     table = build(columns if full else _shortened(columns))
     # The columns are machines, not steps: there are no changes between them.
@@ -188,10 +189,6 @@ def _report(
         raise UserError(f"no scenario can be tested: {'; '.join(reasons)}")
     print(verdict)
     return code
-
-
-def _accelerators(runs: Sequence[SuiteRun]) -> str:
-    return ", ".join(sorted({run.accelerator for run in runs} - {""})) or "not started"
 
 
 def _columns(

@@ -41,7 +41,8 @@ def list_(number: int, everything: bool) -> None:
         print("There are no runs yet; `iommuq run` makes one.")
     for one in found:
         begun = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.started))
-        print(f"{one.id:<24}  {begun}  {_outcome(one):<12}{_took(one):>12}  {visible(one.command)}")
+        took = "" if one.finished is None else duration(one.finished - one.started)
+        print(f"{one.id:<24}  {begun}  {_outcome(one):<12}{took:>12}  {visible(one.command)}")
 
 
 @runs.command()
@@ -103,10 +104,6 @@ def _outcome(one: Summary) -> str:
     if one.exit_code is None:
         return "finished"  # recorded by an older iommuq
     return _WORDS.get(one.exit_code, f"exit {one.exit_code}")
-
-
-def _took(one: Summary) -> str:
-    return "" if one.finished is None else duration(one.finished - one.started)
 
 
 def _about(record: CommandRun) -> Iterator[str]:

@@ -103,9 +103,7 @@ def load_rules(path: Path = RULES) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-@cache
-def _default_rules() -> tuple[Rule, ...]:
-    return load_rules()
+_default_rules = cache(load_rules)
 
 
 def find(lines: Iterable[str], rules: Sequence[Rule] | None = None) -> list[Splat]:

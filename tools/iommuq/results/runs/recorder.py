@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iommuq import __version__
+from iommuq.queue.model import Patch
 from iommuq.results import store
 from iommuq.results.known import Failure, Verdict
 from iommuq.results.runs.archive import Archive, Filled
@@ -22,9 +23,6 @@ from iommuq.results.runs.model import CommandRun, Head, Known, State, StepRecord
 from iommuq.results.store import SuiteRun, new_id
 from iommuq.system import progress, toolchain
 from iommuq.system.errors import EXIT_INFRA, EXIT_INTERRUPTED, InfraError, IommuqError
-
-if TYPE_CHECKING:
-    from iommuq.queue.model import Patch
 
 #: Largest number of timings in a record.
 _MOST_TIMINGS = 2000

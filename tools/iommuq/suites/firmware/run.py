@@ -113,10 +113,6 @@ def _free_memory() -> int:
         return 0
 
 
-def _seconds(batch: Sequence[Case]) -> int:
-    return sum(case.scenario.seconds for case in batch)
-
-
 class _Hung:
     """Ends a guest whose step hangs, that is silent, or if *stop* is set."""
 
@@ -174,7 +170,8 @@ class _Runner:
             try:
                 list(pool.map(self._read_table, own.values()))
                 # The longest first, so that all guests end at about the same time.
-                list(pool.map(self._run_batch, sorted(batches, key=_seconds, reverse=True)))
+                batches.sort(key=lambda batch: -sum(case.scenario.seconds for case in batch))
+                list(pool.map(self._run_batch, batches))
             except BaseException:
                 # Ctrl-C reaches only this thread: stop the others.
                 self._stop.set()
