@@ -23,10 +23,7 @@ from iommuq.system.files import project_root
 
 @dataclass(frozen=True)
 class Workspace:
-    """A base with its queue, and the overlay of its tree.
-
-    :ivar root: the checkout of the project.
-    """
+    """A base with its queue, and the overlay of its tree; *root* is the checkout of the project."""
 
     root: Path
     base: Base

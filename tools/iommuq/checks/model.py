@@ -44,10 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """The findings of one check.
-
-    :ivar subject: the label of the patch, or the name of the section.
-    """
+    """The findings of a check; *subject* is the label of the patch, or the name of the section."""
 
     check: str
     subject: str

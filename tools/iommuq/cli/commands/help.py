@@ -131,10 +131,7 @@ _INDEX = "index"
 
 @dataclass(frozen=True)
 class Topic:
-    """One page.
-
-    :ivar title: its first heading.
-    """
+    """One page; its *title* is its first heading."""
 
     name: str
     title: str

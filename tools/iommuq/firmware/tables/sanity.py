@@ -14,10 +14,7 @@ _REVISION_AT = 8
 
 @dataclass(frozen=True)
 class Oddity:
-    """Something odd in a table.
-
-    :ivar offset: the byte of the table where the structure begins.
-    """
+    """Something odd in a table; *offset* is the byte of it where the structure begins."""
 
     offset: int
     text: str
