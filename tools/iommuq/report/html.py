@@ -24,7 +24,7 @@ from iommuq.report.excerpts import Excerpt
 from iommuq.report.sections import Look, Row
 from iommuq.report.view import TEMPLATES, Judged, View, middle, template, visible
 from iommuq.results.known import Verdict
-from iommuq.results.runs.model import CellRecord, CommandRun, Splat, State, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, Splat, Test
 from iommuq.results.store import Status
 from iommuq.system.progress import duration
 
@@ -72,29 +72,22 @@ class _Page:
         style = (TEMPLATES / "run.css").read_text("utf-8")
         script = (TEMPLATES / "run.js").read_text("utf-8")
         logs = self._logs()
-        used = {look for row in self.rows for look in row.looks}
         return page.render(
             page=self,
-            record=self.record,
-            head=self.record.head,
-            view=self.view,
             style=style,
             script=script,
             policy=policy(style, script),
             logs=logs,
             data=self._data(logs),
-            facts=list(self._facts()),
-            failures=self._failures(),
-            groups=self._groups(),
-            looks=[look for look in Look if look in used and look.sign],
-            known=sections.known_failures(self.record, datetime.date.today()),
-            splats=self._splats(),
-            firmware=sections.firmware_tables(self.record),
-            coverage=sections.covered_files(self.record.head.coverage),
-            mutants=sections.mutant_rows(self.record.head.mutants),
-            bars=sections.bars(self.record),
-            incomplete=self.record.state is not State.FINISHED,
+            sections=sections,
+            today=datetime.date.today(),
         )
+
+    @property
+    def looks(self) -> list[Look]:
+        """The signs that the table has, for its legend."""
+        used = {look for row in self.rows for look in row.looks}
+        return [look for look in Look if look in used and look.sign]
 
     def _rows(self) -> Iterator[Row]:
         steps = [step.label for step in self.record.steps]
@@ -126,7 +119,7 @@ class _Page:
         """Whether the table has a line for the series."""
         return len(self.record.steps) > 1 and any(name for name, _ in self.sections)
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> Iterator[tuple[str, str]]:
         record, head = self.record, self.record.head
         kernel = f"Linux {head.kernel}" if head.kernel else ""
         version = f" ({head.version})" if head.version else ""
@@ -152,7 +145,7 @@ class _Page:
             yield "Tools", ", ".join(words)
         yield "Run", record.id + (f" · iommuq {head.tool}" if head.tool else "")
 
-    def _failures(self) -> dict[str, Any]:
+    def failures(self) -> dict[str, Any]:
         found = list(self.view.failures())
         # Failures come before errors.
         found.sort(key=lambda one: one[2].status is Status.ERROR)
@@ -191,7 +184,7 @@ class _Page:
             if not any(name in line for name in names) and "does not build" not in line
         ]
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[dict[str, Any]]:
         """Return the rows of the table at first, by suite."""
         single = len(self.record.steps) == 1
         budget = _ROWS
@@ -236,7 +229,7 @@ class _Page:
         name = self.view.matrix.rows[row.number].name
         return self.cells.get((self.record.steps[0].label, name))
 
-    def _splats(self) -> list[tuple[CellRecord, Splat]]:
+    def splats(self) -> list[tuple[CellRecord, Splat]]:
         found = [(cell, splat) for cell in self.record.cells for splat in cell.splats]
         found.sort(key=lambda one: one[1].expected)
         return found[:_SPLATS]
