@@ -24,6 +24,7 @@ from iommuq.queue.overlay import Overlay, extend
 from iommuq.queue.steps import Step
 from iommuq.system.errors import InfraError, UserError
 from iommuq.system.git.objects import Objects
+from iommuq.system.progress import ranges
 from iommuq.system.run import run
 from iommuq.system.tables import own_table
 from iommuq.system.temporary import temporary_folder
@@ -294,13 +295,7 @@ def _totals(functions: Sequence[FunctionCover]) -> dict[str, int]:
 
 def _numbers(lines: Sequence[int]) -> str:
     """Return line numbers as ranges, such as ``3, 7-9``, with an ellipsis if there are many."""
-    ranges: list[list[int]] = []
-    for line in lines:
-        if ranges and ranges[-1][1] == line - 1:
-            ranges[-1][1] = line
-        else:
-            ranges.append([line, line])
-    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    words = ranges(lines)
     return ", ".join(words[:_NAMED]) + (", …" if len(words) > _NAMED else "")
 
 

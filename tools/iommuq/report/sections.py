@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from iommuq.results.runs.model import CommandRun, Known, Test
+from iommuq.system.progress import ranges
 
 
 class Look(Enum):
@@ -215,18 +216,8 @@ def _covered(entry: Mapping[str, Any], name: str) -> Covered:
         bool(entry["touched"]),
         (int(entry["lines_executed"]), int(entry["lines"])),
         (int(entry["branches_executed"]), int(entry["branches"])),
-        _ranges([int(line) for line in entry.get("missed", ())]),
+        ", ".join(ranges(sorted(int(line) for line in entry.get("missed", ())), "–")),
     )
-
-
-def _ranges(lines: list[int]) -> str:
-    found: list[list[int]] = []
-    for line in sorted(lines):
-        if found and line == found[-1][1] + 1:
-            found[-1][1] = line
-        else:
-            found.append([line, line])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in found)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,6 +48,17 @@ def duration(seconds: float) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 test``, ``2 tests``."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def ranges(numbers: Sequence[int], dash: str = "-") -> list[str]:
+    """Return ascending numbers as ranges: ``3``, ``7-9``."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return [str(first) if first == last else f"{first}{dash}{last}" for first, last in found]
 
 
 def one_line(text: str) -> str:
