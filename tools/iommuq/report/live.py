@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from iommuq.build.workspace import Workspace
 from iommuq.proof.lanes import Lane
@@ -31,6 +31,7 @@ from iommuq.results.store import Result, SuiteRun
 from iommuq.system import progress
 from iommuq.system.errors import EXIT_INTERRUPTED, InfraError, IommuqError
 from iommuq.system.files import state_dir, write_json
+from iommuq.system.tables import load_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,12 +52,7 @@ _MESSAGE_LINES = 12
 
 def load_durations() -> dict[str, float]:
     """Return durations in seconds by name: ``<what>/<which>``; empty: the file is unreadable."""
-    try:
-        data = json.loads(_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(data, dict):
-        return {}
+    data = load_json(dict[str, Any], _path()) or {}
     return {
         name: float(value)
         for name, value in data.items()
@@ -128,7 +124,7 @@ class Cell:
 
 
 class Board:
-    """All cells, by names of rows and columns.
+    """All cells, by names of rows and columns; a `progress.Renderer`.
 
     :ivar title: the heading.
     :ivar kind: prefix of the names of durations.
@@ -211,13 +207,6 @@ class Board:
         }
         save(took)
 
-
-class Table:
-    """Draws a board; see `progress.Renderer`."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-
     def render(self, width: int, height: int, *, utf8: bool) -> RenderableType:
         """Return the table.
 
@@ -229,32 +218,24 @@ class Table:
         from rich.table import Table as Rich
         from rich.text import Text
 
-        board = self._board
         table = Rich(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
         table.add_column("", no_wrap=True, overflow="ellipsis" if utf8 else "crop")
-        for column in board.columns:
+        for column in self.columns:
             table.add_column(column, no_wrap=True, overflow="ellipsis" if utf8 else "crop")
-        first, last = _window(self._finished(), max(3, height - _BELOW))
+        unfinished = {row for (row, _), cell in self.cells.items() if not cell.done}
+        finished = [row not in unfinished for row in self.rows]
+        first, last = _window(finished, max(3, height - _BELOW))
         if first:
             table.add_row(Text(f"{first} above are done", style="dim"))
-        for row in board.rows[first:last]:
-            cells = [board.cells.get((row, column)) for column in board.columns]
+        for row in self.rows[first:last]:
+            cells = [self.cells.get((row, column)) for column in self.columns]
             table.add_row(
                 Text(progress.one_line(row)), *(_show(cell, width, utf8=utf8) for cell in cells)
             )
-        if last < len(board.rows):
-            table.add_row(Text(f"{len(board.rows) - last} more", style="dim"))
-        return Group(self._head(), table)
-
-    def _head(self) -> Text:
-        from rich.text import Text
-
-        head = f"{progress.one_line(self._board.title)}: {self._board.progress}"
-        return Text(head, style="bold", no_wrap=True, overflow="crop")
-
-    def _finished(self) -> list[bool]:
-        open_rows = {row for (row, _), cell in self._board.cells.items() if not cell.done}
-        return [row not in open_rows for row in self._board.rows]
+        if last < len(self.rows):
+            table.add_row(Text(f"{len(self.rows) - last} more", style="dim"))
+        head = f"{progress.one_line(self.title)}: {self.progress}"
+        return Group(Text(head, style="bold", no_wrap=True, overflow="crop"), table)
 
 
 def _window(finished: Sequence[bool], room: int) -> tuple[int, int]:
@@ -411,7 +392,7 @@ def shown(
     try:
         # For a single cell the progress lines are enough.
         if len(board.cells) > 1:
-            with progress.table(Table(board)):
+            with progress.table(board):
                 yield board
         else:
             yield board

@@ -23,7 +23,7 @@ from rich.console import Console
 
 import toykernel
 from iommuq.report import live
-from iommuq.report.live import Board, Table
+from iommuq.report.live import Board
 from iommuq.results import events as told
 from iommuq.results.known import Verdict
 from iommuq.results.store import Result, Status, SuiteRun
@@ -57,7 +57,7 @@ def board(rows: list[str] = STEPS, kind: str = "6.12/kunit") -> Board:
 def drawn(what: Board, width: int, height: int = 40, *, utf8: bool = True) -> list[str]:
     """Draw a board, and return the lines."""
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
-    console.print(Table(what).render(width, height, utf8=utf8))
+    console.print(what.render(width, height, utf8=utf8))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
