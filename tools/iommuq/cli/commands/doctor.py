@@ -67,8 +67,8 @@ class Check:
     area: str
     name: str
     ok: bool
-    needed: bool
-    detail: str
+    needed: bool = False
+    detail: str = ""
     fix: str = ""
 
 
@@ -114,13 +114,10 @@ def collect() -> list[Check]:
         check_uml(),
         check_kvm(),
         check_tcg(),
-        *(
-            Check("sandbox", name, ok=ok, needed=False, detail=detail)
-            for name, ok, detail in protections()
-        ),
+        *(Check("sandbox", name, ok, detail=detail) for name, ok, detail in protections()),
         *check_bases(),
         *(
-            Check("cache", path.name, ok=True, needed=False, detail=f"{_gib(size)}  {path}")
+            Check("cache", path.name, True, detail=f"{_gib(size)}  {path}")
             for path, size in sizes.items()
         ),
     ]
@@ -168,15 +165,14 @@ def check_tool(tool: Tool) -> Check:
         detail = said[0] if said else "missing"
         return Check("tool", tool.name, ok=False, needed=needed, detail=detail, fix=fix)
     version = _VERSION.search(done.output)
-    return Check(
-        "tool", tool.name, ok=True, needed=needed, detail=version[0] if version else "found"
-    )
+    detail = version[0] if version else "found"
+    return Check("tool", tool.name, ok=True, needed=needed, detail=detail)
 
 
 def check_cores() -> Check:
     """Count the cores that this process may use."""
     cores = len(os.sched_getaffinity(0))
-    return Check("machine", "cores", ok=True, needed=False, detail=str(cores))
+    return Check("machine", "cores", ok=True, detail=str(cores))
 
 
 def check_memory(want: float, meminfo: Path = Path("/proc/meminfo")) -> Check:
@@ -189,11 +185,11 @@ def check_memory(want: float, meminfo: Path = Path("/proc/meminfo")) -> Check:
         fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
         total, free = (int(fields[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
     except (OSError, ValueError, KeyError):
-        return Check("machine", "memory", ok=False, needed=False, detail=f"{meminfo}: unreadable")
+        return Check("machine", "memory", ok=False, detail=f"{meminfo}: unreadable")
     ok = total >= want * GIB
     detail = f"{_gib(total)}, {_gib(free)} available"
     fix = "" if ok else f"builds may be killed with less than {want:g} GiB"
-    return Check("machine", "memory", ok=ok, needed=False, detail=detail, fix=fix)
+    return Check("machine", "memory", ok=ok, detail=detail, fix=fix)
 
 
 def check_room(name: str, where: Path, want: float, *, used: int = 0) -> Check:
@@ -229,9 +225,9 @@ def check_kvm() -> Check:
     try:
         verdict = accel.kvm()
     except IommuqError as error:
-        return Check("accelerator", "KVM", ok=False, needed=False, detail=error.what)
+        return Check("accelerator", "KVM", ok=False, detail=error.what)
     detail = verdict.reason if verdict.usable else f"{verdict.reason}; QEMU uses TCG"
-    return Check("accelerator", "KVM", ok=verdict.usable, needed=False, detail=detail)
+    return Check("accelerator", "KVM", ok=verdict.usable, detail=detail)
 
 
 def check_tcg() -> Check:
@@ -240,10 +236,10 @@ def check_tcg() -> Check:
     try:
         done = run(argv, cwd=Path("/"), check=False, timeout=TOOL_TIMEOUT)
     except IommuqError as error:
-        return Check("accelerator", "TCG", ok=False, needed=False, detail=error.what)
+        return Check("accelerator", "TCG", ok=False, detail=error.what)
     ok = "tcg" in done.output.split()
     detail = "available" if ok else "QEMU was built without it"
-    return Check("accelerator", "TCG", ok=ok, needed=False, detail=detail)
+    return Check("accelerator", "TCG", ok=ok, detail=detail)
 
 
 def check_bases() -> list[Check]:
@@ -264,7 +260,7 @@ def _check_base(name: str, title: str) -> Check:
         pass
     except (OSError, ValueError, LookupError, TypeError):
         detail, fix = "damaged in the cache", f"iommuq base fetch {name}"
-    return Check("base", name, ok=not fix, needed=False, detail=f"{title}: {detail}", fix=fix)
+    return Check("base", name, ok=not fix, detail=f"{title}: {detail}", fix=fix)
 
 
 def check_sizes() -> dict[Path, int]:
