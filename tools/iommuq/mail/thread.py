@@ -36,7 +36,11 @@ def gather(data: Data) -> Data:
     parents: dict[str, b4.LoreMessage] = {}
     found = b4.map_codereview_trailers(sound, parent_patches=parents)
     return {
-        "patches": [_patch(each) for each in map(b4.LoreMessage, sound) if _is_patch(each)],
+        "patches": [
+            _patch(each)
+            for each in map(b4.LoreMessage, sound)
+            if not each.reply and (each.has_diff or each.counter == 0)
+        ],
         "replies": [
             _reply(each, patch_id, parents.get(patch_id))
             for patch_id, replies in found.items()
@@ -100,10 +104,6 @@ def _sound(messages: Iterable[EmailMessage]) -> tuple[list[EmailMessage], list[s
             continue
         sound.append(each)
     return sound, unreadable
-
-
-def _is_patch(message: b4.LoreMessage) -> bool:
-    return not message.reply and (message.has_diff or message.counter == 0)
 
 
 def _patch(message: b4.LoreMessage) -> Data:

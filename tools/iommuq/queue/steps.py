@@ -33,6 +33,7 @@ from iommuq.system.errors import (
     VerdictError,
     os_errors_as,
 )
+from iommuq.system.files import write_whole
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects, lost_or
 from iommuq.system.run import Completed
@@ -96,9 +97,7 @@ class _Memo:
         """Store *ids*; a full disk is no error, as they can be made again."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(exist_ok=True)
-            temporary = self._folder / f".{key}.{os.getpid()}"
-            temporary.write_text(" ".join(ids), encoding="ascii")
-            temporary.replace(self._folder / key)
+            write_whole(self._folder / key, " ".join(ids).encode("ascii"))
 
     def forget(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -393,14 +392,13 @@ def apply_to_repo(base: Base, queue: Queue, into: Path, *, to: str | None = None
         raise UserError(f"{into}: not an empty directory", hint="give one with --into")
     steps = make_steps(base, queue, None, to=to)
     try:
-        join_repo(into, f"iommuq/{base.spec.name}", base, [], steps[-1].commit)
-        _inside(into, "reset", "--quiet", "--hard")
-    except BaseException as error:
+        with os_errors_as(InfraError, into):
+            join_repo(into, f"iommuq/{base.spec.name}", base, [], steps[-1].commit)
+            _inside(into, "reset", "--quiet", "--hard")
+    except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         if there:
             into.mkdir()
-        if isinstance(error, OSError):
-            raise InfraError(f"{into}: {error.strerror}") from error
         raise
     return steps
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,6 +16,9 @@ from iommuq.firmware.tables.sanity import Oddity
 from iommuq.system.errors import UserError
 
 Table: TypeAlias = dmar.Dmar | ivrs.Ivrs | iort.Iort
+_PARSERS: Mapping[bytes, Callable[..., Table]] = {
+    kind.SIGNATURE: kind.parse for kind in (dmar, ivrs, iort)
+}
 _FUNCTION = re.compile(r"([0-9a-f]{1,2})\.([0-7])")
 _PLACE = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f./]+)")
 
@@ -26,14 +29,9 @@ def parse(data: bytes, *, name: str = "table") -> Table:
     :param name: the file or table, for messages.
     :raises TableError: the table is malformed or of an unknown kind; the byte is named.
     """
-    signature = data[:4]
-    if signature == ivrs.SIGNATURE:
-        return ivrs.parse(data, name=name)
-    if signature == iort.SIGNATURE:
-        return iort.parse(data, name=name)
-    if signature == dmar.SIGNATURE:
-        return dmar.parse(data, name=name)
-    raise acpi.unwanted(data, (dmar.SIGNATURE, ivrs.SIGNATURE, iort.SIGNATURE), name)
+    if parse_kind := _PARSERS.get(data[:4]):
+        return parse_kind(data, name=name)
+    raise acpi.unwanted(data, tuple(_PARSERS), name)
 
 
 def load_table(path: Path) -> Table:

@@ -336,7 +336,11 @@ def pick(word: str) -> CommandRun:
     :raises UserError: there is no such run, or there are several.
     """
     if is_file(word):
-        return _from_file(Path(word))
+        path = Path(word)
+        with os_errors_as(UserError, path):
+            if path.stat().st_size > _LARGEST:
+                raise UserError(f"{path}: larger than {_LARGEST >> 20} MiB: not a run")
+            return from_json(path.read_bytes(), name=str(path))
     archive = Archive()
     if back := _BACK.fullmatch(word):
         number = int(back[1] or 0)
@@ -357,14 +361,6 @@ def pick(word: str) -> CommandRun:
     if record is None:
         raise UserError(f"run {found[0]} is no longer in the store", hint=_HINT)
     return record
-
-
-def _from_file(path: Path) -> CommandRun:
-    with os_errors_as(UserError, path):
-        if path.stat().st_size > _LARGEST:
-            raise UserError(f"{path}: larger than {_LARGEST >> 20} MiB: not a run")
-        text = path.read_bytes()
-    return from_json(text, name=str(path))
 
 
 #: The file with the schema, below the checkout.
