@@ -33,9 +33,6 @@ class DebianSource(Table):
     suite: str = ""
     mirror: str = ""
 
-    def provide(self, job: Job) -> Provided:
-        return provide_debian(self, job)
-
     def __post_init__(self) -> None:
         # These words go into a sources.list and command lines.
         package = re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", self.package)
@@ -50,25 +47,24 @@ class DebianSource(Table):
         """Its name in messages."""
         return self.package
 
+    def provide(self, job: Job) -> Provided:
+        """Make a commit of the sources in the installed package, or else in one from apt.
 
-def provide_debian(source: DebianSource, job: Job) -> Provided:
-    """Make a commit of the sources in the installed package, or else in one from apt.
-
-    :raises UserError: apt has no such package.
-    :raises InfraError: it could not be downloaded, or is damaged.
-    """
-    member = f"usr/src/{source.package}.tar.xz"
-    if not source.suite:
-        version = installed_version(source.package)
-        archive = USR_SRC / f"{source.package}.tar.xz"
-        if version and archive.is_file():
-            # There is no package file, and so no sha256 to compare with `[seen]`.
-            job.verify(version, "")
-            return import_archive(job, archive, version=version, sha256="")
-    path = _download_suite(source, job) if source.suite else _download(source, job)
-    version, sha256 = package_version(path), file_sha256(path)
-    job.verify(version, sha256)
-    return import_archive(job, path, version=version, sha256=sha256, member=member)
+        :raises UserError: apt has no such package.
+        :raises InfraError: it could not be downloaded, or is damaged.
+        """
+        member = f"usr/src/{self.package}.tar.xz"
+        if not self.suite:
+            version = installed_version(self.package)
+            archive = USR_SRC / f"{self.package}.tar.xz"
+            if version and archive.is_file():
+                # There is no package file, and so no sha256 to compare with `[seen]`.
+                job.verify(version, "")
+                return import_archive(job, archive, version=version, sha256="")
+        path = _download_suite(self, job) if self.suite else _download(self, job)
+        version, sha256 = package_version(path), file_sha256(path)
+        job.verify(version, sha256)
+        return import_archive(job, path, version=version, sha256=sha256, member=member)
 
 
 def _download(source: DebianSource, job: Job) -> Path:

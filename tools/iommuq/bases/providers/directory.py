@@ -25,9 +25,6 @@ class DirectorySource(Table):
     path: str
     provider: Literal["directory"] = "directory"
 
-    def provide(self, job: Job) -> Provided:
-        return provide_directory(self, job)
-
     def __post_init__(self) -> None:
         require(self.path, "path is empty")
 
@@ -36,26 +33,25 @@ class DirectorySource(Table):
         """Its name in messages."""
         return self.path
 
+    def provide(self, job: Job) -> Provided:
+        """Make a commit of all files below a directory except ``.git``.
 
-def provide_directory(source: DirectorySource, job: Job) -> Provided:
-    """Make a commit of all files below a directory except ``.git``.
-
-    :raises UserError: there is no such directory, it is no kernel, or it has
-        sockets, devices or links that lead out of it.
-    """
-    top = job.place(source.path)
-    if not top.is_dir():
-        raise UserError(f"{top}: no such directory", hint=f"see {job.folder / 'base.toml'}")
-    if (top / ".config").exists():
-        job.notice(f"{top} has a .config, builds with O= will fail: run `make mrproper` there")
-    with importing(job, f"Importing the sources of {job.name} ({top})", top) as snapshot:
-        for folder, names, files in os.walk(top, onerror=_stop):
-            # .git is a directory, or in a work tree a file.
-            names[:] = sorted(name for name in names if name != ".git")
-            for name in sorted({*files, *names} - {".git"}):
-                _add(Path(folder, name), top, snapshot)
-    job.verify(snapshot.kernel, "")
-    return Provided(snapshot.kernel, "", snapshot.commit, snapshot.kernel)
+        :raises UserError: there is no such directory, it is no kernel, or it has
+            sockets, devices or links that lead out of it.
+        """
+        top = job.place(self.path)
+        if not top.is_dir():
+            raise UserError(f"{top}: no such directory", hint=f"see {job.folder / 'base.toml'}")
+        if (top / ".config").exists():
+            job.notice(f"{top} has a .config, builds with O= will fail: run `make mrproper` there")
+        with importing(job, f"Importing the sources of {job.name} ({top})", top) as snapshot:
+            for folder, names, files in os.walk(top, onerror=_stop):
+                # .git is a directory, or in a work tree a file.
+                names[:] = sorted(name for name in names if name != ".git")
+                for name in sorted({*files, *names} - {".git"}):
+                    _add(Path(folder, name), top, snapshot)
+        job.verify(snapshot.kernel, "")
+        return Provided(snapshot.kernel, "", snapshot.commit, snapshot.kernel)
 
 
 def _stop(error: OSError) -> None:

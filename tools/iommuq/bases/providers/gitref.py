@@ -47,9 +47,6 @@ class GitSource(Table):
     insecure: bool = False
     signed: bool = False
 
-    def provide(self, job: Job) -> Provided:
-        return provide_git(self, job)
-
     def __post_init__(self) -> None:
         require(self.url and not self.url.startswith("-"), "url must name a repository")
         require(not _HELPER.match(self.url), "url names a remote helper, which runs a program")
@@ -64,54 +61,54 @@ class GitSource(Table):
         """Its name in messages."""
         return self.ref
 
+    def provide(self, job: Job) -> Provided:
+        """Fetch one commit without its history.
 
-def provide_git(source: GitSource, job: Job) -> Provided:
-    """Fetch one commit without its history.
-
-    :raises UserError: there is no such local repository or ref, or it is no kernel.
-    :raises InfraError: the repository could not be reached.
-    """
-    url = source.url if _IS_URL.match(source.url) else str(job.place(source.url))
-    words = ("fetch", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
-    # Not iommuq.system.git: the user's configuration applies (proxies, credentials, insteadOf).
-    command = (
-        *("git", f"--git-dir={job.repo}", "-c", "fetch.unpackLimit=1"),
-        *("-c", "fetch.fsckObjects=true", "-c", "transfer.fsckObjects=true", *words),
-        *("--", url, f"+{source.ref}:refs/iommuq/fetched"),
-    )
-    with progress.task(f"Fetching {source.ref} for {job.name} from {url}", log=job.log):
-        try:
-            run(
-                command,
-                cwd=job.work,
-                env={
-                    "GIT_TERMINAL_PROMPT": "0",
-                    "LC_ALL": "C.UTF-8",
-                    "LANGUAGE": "",
-                    # Also of what `insteadOf` and a server lead to.
-                    "GIT_ALLOW_PROTOCOL": "file:https:ssh" + ":http:git" * source.insecure,
-                },
-                log_path=job.log,
-                watched=True,
-            )
-        except CommandFailed as error:
-            raise _explain(error, source, url, job) from error
-        if source.signed:
-            check = ("git", f"--git-dir={job.repo}", "verify-tag", "refs/iommuq/fetched")
-            if run(check, cwd=job.work, log_path=job.log, check=False).returncode != 0:
-                what = f"{url}: {source.ref} has no good signature of a key in your keyring"
-                raise InfraError(what, hint=f"full log: {job.log}")
-            # The signature is of the name in the tag, which a server may give another ref.
-            name = ("for-each-ref", "--format=%(tag)", "refs/iommuq/fetched")
-            signed = git(*name, git_dir=job.repo, cwd=job.repo).output.strip()
-            if signed != source.ref.removeprefix("refs/tags/"):
-                raise InfraError(f"{url}: {source.ref} is the signed tag of {one_line(signed)}")
-    git("update-ref", BASE_REF, "refs/iommuq/fetched^{commit}", git_dir=job.repo, cwd=job.repo)
-    commit = base_commit(job.repo)
-    job.verify(commit, "")
-    makefile = Objects(job.repo, job.work).read_file(commit, "Makefile") or b""
-    kernel = kernel_version(makefile.decode("utf-8", "replace"), f"{source.ref} of {url}")
-    return Provided(commit, "", commit, kernel)
+        :raises UserError: there is no such local repository or ref, or it is no kernel.
+        :raises InfraError: the repository could not be reached.
+        """
+        url = self.url if _IS_URL.match(self.url) else str(job.place(self.url))
+        # Not iommuq.system.git: the user's configuration applies (proxies, credentials, insteadOf).
+        command = (
+            *("git", f"--git-dir={job.repo}", "-c", "fetch.unpackLimit=1"),
+            *("-c", "fetch.fsckObjects=true", "-c", "transfer.fsckObjects=true"),
+            *("fetch", "--depth=1", "--no-tags", "--no-write-fetch-head"),
+            *("--no-auto-maintenance", "--", url, f"+{self.ref}:refs/iommuq/fetched"),
+        )
+        with progress.task(f"Fetching {self.ref} for {job.name} from {url}", log=job.log):
+            try:
+                run(
+                    command,
+                    cwd=job.work,
+                    env={
+                        "GIT_TERMINAL_PROMPT": "0",
+                        "LC_ALL": "C.UTF-8",
+                        "LANGUAGE": "",
+                        # Also of what `insteadOf` and a server lead to.
+                        "GIT_ALLOW_PROTOCOL": "file:https:ssh" + ":http:git" * self.insecure,
+                    },
+                    log_path=job.log,
+                    watched=True,
+                )
+            except CommandFailed as error:
+                raise _explain(error, self, url, job) from error
+            if self.signed:
+                check = ("git", f"--git-dir={job.repo}", "verify-tag", "refs/iommuq/fetched")
+                if run(check, cwd=job.work, log_path=job.log, check=False).returncode != 0:
+                    what = f"{url}: {self.ref} has no good signature of a key in your keyring"
+                    raise InfraError(what, hint=f"full log: {job.log}")
+                # The signature is of the name in the tag, which a server may give another ref.
+                name = ("for-each-ref", "--format=%(tag)", "refs/iommuq/fetched")
+                signed = git(*name, git_dir=job.repo, cwd=job.repo).output.strip()
+                if signed != self.ref.removeprefix("refs/tags/"):
+                    what = f"{url}: {self.ref} is the signed tag of {one_line(signed)}"
+                    raise InfraError(what)
+        git("update-ref", BASE_REF, "refs/iommuq/fetched^{commit}", git_dir=job.repo, cwd=job.repo)
+        commit = base_commit(job.repo)
+        job.verify(commit, "")
+        makefile = Objects(job.repo, job.work).read_file(commit, "Makefile") or b""
+        kernel = kernel_version(makefile.decode("utf-8", "replace"), f"{self.ref} of {url}")
+        return Provided(commit, "", commit, kernel)
 
 
 def _explain(error: CommandFailed, source: GitSource, url: str, job: Job) -> Exception:

@@ -39,9 +39,6 @@ class TarballSource(Table):
     provider: Literal["tarball"] = "tarball"
     insecure: bool = False
 
-    def provide(self, job: Job) -> Provided:
-        return provide_tarball(self, job)
-
     def __post_init__(self) -> None:
         require(self.url and self.url.isprintable() and " " not in self.url, "url is malformed")
         urlsplit(self.url)  # Raises ValueError.
@@ -52,25 +49,24 @@ class TarballSource(Table):
         """Its name in messages."""
         return self.url
 
+    def provide(self, job: Job) -> Provided:
+        """Download an archive and make a commit of it.
 
-def provide_tarball(source: TarballSource, job: Job) -> Provided:
-    """Download an archive and make a commit of it.
-
-    :raises UserError: there is no such file, or it is no kernel.
-    :raises InfraError: it could not be downloaded, or is damaged.
-    """
-    parts = urlsplit(source.url)
-    if parts.scheme in ("http", "https"):
-        path = job.work / (Path(unquote(parts.path)).name or "archive")
-        _download(source, path, job)
-    else:
-        path = job.place(unquote(parts.path) if parts.scheme else source.url)
-        if not path.is_file():
-            raise UserError(f"{path}: no such file", hint=f"see {job.folder / 'base.toml'}")
-    version = _SUFFIX.sub("", path.name)
-    sha256 = file_sha256(path)
-    job.verify(version, sha256)
-    return import_archive(job, path, version=version, sha256=sha256)
+        :raises UserError: there is no such file, or it is no kernel.
+        :raises InfraError: it could not be downloaded, or is damaged.
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme in ("http", "https"):
+            path = job.work / (Path(unquote(parts.path)).name or "archive")
+            _download(self, path, job)
+        else:
+            path = job.place(unquote(parts.path) if parts.scheme else self.url)
+            if not path.is_file():
+                raise UserError(f"{path}: no such file", hint=f"see {job.folder / 'base.toml'}")
+        version = _SUFFIX.sub("", path.name)
+        sha256 = file_sha256(path)
+        job.verify(version, sha256)
+        return import_archive(job, path, version=version, sha256=sha256)
 
 
 def _opener(*, insecure: bool) -> OpenerDirector:
