@@ -154,10 +154,11 @@ def _outcomes(config: pytest.Config) -> list[Outcome]:
     """Return the outcomes of the lanes; none in a worker of xdist."""
     if _FOLDER not in config.stash or hasattr(config, "workerinput"):
         return []
-    from iommuq.cli.pytest_plugin.lanes import LANES, read
+    from iommuq.cli.pytest_plugin.lanes import LANES, Outcome
+    from iommuq.system.tables import load_json
 
-    paths = (config.stash[_FOLDER] / f"{lane}.json" for lane in LANES)
-    return [read(path) for path in paths if path.exists()]
+    found = (load_json(Outcome, config.stash[_FOLDER] / f"{lane}.json") for lane in LANES)
+    return [outcome for outcome in found if outcome is not None]
 
 
 @pytest.hookimpl(tryfirst=True)

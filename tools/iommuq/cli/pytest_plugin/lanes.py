@@ -6,7 +6,6 @@ The first worker of pytest-xdist that needs a lane runs it; the others wait for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from iommuq.suites.selftest import BUILDS, ENDS, load_suites
 from iommuq.system import arches, files
 from iommuq.system.errors import InfraError, IommuqError, UserError, VerdictError
 from iommuq.system.files import project_root
+from iommuq.system.tables import Table, load_json
 
 #: All lanes; also marks of pytest.
 LANES = tuple(SUITES)
@@ -54,7 +54,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Table):
     """The result of one test.
 
     :ivar verdict: value of a `Verdict`.
@@ -76,7 +76,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Table):
     """The outcome of a lane.
 
     :ivar title: the kernel and its guest.
@@ -136,9 +136,11 @@ class Lanes:
         if lane not in self._known:
             path = self.shared / f"{lane}.json"
             with files.hold(self.shared / f"{lane}.lock", "another worker"):
-                if not path.exists():
-                    files.write_whole(path, json.dumps(asdict(self._run(lane))).encode())
-            self._known[lane] = read(path)
+                found = load_json(Outcome, path)
+                if found is None:
+                    found = self._run(lane)
+                    files.write_json(path, asdict(found))
+            self._known[lane] = found
         return self._known[lane]
 
     def _run(self, lane: str) -> Outcome:
@@ -174,15 +176,6 @@ def _heads(test: str) -> list[str]:
     """Return the name of a result, and its prefixes up to each dot."""
     words = test.split(".")
     return [".".join(words[:count]) for count in range(len(words), 0, -1)]
-
-
-def read(path: Path) -> Outcome:
-    """Read an outcome that `Lanes.outcome` wrote."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("told", "aside"):
-        data[key] = tuple(Told(**each) for each in data[key])
-    data["extra"] = tuple(data["extra"])
-    return Outcome(**data)
 
 
 def _kunit(options: Options, selected: Collection[str]) -> tuple[str, list[Told]]:
