@@ -144,11 +144,11 @@ class _Site:
             raise failure(done, log_path=self.log)
         return seconds
 
-    def touch_ours(self, number: int) -> None:
+    def touch_ours(self) -> None:
         """Change a line of iommu.c."""
         path = self.project / "kunit/overlay.toml"
         old = "append = '''\n"
-        path.write_text(path.read_text().replace(old, f"{old}/* {number} */\n", 1))
+        path.write_text(path.read_text().replace(old, f"{old}/* {time.time_ns()} */\n", 1))
 
     def touch_theirs(self) -> None:
         """Touch iommu.c."""
@@ -215,8 +215,13 @@ def synthetic_patch(text: str, number: int) -> str:
     )
 
 
-def _best(measure: Callable[[int], float]) -> float:
-    return min(measure(number) for number in range(ROUNDS))
+def _best(measure: Callable[[], float], touch: Callable[[], None] = lambda: None) -> float:
+    """Return the shortest time of some rounds, with *touch* before each."""
+    times = []
+    for _ in range(ROUNDS):
+        touch()
+        times.append(measure())
+    return min(times)
 
 
 def measure(workspace: Workspace) -> list[Measure]:
@@ -235,27 +240,13 @@ def measure(workspace: Workspace) -> list[Measure]:
             theirs = site.theirs()
         found.append(Measure("cold", ours, theirs, 0.7))
 
-        def ours_touched(number: int) -> float:
-            site.touch_ours(number)
-            return site.ours()
-
-        def theirs_touched(_number: int) -> float:
-            site.touch_theirs()
-            return site.theirs()
-
         with progress.task("iommu.c changed", log=site.log):
-            found.append(
-                Measure("iommu.c changed", _best(ours_touched), _best(theirs_touched), 0.6)
-            )
+            ours = _best(site.ours, site.touch_ours)
+            theirs = _best(site.theirs, site.touch_theirs)
+            found.append(Measure("iommu.c changed", ours, theirs, 0.6))
         with progress.task("Nothing changed", log=site.log):
-            found.append(
-                Measure(
-                    "nothing changed",
-                    _best(lambda _: site.ours()),
-                    _best(lambda _: site.theirs()),
-                    limit=1.0,
-                )
-            )
+            ours, theirs = _best(site.ours), _best(site.theirs)
+            found.append(Measure("nothing changed", ours, theirs, limit=1.0))
         found += _queue(workspace, site, text, cold=found[0])
     return found
 
@@ -269,15 +260,10 @@ def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Itera
         # Not measured: from scratch each step takes as long as the last.
         theirs = cold.theirs * steps
         yield Measure(f"{steps} steps", ours, theirs, 0.25)
-        ours = _best(lambda _: site.matrix())
+        ours = _best(site.matrix)
         yield Measure(f"{steps} steps, again", ours, theirs, limit=2.0)
     with progress.task("A further patch", log=site.log):
-
-        def by_hand(_number: int) -> float:
-            site.touch_theirs()
-            return site.by_hand()
-
-        hand = _best(by_hand)
+        hand = _best(site.by_hand, site.touch_theirs)
         known = 0
         for count in GROWTH:
             site.add_patches(text, known + 1, count)
