@@ -12,7 +12,7 @@ from typing import Any
 import kcidb_io  # type: ignore[import-untyped]
 
 from iommuq.report.view import middle, visible
-from iommuq.results.runs.model import CellRecord, CommandRun, State, StepRecord, Test
+from iommuq.results.runs.model import CellRecord, CommandRun, State, Test
 from iommuq.results.store import Status
 
 #: The name of the submitting system; KernelCI assigns it.
@@ -63,7 +63,15 @@ def _checkouts(record: CommandRun) -> list[dict[str, Any]]:
                 "comment": visible(step.subject or step.label),
                 "start_time": _time(record.started),
                 "valid": True,
-                "misc": _misc(record, step),
+                "misc": {
+                    "iommuq": {
+                        "run": record.id,
+                        "command": visible(record.command),
+                        "state": record.state.value,
+                        "version": visible(record.head.version),
+                        "patch": visible(step.name),
+                    }
+                },
             }
         )
     return found
@@ -74,18 +82,6 @@ def _patchset(patches: Sequence[str]) -> str:
     if not patches:
         return ""
     return hashlib.sha256("".join(f"{one}\n" for one in patches).encode()).hexdigest()
-
-
-def _misc(record: CommandRun, step: StepRecord) -> dict[str, Any]:
-    return {
-        "iommuq": {
-            "run": record.id,
-            "command": visible(record.command),
-            "state": record.state.value,
-            "version": visible(record.head.version),
-            "patch": visible(step.name),
-        }
-    }
 
 
 def _build(record: CommandRun, cell: CellRecord, number: int) -> dict[str, Any]:
