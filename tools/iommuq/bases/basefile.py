@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -70,7 +69,7 @@ class BaseSpec:
         # A relative path depends on the checkout; a package does not.
         local = self.source.provider != "debian" and "://" not in str(fields.values())
         text = json.dumps([fields, str(self.folder) if local else ""], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return files.hash_of(text)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ one build directory per architecture and variant.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -106,7 +105,7 @@ def image_key(
     words = [_GENERATION, step.tree, arch.name, fragments.key, toolchain.identity()]
     if addition is not None:
         words.append(addition.key)
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return files.hash_of(*words)
 
 
 def _files(folder: Path) -> list[str]:

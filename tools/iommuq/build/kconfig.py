@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -222,7 +221,7 @@ class Fragments:
         words = [self.tiny, *(parse(text) for text in self.texts), *self.make_args]
         if self.every:
             words.append("allmodconfig")
-        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+        return files.hash_of(json.dumps(words))
 
     def with_warnings(self) -> Fragments:
         """Return the same fragments, to be built with ``W=1``."""

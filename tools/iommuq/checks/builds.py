@@ -8,7 +8,6 @@ build directories and messages are cached.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -119,8 +118,7 @@ def study(
         for path in paths:
             if store.entries(step.tree, [path]):
                 content = _content(store, step.tree, path, checker)
-                text = "\n".join([*words, path, *content])
-                key = hashlib.sha256(text.encode()).hexdigest()
+                key = files.hash_of(*words, path, *content)
                 notes[path] = cache_dir() / "checks" / f"{key}.json"
     found = {path: said for path, note in notes.items() if (said := load_json(Said, note))}
     left = [path for path in notes if path not in found]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from iommuq.firmware import topology
 from iommuq.firmware.modules import unpack
 from iommuq.guests.machine import Machine
 from iommuq.system.errors import UserError, os_errors_as
-from iommuq.system.files import file_sha256
+from iommuq.system.files import file_sha256, hash_of
 from iommuq.system.tables import own_table
 
 # The header of an x86 image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
@@ -145,5 +144,5 @@ def from_file(path: Path) -> Kernel:
     folder = next((p for p in (*places, path.parent) if (p / "kernel").is_dir()), None)
     modules = unpack(folder, needs().modules) if folder else ()
     words = [file_sha256(file) for file in (path, *modules)]
-    key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
+    key = hash_of(release, *words)
     return Kernel(path.name, release, "", path, modules, config, key, words[0])

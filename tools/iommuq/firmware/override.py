@@ -5,7 +5,6 @@ Linux ignores a table silently, so the guest is asked afterwards which one it us
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -30,7 +29,7 @@ _FLAGS = {"unity": UNITY | READ | WRITE, "exclusion": EXCLUSION}
 def cached(machine: Machine) -> Path:
     """Return the cache file for a machine's own table; its name depends on machine and QEMU."""
     words = (_GENERATION, qemu.full_version(), repr(machine.qemu), str(machine.cpus))
-    key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
+    key = files.hash_of(*words)[:32]
     return files.cache_dir() / "firmware" / f"{key}.{topology.table_of(machine)}"
 
 

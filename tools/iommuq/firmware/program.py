@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from iommuq.system import files
@@ -23,7 +22,7 @@ def sources() -> list[Path]:
 def key() -> str:
     """Return a hash of the sources and flags."""
     words = [*_FLAGS, *(f"{path.name} {file_sha256(path)}" for path in sources())]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return files.hash_of(*words)
 
 
 def build() -> Path:

@@ -7,7 +7,6 @@ Under some hypervisors ``/dev/kvm`` opens, but QEMU aborts or the guest hangs.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -122,4 +121,4 @@ def _machine() -> str:
         version = run([QEMU, "--version"], cwd=Path("/"), timeout=LIMIT).output
     except CommandTimeout as error:
         raise InfraError(error.what) from error
-    return hashlib.sha256("\n".join([*words, version]).encode()).hexdigest()
+    return files.hash_of(*words, version)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from pathlib import Path
 
@@ -57,6 +56,6 @@ def environment() -> dict[str, str]:
     """
     if platform.machine() != "x86_64":
         return {}
-    key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    key = files.file_sha256(SOURCE)[:16]
     library = files.cache_dir() / "uml" / f"xstate-{key}.so"
     return {"LD_PRELOAD": str(compiled(library, ("-O2", "-shared", "-fPIC"), [SOURCE]))}

@@ -7,7 +7,6 @@ UML is a process: libgcov writes the counters to ``GCOV_PREFIX`` when it ends.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from iommuq.queue.csource import is_kernel_source, parse, touched_functions
 from iommuq.queue.overlay import Overlay, extend
 from iommuq.queue.steps import Step
 from iommuq.system.errors import InfraError, UserError
+from iommuq.system.files import hash_of
 from iommuq.system.git.objects import Objects
 from iommuq.system.progress import ranges
 from iommuq.system.run import run
@@ -126,7 +126,7 @@ def addition(paths: Sequence[str]) -> Addition:
                 (into / notes).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(objects / notes, into / notes)
 
-    key = hashlib.sha256("\n".join((_GENERATION, *paths)).encode()).hexdigest()
+    key = hash_of(_GENERATION, *paths)
     return Addition(key, make)
 
 

@@ -6,7 +6,6 @@ A lane builds the image of a step and runs its suite on it, or takes both from t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ from iommuq.suites.selftest import Suite, addition, choose, load_suites, run_sel
 from iommuq.system import arches, progress
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError, VerdictError
+from iommuq.system.files import hash_of
 
 
 class Lane(Protocol):
@@ -326,7 +326,7 @@ class FirmwareLane(Common):
 
         kernel = from_image(image, "", self.workspace.base.kernel)
         keys = [run_key(kernel, case) for case in self.cases]
-        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+        return hash_of(*keys)
 
     def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
         from iommuq.suites.firmware.run import run_scenarios

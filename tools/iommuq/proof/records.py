@@ -6,7 +6,6 @@ The key of a record is a hash of all tested content; see `key_of`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from iommuq.proof import promises
 from iommuq.proof.matrix import Column, Matrix, build
 from iommuq.proof.prove import columns_of
 from iommuq.results import known
-from iommuq.system.errors import EXIT_OK, InfraError
-from iommuq.system.files import state_dir, write_json
+from iommuq.system.errors import EXIT_OK, InfraError, os_errors_as
+from iommuq.system.files import file_sha256, hash_of, state_dir, write_json
 from iommuq.system.tables import Table, load_json
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         _hash(workspace.queue.folder / known.NAME),
         [[path.name, _hash(path)] for each in folders for path in sorted(each.glob("*.config"))],
     ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return hash_of(json.dumps(facts))
 
 
 def _guests(root: Path) -> list[tuple[str, str]]:
@@ -106,12 +105,8 @@ def _guests(root: Path) -> list[tuple[str, str]]:
 
 
 def _hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise InfraError(f"{path}: {error.strerror}") from error
+    with os_errors_as(InfraError, path):
+        return file_sha256(path) if path.exists() else ""
 
 
 def record(

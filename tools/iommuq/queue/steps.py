@@ -10,7 +10,6 @@ git repository for the user.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -33,7 +32,7 @@ from iommuq.system.errors import (
     VerdictError,
     os_errors_as,
 )
-from iommuq.system.files import write_whole
+from iommuq.system.files import hash_of, write_whole
 from iommuq.system.git.command import git
 from iommuq.system.git.objects import Objects, lost_or
 from iommuq.system.run import Completed
@@ -143,16 +142,12 @@ def forget_steps(base: Base) -> None:
                 path.unlink()
 
 
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _make(
     base: Base, queue: Queue, overlay: Overlay | None, last: str | None, alone: bool
 ) -> list[Step]:
-    links = [_Link(None, _hash(_GENERATION, base.commit))]
+    links = [_Link(None, hash_of(_GENERATION, base.commit))]
     for wanted in _wanted(queue, last):
-        links.append(_Link(wanted, _hash(links[-1].key, wanted.sha256)))
+        links.append(_Link(wanted, hash_of(links[-1].key, wanted.sha256)))
     with temporary_folder("steps") as folder:
         maker = _Maker(base, overlay, Objects(base.git_dir, folder, boxed=base.boxed))
         made = maker.commits(links)
@@ -224,7 +219,7 @@ class _Maker:
         """Return the tree of *link* with the overlay laid over it."""
         if self._overlay is None:
             return tree
-        key = _hash(link.key, self._overlay.key)
+        key = hash_of(link.key, self._overlay.key)
         known = self._memo.get(key)
         if known is None:
             self._layer = self._layer or Layer(self._overlay, self._store)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import time
@@ -18,7 +17,7 @@ from iommuq.results.console import ktap, splats, stacks
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.system import files, progress
 from iommuq.system.errors import CommandTimeout, ToolMissing, TooMuchOutput, UserError
-from iommuq.system.files import cache_dir
+from iommuq.system.files import cache_dir, hash_of
 from iommuq.system.logtext import LINES, lines_of
 from iommuq.system.run import run, tail
 from iommuq.system.temporary import temporary_folder
@@ -106,7 +105,7 @@ def run_kunit(
 
 def run_key(image: Image, filters: Sequence[str] = ()) -> str:
     """Return the content key of all that the results depend on."""
-    return hashlib.sha256("\n".join((_GENERATION, image.key, SUITE, *filters)).encode()).hexdigest()
+    return hash_of(_GENERATION, image.key, SUITE, *filters)
 
 
 def renamed(found: SuiteRun, subject: Subject) -> SuiteRun:

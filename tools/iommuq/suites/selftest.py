@@ -26,7 +26,7 @@ from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new
 from iommuq.suites.kunit import SPLAT_CASE, Subject, renamed
 from iommuq.system import files, progress, tables, toolchain
 from iommuq.system.errors import CommandFailed, InfraError, ToolMissing, UserError
-from iommuq.system.files import cache_dir, file_sha256, project_root
+from iommuq.system.files import cache_dir, file_sha256, hash_of, project_root
 from iommuq.system.run import run, tail
 from iommuq.system.tables import Table, require
 from iommuq.system.temporary import temporary_folder
@@ -101,7 +101,7 @@ def addition(root: Path) -> Addition:
     words = [_PROGRAMS_GENERATION]
     for path in own:
         words += [path.name, file_sha256(path)]
-    key = hashlib.sha256("\n".join(words).encode()).hexdigest()
+    key = hash_of(*words)
     texts = {path.name: path.read_text("utf-8") for path in own}
 
     def make(source: Path, objects: Path, into: Path, log: Path) -> None:
@@ -130,7 +130,7 @@ def _key(source: Path, own: str) -> str:
         file = source / path
         content = str(file.readlink()).encode() if file.is_symlink() else file.read_bytes()
         words += [path, hashlib.sha256(content).hexdigest()]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return hash_of(*words)
 
 
 def _keep(made: Path, kept: Path) -> None:
@@ -250,7 +250,7 @@ def run_key(image: Image, machine: Machine, suites: Sequence[Suite]) -> str:
     """Return the content key of all that the results depend on."""
     init = file_sha256(project_root() / "selftests/init")
     words = [_GENERATION, image.key, repr(machine), repr(suites), init]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return hash_of(*words)
 
 
 def _boot(

@@ -176,6 +176,11 @@ def new_log(what: str) -> Path:
     return path
 
 
+def hash_of(*words: str) -> str:
+    """Return the sha256 of words, one a line, in hexadecimal digits."""
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
 _hashes: dict[tuple[int, ...], str] = {}
 # A change in the same tick of the clock may leave the times of a file as they are.
 _TICK = 10**9  # ns

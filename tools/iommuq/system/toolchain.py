@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import threading
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from iommuq.system.errors import InfraError, os_errors_as
+from iommuq.system.files import hash_of
 from iommuq.system.run import run
 
 #: Seconds to compile a program of ours.
@@ -35,7 +35,7 @@ def identity() -> str:
 
     :raises ToolMissing: one of them is not installed.
     """
-    return hashlib.sha256("\n".join(text for _, text in versions()).encode()).hexdigest()
+    return hash_of(*(text for _, text in versions()))
 
 
 def compiled(

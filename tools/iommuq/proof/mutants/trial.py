@@ -339,7 +339,7 @@ class _Judge:
     @cached_property
     def _key(self) -> str:
         words = [_GENERATION, self.lane.name, self.lane.run_key(self.image)]
-        return _hash(*words, *sorted(self.passing))
+        return files.hash_of(*words, *sorted(self.passing))
 
     def is_built(self, path: str) -> bool:
         """Return whether the kernel has a file, by a build with an #error in it."""
@@ -459,7 +459,8 @@ class _Judge:
             pending.unlink(missing_ok=True)
 
     def _file(self, path: str, text: bytes) -> Path:
-        return self.home / f"{_hash(self._key, path, hashlib.sha256(text).hexdigest())}.json"
+        key = files.hash_of(self._key, path, hashlib.sha256(text).hexdigest())
+        return self.home / f"{key}.json"
 
     def _recall(self, path: str, text: bytes) -> MutantVerdict | None:
         """Return the cached verdict for a file with this text."""
@@ -467,7 +468,3 @@ class _Judge:
 
     def _remember(self, path: str, text: bytes, verdict: MutantVerdict) -> None:
         files.write_json(self._file(path, text), asdict(verdict))
-
-
-def _hash(*words: str) -> str:
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -80,7 +79,7 @@ def run_key(kernel: Kernel, case: Case) -> str:
         _GENERATION, kernel.key, case.name, repr(given), asked, program.key(),
         file_sha256(files.project_root() / "selftests/init"), qemu.full_version(),
     )  # fmt: skip
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return files.hash_of(*words)
 
 
 def plan(wanted: Sequence[Case]) -> list[list[Case]]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from iommuq.suites.firmware.run import run_scenarios
 from iommuq.suites.kunit import Subject
 from iommuq.system import arches
 from iommuq.system.errors import InfraError
-from iommuq.system.files import file_sha256
+from iommuq.system.files import file_sha256, hash_of
 
 #: The step in the results of a kernel built elsewhere.
 AS_IT_IS = "as-is"
@@ -72,10 +71,10 @@ def from_image(image: Image, name: str, release: str) -> Kernel:
     config, path = image.folder / ".config", image.folder / image.arch.image
     try:
         text = config.read_text("utf-8")
-        words = (image.check() or file_sha256(path), hashlib.sha256(text.encode()).hexdigest())
+        words = (image.check() or file_sha256(path), hash_of(text))
     except OSError as error:
         raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
-    key = hashlib.sha256("\n".join([release, *words]).encode()).hexdigest()
+    key = hash_of(release, *words)
     options = dotconfig.parse(text)
     return Kernel(name, release, "", path, (), options, key, words[0], built=True)
 
