@@ -102,7 +102,7 @@ def lay(
             raise UserError(f"{folder / NAME}: {export.compat} is not an exported file")
         files = resolve(files, export.compat, kernel, unifdef(store, tree))
     listed = tuple((name, text.encode(), "100644") for name, text in sorted(files.items()))
-    laid = Layer(Overlay(listed, hooks, ""), store).over(tree, "the tree")
+    laid = Layer(Overlay(listed, hooks), store).over(tree, "the tree")
     return _insert(store, laid, folder, export)
 
 

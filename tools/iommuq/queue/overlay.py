@@ -12,7 +12,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from iommuq.system import files
@@ -35,12 +36,16 @@ class Overlay:
 
     :ivar files: (path, content, mode as git writes it), sorted.
     :ivar hooks: (path, lines to append), in the order they are appended.
-    :ivar key: SHA-256 of all of the above.
     """
 
     files: tuple[tuple[str, bytes, str], ...]
     hooks: tuple[tuple[str, str], ...]
-    key: str
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of files and hooks."""
+        facts = [[name, mode, hashlib.sha256(data).hexdigest()] for name, data, mode in self.files]
+        return files.hash_of(json.dumps([facts, self.hooks]))
 
 
 def load_overlay(folder: Path) -> Overlay:
@@ -60,20 +65,12 @@ def load_overlay(folder: Path) -> Overlay:
                 files[name] = (source.read_bytes(), mode)
     hooks = tuple((table["file"], table["append"].rstrip("\n") + "\n") for table in tables["hook"])
     listed = tuple((name, data, mode) for name, (data, mode) in sorted(files.items()))
-    return _overlay(listed, hooks)
-
-
-def _overlay(
-    files: tuple[tuple[str, bytes, str], ...], hooks: tuple[tuple[str, str], ...]
-) -> Overlay:
-    facts = [[name, mode, hashlib.sha256(data).hexdigest()] for name, data, mode in files]
-    key = hashlib.sha256(json.dumps([facts, hooks]).encode()).hexdigest()
-    return Overlay(files, hooks, key)
+    return Overlay(listed, hooks)
 
 
 def extend(overlay: Overlay, hooks: Iterable[tuple[str, str]]) -> Overlay:
     """Return an overlay that appends more lines: (path, lines)."""
-    return _overlay(overlay.files, (*overlay.hooks, *hooks))
+    return replace(overlay, hooks=(*overlay.hooks, *hooks))
 
 
 _TABLES = {"copy": ("from", "to"), "hook": ("file", "append")}

@@ -135,7 +135,7 @@ def test_overlay_is_in_the_tree_and_not_in_the_commit(toy_base: Base, toy_queue:
 
 def test_another_overlay_makes_other_trees(toy_base: Base, toy_queue: Queue) -> None:
     first = make_steps(toy_base, toy_queue, toy.OVERLAY)
-    edited = Overlay((("drivers/iommu/tests/k.c", b"int j;\n", "100644"),), (), "3" * 64)
+    edited = Overlay((("drivers/iommu/tests/k.c", b"int j;\n", "100644"),), ())
     second = make_steps(toy_base, toy_queue, edited)
     assert [step.commit for step in second] == [step.commit for step in first]
     assert not {step.tree for step in second} & {step.tree for step in first}
@@ -149,7 +149,7 @@ def test_two_at_once(toy_base: Base, toy_queue: Queue) -> None:
 
 
 def test_overlay_that_does_not_fit(toy_base: Base, toy_queue: Queue) -> None:
-    overlay = Overlay((), (("no/such.c", "x\n"),), "2" * 64)
+    overlay = Overlay((), (("no/such.c", "x\n"),))
     with pytest.raises(VerdictError, match=r"6\.12 baseline: there is no file no/such\.c"):
         make_steps(toy_base, toy_queue, overlay)
 

@@ -55,9 +55,7 @@ FILES: Mapping[str, str] = {
 }
 
 OVERLAY = Overlay(
-    files=(("drivers/iommu/tests/k.c", b"int k;\n", "100644"),),
-    hooks=((IOMMU_C, "/* hook */\n"),),
-    key="1" * 64,
+    files=(("drivers/iommu/tests/k.c", b"int k;\n", "100644"),), hooks=((IOMMU_C, "/* hook */\n"),)
 )
 
 
