@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -133,19 +133,15 @@ def is_met(expression: str, got: dict[str, str]) -> bool:
     def value(word: str) -> str:
         return got.get(word, "n") if _is_symbol(word) else word.strip('"')
 
-    def either() -> int:
-        left = both()
-        while tokens[:1] == ["||"]:
+    def chain(sign: str, choose: Callable[[int, int], int], part: Callable[[], int]) -> int:
+        left = part()
+        while tokens[:1] == [sign]:
             tokens.pop(0)
-            left = max(left, both())
+            left = choose(left, part())
         return left
 
-    def both() -> int:
-        left = single()
-        while tokens[:1] == ["&&"]:
-            tokens.pop(0)
-            left = min(left, single())
-        return left
+    def either() -> int:
+        return chain("||", max, lambda: chain("&&", min, single))
 
     def single() -> int:
         word = tokens.pop(0)

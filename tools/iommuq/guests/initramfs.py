@@ -202,12 +202,10 @@ def _is_dynamic(data: bytes, path: Path) -> bool:
         return False
     try:
         order = ">" if data[5] == 2 else "<"
-        if data[4] == 2:
-            (offset,) = struct.unpack_from(order + "Q", data, 0x20)
-            size, count = struct.unpack_from(order + "HH", data, 0x36)
-        else:
-            (offset,) = struct.unpack_from(order + "I", data, 0x1C)
-            size, count = struct.unpack_from(order + "HH", data, 0x2A)
+        # e_phoff, and where e_phentsize and e_phnum are, of ELF64 and ELF32 (elf(5)).
+        form, at, then = ("Q", 0x20, 0x36) if data[4] == 2 else ("I", 0x1C, 0x2A)
+        (offset,) = struct.unpack_from(order + form, data, at)
+        size, count = struct.unpack_from(order + "HH", data, then)
         kinds = [
             struct.unpack_from(order + "I", data, offset + number * size)[0]
             for number in range(count)

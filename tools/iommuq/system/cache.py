@@ -70,15 +70,12 @@ def shrink(to: int | None = None, *, recent: float = RECENT) -> int:
 
 
 def _entries() -> Iterator[_Entry]:
-    for folder in (cache_dir() / "images").glob("[!.]*"):
-        record = folder / "image.json"  # touched at each use
-        with contextlib.suppress(OSError):
-            used = (record if record.exists() else folder).stat().st_mtime
-            yield _Entry(folder, _size(folder), used)
-    for kind in ("initramfs", "programs"):
+    for kind in ("images", "initramfs", "programs"):
         for path in (cache_dir() / kind).glob("[!.]*"):
+            record = path / "image.json"  # touched at each use
             with contextlib.suppress(OSError):
-                yield _Entry(path, _size(path), path.stat().st_mtime)
+                used = (record if record.exists() else path).stat().st_mtime
+                yield _Entry(path, _size(path), used)
 
 
 def _size(path: Path) -> int:
