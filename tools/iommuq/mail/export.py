@@ -15,7 +15,7 @@ from pathlib import Path
 from iommuq.queue.overlay import Layer, Overlay
 from iommuq.system import tables
 from iommuq.system.errors import InfraError, UserError, VerdictError, os_errors_as
-from iommuq.system.files import cache_dir, write_whole
+from iommuq.system.files import cache_dir, read_text, write_whole
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
@@ -110,10 +110,7 @@ def _copied(folder: Path, export: Export) -> dict[str, str]:
     found = {}
     for each in export.copy:
         for path in sorted((folder / each["from"]).glob("*.[ch]")):
-            try:
-                found[f"{each['to']}/{path.name}"] = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{path}: {error}") from error
+            found[f"{each['to']}/{path.name}"] = read_text(path)
     return found
 
 

@@ -7,7 +7,6 @@ are matched to patches by id, subject, range-diff.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -167,11 +166,9 @@ def find(base: str | None, start: Path | None) -> EditTree:
     here = start or Path.cwd()
     tree = _open(here)
     if start is None and base is not None and (tree is None or tree.note.base != base):
-        try:
-            here = Path(json.loads(_latest(base).read_text(encoding="utf-8"))["folder"])
-            tree = _open(here)
-        except (OSError, ValueError, KeyError, TypeError):
-            tree = None
+        last = load_json(dict[str, str], _latest(base)) or {}
+        here = Path(last.get("folder", here))
+        tree = _open(here) if last else None
     if tree is None:
         raise NoTree(
             f"{here}: not a work tree of a queue"

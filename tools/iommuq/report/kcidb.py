@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import kcidb_io  # type: ignore[import-untyped]
@@ -14,6 +12,7 @@ import kcidb_io  # type: ignore[import-untyped]
 from iommuq.report.view import middle, visible
 from iommuq.results.runs.model import CellRecord, CommandRun, State, Test
 from iommuq.results.store import Status
+from iommuq.system.files import hash_of
 
 #: The name of the submitting system; KernelCI assigns it.
 ORIGIN = "iommuq"
@@ -59,7 +58,8 @@ def _checkouts(record: CommandRun) -> list[dict[str, Any]]:
                 "tree_name": "stable",
                 "git_repository_branch": visible(record.base),
                 "git_commit_name": f"v{visible(record.head.kernel)}" if record.head.kernel else "",
-                "patchset_hash": _patchset(patches),
+                # Of the hashes of all patches; empty without patches.
+                "patchset_hash": hash_of(*patches, "") if patches else "",
                 "comment": visible(step.subject or step.label),
                 "start_time": _time(record.started),
                 "valid": True,
@@ -75,13 +75,6 @@ def _checkouts(record: CommandRun) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _patchset(patches: Sequence[str]) -> str:
-    """Return KCIDB's hash of the hashes of all patches; empty without patches."""
-    if not patches:
-        return ""
-    return hashlib.sha256("".join(f"{one}\n" for one in patches).encode()).hexdigest()
 
 
 def _build(record: CommandRun, cell: CellRecord, number: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
-from iommuq.system.errors import DiskFull, InfraError
+from iommuq.system.errors import DiskFull, InfraError, os_errors_as
 from iommuq.system.files import state_dir
 from iommuq.system.tables import own_table
 
@@ -46,19 +46,17 @@ class Database:
         :param mode: ``IMMEDIATE`` to write, ``DEFERRED`` for a consistent read.
         :raises InfraError: it is locked, damaged, newer than this iommuq, or not writable.
         """
+        hint = "set IOMMUQ_STATE_DIR to another directory"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
-            with contextlib.closing(database):
-                database.row_factory = sqlite3.Row
-                database.execute("PRAGMA foreign_keys = ON")
-                self._migrate(database)
-                with _transaction(database, mode):
-                    yield database
-        except OSError as error:
-            raise InfraError(
-                f"{self.path}: {error.strerror}", hint="set IOMMUQ_STATE_DIR to another directory"
-            ) from error
+            with os_errors_as(InfraError, self.path, hint=hint):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+                with contextlib.closing(database):
+                    database.row_factory = sqlite3.Row
+                    database.execute("PRAGMA foreign_keys = ON")
+                    self._migrate(database)
+                    with _transaction(database, mode):
+                        yield database
         except sqlite3.Error as error:
             self._explain(error)
 

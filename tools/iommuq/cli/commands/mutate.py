@@ -158,14 +158,12 @@ def _mutate(
             bench = Bench(workspace, plan, objects, lanes, promises.proofs)
             trials = bench.run(plan.mutants, wanted.count, _say)
     outcome = Outcome(plan, trials, matched, wrong)
+    found = report.to_json(outcome, base, [lane.name for lane in lanes])
     if recorder is not None:
         feed.workspace(recorder, workspace, steps, ())
-        recorder.describe(
-            mutants=report.to_json(outcome, base, [lane.name for lane in lanes]),
-            findings=(*feed.survivors(outcome), *outcome.findings),
-        )
+        recorder.describe(mutants=found, findings=(*feed.survivors(outcome), *outcome.findings))
     if as_json:
-        print(json.dumps(report.to_json(outcome, base, [lane.name for lane in lanes]), indent=1))
+        print(json.dumps(found, indent=1))
     else:
         print(_title(workspace, plan, [] if only_list else lanes))
         lines = report.list_lines(plan) if only_list else report.report_lines(outcome)
