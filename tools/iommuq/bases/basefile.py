@@ -44,9 +44,7 @@ class BaseSpec:
     """One kernel with a patch queue.
 
     :ivar name: the name of its folder, like ``6.12``.
-    :ivar title: its title in output.
     :ivar folder: ``patches/<name>``.
-    :ivar source: where its sources come from.
     :ivar seen: the last version fetched; None before the first fetch.
     """
 

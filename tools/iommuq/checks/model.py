@@ -158,7 +158,6 @@ class Check:
     """A check.
 
     :ivar title: what it checks, in a few words.
-    :ivar needs: the programs that it needs.
     :ivar slow: it builds.
     """
 

@@ -38,7 +38,6 @@ class Program(Table):
     :ivar name: of the check; of several with one name, the first whose *files* exist runs.
     :ivar argv: ``{mail}`` is the patch, ``{said}`` the patch with only its message and added
         lines, ``{root}`` a directory with *files*, ``{path}`` each file that the patch changes.
-    :ivar needs: the programs that it needs.
     :ivar fail: pattern of lines that fail; others that match *warn* warn.
     :ivar ignore: pattern of lines to ignore.
     :ivar each: run it for each changed file that matches this pattern.

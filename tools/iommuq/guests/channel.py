@@ -37,7 +37,6 @@ class SuiteState:
     :ivar begin: seconds since the guest booted; None before it began.
     :ivar end: the same, for its end.
     :ivar status: its exit status like ``$?``; None before its end.
-    :ivar output: its lines of output.
     :ivar missing: the path that it needs and the guest does not have; empty if it was run.
     :ivar expired: it exceeded its time limit, and was killed.
     :ivar left: it left processes that held its output open.

@@ -50,12 +50,10 @@ class Machine(Table):
     """One machine.
 
     :ivar name: the name of its file, like ``q35``.
-    :ivar title: its title in output.
     :ivar guest: ``um`` or ``qemu``.
     :ivar arch: the architecture of its kernel.
     :ivar memory: in MiB.
     :ivar boot_limit: seconds from its start to the first suite.
-    :ivar cpus: number of processors.
     :ivar huge_pages: number of huge pages before the first suite.
     :ivar arguments: further arguments of the kernel.
     :ivar config: its Kconfig fragments in ``selftests/configs``.

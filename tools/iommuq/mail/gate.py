@@ -47,7 +47,6 @@ class Level(StrEnum):
 class GateResult:
     """The result of a check.
 
-    :ivar name: of the check.
     :ivar text: the result, in one line.
     :ivar hint: what to do; may be empty.
     """

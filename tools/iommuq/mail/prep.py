@@ -36,7 +36,6 @@ class Prepared:
 
     :ivar needs: the patches below the series.
     :ivar skipped: suites that are not exported, each with the reason.
-    :ivar anew: whether the branch is new.
     """
 
     branch: MailBranch

@@ -29,7 +29,6 @@ _LIMIT = 3600.0
 class Sent:
     """The result of sending a series.
 
-    :ivar letters: its messages.
     :ivar problem: why sending stopped; empty if all were sent.
     :ivar server: where they were sent.
     """

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 class Outcome:
     """The result of one step in one lane.
 
-    :ivar lane: the lane's name.
     :ivar run: the results; None if the step does not build.
     :ivar failure: why it does not build.
     :ivar verdicts: by test, which consider known failures.

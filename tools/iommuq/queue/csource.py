@@ -154,11 +154,7 @@ def _name(node: Node, text: bytes) -> str:
 
 @dataclass(frozen=True)
 class Touched:
-    """A function that patches touch.
-
-    :ivar path: its file.
-    :ivar patches: their labels, in the order of the queue.
-    """
+    """A function that patches touch; *patches* are their labels, in the order of the queue."""
 
     path: str
     name: str

@@ -47,7 +47,6 @@ class Carried(Table):
     :ivar name: as in the old series file.
     :ivar how: ``unchanged``, ``offset``, ``merged``, `RESOLVED`, ``already there`` or ``skipped``.
     :ivar commit: the new commit; empty if there is none.
-    :ivar old: the old commit.
     """
 
     name: str

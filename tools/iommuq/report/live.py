@@ -126,7 +126,6 @@ class Cell:
 class Board:
     """All cells, by names of rows and columns; a `progress.Renderer`.
 
-    :ivar title: the heading.
     :ivar kind: prefix of the names of durations.
     """
 

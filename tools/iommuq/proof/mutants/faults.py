@@ -44,7 +44,6 @@ class Edit:
 class Mutant:
     """One fault in one place.
 
-    :ivar path: the file.
     :ivar operator: the kind of fault, a key of `OPERATORS`.
     :ivar line: the first line that differs, from 1.
     :ivar before: the lines without the fault.

@@ -228,7 +228,6 @@ class Trial:
 class Bench:
     """Tries the mutants of a plan.
 
-    :ivar objects: the objects of the base.
     :ivar lanes: the suites in the order to run, until one notices a mutant.
     :ivar promises: the tests that prove a patch, as ``<lane>.<test>``, by its label.  They run
         first on the mutants of that patch.

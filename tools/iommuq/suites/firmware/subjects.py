@@ -31,7 +31,6 @@ class Tested:
     :ivar title: name with the version, for messages.
     :ivar kernel: returns the kernel for a case; the second argument: build it if it is
         missing, else return None.
-    :ivar known: the known failures.
     """
 
     title: str
