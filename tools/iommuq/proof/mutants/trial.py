@@ -344,21 +344,22 @@ class _Judge:
         """Return whether the kernel has a file, by a build with an #error in it."""
         if path not in self._built:
             text = self.bench.plan.texts[path] + _PROBE
-            known = self._recall(path, text)
+            known = load_json(MutantVerdict, self._file(path, text))
             if known is None:
                 try:
                     with self._build(path, text):
                         known = MutantVerdict(Fate.ABSENT)
                 except VerdictError:
                     known = MutantVerdict(Fate.BROKEN)
-                self._remember(path, text, known)
+                files.write_json(self._file(path, text), asdict(known))
             self._built[path] = known.fate is not Fate.ABSENT
         return self._built[path]
 
     def judge(self, mutant: Mutant) -> MutantVerdict:
         """Build a mutant, run the suite on it, and return its verdict."""
         text = mutant.apply(self.bench.plan.texts[mutant.path])
-        known = self._recall(mutant.path, text)
+        file = self._file(mutant.path, text)
+        known = load_json(MutantVerdict, file)
         if known is None:
             try:
                 with self._build(mutant.path, text) as image:
@@ -369,7 +370,7 @@ class _Judge:
                 # Without the name of the step, which changes.
                 why = error.what.partition(f" {self.image.arch.name}: ")[2]
                 known = MutantVerdict(Fate.BROKEN, why)
-            self._remember(mutant.path, text, known)
+            files.write_json(file, asdict(known))
         if known.fate is Fate.KILLED:
             self._killers.update(known.tests)
         return known
@@ -458,12 +459,6 @@ class _Judge:
             pending.unlink(missing_ok=True)
 
     def _file(self, path: str, text: bytes) -> Path:
+        """Return the place of the cached verdict for a file with this text."""
         key = files.hash_of(self._key, path, hashlib.sha256(text).hexdigest())
         return self.home / f"{key}.json"
-
-    def _recall(self, path: str, text: bytes) -> MutantVerdict | None:
-        """Return the cached verdict for a file with this text."""
-        return load_json(MutantVerdict, self._file(path, text))
-
-    def _remember(self, path: str, text: bytes, verdict: MutantVerdict) -> None:
-        files.write_json(self._file(path, text), asdict(verdict))
