@@ -25,6 +25,7 @@ from iommuq.system import files
 from iommuq.system.errors import CommandFailed, InfraError, UserError, os_errors_as
 from iommuq.system.progress import one_line
 from iommuq.system.run import run
+from iommuq.system.tables import load_json
 
 #: The configuration variable that permits a server which is not on loopback.
 PERMISSION = "iommuq.mailServer"
@@ -203,11 +204,9 @@ class Outbox:
 
     def letters(self) -> list[Letter]:
         """Return the messages in the order in which they are sent."""
-        try:
+        with os_errors_as(InfraError, self.folder):
             paths = sorted(self.folder.glob("*.eml"))
             letters = [Letter(path.name, path.read_bytes()) for path in paths]
-        except OSError as error:
-            raise InfraError(f"{error.filename or self.folder}: {error.strerror}") from error
         return sorted(letters, key=_number)
 
     def seal(self, facts: dict[str, Any]) -> None:
@@ -219,13 +218,8 @@ class Outbox:
 
     def facts(self) -> dict[str, Any]:
         """Return the facts given to `seal`."""
-        try:
-            data = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InfraError(
-                f"{self.folder / _FACTS}: damaged", hint="the journal there lists what was sent"
-            ) from error
-        return dict(data)
+        path, hint = self.folder / _FACTS, "the journal there lists what was sent"
+        return load_json(dict[str, Any], path, InfraError(f"{path}: damaged", hint=hint)) or {}
 
     def note(self, letter: str, what: str, recipient: str, text: str = "") -> None:
         """Append a line to the journal, and sync it to disk."""

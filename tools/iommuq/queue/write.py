@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from iommuq.queue.model import BASELINE, Patch, Queue, load_queue
 from iommuq.queue.parse import clean
-from iommuq.system.errors import InfraError, UserError
+from iommuq.system.errors import InfraError, UserError, os_errors_as
 from iommuq.system.files import write_whole
 from iommuq.system.git.command import Commit
 from iommuq.system.git.objects import Objects
@@ -85,7 +85,7 @@ def write(folder: Path, files: Mapping[str, bytes], text: str, gone: Sequence[st
     :param files: the content of each patch.
     :param text: the content of the series file.
     """
-    try:
+    with os_errors_as(InfraError, folder):
         for name, data in {**files, SERIES: text.encode()}.items():
             path = folder / name
             if path.is_file() and path.read_bytes() == data:
@@ -96,8 +96,6 @@ def write(folder: Path, files: Mapping[str, bytes], text: str, gone: Sequence[st
             (folder / name).unlink()
             if not any((folder / name).parent.iterdir()):
                 (folder / name).parent.rmdir()
-    except OSError as error:
-        raise InfraError(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def rewrite(text: str, order: Sequence[str], names: Mapping[str, str]) -> str:

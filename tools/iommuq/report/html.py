@@ -65,7 +65,7 @@ class _Page:
             escape=True,
             visible=visible,
             soft=soft,
-            words=_words,
+            words=lambda text: visible(" ".join(text.split())),
             duration=duration,
             json=embed,
         )
@@ -328,10 +328,6 @@ def _guest(cell: CellRecord) -> str:
 def soft(text: str) -> Markup:
     """Return a name with possible line breaks after underscores and dots."""
     return Markup(re.sub(r"([_.]+)(?=\w)", r"\1<wbr>", str(escape(visible(text)))))
-
-
-def _words(text: str) -> str:
-    return visible(" ".join(text.split()))
 
 
 def embed(data: Any) -> str:

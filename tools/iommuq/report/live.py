@@ -52,7 +52,7 @@ _MESSAGE_LINES = 12
 
 def load_durations() -> dict[str, float]:
     """Return durations in seconds by name: ``<what>/<which>``; empty: the file is unreadable."""
-    data = load_json(dict[str, Any], _path()) or {}
+    data = load_json(dict[str, Any], state_dir() / FILE) or {}
     return {
         name: float(value)
         for name, value in data.items()
@@ -82,11 +82,7 @@ def save(new: Mapping[str, float]) -> None:
         kept.pop(name, None)
         kept[name] = round(seconds, 3)
     with contextlib.suppress(InfraError):
-        write_json(_path(), dict(list(kept.items())[-MOST:]))
-
-
-def _path() -> Path:
-    return state_dir() / FILE
+        write_json(state_dir() / FILE, dict(list(kept.items())[-MOST:]))
 
 
 #: A cell that took less seconds was answered from the store.
