@@ -52,14 +52,14 @@ def compiled(
         # Other threads may compile it at the same time.
         temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
         hint = "set IOMMUQ_CACHE_DIR to another directory"
-        try:
-            with os_errors_as(InfraError, path.parent, hint=hint):
-                path.parent.mkdir(parents=True, exist_ok=True)
+        with os_errors_as(InfraError, path.parent, hint=hint):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
                 argv: list[str | Path] = ["gcc", *flags, "-o", temporary, *sources]
                 run(argv, cwd=path.parent, timeout=_LIMIT, log_path=log)
                 temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            finally:
+                temporary.unlink(missing_ok=True)
     return path
 
 
