@@ -23,20 +23,9 @@ WIDTH = 75
 _SUBJECT = 95
 
 _TRAILER = re.compile(r"([A-Z][A-Za-z-]+(?:-by|-to)?|Link|Fixes|Closes|Cc): *(.*)")
-_LINK = re.compile(r"https?://\S+(?: #.*)?"), "https://…"
-_FORMS = {
-    "Fixes": (
-        re.compile(r'[0-9a-f]{12,40} \("[^"].*"\)'),
-        'COMMIT ("SUBJECT"), with 12 digits or more',
-    ),
-    "Link": _LINK,
-    "Closes": _LINK,
-    "Assisted-by": (
-        re.compile(r"[\w.+-]+:[\w.+-]+(?: \[[^\]]+\])*(?: [\w.+/-]+)*"),
-        "NAME:VERSION [TOOL]…",
-    ),
-    "-by": (re.compile(r"[^<>]+ <[^<>@\s]+@[^<>@\s]+>"), "Name <address>"),
-}
+_FIXES = re.compile(r'[0-9a-f]{12,40} \("[^"].*"\)')
+_ASSISTED = re.compile(r"[\w.+-]+:[\w.+-]+(?: \[[^\]]+\])*(?: [\w.+/-]+)*")
+_PERSON = re.compile(r"[^<>]+ <[^<>@\s]+@[^<>@\s]+>")
 _NO_ORDER = re.compile(r"(?!(?:Need|Feed|Embed|Speed|Bring) )\w+(?:ed|ing) ")
 _BY = re.compile(r"(?:Signed-off|Reviewed|Acked|Tested|Reported|Suggested|Co-developed)-by")
 _ADDRESS = re.compile(r"<?([\w.+-]+@[\w.-]+)>?")
@@ -142,9 +131,17 @@ def trailer_form(subject: Subject) -> list[Finding]:
     """Trailers have the form that tools expect."""
     found = []
     for name, value in trailers(subject):
-        form, words = _FORMS.get("-by" if _BY.fullmatch(name) else name, (None, ""))
-        if form is not None and not form.fullmatch(value):
-            found.append(Finding(Status.FAIL, f"{name}: {value}: the form is {words}"))
+        bad = ""
+        if name == "Fixes" and not _FIXES.fullmatch(value):
+            bad = 'the form is COMMIT ("SUBJECT"), with 12 digits or more'
+        elif name in ("Link", "Closes") and not re.match(r"https?://\S+(?: #.*)?$", value):
+            bad = "the form is https://…"
+        elif name == "Assisted-by" and not _ASSISTED.fullmatch(value):
+            bad = "the form is NAME:VERSION [TOOL]…"
+        elif _BY.fullmatch(name) and not _PERSON.fullmatch(value):
+            bad = "the form is Name <address>"
+        if bad:
+            found.append(Finding(Status.FAIL, f"{name}: {value}: {bad}"))
     text = subject.patch.message.rstrip("\n")
     last = text.rpartition("\n\n")[2]
     for line in text[: -len(last)].split("\n"):

@@ -16,7 +16,7 @@ from iommuq.suites.firmware.cases import Case, stored
 from iommuq.suites.firmware.run import run_scenarios
 from iommuq.suites.kunit import Subject
 from iommuq.system import arches
-from iommuq.system.errors import InfraError, os_errors_as
+from iommuq.system.errors import InfraError
 from iommuq.system.files import file_sha256, hash_of
 
 #: The step in the results of a kernel built elsewhere.
@@ -68,9 +68,11 @@ def from_image(image: Image, name: str, release: str) -> Kernel:
     :raises InfraError: its configuration or image is missing or damaged.
     """
     config, path = image.folder / ".config", image.folder / image.arch.image
-    with os_errors_as(InfraError, image.folder, hint="remove that image"):
+    try:
         text = config.read_text("utf-8")
         words = (image.check() or file_sha256(path), hash_of(text))
+    except OSError as error:
+        raise InfraError(f"{error.filename}: {error.strerror}", hint="remove that image") from error
     key = hash_of(release, *words)
     options = dotconfig.parse(text)
     return Kernel(name, release, "", path, (), options, key, words[0], built=True)
