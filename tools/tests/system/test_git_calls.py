@@ -13,11 +13,7 @@ from iommuq.system.files import project_root
 #: What runs git: of this package, and a program of that name.
 _RUNNERS = {"git", "_git", "tree_git", "person", "_inside", "run", "pipeline"}
 #: Words that git has, too, in modules that mean something else.
-_OTHERS = {
-    ("bases/sources.py", "commit"),
-    ("build/directory.py", "config"),
-    ("cli/commands/bench.py", "grep"),
-}
+_OTHERS = {("bases/sources.py", "commit"), ("build/directory.py", "config")}
 
 
 def _first_words(tree: ast.Module) -> Iterator[str]:

@@ -6,7 +6,7 @@ from iommuq.cli.lazy import Entry
 #: All commands.  A new one needs a file here and a line in this table.
 COMMANDS = (
     Entry("base", "List, fetch and add kernels with a patch queue."),
-    Entry("bench", "Measure this tool against kunit.py, in one run."),
+    Entry("bench", "Measure this tool against kunit.py, in one run.", other=True),
     Entry("clean", "Remove images from the cache; results and logs are kept."),
     Entry("completion", "Print the completion script for a shell."),
     Entry("doctor", "Check this machine, and show how to fix problems."),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import toy
+from iommubench import bench
+from iommubench.bench import Measure
 from iommuq.bases.sources import Base
-from iommuq.cli.commands import bench
-from iommuq.cli.commands.bench import Measure
 from iommuq.queue.model import load_queue
 from iommuq.queue.steps import make_steps
 from iommuq.system.errors import CommandFailed
