@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from iommuq.bases.providers import apt
-from iommuq.build.image import Image, ImageDamaged
+from iommuq.build.image import Image, ImageDamaged, hashes_of
 from iommuq.firmware import kernels, modules, packages
 from iommuq.firmware.kernels import Kernel
 from iommuq.guests import machine
@@ -121,7 +121,8 @@ def built(folder: Path, key: str, content: bytes, config: str = "CONFIG_IOMMUFD=
     image.parent.mkdir(parents=True)
     image.write_bytes(content)
     (folder / key / ".config").write_text(config)
-    return Image(key, folder / key, arch, frozenset(), Path(), built=True)
+    hashes = hashes_of(folder / key)
+    return Image(key, folder / key, arch, frozenset(), Path(), True, hashes)
 
 
 def test_two_steps_with_the_same_kernel_have_one_key(tmp_path: Path) -> None:
