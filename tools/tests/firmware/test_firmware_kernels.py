@@ -149,7 +149,7 @@ def test_a_kernel_that_changes_is_not_booted(tmp_path: Path) -> None:
 def test_a_built_image_that_is_gone_is_named(tmp_path: Path) -> None:
     image = built(tmp_path, "a", b"")
     (image.folder / image.arch.image).unlink()
-    with pytest.raises(InfraError, match="a/arch/x86/boot/bzImage: No such file"):
+    with pytest.raises(InfraError, match=r"a/arch/x86/boot/bzImage: .*No such file"):
         subjects.from_image(image, "a", RELEASE)
 
 
