@@ -201,6 +201,7 @@ def test_error_without_a_reader(warm: Project) -> None:
 
 
 @pytest.mark.hostile
+@pytest.mark.hostile
 def test_every_command_under_cheap_faults(warm: Project, tmp_path: Path) -> None:
     """No traceback, no verdict that the same command does not give without the fault."""
     matrix = Path(toykernel.__file__).parents[1] / "faultmatrix.py"

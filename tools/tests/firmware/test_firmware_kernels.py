@@ -364,6 +364,7 @@ def _release(root: Path) -> None:
     (root / "boot" / f"vmlinuz-{RELEASE}").write_bytes(bzimage("6.1/../../etc"))
 
 
+@pytest.mark.hostile
 @needs_dpkg
 @pytest.mark.parametrize(
     ("spoil", "said"),

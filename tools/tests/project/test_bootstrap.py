@@ -500,6 +500,7 @@ def wheel(folder: Path, name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.hostile
 def test_a_package_with_another_hash(machine: Machine) -> None:
     """With pip itself: nothing of that package is installed."""
     hashes = {name: wheel(machine.folder, name) for name in ("setuptools", "toy")}

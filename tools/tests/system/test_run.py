@@ -150,6 +150,7 @@ def test_processes_started_in_the_instant_of_sigkill_go(
         wait_none_marked(f"{tmp_path}-{number}")
 
 
+@pytest.mark.hostile
 def test_sigkill_at_any_moment_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, str(tmp_path))
     for _ in range(50):

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -253,7 +254,7 @@ def _run(
             elif line.strip():
                 step.update(note=line.strip()[:100])
 
-        words = ["python3", "-m", "iommuq.mail.review.worker", str(work)]
+        words = [sys.executable, "-m", "iommuq.mail.review.worker", str(work)]
         done = inside.run(words, environment=environment, on_line=on_line)
     return _read(pieces, done.returncode, done.output + done.stderr, labels)
 
