@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import email
 import email.policy
+import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,7 @@ import pytest
 
 import hostilemails
 import toy
-from boxed import reason_not_to
+from boxed import WHO, become, give, place, reason_not_to
 from mailjudge import Judged, judge
 from seriesmaker import GOOD, Series, at_baseline, patch_text, reviewing_project
 from toykernel import Project
@@ -128,3 +132,59 @@ def test_mail(project: Project, good: str, tmp_path: Path, hostile: Hostile) -> 
 
 def test_every_mail_is_in_the_table() -> None:
     assert sorted(each.id for each in table()) == sorted(hostilemails.names())
+
+
+#: Fetches, screens and parses the mails of a directory, and prints the exit code of each.
+_READ = """
+import json, sys
+from pathlib import Path
+from iommuq.mail.review import review
+from iommuq.mail.review.fetch import fetch
+from iommuq.system.errors import IommuqError
+from iommuq.system.sandbox import reader
+assert reader.missing() == "", reader.missing()
+ends = {}
+for mbox in sorted(Path(sys.argv[1]).glob("*.mbox")):
+    folder = mbox.with_suffix(".out")
+    folder.mkdir()
+    try:
+        review._screened(fetch(str(mbox), folder, offline=True))
+        ends[mbox.stem] = 0
+    except IommuqError as error:
+        ends[mbox.stem] = error.exit_code
+print(json.dumps(ends))
+"""
+
+
+@pytest.mark.skipif(len(WHO) < 2, reason="only root can become a user")
+def test_mails_as_root_and_as_a_user(good: str) -> None:
+    """What reads them is another user, in a user namespace or not: they end alike."""
+    if reason := reason_not_to("user"):
+        pytest.skip(reason)
+    # setpriv itself may start what the user may not.
+    words = [*become("user"), "env", sys.executable, "-c", ""]
+    if subprocess.run(words, check=False, capture_output=True, cwd="/").returncode != 0:
+        pytest.skip("a user cannot start this Python")
+    found = []
+    for who in WHO:
+        with place(who) as folder:
+            for each in table():
+                (folder / f"{each.id}.mbox").write_bytes(hostilemails.make(each.id, good))
+            give(who, folder)
+            package = Path(hostilemails.__file__).parents[2]
+            done = subprocess.run(
+                [*become(who), sys.executable, "-P", "-c", _READ, str(folder)],
+                env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(folder)},
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            found.append(json.loads(done.stdout))
+    assert found[0] == found[1]
+    wanted = {each.id: each.ends for each in table()}
+    assert set(found[0].values()) == {0, 2}
+    assert {name for name, code in found[0].items() if code == 2} <= {
+        name for name, code in wanted.items() if code == 2
+    }
