@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,18 @@ def leftovers(work: Path) -> list[str]:
             if str(work) in words or mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(words)
     return [each for each in found if each]
+
+
+@cache
+def reason_not_to_mount() -> str:
+    """Return why no file system of a fixed size can be had here; empty if one can."""
+    if os.geteuid() != 0:
+        return "only root can mount a file system"
+    with tempfile.TemporaryDirectory(prefix="iommuq-test-") as name:
+        folder = Path(name) / "work"
+        folder.mkdir()
+        with area.opened(folder, replace(default_limits(), disk=24, files=100)) as there:
+            return "" if there else "no file system can be mounted here"
 
 
 def reason_not_to(who: str) -> str:

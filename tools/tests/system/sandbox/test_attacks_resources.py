@@ -6,7 +6,6 @@ The table is tests/data/resources.toml.
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from boxed import WHO, leftovers, place, reason_not_to, run_boxed
+from boxed import WHO, leftovers, place, reason_not_to, reason_not_to_mount, run_boxed
 
 pytestmark = pytest.mark.hostile
 
@@ -82,10 +81,11 @@ def test_resource(who: str, attack: Resource) -> None:
     assert done.memory < _OUTSIDE
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
 @pytest.mark.parametrize("name", ["allocated", "deleted-files", "fat-directory-and-disk"])
 def test_size_of_a_file_system(name: str) -> None:
     """The kernel stops at once what the watcher sees late, or not at all."""
+    if reason := reason_not_to_mount():
+        pytest.skip(reason)
     attack = next(each for each in attacks() if each.id == name)
     with place("root") as folder:
         words = ["/usr/bin/python3", "-c", _NAMES + attack.python]

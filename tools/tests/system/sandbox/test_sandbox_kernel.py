@@ -17,6 +17,7 @@ from pathlib import Path
 import pyseccomp
 import pytest
 
+from boxed import reason_not_to_mount
 from iommuq.system.errors import InfraError, ToolMissing
 from iommuq.system.run import Completed
 from iommuq.system.sandbox import area, calls, reader, scope, watch
@@ -26,7 +27,6 @@ from iommuq.system.temporary import remove
 from toykernel import PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
 SMALL = replace(default_limits(), disk=24, files=2000, memory=192, seconds=PATIENCE)
 
 
@@ -121,8 +121,9 @@ print(open("/proc/self/oom_score_adj").read())
     assert python(sandbox, program).output.split("\n")[2] == "1000"
 
 
-@needs_root
 def test_space_has_a_fixed_size(sandbox: Sandbox) -> None:
+    if reason := reason_not_to_mount():
+        pytest.skip(reason)
     program = """
 import os, shutil
 print(shutil.disk_usage(".").total >> 20)
@@ -142,9 +143,10 @@ except OSError as error: print(number > 1500, error.strerror)
     assert image.stat().st_blocks * 512 < 32 << 20
 
 
-@needs_root
 def test_a_file_system_of_a_killed_process(tmp_path: Path) -> None:
     """Its mount stays behind, and goes with the directory."""
+    if reason := reason_not_to_mount():
+        pytest.skip(reason)
     made = Sandbox(tmp_path / "work", SMALL)
     code = (
         "import os, sys; from pathlib import Path; from dataclasses import replace;"
