@@ -109,7 +109,10 @@ def _data(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str, most: i
         raise UserError(f"{where}: {member.name} has more than {most >> 20} MiB")
     file = archive.extractfile(member)
     assert file is not None
-    data = file.read()
+    try:
+        data = file.read()
+    except (tarfile.TarError, EOFError) as error:
+        raise InfraError(f"{where}: incomplete tar archive: {error}") from error
     if len(data) != member.size:
-        raise tarfile.ReadError(f"{member.name} is cut short")
+        raise InfraError(f"{where}: incomplete tar archive: {member.name} is cut short")
     return data
