@@ -7,8 +7,8 @@
 
 help:
 	@echo 'make run        the verdict on the queue, patch by patch'
-	@echo 'make check      ruff, mypy, import-linter and the tests that need no kernel'
-	@echo 'make test       the same, and one real lane of each suite'
+	@echo 'make check      ruff, mypy, import-linter and most tests that need no kernel'
+	@echo 'make test       the same, attacks and bombs, and one real lane of each suite'
 	@echo 'make check-all  every base, guest and scenario, and the fuzzer'
 	@echo 'make fuzz       new inputs for the parsers of untrusted bytes'
 	@echo 'make bench      how fast it is, as ratios'

@@ -14,6 +14,7 @@ import pytest
 
 import lanes_toy
 import toy
+import toykernel
 from iommuq.bases.basefile import load_spec
 from iommuq.bases.sources import Base
 from iommuq.queue.edit import edit
@@ -21,6 +22,7 @@ from iommuq.queue.model import Queue, load_queue
 from iommuq.results.store import Store
 from iommuq.system import files
 from person import Person
+from toykernel import Project
 
 if TYPE_CHECKING:
     from seriesmaker import Series
@@ -185,3 +187,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return real, item.path.stem in look if real else item.path.stem != "test_tutorial"
 
     items.sort(key=place)
+
+
+@pytest.fixture
+def cold(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project that has run nothing yet."""
+    template = toykernel.template(tmp_path_factory.getbasetemp())
+    return toykernel.copy_project(template, tmp_path / "project", warm=False)
+
+
+@pytest.fixture
+def warm(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project that has run its queue."""
+    template = toykernel.template(tmp_path_factory.getbasetemp())
+    return toykernel.copy_project(template, tmp_path / "project", warm=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import toykernel
 from toykernel import BASE, FRAGMENT, IOMMU_C, KNOWN, SUITE_C, Project
 
 TABLE = {
@@ -26,20 +25,6 @@ TABLE = {
     "toy_owner.claim": ["pass", "pass", "pass"],
     "kernel.no_splat_outside_of_cases": ["pass", "pass", "pass"],
 }
-
-
-@pytest.fixture
-def cold(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run nothing yet."""
-    template = toykernel.template(tmp_path_factory.getbasetemp())
-    return toykernel.copy_project(template, tmp_path / "project", warm=False)
-
-
-@pytest.fixture
-def warm(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run its queue."""
-    template = toykernel.template(tmp_path_factory.getbasetemp())
-    return toykernel.copy_project(template, tmp_path / "project", warm=True)
 
 
 def test_from_nothing_to_the_table(cold: Project) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,20 +19,6 @@ pytestmark = pytest.mark.hostile
 #: One step, and what is printed of it if all is well.
 ONE = ("kunit", BASE, "--at", "0001")
 GOOD = "PASS: toy 0001: 4 pass, 1 skipped, 1 known\n"
-
-
-@pytest.fixture
-def cold(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run nothing yet."""
-    template = toykernel.template(tmp_path_factory.getbasetemp())
-    return toykernel.copy_project(template, tmp_path / "project", warm=False)
-
-
-@pytest.fixture
-def warm(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run its queue."""
-    template = toykernel.template(tmp_path_factory.getbasetemp())
-    return toykernel.copy_project(template, tmp_path / "project", warm=True)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_the_watchdog_ends_what_an_error_left() -> None:
     assert process.wait(10) == -signal.SIGKILL
 
 
-#: Is killed with a process started that it has told nobody of, and that starts others.
+#: Is killed after the start of a process that it has not reported yet, and that starts others.
 KILLED_EARLY = """
 import os, signal, time
 from pathlib import Path
