@@ -140,6 +140,10 @@ def test_what_is_mounted_is_not_emptied(tmp_path: Path) -> None:
     inside = tmp_path / "folder" / "a b"
     inside.mkdir(parents=True)
     subprocess.run(["mount", "--bind", precious, inside], check=True)
-    temporary.remove(tmp_path / "folder")
+    try:
+        temporary.remove(tmp_path / "folder")
+    finally:
+        # Otherwise pytest would remove what is in it.
+        subprocess.run(["umount", "--lazy", inside], check=False, capture_output=True)
     assert (precious / "file").exists()
     assert not (tmp_path / "folder").exists()
