@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,28 @@ from iommuq.system import arches
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
+
+
+def has_simulation(kernel: str) -> bool:
+    """Tell whether the simulated IOMMU can be built in a kernel: its domains are static there.
+
+    :param kernel: the release, ``6.12.117``.
+    """
+    found = re.match(r"(\d+)\.(\d+)", kernel)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
+
+
+def tests_of(root: Path, kernel: str) -> Overlay:
+    """Return what is laid over a kernel to test it: the suites, and the simulated IOMMU.
+
+    :param root: the checkout of the project.
+    :param kernel: the release, ``6.12.117``.
+    :raises UserError: a description is malformed.
+    """
+    overlay = load_overlay(root / "kunit")
+    if has_simulation(kernel):
+        overlay = overlay.over(load_overlay(root / "explore"))
+    return overlay
 
 
 @dataclass(frozen=True)
@@ -39,8 +62,13 @@ class Workspace:
         root = project_root()
         spec = load_spec(name)
         queue = load_queue(spec.folder, name)
-        overlay = load_overlay(root / "kunit")
-        return cls(root, open_base(spec), queue, overlay)
+        base = open_base(spec)
+        return cls(root, base, queue, tests_of(root, base.kernel))
+
+    @cached_property
+    def exported(self) -> Overlay:
+        """The part of the overlay that is mailed."""
+        return load_overlay(self.root / "kunit")
 
     @property
     def title(self) -> str:
@@ -97,9 +125,11 @@ class Workspace:
                     f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
                     hint=f"it would be {folder / name}.config",
                 )
+        simulated = arch.name == "um" and has_simulation(self.base.kernel)
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
             *(folder / f"{name}.config" for name in (arch.name, *extra)),
+            *([self.root / "explore/kunit.config"] if simulated else []),
             *self._own_fragment(arch.name),
             variant="-".join(sorted(extra)),
         )

@@ -43,6 +43,29 @@ def argv(machine: Machine, kernel: Path, initramfs: Path, channel: Path, work: P
     ]
 
 
+# As above, for a guest that answers messages: both ends before the kernel starts.
+_WITH_PIPES = 'exec "$@" 3<"$0/in" 4>"$0/out"'
+
+
+def serving_argv(kernel: Path, work: Path, memory: int) -> list[str]:
+    """Return the command of a guest that takes messages from ``work/in``, as ``explore/`` does.
+
+    :param work: its own directory, with the FIFOs ``in`` and ``out``.
+    :param memory: in MiB.
+    """
+    return [
+        *("/bin/sh", "-c", _WITH_PIPES, str(work)),
+        str(kernel),
+        f"mem={memory}M",
+        *(f"uml_dir={work}/", "umid=guest"),
+        # It prints by itself.
+        "con=null",
+        "iommu_sim=3,4",
+        # After the first report, too, and no reboot after a panic.
+        *("kasan_multi_shot", "panic=-1"),
+    ]
+
+
 def pid_file(work: Path) -> Path:
     """Return the file with the process id of the guest."""
     return work / "guest" / "pid"

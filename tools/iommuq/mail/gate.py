@@ -199,7 +199,7 @@ def _queue(
     for folder, suite in export.load_exports(workspace.root):
         if suite.subject in wanted:
             kernel = workspace.base.kernel
-            tree = export.lay(store, tree, folder, suite, workspace.overlay, kernel)
+            tree = export.lay(store, tree, folder, suite, workspace.exported, kernel)
     if tree != store.tree_of(branch.head):
         text = "the suites changed since `iommuq mail prep`"
         return [GateResult("queue", Level.STOP, text, again)]

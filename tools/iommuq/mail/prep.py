@@ -190,7 +190,7 @@ class _Maker:
         made = []
         for folder, each in exports:
             space = self.workspace
-            tree = export.lay(self.store, tree, folder, each, space.overlay, space.base.kernel)
+            tree = export.lay(self.store, tree, folder, each, space.exported, space.base.kernel)
             made.append(tree)
         return made
 

@@ -47,6 +47,17 @@ class Overlay:
         facts = [[name, mode, hashlib.sha256(data).hexdigest()] for name, data, mode in self.files]
         return files.hash_of(json.dumps([facts, self.hooks]))
 
+    def over(self, other: Overlay) -> Overlay:
+        """Return this overlay and another one as one.
+
+        :raises UserError: both have a file.
+        """
+        twice = {name for name, _, _ in self.files} & {name for name, _, _ in other.files}
+        if twice:
+            raise UserError(f"two overlays have {', '.join(sorted(twice))}")
+        files = tuple(sorted((*self.files, *other.files)))
+        return Overlay(files, (*self.hooks, *other.hooks))
+
 
 def load_overlay(folder: Path) -> Overlay:
     """Read ``overlay.toml`` in *folder*, and the files it names.

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One exploration: run after run of Hypothesis until the time is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
+from hypothesis.errors import Flaky, StopTest, Unsatisfiable
+from hypothesis.stateful import run_state_machine_as_test
+
+from iommuq.explore.exceptions import Exceptions
+from iommuq.explore.finds import Find, relabelled
+from iommuq.explore.guest import Guest
+from iommuq.explore.machine import STEPS, Found, Lost, Session, machine
+from iommuq.explore.player import Player, replay
+from iommuq.explore.rules.model import Rule
+from iommuq.explore.shorten import shortest
+
+#: Sequences of one run of Hypothesis: it gets slower with what it remembers.
+EXAMPLES = 400
+#: How often a find must repeat.
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to explore.
+
+    :ivar kernel: the kernel with the simulated IOMMU.
+    :ivar seconds: how long.
+    :ivar database: folder of Hypothesis' examples; None: none are kept.
+    :ivar only: pattern of the signatures that are finds; empty for all.
+    :ivar enough: end at this many finds; 0: when the time is over.
+    :ivar first: finds to try before anything else.
+    """
+
+    kernel: Path
+    rules: Sequence[Rule]
+    exceptions: Exceptions
+    seconds: float
+    seed: int
+    database: Path | None
+    log: Path
+    base: str = ""
+    step: str = ""
+    only: str = ""
+    enough: int = 0
+    first: Sequence[Find] = ()
+
+
+@dataclass
+class Outcome:
+    """What an exploration has found and done.
+
+    :ivar flaky: finds that did not repeat each time.
+    :ivar times: signature -> seconds and operations until it was found.
+    """
+
+    finds: list[Find] = field(default_factory=list)
+    flaky: list[Find] = field(default_factory=list)
+    times: dict[str, tuple[float, int]] = field(default_factory=dict)
+    operations: int = 0
+    sequences: int = 0
+    seconds: float = 0.0
+    blocks: int = 0
+    boots: int = 0
+
+
+class _Over(BaseException):
+    """The time is over; not an `Exception`, which Hypothesis would take for a find."""
+
+
+def explore(
+    plan: Plan,
+    outcome: Outcome,
+    progress: Callable[[Outcome], None],
+    found: Callable[[Find, bool], None],
+) -> None:
+    """Explore until the time is over.
+
+    :param outcome: gets what is found, and is right whenever this ends.
+    :param progress: called about once a second.
+    :param found: called with each find, and whether it repeats each time.
+    :raises GuestDied: the guest was lost, and its kernel has not printed why.
+    """
+    begin = time.monotonic()
+    seen: set[str] = set()
+    database = DirectoryBasedExampleDatabase(plan.database) if plan.database else None
+    told = begin
+
+    with Guest(plan.kernel, plan.log) as guest:
+        player = Player(guest, plan.rules, plan.exceptions)
+
+        def update() -> None:
+            outcome.operations, outcome.sequences = player.count, player.sequences
+            outcome.blocks, outcome.boots = player.blocks, guest.boots
+            outcome.seconds = time.monotonic() - begin
+
+        def tick() -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now > begin + plan.seconds:
+                raise _Over
+            if now > told + 1.0:
+                told = now
+                update()
+                progress(outcome)
+
+        def is_new(signature: str) -> bool:
+            if signature in seen or plan.exceptions.knows(signature):
+                return False
+            return not plan.only or fnmatchcase(signature, plan.only)
+
+        def settle(find: Find) -> None:
+            """Shorten a find, and see whether it repeats each time."""
+            seen.add(find.signature)
+            short = relabelled(shortest(player, find), plan.base, plan.step, plan.seed)
+            same = sum(
+                any(each.signature == find.signature for each in replay(player, short.operations))
+                for _ in range(REPEATS)
+            )
+            (outcome.finds if same == REPEATS else outcome.flaky).append(short)
+            found(short, same == REPEATS)
+
+        number = 0
+        try:
+            for find in plan.first:
+                again = [each for each in replay(player, find.operations) if is_new(each.signature)]
+                if again:
+                    update()
+                    outcome.times[again[0].signature] = (outcome.seconds, outcome.operations)
+                    settle(again[0])
+            while not plan.enough or len(outcome.finds) < plan.enough:
+                session = Session(player, is_new, tick)
+                over = not _run(session, database, plan.seed + number)
+                number += 1
+                if session.best is not None:
+                    update()
+                    if session.first is not None:
+                        when, count = session.first
+                        outcome.times[session.best.signature] = (when - begin, count)
+                    settle(session.best)
+                if over:
+                    break
+        finally:
+            update()
+
+
+def _run(session: Session, database: ExampleDatabase | None, seed: int) -> bool:
+    """Let Hypothesis try some sequences; False if the time is over."""
+    chosen = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        database=database,
+        phases=(Phase.reuse, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+        print_blob=False,
+        report_multiple_bugs=False,
+    )
+    try:
+        run_state_machine_as_test(
+            hypothesis.seed(seed)(machine(session)), settings=chosen, _min_steps=1
+        )
+    except (Found, Unsatisfiable, Flaky, StopTest):
+        pass
+    except _Over:
+        return False
+    except Lost as lost:
+        raise lost.error from None
+    return True

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Turn a number into an operation that can be carried out in a state.
+
+One number for an operation, in place of a choice for each field, keeps Hypothesis at several
+thousand operations a second, and lets it take an operation out of a sequence as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from iommuq.explore import wire
+from iommuq.explore.operations import FAIL_ALLOC, Operation, kinds
+from iommuq.explore.wire import State
+
+#: Numbers are below; Hypothesis draws those of up to 24 bits evenly.
+CODES = 1 << 24
+
+Target = tuple[int, int, int]  # device, group, domain
+
+# What a number is made of, from its low bits.  The simplest choice comes first.
+_KIND, _PICK, _VALUE, _FAULT = 64, 8, 1 << 10, 32
+_SETUPS = (7, 15, 3, 5, 1, 2, 6, 14)
+_DEVICES = (1, 0, 1, 5, 3, 7, 9, 17, 33, 21, 16, 32, 8, 1, 0, 5)
+_REGIONS = (0, 1, 1, 1, 0, 2, 3, 5, 6, 9, 4, 21, 1, 1, 0, 0)
+_GROUPS = (0, 0, 0, 1)
+_ERRNOS = ("ENOMEM", "EINVAL")
+_KINDS = ("paging", "paging", "blocked", "identity")
+# Faults below the first have none; then an attach fails, then an allocation.
+_NO_FAULT, _ATTACH_FAULT = 22, 27
+
+
+def _devices(state: State, wanted: int, unwanted: int = 0) -> list[Target]:
+    return [
+        (number, 0, 0)
+        for number, device in enumerate(state.devices)
+        if device.flags & wanted == wanted and not device.flags & unwanted
+    ]
+
+
+def _groups(state: State, good: Callable[[wire.Group], object]) -> list[Target]:
+    return [(0, number, 0) for number, group in enumerate(state.groups) if good(group)]
+
+
+def _domains(state: State) -> list[int]:
+    return [number for number, domain in enumerate(state.user) if domain]
+
+
+def _free_slot(state: State) -> list[Target]:
+    free = [n for n, device in enumerate(state.devices) if not device.flags & wire.USED]
+    return [(free[0], 0, 0)] if free else []
+
+
+def _claimed(state: State, *, value: bool) -> list[Target]:
+    found = _devices(state, wire.PRESENT)
+    return [
+        target
+        for target in found
+        if bool(state.devices[target[0]].config & wire.CLAIMED) == value
+        and (value or not state.devices[target[0]].flags & wire.BOUND)
+    ]
+
+
+def _resettable(state: State) -> list[Target]:
+    found = _devices(state, wire.PRESENT, wire.RESETTING)
+    return [target for target in found if state.devices[target[0]].config & wire.PCI]
+
+
+def _buffers(state: State, *, live: bool) -> list[Target]:
+    found = _devices(state, wire.PRESENT | wire.BOUND)
+    # Both, or none.
+    useless = 0 if live else 3
+    return [target for target in found if state.devices[target[0]].bufs != useless]
+
+
+def _with_domain(targets: list[Target], state: State) -> list[Target]:
+    domains = _domains(state)
+    return [(dev, group, domain) for dev, group, _ in targets for domain in domains]
+
+
+def _free_domain(state: State) -> list[Target]:
+    free = [number for number, domain in enumerate(state.user) if not domain]
+    found = _devices(state, wire.PRESENT | wire.GROUPED)
+    return [(dev, group, free[0]) for dev, group, _ in found] if free else []
+
+
+_Targets = Callable[[State], list[Target]]
+
+#: What each kind can be applied to, and how often it is chosen beside the others.
+TARGETS: dict[str, _Targets] = {
+    "setup": lambda state: [
+        (0, number, 0)
+        for number in range(wire.GROUPS)
+        if not any(d.flags & wire.USED and d.group == number for d in state.devices)
+    ],
+    "add": _free_slot,
+    "remove": lambda state: _devices(state, wire.PRESENT, wire.RESETTING),
+    "rescan": lambda state: _devices(state, wire.USED, wire.PRESENT),
+    "bind": lambda state: _devices(state, wire.PRESENT, wire.BOUND | wire.RESETTING),
+    "unbind": lambda state: _devices(state, wire.BOUND, wire.RESETTING),
+    "claim_group": lambda state: _groups(state, lambda g: g.exists and not g.claimed),
+    "release_group": lambda state: _groups(state, lambda g: g.claimed and not g.attached),
+    "claim_device": lambda state: _claimed(state, value=False),
+    "release_device": lambda state: _claimed(state, value=True),
+    "alloc": _free_domain,
+    "free": lambda state: [(0, 0, number) for number in _domains(state)],
+    "map": lambda state: [(0, 0, number) for number in _domains(state)],
+    "unmap": lambda state: [(0, 0, number) for number in _domains(state)],
+    "attach_group": lambda state: _with_domain(
+        _groups(state, lambda g: g.exists and not g.attached), state
+    ),
+    "detach_group": lambda state: _groups(state, lambda g: g.attached),
+    "replace_group": lambda state: _with_domain(_groups(state, lambda g: g.attached), state),
+    "attach_device": lambda state: _with_domain(
+        _devices(state, wire.PRESENT | wire.GROUPED), state
+    ),
+    "detach_device": lambda state: _devices(state, wire.PRESENT | wire.GROUPED),
+    "attach_pasid": lambda state: _with_domain(_devices(state, wire.PRESENT | wire.GROUPED), state),
+    "detach_pasid": lambda state: [
+        (number, 0, 0)
+        for number, device in enumerate(state.devices)
+        if device.user_pasid0 or device.user_pasid1
+    ],
+    "set_type": lambda state: _groups(state, lambda g: g.exists),
+    "reset_prepare": _resettable,
+    "reset_done": lambda state: _devices(state, wire.PRESENT | wire.RESETTING),
+    "dma_map": lambda state: _buffers(state, live=False),
+    "dma_unmap": lambda state: _buffers(state, live=True),
+    "deferred_attach": lambda state: _devices(state, wire.BOUND | wire.DEFERRED),
+}
+
+# How often a kind is tried, of 64; the first is the simplest.
+_WEIGHTS = {
+    "add": 7, "remove": 4, "rescan": 4, "bind": 4, "unbind": 2, "claim_group": 4,
+    "release_group": 3, "claim_device": 2, "release_device": 2, "alloc": 3, "free": 1, "map": 1,
+    "unmap": 1, "attach_group": 4, "detach_group": 3, "replace_group": 2, "attach_device": 1,
+    "detach_device": 1, "attach_pasid": 2, "detach_pasid": 1, "set_type": 4,
+    "reset_prepare": 2, "reset_done": 2, "dma_map": 3, "dma_unmap": 1, "deferred_attach": 1,
+    "setup": 1,
+}  # fmt: skip
+#: The kinds, as often as they are tried.
+WHEEL = tuple(name for name, weight in _WEIGHTS.items() for _ in range(weight))
+# Those that neither attach nor allocate, or whose errors are of no interest.
+_CALM = ("setup", "free", "map", "unmap", "dma_map", "dma_unmap")
+# Those with a field `a`, and its number of values.
+_A = {name: kind.fields["a"] for name, kind in kinds().items() if "a" in kind.fields}
+
+
+def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
+    """Return the operation of a number.
+
+    :param code: below `CODES`.
+    :param state: what it will be carried out in.
+    :param left_out: bit mask of kinds that a sequence does without, in the order of `TARGETS`.
+    :return: None for 0, and if nothing can be done.
+    """
+    if not code:
+        return None
+    code, kind = divmod(code, _KIND)
+    rest, pick = divmod(code, _PICK)
+    fault, value = divmod(rest, _VALUE)
+    for turn in range(len(WHEEL)):
+        name = WHEEL[(kind + turn) % len(WHEEL)]
+        if left_out >> _INDEX[name] & 1:
+            continue
+        targets = TARGETS[name](state)
+        if targets:
+            break
+    else:
+        return None
+    dev, group, domain = targets[pick % len(targets)]
+    fields: dict[str, Any] = {"dev": dev, "group": group, "domain": domain}
+    if name == "add":
+        fields |= {"group": _GROUPS[value & 3], "a": _DEVICES[value >> 2 & 15]}
+        fields |= {"b": _REGIONS[value >> 6 & 15], "c": pick & 3}
+    elif name == "setup":
+        fields["a"] = _SETUPS[value % len(_SETUPS)]
+    else:
+        fields["a"] = value % _A.get(name, 1)
+        if name == "dma_map":
+            fields["b"] = value >> 1 & 3
+    if name not in _CALM and fault >= _NO_FAULT:
+        fields |= _fault(fault, value)
+    return Operation(name, **fields)
+
+
+_INDEX = {name: number for number, name in enumerate(TARGETS)}
+
+
+def _fault(fault: int, value: int) -> dict[str, Any]:
+    value >>= 2
+    if fault >= _ATTACH_FAULT:
+        return {"fail_alloc": 1 + value % (FAIL_ALLOC // 2 if value & 1 else 12)}
+    return {
+        "fail_kind": _KINDS[value & 3],
+        "fail_at": 1 + (value >> 2 & 1),
+        "fail_errno": _ERRNOS[value >> 3 & 1],
+    }

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Breaches that are accepted or known, each with a reason, a source and an expiry date.
+
+Each base has a list, ``patches/<base>/explore.toml``.  After an accepted breach the sequence
+goes on: the rule is not meant for it.
+
+    [[exception]]
+    rules = ["regions.lost"]
+    operations = ["attach_group"]   # the last operation; without it any
+    faulted = true                  # a failure was injected in it; without it either
+    splat = "__iommu_group_set_domain_nofail"   # part of the title of the splat
+    unclaimed = true                # a group is attached that no user has claimed
+    reason = "…"
+    source = "…"
+    expires = 2027-06-01
+
+After a known one the sequence ends, and it is no find: it is a defect that has been found.
+
+    [[known]]
+    signatures = ["regions.lost after add"]     # * stands for anything
+    reason = "…"
+    source = "…"
+    expires = 2027-06-01
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from iommuq.explore.finds import Find
+from iommuq.explore.rules.model import Moment
+from iommuq.system import tables
+from iommuq.system.errors import UserError
+from iommuq.system.tables import Table, require
+
+NAME = "explore.toml"
+
+
+@dataclass(frozen=True)
+class Exemption(Table):
+    """One accepted breach; the docstring of the module explains the keys."""
+
+    rules: tuple[str, ...]
+    reason: str
+    source: str
+    expires: datetime.date
+    operations: tuple[str, ...] = ()
+    faulted: bool | None = None
+    splat: str = ""
+    unclaimed: bool | None = None
+
+    def __post_init__(self) -> None:
+        require(self.rules, "rules is empty")
+        require(self.reason.strip(), "reason is empty")
+        require(self.source.strip(), "source is empty")
+
+    def covers(self, find: Find, moment: Moment) -> bool:
+        """Tell whether it accepts a breach."""
+        return (
+            find.breach.rule in self.rules
+            and (not self.operations or moment.operation.kind in self.operations)
+            and (self.faulted is None or self.faulted == moment.after.faulted)
+            and (not self.splat or any(self.splat in title for title in find.splats))
+            and (self.unclaimed is None or self.unclaimed == _unclaimed(moment))
+        )
+
+
+def _unclaimed(moment: Moment) -> bool:
+    """Tell whether a group was attached that no user has claimed."""
+    return any(group.attached and not group.owner for group in moment.after.groups)
+
+
+@dataclass(frozen=True)
+class Known(Table):
+    """Finds of one defect; the docstring of the module explains the keys."""
+
+    signatures: tuple[str, ...]
+    reason: str
+    source: str
+    expires: datetime.date
+
+    def __post_init__(self) -> None:
+        require(self.signatures, "signatures is empty")
+        require(self.reason.strip(), "reason is empty")
+        require(self.source.strip(), "source is empty")
+
+
+@dataclass(frozen=True)
+class Exceptions(Table):
+    """All accepted and known breaches of a base."""
+
+    exception: tuple[Exemption, ...] = ()
+    known: tuple[Known, ...] = ()
+
+    def cover(self, find: Find, moment: Moment) -> bool:
+        """Tell whether one of them accepts a breach."""
+        return any(each.covers(find, moment) for each in self.exception)
+
+    def knows(self, signature: str) -> bool:
+        """Tell whether a find is of a known defect."""
+        return any(fnmatchcase(signature, glob) for each in self.known for glob in each.signatures)
+
+    def expired(self, today: datetime.date) -> list[str]:
+        """Return the reasons of the entries whose date is past."""
+        entries: list[Exemption | Known] = [*self.exception, *self.known]
+        return [each.reason.strip() for each in entries if each.expires < today]
+
+
+def load(folder: Path, names: frozenset[str]) -> Exceptions:
+    """Read the list of a base; a base without the file has none.
+
+    :param folder: ``patches/<base>``.
+    :param names: the names of the rules.
+    :raises UserError: it is malformed.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return Exceptions()
+    found = tables.load_toml(Exceptions, path)
+    for each in found.exception:
+        for rule in each.rules:
+            if rule not in names:
+                raise UserError(f"{path}: no rule {rule!r}")
+    return found

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an exploration finds: a rule that does not hold after a sequence of operations."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iommuq.explore.operations import Operation, from_json, listing, to_json
+from iommuq.explore.rules import all_rules
+from iommuq.explore.rules.model import Breach
+from iommuq.system.errors import UserError
+
+FORMAT = 1
+_FUNCTION = re.compile(r" (?:at|in) (?:\S+:\d+ )?(?:at )?([A-Za-z_]\w+)(?:\+0x|\.)")
+
+
+@dataclass(frozen=True)
+class Find:
+    """A breach, and the operations that lead to it.
+
+    :ivar splats: the titles of the splats of the sequence.
+    :ivar faulted: a failure was injected and met in the last operation.
+    :ivar base: the base, and the step that was explored.
+    :ivar seed: of the exploration.
+    """
+
+    breach: Breach
+    operations: tuple[Operation, ...]
+    splats: tuple[str, ...] = ()
+    faulted: bool = False
+    base: str = ""
+    step: str = ""
+    seed: int = 0
+
+    @property
+    def signature(self) -> str:
+        """What tells it from others: the rule, the last operation, and whether that failed."""
+        name = self.breach.rule
+        if name == "splats.printed" and self.splats:
+            return f"{name}: {splat_key(self.splats[-1])}"
+        last = self.operations[-1].kind
+        return f"{name} after {last}{' that met a failure' if self.faulted else ''}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for a file that `iommuq explore --replay` reads."""
+        return {
+            "format": FORMAT,
+            "rule": self.breach.rule,
+            "text": self.breach.text,
+            "expect": self.breach.expect,
+            "signature": self.signature,
+            "faulted": self.faulted,
+            "splats": list(self.splats),
+            "base": self.base,
+            "step": self.step,
+            "seed": self.seed,
+            "operations": to_json(self.operations),
+        }
+
+    def lines(self) -> list[str]:
+        """Return it as text: what, the rule and its source, and the operations."""
+        rule = next(rule for rule in all_rules() if rule.name == self.breach.rule)
+        found = [
+            f"FAIL: {self.breach.text}",
+            f"  rule {rule.name}: {rule.says}",
+            f"  source: {rule.source}",
+            *listing(self.operations),
+        ]
+        return [*found, *(f"  splat: {title}" for title in self.splats)]
+
+
+def splat_key(title: str) -> str:
+    """Return the title of a splat without line numbers and addresses."""
+    kind = title.partition(":")[0].split(" ")[0]
+    if "KASAN" in title:
+        kind = title.partition("KASAN: ")[2].partition(" in ")[0]
+    match = _FUNCTION.search(title)
+    return f"{kind} in {match[1]}" if match else re.sub(r"0x[0-9a-f]+|\d+", "N", title)[:80]
+
+
+def load(data: object, where: str) -> Find:
+    """Check a file that was written by `Find.to_json`.
+
+    :raises UserError: it is malformed.
+    """
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UserError(f"{where}: not a find of format {FORMAT}")
+    texts = ("rule", "text", "expect", "base", "step")
+    if not all(isinstance(data.get(name), str) for name in texts):
+        raise UserError(f"{where}: {', '.join(texts)} must be strings")
+    if data["rule"] not in {rule.name for rule in all_rules()}:
+        raise UserError(f"{where}: no rule {data['rule']!r}")
+    splats = data.get("splats", [])
+    seed = data.get("seed", 0)
+    if not isinstance(splats, list) or not all(isinstance(each, str) for each in splats):
+        raise UserError(f"{where}: splats must be a list of strings")
+    if type(seed) is not int:
+        raise UserError(f"{where}: seed must be a number")
+    return Find(
+        Breach(data["rule"], data["text"], data["expect"]),
+        tuple(from_json(data.get("operations"), where)),
+        tuple(splats),
+        bool(data.get("faulted")),
+        data["base"],
+        data["step"],
+        seed,
+    )
+
+
+def relabelled(find: Find, base: str, step: str, seed: int) -> Find:
+    """Return a find as one of a base and a step."""
+    return replace(find, base=base, step=step, seed=seed)

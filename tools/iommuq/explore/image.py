@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel that is explored: a step of a queue with the simulated IOMMU laid over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from iommuq.build.image import Image, build_image
+from iommuq.build.kconfig import Fragments
+from iommuq.build.workspace import Workspace, has_simulation
+from iommuq.queue.steps import Step
+from iommuq.system import arches
+from iommuq.system.errors import UserError
+
+_FRAGMENTS = ("kunit/configs/um.config", "kunit/configs/debug.config", "explore/explore.config")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kernel to explore; opened before it is built."""
+
+    workspace: Workspace
+    step: Step
+
+    @classmethod
+    def open(cls, base: str, at: str | None) -> Subject:
+        """Read the files of a base.
+
+        :raises UserError: there is no such base or step, or its kernel is too old.
+        """
+        workspace = Workspace.open(base)
+        kernel = workspace.base.kernel
+        if not has_simulation(kernel):
+            raise UserError(
+                f"{base}: Linux {kernel} has no static domains", hint="6.12 is the first that has"
+            )
+        return cls(workspace, workspace.step(at))
+
+    @property
+    def title(self) -> str:
+        """The kernel and the step, in words."""
+        return f"{self.workspace.base.spec.name} {self.step.label}"
+
+    def build(self) -> tuple[Image, Path]:
+        """Return the image from the cache, or build it, and the kernel in it.
+
+        :raises VerdictError: the step does not build.
+        :raises InfraError: a tool is missing, the disk is full.
+        """
+        root = self.workspace.root
+        fragments = Fragments.read(*(root / name for name in _FRAGMENTS), variant="explore")
+        arch = arches.get("um")
+        image = build_image(self.workspace, self.step, arch, fragments)
+        image.check()
+        return image, image.folder / arch.image

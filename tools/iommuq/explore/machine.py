@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random sequences: Hypothesis chooses, shortens and remembers them.
+
+Some kinds of operation are left out of each sequence, others of another one: what happens
+often otherwise hides what needs many of the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from hypothesis import reject
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from iommuq.explore.choose import CODES, decode
+from iommuq.explore.finds import Find
+from iommuq.explore.guest import GuestDied
+from iommuq.explore.player import Player
+
+#: The most rules of a sequence.
+STEPS = 15
+_CODE = st.integers(0, CODES - 1)
+# `add` and `rescan`: no sequence does without devices.
+_ALWAYS = 0b1010
+
+
+class Session:
+    """What the machines of one run share.
+
+    :ivar player: carries the operations out.
+    :ivar wanted: the signature that is being shortened; None before the first find.
+    :ivar best: the shortest sequence with it.
+    :ivar first: when it was met first, by `time.monotonic`, and after how many operations.
+    :ivar is_new: tells whether a signature is a find; a sequence ends at each other one.
+    :ivar tick: called after each sequence; may raise to end the run.
+    """
+
+    def __init__(
+        self, player: Player, is_new: Callable[[str], bool], tick: Callable[[], None]
+    ) -> None:
+        self.player = player
+        self.is_new = is_new
+        self.tick = tick
+        self.wanted: str | None = None
+        self.best: Find | None = None
+        self.first: tuple[float, int] | None = None
+
+    def step(self, code: int, left_out: int) -> None:
+        """Carry out the operation of a number, and judge the one before it meanwhile.
+
+        :raises Lost: the guest was lost.
+        """
+        player = self.player
+        player.receive()
+        # The text of a splat is that of the last operation.
+        if player.state.splats:
+            self._check()
+        operation = decode(code, player.state, left_out)
+        if operation is not None:
+            player.send(operation)
+        self._check()
+
+    def end(self) -> None:
+        """End the sequence; what it has met before does not end it here."""
+        try:
+            found = self.player.end()
+        except GuestDied as error:
+            raise Lost(error) from None
+        if any(self.is_new(find.signature) for find in found):
+            self.judge(found)
+
+    def _check(self) -> None:
+        try:
+            found = self.player.check()
+        except GuestDied as error:
+            raise Lost(error) from None
+        self.judge(found)
+
+    def judge(self, found: Sequence[Find]) -> None:
+        """Raise `Found` for the find that is looked for.
+
+        A sequence with any other one ends here: what follows would follow from it.
+        """
+        if not found:
+            return
+        for find in found:
+            if not self.is_new(find.signature):
+                continue
+            if self.wanted is None:
+                self.wanted = find.signature
+                self.first = (time.monotonic(), self.player.count)
+            if find.signature == self.wanted:
+                if self.best is None or len(find.operations) <= len(self.best.operations):
+                    self.best = find
+                raise Found(find)
+        reject()
+
+
+class Lost(BaseException):
+    """The guest was lost; not an `Exception`, which Hypothesis would take for a find."""
+
+    def __init__(self, error: GuestDied) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Found(Exception):
+    """A find that is new, for Hypothesis to shorten."""
+
+    def __init__(self, find: Find) -> None:
+        super().__init__(find.signature)
+        self.find = find
+
+
+def machine(session: Session) -> type[RuleBasedStateMachine]:
+    """Return the class of machines of a session."""
+
+    class Exploration(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left_out = 0
+            session.tick()
+            session.player.begin()
+
+        @initialize(first=_CODE, second=_CODE)
+        def leave_out(self, first: int, second: int) -> None:
+            # A quarter of the kinds; none is the simplest.
+            self.left_out = first & second & ~_ALWAYS
+
+        # Most of the time is Hypothesis' own, for each rule: so some operations make one.
+        @rule(first=_CODE, second=_CODE, third=_CODE)
+        def step(self, first: int, second: int, third: int) -> None:
+            for code in (first, second, third):
+                session.step(code, self.left_out)
+
+        def teardown(self) -> None:
+            # What has ended by itself is a find, or was given up by Hypothesis.
+            if sys.exc_info()[0] is None and not session.player.spoiled:
+                session.end()
+
+    return Exploration

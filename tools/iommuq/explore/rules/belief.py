@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rule 4: what the core believes is what hardware has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from iommuq.explore import wire
+from iommuq.explore.rules.model import Breach, Moment, Rule
+
+
+def domain(moment: Moment) -> Iterator[Breach]:
+    """Find devices that are not in the domain of their group."""
+    after = moment.after
+    for number, device in moment.present:
+        if not device.flags & wire.GROUPED or device.flags & (wire.DEFERRED | wire.RESETTING):
+            continue
+        group = after.groups[device.group]
+        # A device of the group that is reset keeps the requester ID blocked.
+        if group.recovery_cnt and device.config & wire.BEHIND:
+            continue
+        if device.hw == group.domain or {device.hw, group.domain} <= {wire.NONE, wire.BLOCKED}:
+            continue
+        yield Breach(
+            "belief.domain",
+            f"device {number} is not in the domain that the core has for group {device.group}",
+            f"state.dev[{number}].hw == state.group[{device.group}].domain",
+        )
+
+
+def pasid(moment: Moment) -> Iterator[Breach]:
+    """Find PASIDs that are attached to nothing in hardware, or to something for nobody."""
+    after = moment.after
+    for number, device in moment.present:
+        if device.flags & wire.RESETTING or not device.flags & wire.GROUPED:
+            continue
+        for index, (hw, wanted) in enumerate(
+            ((device.pasid0, device.user_pasid0), (device.pasid1, device.user_pasid1))
+        ):
+            if wanted and hw != wanted:
+                yield Breach(
+                    "belief.pasid",
+                    f"PASID {index + 1} of device {number} is not in the domain of its user",
+                    f"state.dev[{number}].pasid[{index}] == "
+                    f"state.dev[{number}].user_pasid[{index}]",
+                )
+            elif hw and not any(
+                hw in (other.user_pasid0, other.user_pasid1)
+                for other in after.devices
+                if other.group == device.group
+            ):
+                yield Breach(
+                    "belief.pasid_left",
+                    f"PASID {index + 1} of device {number} is in a domain without a user",
+                    f"state.dev[{number}].pasid[{index}] == SIM_NONE",
+                )
+
+
+def ungrouped(moment: Moment) -> Iterator[Breach]:
+    """Find devices that the core does not know, and that hardware has in a paging domain."""
+    for number, device in moment.present:
+        if device.flags & wire.GROUPED or device.own < wire.PAGING:
+            continue
+        yield Breach(
+            "belief.ungrouped",
+            f"device {number} is in no group and has a domain",
+            f"state.dev[{number}].own <= SIM_BLOCKED",
+        )
+
+
+_SOURCE = "iommu.c, struct iommu_group: domain"
+
+RULES = (
+    Rule("belief.domain", "A device is in the domain of its group.", _SOURCE, domain),
+    Rule(
+        "belief.pasid",
+        "A PASID is in the domain that was attached to it, and in none otherwise.",
+        "iommu.c, iommu_attach_device_pasid()",
+        pasid,
+    ),
+    Rule("belief.ungrouped", "A device without a group has no domain.", _SOURCE, ungrouped),
+)

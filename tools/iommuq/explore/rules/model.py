@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a rule is, what it sees, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from iommuq.explore import wire
+from iommuq.explore.operations import Operation
+from iommuq.explore.wire import Device, State
+
+#: Operations after which a device may be in a group, or may have been refused.
+JOINS = ("add", "rescan")
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A rule that does not hold.
+
+    :ivar rule: its name, ``regions.lost``.
+    :ivar text: what is wrong, in one line.
+    :ivar expect: the expression in C that is false in ``struct iommu_sim_state state``.
+    """
+
+    rule: str
+    text: str
+    expect: str
+
+
+@dataclass
+class History:
+    """What has happened in a sequence, as far as a state does not tell.
+
+    :ivar operations: all so far.
+    :ivar failed: devices whose probe met an injected failure.
+    :ivar attached: devices with a deferred attach that were attached since.
+    :ivar owners: group -> how many users have claimed it or a device of it.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    failed: set[int] = field(default_factory=set)
+    attached: set[int] = field(default_factory=set)
+
+    def note(self, operation: Operation, after: State) -> None:
+        """Add an operation and what came of it."""
+        self.operations.append(operation)
+        if operation.kind in JOINS:
+            self.failed.discard(operation.dev)
+            self.attached.discard(operation.dev)
+            if after.faulted and not after.devices[operation.dev].flags & wire.GROUPED:
+                self.failed.add(operation.dev)
+        for number, device in enumerate(after.devices):
+            if device.attaches:
+                self.attached.add(number)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One operation of a sequence, with the states around it.
+
+    :ivar present: numbers and states of the devices that are plugged in.
+    :ivar number: how many operations there were, with this one.
+    """
+
+    operation: Operation
+    before: State
+    after: State
+    history: History
+    present: list[tuple[int, Device]] = field(init=False)
+    number: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = [
+            (number, device)
+            for number, device in enumerate(self.after.devices)
+            if device.flags & wire.PRESENT
+        ]
+        object.__setattr__(self, "present", found)
+        object.__setattr__(self, "number", len(self.history.operations))
+
+    @property
+    def refused(self) -> bool:
+        """Whether the operation returned an error."""
+        return self.after.ret < 0
+
+
+Check = Callable[[Moment], Iterable[Breach]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    :ivar name: ``<group>.<rule>``.
+    :ivar says: the rule in one sentence.
+    :ivar source: where it is from: a mail, a document, a comment in the kernel.
+    :ivar check: yields each breach after one operation.
+    """
+
+    name: str
+    says: str
+    source: str
+    check: Check

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Shorten a sequence that Hypothesis has shortened, once more as what it is.
+
+Hypothesis shortens choices; which device one stands for depends on those before.  Here
+operations are left out, and their fields made simpler, by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from iommuq.explore.finds import Find
+from iommuq.explore.operations import Operation, kinds
+from iommuq.explore.player import Player, replay
+
+#: Sequences to try at most.
+MOST = 2000
+
+
+def shortest(player: Player, find: Find) -> Find:
+    """Return the find with the shortest sequence that could be made of its own.
+
+    :raises GuestDied: the guest was lost.
+    """
+    best, tried = find, 0
+    progress = True
+    while progress:
+        progress = False
+        for operations in _simpler(best.operations):
+            tried += 1
+            if tried > MOST:
+                return best
+            same = [each for each in replay(player, operations) if each.signature == find.signature]
+            if same and _size(same[0].operations) < _size(best.operations):
+                best, progress = same[0], True
+                break
+    return best
+
+
+def _size(operations: Sequence[Operation]) -> tuple[int, int]:
+    values = sum(
+        value if isinstance(value := getattr(each, name.name), int) else bool(value)
+        for each in operations
+        for name in fields(each)
+        if name.name != "kind"
+    )
+    return len(operations), values
+
+
+def _simpler(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+    """Yield sequences with one operation less, then with a simpler one."""
+    for number in reversed(range(len(operations))):
+        yield [*operations[:number], *operations[number + 1 :]]
+    yield _renumbered(operations)
+    for number, each in enumerate(operations):
+        for simpler in _simpler_operation(each):
+            yield [*operations[:number], simpler, *operations[number + 1 :]]
+
+
+def _renumbered(operations: Sequence[Operation]) -> Sequence[Operation]:
+    """Return the sequence with devices, groups and domains in the order of their first use."""
+    names: dict[str, dict[int, int]] = {"dev": {}, "group": {}, "domain": {}}
+    found = []
+    for each in operations:
+        used = [name for name in names if name in kinds()[each.kind].fields]
+        new = {name: names[name].setdefault(getattr(each, name), len(names[name])) for name in used}
+        found.append(replace(each, **{name: new.get(name, 0) for name in names}))
+    return found
+
+
+def _simpler_operation(each: Operation) -> Iterator[Operation]:
+    if each.fail_kind:
+        yield replace(each, fail_kind="", fail_at=0, fail_errno="")
+        if each.fail_at > 1:
+            yield replace(each, fail_at=each.fail_at - 1)
+    if each.fail_alloc:
+        yield replace(each, fail_alloc=0)
+    for name in ("a", "b", "c"):
+        value = getattr(each, name)
+        for bit in range(value.bit_length()):
+            if value & 1 << bit:
+                yield _with(each, name, value & ~(1 << bit))
+
+
+def _with(each: Operation, name: str, value: int) -> Operation:
+    changed: dict[str, Any] = {name: value}
+    return replace(each, **changed)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Write a find as a KUnit case that fails without it being fixed.
+
+The case carries the same operations out on the same simulated IOMMU, and expects after the
+last one what the rule says.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import fields
+from pathlib import Path
+
+from iommuq.explore.finds import Find
+from iommuq.explore.operations import FAIL_KINDS, Operation
+from iommuq.explore.rules import all_rules
+from iommuq.system.errors import InfraError, UserError, os_errors_as
+from iommuq.system.files import read_text
+
+#: The suite that the cases are in, in the project.
+SUITE = Path("explore/drivers/iommu/tests/explored_kunit.c")
+_CASES = "static struct kunit_case explored_cases[] = {\n"
+_NAME = re.compile(r"[a-z][a-z0-9_]{2,60}")
+_WIDTH = 76
+
+
+def add(root: Path, name: str, find: Find) -> Path:
+    """Add a case to the suite.
+
+    :param root: the checkout of the project.
+    :param name: of the case, like ``late_joiner_is_bound``.
+    :return: the file that was changed.
+    :raises UserError: the name is malformed or taken, or the suite is not as expected.
+    """
+    path = root / SUITE
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} is not a name of a case", hint="use a-z, 0-9 and _")
+    text = read_text(path)
+    if text.count(_CASES) != 1:
+        raise UserError(f"{path}: no table of cases to add to")
+    if re.search(rf"\bexplored_{name}\b", text):
+        raise UserError(f"{path}: there is a case of the name {name}")
+    text = text.replace(_CASES, f"{case(name, find)}\n{_CASES}\tKUNIT_CASE(explored_{name}),\n")
+    with os_errors_as(InfraError, path):
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def case(name: str, find: Find) -> str:
+    """Return a find as a function in C."""
+    rule = next(rule for rule in all_rules() if rule.name == find.breach.rule)
+    seed = f", --seed {find.seed}" if find.seed else ""
+    told = [
+        f"{_sentence(find.breach.text)} Rule {rule.name}: {rule.says}",
+        f"Source: {rule.source}.",
+        f"Found by `iommuq explore {find.base} --at {find.step}{seed}`.",
+    ]
+    comment = [line for text in told for line in textwrap.wrap(text, _WIDTH)]
+    operations = [line for each in find.operations for line in _lines(each)]
+    return "\n".join(
+        [
+            "/*",
+            *(f" * {line}" for line in comment),
+            " */",
+            f"static void explored_{name}(struct kunit *test)",
+            "{",
+            "\tstatic const struct iommu_sim_op ops[] = {",
+            *operations,
+            "\t};",
+            "\tstruct iommu_sim_state state = {};",
+            "",
+            "\texplored_run(test, ops, ARRAY_SIZE(ops), &state);",
+            f"\tKUNIT_EXPECT_TRUE(test, {find.breach.expect});",
+            "}",
+            "",
+        ]
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _lines(operation: Operation) -> list[str]:
+    words = operation.words()
+    parts = [f".kind = SIM_{operation.kind.upper()}"]
+    for each in fields(Operation):
+        value = getattr(operation, each.name)
+        if each.name == "kind" or not value:
+            continue
+        if each.name == "fail_kind":
+            value = FAIL_KINDS[value]
+        elif each.name == "fail_errno":
+            value = value.upper()
+        elif each.name in ("a", "b", "c"):
+            value = f"{value:#x}" if value > 1 else value
+        parts.append(f".{each.name} = {value}")
+    lines = textwrap.wrap(", ".join(parts), _WIDTH - 22)
+    return [
+        f"\t\t/* {words} */",
+        f"\t\t{{ {lines[0]}" + ("" if len(lines) > 1 else " },"),
+        *(f"\t\t  {line}" for line in lines[1:-1]),
+        *([f"\t\t  {lines[-1]} }},"] if len(lines) > 1 else []),
+    ]
