@@ -64,9 +64,12 @@ def _renumbered(operations: Sequence[Operation]) -> Sequence[Operation]:
     names: dict[str, dict[int, int]] = {"dev": {}, "group": {}, "domain": {}}
     found = []
     for each in operations:
-        used = [name for name in names if name in kinds()[each.kind].fields]
-        new = {name: names[name].setdefault(getattr(each, name), len(names[name])) for name in used}
-        found.append(replace(each, **{name: new.get(name, 0) for name in names}))
+        changed = each
+        for name, seen in names.items():
+            used = name in kinds()[each.kind].fields
+            number = seen.setdefault(getattr(each, name), len(seen)) if used else 0
+            changed = _with(changed, name, number)
+        found.append(changed)
     return found
 
 

@@ -15,6 +15,7 @@ COMMANDS = (
     Entry("help", "Show a page of the docs, or the help of a command.", attribute="help_"),
     Entry("kunit", "Run the KUnit suites on a base with its queue."),
     Entry("mail", "Prepare, send, collect, compare and review series."),
+    Entry("explore", "Try random sequences on the core, and hold rules against them."),
     Entry("mutate", "Put small faults into the code; the tests must notice."),
     Entry("prove", "Test every step of a queue with every suite."),
     Entry("queue", "Show, edit, check, rebase and compare the patches."),
