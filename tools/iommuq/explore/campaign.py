@@ -27,6 +27,9 @@ from iommuq.explore.shorten import shortest
 EXAMPLES = 400
 #: How often a find must repeat.
 REPEATS = 3
+# Each run has a seed of its own, and no two explorations the same ones.
+_SEEDS = 100_000
+_PHASES = (Phase.reuse, Phase.generate)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Plan:
     :ivar kernel: the kernel with the simulated IOMMU.
     :ivar seconds: how long.
     :ivar database: folder of Hypothesis' examples; None: none are kept.
-    :ivar only: pattern of the signatures that are finds; empty for all.
+    :ivar only: patterns of the signatures that are finds; empty for all.
+    :ivar quick: neither shorten nor repeat a find.
     :ivar enough: end at this many finds; 0: when the time is over.
     :ivar first: finds to try before anything else.
     """
@@ -50,7 +54,8 @@ class Plan:
     log: Path
     base: str = ""
     step: str = ""
-    only: str = ""
+    only: tuple[str, ...] = ()
+    quick: bool = False
     enough: int = 0
     first: Sequence[Find] = ()
 
@@ -116,11 +121,14 @@ def explore(
         def is_new(signature: str) -> bool:
             if signature in seen or plan.exceptions.knows(signature):
                 return False
-            return not plan.only or fnmatchcase(signature, plan.only)
+            return not plan.only or any(fnmatchcase(signature, glob) for glob in plan.only)
 
         def settle(find: Find) -> None:
             """Shorten a find, and see whether it repeats each time."""
             seen.add(find.signature)
+            if plan.quick:
+                outcome.finds.append(find)
+                return
             short = relabelled(shortest(player, find), plan.base, plan.step, plan.seed)
             same = sum(
                 any(each.signature == find.signature for each in replay(player, short.operations))
@@ -139,7 +147,8 @@ def explore(
                     settle(again[0])
             while not plan.enough or len(outcome.finds) < plan.enough:
                 session = Session(player, is_new, tick)
-                over = not _run(session, database, plan.seed + number)
+                phases = (*_PHASES, *(() if plan.quick else (Phase.shrink,)))
+                over = not _run(session, database, plan.seed * _SEEDS + number, phases)
                 number += 1
                 if session.best is not None:
                     update()
@@ -153,14 +162,16 @@ def explore(
             update()
 
 
-def _run(session: Session, database: ExampleDatabase | None, seed: int) -> bool:
+def _run(
+    session: Session, database: ExampleDatabase | None, seed: int, phases: Sequence[Phase]
+) -> bool:
     """Let Hypothesis try some sequences; False if the time is over."""
     chosen = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,
         deadline=None,
         database=database,
-        phases=(Phase.reuse, Phase.generate, Phase.shrink),
+        phases=phases,
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
         print_blob=False,

@@ -181,7 +181,10 @@ def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
         if name == "dma_map":
             fields["b"] = value >> 1 & 3
     if name not in _CALM and fault >= _NO_FAULT:
-        fields |= _fault(fault, value)
+        found = _fault(fault, value)
+        # What a released device is attached to cannot fail: struct iommu_ops, release_domain.
+        if name != "remove" or found.get("fail_kind", "paging") == "paging":
+            fields |= found
     return Operation(name, **fields)
 
 

@@ -8,7 +8,7 @@ goes on: the rule is not meant for it.
     rules = ["regions.lost"]
     operations = ["attach_group"]   # the last operation; without it any
     faulted = true                  # a failure was injected in it; without it either
-    splat = "__iommu_group_set_domain_nofail"   # part of the title of the splat
+    splats = ["iommu_detach_group"]  # each is part of the title of a splat
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
     source = "…"
@@ -26,6 +26,7 @@ After a known one the sequence ends, and it is no find: it is a defect that has 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -49,7 +50,7 @@ class Exemption(Table):
     expires: datetime.date
     operations: tuple[str, ...] = ()
     faulted: bool | None = None
-    splat: str = ""
+    splats: tuple[str, ...] = ()
     unclaimed: bool | None = None
 
     def __post_init__(self) -> None:
@@ -63,9 +64,13 @@ class Exemption(Table):
             find.breach.rule in self.rules
             and (not self.operations or moment.operation.kind in self.operations)
             and (self.faulted is None or self.faulted == moment.after.faulted)
-            and (not self.splat or any(self.splat in title for title in find.splats))
+            and (not self.splats or any(_in(word, find.splats) for word in self.splats))
             and (self.unclaimed is None or self.unclaimed == _unclaimed(moment))
         )
+
+
+def _in(word: str, titles: Iterable[str]) -> bool:
+    return any(word in title for title in titles)
 
 
 def _unclaimed(moment: Moment) -> bool:

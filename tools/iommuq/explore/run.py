@@ -50,8 +50,6 @@ class Wanted:
     jobs: int = 1
     without: tuple[str, ...] = ()
     empty: bool = False
-    only: str = ""
-    enough: int = 0
 
 
 Emit = Callable[[dict[str, Any]], None]
@@ -84,9 +82,7 @@ def plan_of(wanted: Wanted) -> Plan:
         new_log(f"explore-{wanted.base}-{subject.step.label}"),
         wanted.base,
         subject.step.label,
-        wanted.only,
-        wanted.enough,
-        () if wanted.empty else tuple(store.kept(wanted.base)),
+        first=() if wanted.empty else tuple(store.kept(wanted.base)),
     )
 
 
@@ -137,7 +133,7 @@ def run_all(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
     def job(number: int) -> None:
         argv = [
             *(sys.executable, "-m", "iommuq", "explore", wanted.base, "--json", "--jobs", "1"),
-            *("--for", f"{wanted.seconds:g}s", "--seed", str(wanted.seed + number * 1_000_000)),
+            *("--for", f"{wanted.seconds:g}s", "--seed", str(wanted.seed + number)),
             *(["--at", wanted.at] if wanted.at else []),
             *(word for name in wanted.without for word in ("--without", name)),
             *(["--empty"] if wanted.empty else []),
@@ -223,11 +219,6 @@ def _merge(outcome: Outcome, parts: Sequence[dict[str, Any]]) -> None:
     outcome.seconds = max((part.get("seconds", 0.0) for part in parts), default=0.0)
     # Each has its own table of blocks; most are the same.
     outcome.blocks = max((part.get("blocks", 0) for part in parts), default=0)
-
-
-def seeded(wanted: Wanted, seed: int) -> Wanted:
-    """Return the same with another seed."""
-    return replace(wanted, seed=seed)
 
 
 def replayed(wanted: Wanted, find: Find, emit: Emit) -> int:

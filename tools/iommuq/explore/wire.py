@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from iommuq.explore.operations import Operation
 
-VERSION = 1
+VERSION = 2
 DEVICES, GROUPS, DOMAINS, PASIDS = 4, 2, 3, 2
 #: Largest number of operations of a message.
 MOST = 256
@@ -50,6 +50,7 @@ class Device(NamedTuple):
     user_pasid1: int
     regions: int
     reach: int
+    astray: int
     bufs: int
     bufs_ok: int
     bufs_bad: int

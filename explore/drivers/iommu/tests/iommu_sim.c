@@ -196,6 +196,18 @@ static bool sim_reaches(struct sim_slot *slot, const struct sim_region *region)
 	return true;
 }
 
+/* Does a page of it translate to another one? */
+static bool sim_goes_astray(struct sim_slot *slot, const struct sim_region *region)
+{
+	struct iommu_domain *hw = sim_hw(slot);
+	unsigned long at;
+
+	for (at = region->start; at < region->start + region->size; at += PAGE_SIZE)
+		if (sim_translate(hw, at) != ~0ULL && sim_translate(hw, at) != at)
+			return true;
+	return false;
+}
+
 static bool sim_reaches_all(struct sim_slot *slot)
 {
 	unsigned int i;
@@ -642,9 +654,11 @@ static int sim_plug(unsigned int number)
 		sdev->pci.bus = slot->flags & SIM_BEHIND_BRIDGE ? &group->behind : sim.root;
 		sdev->pci.devfn = PCI_DEVFN(number + 1, 0);
 		sdev->pci.untrusted = !!(slot->flags & SIM_UNTRUSTED);
-		/* For a reset to concern the IOMMU, and for PASIDs */
-		sdev->pci.ats_cap = 0x100;
-		sdev->pci.pasid_cap = SIM_PASID_CAP;
+		/* For a reset to concern the IOMMU, and for PASIDs: of PCIe only */
+		if (!(slot->flags & SIM_BEHIND_BRIDGE)) {
+			sdev->pci.ats_cap = 0x100;
+			sdev->pci.pasid_cap = SIM_PASID_CAP;
+		}
 	} else {
 		dev->bus = &sim_bus;
 	}
@@ -761,6 +775,16 @@ static bool sim_has_pasid(struct sim_slot *slot)
 
 	for (p = 0; p < IOMMU_SIM_PASIDS; p++)
 		if (slot->user_pasid[p])
+			return true;
+	return false;
+}
+
+static bool sim_group_has_pasid(unsigned int number)
+{
+	unsigned int i;
+
+	for (i = 0; i < IOMMU_SIM_DEVS; i++)
+		if (sim.slot[i].group == number && sim_has_pasid(&sim.slot[i]))
 			return true;
 	return false;
 }
@@ -1055,7 +1079,7 @@ static int sim_run(const struct iommu_sim_op *op)
 		group->claimed = ret ? 0 : 1 + op->a % 2;
 		return ret;
 	case SIM_RELEASE_GROUP:
-		if (!group->claimed || group->attached)
+		if (!group->claimed || group->attached || sim_group_has_pasid(op->group))
 			break;
 		group->claimed = 0;
 		iommu_group_release_dma_owner(group->group);
@@ -1072,7 +1096,8 @@ static int sim_run(const struct iommu_sim_op *op)
 		slot->claimed = !ret;
 		return ret;
 	case SIM_RELEASE_DEVICE:
-		if (!slot->claimed || sim.group[slot->group].attached)
+		if (!slot->claimed || sim.group[slot->group].attached ||
+		    sim_has_pasid(slot))
 			break;
 		slot->claimed = false;
 		iommu_device_release_dma_owner(dev);
@@ -1229,6 +1254,8 @@ static void sim_dev_state(struct sim_slot *slot, struct iommu_sim_dev_state *sta
 	for (i = 0; i < slot->nr_regions; i++) {
 		state->regions |= sim_is_direct(&slot->region[i]) << i;
 		state->reach |= sim_reaches(slot, &slot->region[i]) << i;
+		state->astray |= (sim_is_direct(&slot->region[i]) &&
+				  sim_goes_astray(slot, &slot->region[i])) << i;
 	}
 	state->attaches = min(slot->attaches, 255u);
 	state->lost = slot->lost;

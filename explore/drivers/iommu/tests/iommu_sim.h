@@ -19,7 +19,7 @@
 #define IOMMU_SIM_RESET
 #endif
 
-#define IOMMU_SIM_VERSION	1
+#define IOMMU_SIM_VERSION	2
 #define IOMMU_SIM_DEVS		4
 #define IOMMU_SIM_GROUPS	2
 #define IOMMU_SIM_DOMAINS	3
@@ -115,6 +115,8 @@ struct iommu_sim_dev_state {
 	/* Bit masks of direct regions, and of regions that translate 1:1 */
 	u8 regions;
 	u8 reach;
+	/* Those of the direct ones that translate to something else */
+	u8 astray;
 	/* Live buffers of its driver, those it reaches, those inside of a region */
 	u8 bufs;
 	u8 bufs_ok;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import click
 from iommuq.cli import options
 from iommuq.explore import store, write
 from iommuq.explore.campaign import Outcome
+from iommuq.explore.known import LIMIT, defects, search, table
 from iommuq.explore.run import (
     FORMAT,
     Wanted,
@@ -25,9 +27,11 @@ from iommuq.explore.run import (
     run_one,
     verdict,
 )
-from iommuq.system.errors import UserError
+from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError, os_errors_as
 from iommuq.system.files import project_root
 
+#: The page with the table of known defects.
+PAGE = Path("docs/generated/explored.md")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -80,6 +84,11 @@ class _Duration(click.ParamType[float]):
     metavar="NAME",
     help="With --replay: add the find to the KUnit suite iommu_explored as case NAME.",
 )
+@click.option(
+    "--known",
+    is_flag=True,
+    help="Look how soon known defects are found, and write docs/generated/explored.md.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object per line.")
 def explore(
     base: str,
@@ -91,6 +100,7 @@ def explore(
     empty: bool,
     replay: Path | None,
     case: str | None,
+    known: bool,
     as_json: bool,
 ) -> int:
     """Try random sequences of operations on BASE, and hold each state against rules.
@@ -116,6 +126,8 @@ def explore(
             print(write.add(project_root(), case, find))
             return 0
         return replayed(wanted, find, emit)
+    if known:
+        return _known(wanted)
     plan, outcome = plan_of(wanted), Outcome()
     try:
         (run_one if jobs == 1 else run_all)(wanted, plan, outcome, emit)
@@ -125,3 +137,17 @@ def explore(
         if not as_json:
             print(verdict(plan, outcome))
     return code
+
+
+def _known(wanted: Wanted) -> int:
+    """Make the table of all bases that it has, and write it unless a rule is left out."""
+    bases = dict.fromkeys(base for defect in defects() for base in defect.kernels)
+    limit = min(LIMIT, wanted.seconds)
+    rows = [row for base in bases for row in search(replace(wanted, base=base), limit)]
+    text = table(rows)
+    print(text)
+    path = project_root() / PAGE
+    if not wanted.without:
+        with os_errors_as(UserError, path):
+            path.write_text(text, encoding="utf-8")
+    return EXIT_OK if all(row.found for row in rows) else EXIT_VERDICT

@@ -29,12 +29,15 @@ def foreign(moment: Moment) -> Iterator[Breach]:
 def untrusted(moment: Moment) -> Iterator[Breach]:
     """Find untrusted devices in identity."""
     for number, device in enumerate(moment.after.devices):
-        if device.hw == wire.IDENTITY and device.config & wire.UNTRUSTED:
-            gone = "" if device.flags & wire.PRESENT else ", which was removed,"
+        present = device.flags & wire.PRESENT
+        # A requester ID that a removed device shares is the concern of the others.
+        hw = device.hw if present else device.own
+        if hw == wire.IDENTITY and device.config & wire.UNTRUSTED:
+            gone = "" if present else ", which was removed,"
             yield Breach(
                 "isolation.untrusted",
                 f"device {number}{gone} is untrusted and reaches all memory",
-                _NOT_IDENTITY.format(number),
+                f"state.dev[{number}].own != SIM_IDENTITY",
             )
 
 

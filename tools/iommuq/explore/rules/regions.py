@@ -16,8 +16,8 @@ def _misses(device: Device) -> bool:
     return bool(device.regions & ~device.reach)
 
 
-def lost(moment: Moment) -> Iterator[Breach]:
-    """Find devices that do not reach a region of theirs."""
+def _missing(moment: Moment) -> Iterator[tuple[int, Device]]:
+    """Yield the devices that should reach a region of theirs, and do not."""
     for number, device in moment.present:
         if not _misses(device):
             continue
@@ -31,12 +31,40 @@ def lost(moment: Moment) -> Iterator[Breach]:
         # No driver could be found for it for want of memory: the core does not know it.
         if number in moment.history.failed:
             continue
-        where = "" if flags & wire.GROUPED else ", which is in no group"
-        yield Breach(
-            "regions.lost",
-            f"device {number}{where} does not reach its direct region",
-            _EXPECT.format(number),
-        )
+        yield number, device
+
+
+def lost(moment: Moment) -> Iterator[Breach]:
+    """Find devices of a group that do not reach a region of theirs."""
+    for number, device in _missing(moment):
+        if device.flags & wire.GROUPED and not device.astray:
+            yield Breach(
+                "regions.lost",
+                f"device {number} does not reach its direct region",
+                _EXPECT.format(number),
+            )
+
+
+def astray(moment: Moment) -> Iterator[Breach]:
+    """Find devices whose region is translated to something else."""
+    for number, device in _missing(moment):
+        if device.astray:
+            yield Breach(
+                "regions.astray",
+                f"what firmware writes to the direct region of device {number} lands elsewhere",
+                f"state.dev[{number}].astray == 0",
+            )
+
+
+def refused(moment: Moment) -> Iterator[Breach]:
+    """Find devices that the core has in no group, and that do not reach a region of theirs."""
+    for number, device in _missing(moment):
+        if not device.flags & wire.GROUPED and not device.astray:
+            yield Breach(
+                "regions.refused",
+                f"device {number}, which is in no group, does not reach its direct region",
+                _EXPECT.format(number),
+            )
 
 
 def passing(moment: Moment) -> Iterator[Breach]:
@@ -78,12 +106,21 @@ def released(moment: Moment) -> Iterator[Breach]:
     )
 
 
+_SOURCE = "20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d 8.4, IORT E.d"
+
 RULES = (
+    Rule("regions.lost", "A device in a group reaches its direct regions.", _SOURCE, lost),
     Rule(
-        "regions.lost",
-        "A device that is plugged in reaches its direct regions.",
-        "20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d 8.4, IORT E.d",
-        lost,
+        "regions.astray",
+        "A direct region is translated to itself or not at all.",
+        "iommu.c, iommu_create_device_direct_mappings()",
+        astray,
+    ),
+    Rule(
+        "regions.refused",
+        "A device that was not taken into its group reaches its direct regions.",
+        _SOURCE,
+        refused,
     ),
     Rule(
         "regions.passing",

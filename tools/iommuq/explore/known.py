@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How long it takes to find what is known: the table of ``docs/generated/explored.md``."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+from iommuq.explore.campaign import Outcome, Plan, explore
+from iommuq.explore.run import Wanted, plan_of, summary
+from iommuq.system import progress
+from iommuq.system.tables import Table, own_table, require
+
+#: Seeds of the table, and seconds after which a defect counts as not found.
+SEEDS = (1, 2, 3)
+LIMIT = 600.0
+
+
+@dataclass(frozen=True)
+class Defect(Table):
+    """One entry of ``known.toml``.
+
+    :ivar signatures: of the finds that show it; ``*`` stands for anything.
+    :ivar kernels: base -> the last step of its queue that has it; empty: the last of all.
+    """
+
+    name: str
+    signatures: tuple[str, ...]
+    source: str
+    kernels: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        require(self.signatures, "signatures is empty")
+        require(self.kernels, "kernels is empty")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the seeds of one defect on one kernel took.
+
+    :ivar times: seconds and operations of each seed that found it.
+    :ivar signature: what was found.
+    """
+
+    defect: Defect
+    base: str
+    step: str
+    times: tuple[tuple[float, int], ...]
+    signature: str
+
+    @property
+    def found(self) -> bool:
+        """Whether each seed has found it."""
+        return len(self.times) == len(SEEDS)
+
+
+@cache
+def defects() -> tuple[Defect, ...]:
+    """Return the entries of ``known.toml``."""
+    tables = own_table(__package__, "known.toml")["defect"]
+    return tuple(
+        Defect(each["name"], tuple(each["signatures"]), each["source"], each["kernels"])
+        for each in tables
+    )
+
+
+def search(wanted: Wanted, limit: float = LIMIT) -> list[Row]:
+    """Look for each defect of a base with an empty database.
+
+    :param wanted: base, and rules that are left out.
+    :param limit: seconds for each seed.
+    :raises GuestDied: a guest was lost, and its kernel has not printed why.
+    """
+    rows = []
+    plans: dict[str, Plan] = {}
+    for defect in defects():
+        at = defect.kernels.get(wanted.base)
+        if at is None:
+            continue
+        if at not in plans:
+            plans[at] = plan_of(replace(wanted, at=at or None, empty=True))
+        rows.append(_row(defect, replace(plans[at], seconds=limit, enough=1)))
+        progress.note(_words(rows[-1]))
+    return rows
+
+
+def _row(defect: Defect, plan: Plan) -> Row:
+    times: list[tuple[float, int]] = []
+    signature = ""
+    with progress.task(f"Looking for: {defect.name}") as step:
+        for seed in SEEDS:
+            outcome = Outcome()
+            # What is in the list of known finds is looked for here.
+            blind = replace(plan.exceptions, known=())
+            explore(
+                replace(plan, seed=seed, only=defect.signatures, exceptions=blind, quick=True),
+                outcome,
+                lambda so_far: step.update(note=summary(so_far)),
+                lambda _find, _repeats: None,
+            )
+            times += outcome.times.values()
+            signature = next(iter(outcome.times), signature)
+    return Row(defect, plan.base, plan.step, tuple(times), signature)
+
+
+def _words(row: Row) -> str:
+    if not row.times:
+        return f"not found: {row.defect.name}"
+    seconds = median(each[0] for each in row.times)
+    return f"found after {seconds:.1f} s: {row.defect.name}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the page with the table."""
+    lines = [
+        "# What explore finds, and how soon",
+        "",
+        "Made by `iommuq explore --known`: for each defect the time and the operations until",
+        f"an exploration meets it, from an empty database; median of {len(SEEDS)} seeds, one guest",
+        f"of User-mode Linux on {platform.machine()}, with KASAN and lockdep.",
+        "",
+        "| Defect | Kernel | Found as | Seconds | Operations |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        kernel = f"{row.base} {row.step}"
+        if row.found:
+            seconds = f"{median(each[0] for each in row.times):.1f}"
+            operations = f"{median(each[1] for each in row.times):.0f}"
+        else:
+            seconds = operations = f"{len(row.times)} of {len(SEEDS)}"
+        lines.append(
+            f"| {row.defect.name} ({row.defect.source}) | {kernel} | {row.signature or 'not found'}"
+            f" | {seconds} | {operations} |"
+        )
+    return "\n".join([*lines, ""])
