@@ -65,7 +65,7 @@ class Exemption(Table):
             and (not self.operations or moment.operation.kind in self.operations)
             and (self.faulted is None or self.faulted == moment.after.faulted)
             and (not self.splats or any(_in(word, find.splats) for word in self.splats))
-            and (self.unclaimed is None or self.unclaimed == _unclaimed(moment))
+            and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
 
 
@@ -73,9 +73,11 @@ def _in(word: str, titles: Iterable[str]) -> bool:
     return any(word in title for title in titles)
 
 
-def _unclaimed(moment: Moment) -> bool:
-    """Tell whether a group was attached that no user has claimed."""
-    return any(group.attached and not group.owner for group in moment.after.groups)
+def _unclaimed(find: Find, moment: Moment) -> bool:
+    """Tell whether a group is attached that no user has claimed: that of the device, or any."""
+    after, dev = moment.after, find.breach.dev
+    groups = after.groups if dev < 0 else [after.groups[after.devices[dev].group]]
+    return any(group.attached and not group.owner for group in groups)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@
 #include <linux/dma-mapping.h>
 #include <linux/iommu-dma.h>
 #include <linux/iommu.h>
+#include <linux/pci-ats.h>
 #include <linux/pci.h>
 #include <linux/property.h>
 #include <linux/sched.h>
@@ -901,7 +902,8 @@ static int sim_reset_prepare(struct sim_slot *slot)
 {
 	int ret = pci_dev_reset_iommu_prepare(&slot->sdev->pci);
 
-	slot->resetting = !ret;
+	/* Nothing happens for a device without ATS */
+	slot->resetting = !ret && pci_ats_supported(&slot->sdev->pci);
 	return ret;
 }
 

@@ -19,6 +19,7 @@ def inside(moment: Moment) -> Iterator[Breach]:
                 "iova.inside",
                 f"device {number} got an IOVA inside a reserved region of its group",
                 f"state.dev[{number}].bufs_bad == 0",
+                number,
             )
 
 
@@ -32,6 +33,7 @@ def joined(moment: Moment) -> Iterator[Breach]:
                 "iova.joined",
                 f"a region of device {moment.operation.dev} is where device {number} has a buffer",
                 f"state.dev[{number}].bufs_bad == 0",
+                number,
             )
 
 
@@ -60,6 +62,7 @@ def lost(moment: Moment) -> Iterator[Breach]:
                 "iova.lost",
                 f"device {number} does not reach a buffer of its driver any more",
                 f"state.dev[{number}].bufs == state.dev[{number}].bufs_ok",
+                number,
             )
 
 

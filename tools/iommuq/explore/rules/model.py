@@ -21,11 +21,13 @@ class Breach:
     :ivar rule: its name, ``regions.lost``.
     :ivar text: what is wrong, in one line.
     :ivar expect: the expression in C that is false in ``struct iommu_sim_state state``.
+    :ivar dev: the number of the device that it is about; -1: of none.
     """
 
     rule: str
     text: str
     expect: str
+    dev: int = -1
 
 
 @dataclass

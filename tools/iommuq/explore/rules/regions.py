@@ -42,6 +42,7 @@ def lost(moment: Moment) -> Iterator[Breach]:
                 "regions.lost",
                 f"device {number} does not reach its direct region",
                 _EXPECT.format(number),
+                number,
             )
 
 
@@ -53,6 +54,7 @@ def astray(moment: Moment) -> Iterator[Breach]:
                 "regions.astray",
                 f"what firmware writes to the direct region of device {number} lands elsewhere",
                 f"state.dev[{number}].astray == 0",
+                number,
             )
 
 
@@ -64,6 +66,7 @@ def refused(moment: Moment) -> Iterator[Breach]:
                 "regions.refused",
                 f"device {number}, which is in no group, does not reach its direct region",
                 _EXPECT.format(number),
+                number,
             )
 
 
@@ -81,6 +84,7 @@ def passing(moment: Moment) -> Iterator[Breach]:
             "regions.passing",
             f"device {number} did not reach its direct region during the operation",
             f"!state.dev[{number}].lost",
+            number,
         )
 
 
@@ -103,6 +107,7 @@ def released(moment: Moment) -> Iterator[Breach]:
         "regions.released",
         f"device {number} was removed and does not reach its direct region",
         _EXPECT.format(number),
+        number,
     )
 
 
