@@ -16,6 +16,24 @@ from iommuq.system.errors import UserError
 _FRAGMENTS = ("kunit/configs/um.config", "kunit/configs/debug.config", "explore/explore.config")
 
 
+def check_kernel(workspace: Workspace) -> None:
+    """Check that a base can be explored.
+
+    :raises UserError: its kernel is too old.
+    """
+    kernel = workspace.base.kernel
+    if not has_simulation(kernel):
+        raise UserError(
+            f"{workspace.base.spec.name}: Linux {kernel} has no static domains",
+            hint="6.12 is the first that has",
+        )
+
+
+def fragments_of(workspace: Workspace) -> Fragments:
+    """Return the configuration of the kernel that is explored."""
+    return Fragments.read(*(workspace.root / name for name in _FRAGMENTS), variant="explore")
+
+
 @dataclass(frozen=True)
 class Subject:
     """A kernel to explore; opened before it is built."""
@@ -30,11 +48,7 @@ class Subject:
         :raises UserError: there is no such base or step, or its kernel is too old.
         """
         workspace = Workspace.open(base)
-        kernel = workspace.base.kernel
-        if not has_simulation(kernel):
-            raise UserError(
-                f"{base}: Linux {kernel} has no static domains", hint="6.12 is the first that has"
-            )
+        check_kernel(workspace)
         return cls(workspace, workspace.step(at))
 
     @property
@@ -48,8 +62,7 @@ class Subject:
         :raises VerdictError: the step does not build.
         :raises InfraError: a tool is missing, the disk is full.
         """
-        root = self.workspace.root
-        fragments = Fragments.read(*(root / name for name in _FRAGMENTS), variant="explore")
+        fragments = fragments_of(self.workspace)
         arch = arches.get("um")
         image = build_image(self.workspace, self.step, arch, fragments)
         image.check()

@@ -42,7 +42,7 @@ from iommuq.system.temporary import temporary_folder
     multiple=True,
     default=("kunit",),
     show_default=True,
-    help="Suites to run: kunit, selftest, firmware; the first that fails is the last to run.",
+    help="Suites to run: kunit, selftest, firmware, explore; after the first that fails no more.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the mutants, and build nothing.")
 @click.option(
@@ -118,6 +118,12 @@ def make_lanes(
     """
     found: dict[str, Lane] = {}
     for name in suites:
+        if name == "explore":
+            # Hypothesis takes half a second to import.
+            from iommuq.explore.lane import ExploreLane
+
+            found[name] = ExploreLane.open(workspace)
+            continue
         (lane,) = open_lanes(workspace, [name])
         if isinstance(lane, KunitLane):
             # Report a missing fragment before the first build.
