@@ -53,7 +53,7 @@ class History:
             if after.faulted and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.failed.add(operation.dev)
         for number, device in enumerate(after.devices):
-            if device.attaches:
+            if device.attaches and device.hw:
                 self.attached.add(number)
 
 
