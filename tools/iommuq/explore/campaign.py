@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 from hypothesis.errors import Flaky, StopTest, Unsatisfiable
 from hypothesis.stateful import run_state_machine_as_test
@@ -22,6 +23,7 @@ from iommuq.explore.machine import STEPS, Found, Lost, Session, machine
 from iommuq.explore.player import Player, replay
 from iommuq.explore.rules.model import Rule
 from iommuq.explore.shorten import shortest
+from iommuq.system.files import cache_dir
 
 #: Sequences of one run of Hypothesis: it gets slower with what it remembers.
 EXAMPLES = 400
@@ -95,6 +97,8 @@ def explore(
     :param found: called with each find, and whether it repeats each time.
     :raises GuestDied: the guest was lost, and its kernel has not printed why.
     """
+    # Not where the command is called: Hypothesis keeps what it learns of the code.
+    set_hypothesis_home_dir(cache_dir() / "hypothesis")
     begin = time.monotonic()
     seen: set[str] = set()
     database = DirectoryBasedExampleDatabase(plan.database) if plan.database else None

@@ -270,8 +270,8 @@ static int sim_attach_dev(struct iommu_domain *domain, struct device *dev
 	return 0;
 }
 
-static int __sim_set_pasid(struct iommu_domain *domain, struct device *dev,
-			   ioasid_t pasid)
+static int sim_set_pasid(struct iommu_domain *domain, struct device *dev,
+			 ioasid_t pasid, struct iommu_domain *old)
 {
 	struct sim_slot *slot = to_slot(dev);
 
@@ -285,19 +285,7 @@ static int __sim_set_pasid(struct iommu_domain *domain, struct device *dev,
 	return 0;
 }
 
-#ifdef IOMMU_SIM_OLD_DOMAIN
-static int sim_set_pasid(struct iommu_domain *domain, struct device *dev,
-			 ioasid_t pasid, struct iommu_domain *old)
-{
-	return __sim_set_pasid(domain, dev, pasid);
-}
-#else
-static int sim_set_pasid(struct iommu_domain *domain, struct device *dev,
-			 ioasid_t pasid)
-{
-	return __sim_set_pasid(domain, dev, pasid);
-}
-
+#ifndef IOMMU_SIM_OLD_DOMAIN
 static void sim_remove_pasid(struct device *dev, ioasid_t pasid,
 			     struct iommu_domain *domain)
 {

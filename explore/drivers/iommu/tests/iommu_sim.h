@@ -13,7 +13,7 @@
 #include <linux/version.h>
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
-/* A driver is told which domain a device or a PASID leaves */
+/* A driver is told which domain a device leaves, and blocks PASIDs by a domain */
 #define IOMMU_SIM_OLD_DOMAIN
 /* pci_dev_reset_iommu_prepare() and pci_dev_reset_iommu_done() */
 #define IOMMU_SIM_RESET
