@@ -150,7 +150,7 @@ def explore(
                     outcome.times[again[0].signature] = (outcome.seconds, outcome.operations)
                     settle(again[0])
             while not plan.enough or len(outcome.finds) < plan.enough:
-                session = Session(player, is_new, tick)
+                session = Session(player, is_new, tick, only=bool(plan.only))
                 phases = (*_PHASES, *(() if plan.quick else (Phase.shrink,)))
                 over = not _run(session, database, plan.seed * _SEEDS + number, phases)
                 number += 1

@@ -35,14 +35,21 @@ class Session:
     :ivar best: the shortest sequence with it.
     :ivar first: when it was met first, by `time.monotonic`, and after how many operations.
     :ivar is_new: tells whether a signature is a find; a sequence ends at each other one.
+    :ivar only: a sequence goes on after what is no find.
     :ivar tick: called after each sequence; may raise to end the run.
     """
 
     def __init__(
-        self, player: Player, is_new: Callable[[str], bool], tick: Callable[[], None]
+        self,
+        player: Player,
+        is_new: Callable[[str], bool],
+        tick: Callable[[], None],
+        *,
+        only: bool = False,
     ) -> None:
         self.player = player
         self.is_new = is_new
+        self.only = only
         self.tick = tick
         self.wanted: str | None = None
         self.best: Find | None = None
@@ -86,6 +93,12 @@ class Session:
         """
         if not found:
             return
+        if self.only:
+            found = [find for find in found if self.is_new(find.signature)]
+            if not found:
+                # What is looked for may come after what is not.
+                self.player.spoiled = False
+                return
         for find in found:
             if not self.is_new(find.signature):
                 continue
