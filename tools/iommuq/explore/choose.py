@@ -14,13 +14,13 @@ from iommuq.explore import wire
 from iommuq.explore.operations import FAIL_ALLOC, Operation, kinds
 from iommuq.explore.wire import State
 
-#: Numbers are below; Hypothesis draws those of up to 24 bits evenly.
+#: Numbers are below.
 CODES = 1 << 24
 
 Target = tuple[int, int, int]  # device, group, domain
 
 # What a number is made of, from its low bits.  The simplest choice comes first.
-_KIND, _PICK, _VALUE, _FAULT = 64, 8, 1 << 10, 32
+_KIND, _PICK, _VALUE, _FAULT = 128, 4, 1 << 10, 32
 _SETUPS = (7, 15, 3, 5, 1, 2, 6, 14)
 _DEVICES = (1, 0, 1, 5, 3, 7, 9, 17, 33, 21, 16, 32, 8, 1, 0, 5)
 _REGIONS = (0, 1, 1, 1, 0, 2, 3, 5, 6, 9, 4, 21, 1, 1, 0, 0)
@@ -130,17 +130,15 @@ TARGETS: dict[str, _Targets] = {
     "deferred_attach": lambda state: _devices(state, wire.BOUND | wire.DEFERRED),
 }
 
-# How often a kind is tried, of 64; the first is the simplest.
+# How often a kind is chosen among those that are possible.
 _WEIGHTS = {
-    "add": 7, "remove": 4, "rescan": 4, "bind": 4, "unbind": 2, "claim_group": 4,
-    "release_group": 3, "claim_device": 2, "release_device": 2, "alloc": 3, "free": 1, "map": 1,
-    "unmap": 1, "attach_group": 4, "detach_group": 3, "replace_group": 2, "attach_device": 1,
-    "detach_device": 1, "attach_pasid": 2, "detach_pasid": 1, "set_type": 4,
-    "reset_prepare": 2, "reset_done": 2, "dma_map": 3, "dma_unmap": 1, "deferred_attach": 1,
+    "add": 6, "remove": 3, "rescan": 4, "bind": 4, "unbind": 3, "claim_group": 3,
+    "release_group": 8, "claim_device": 2, "release_device": 8, "alloc": 3, "free": 1, "map": 2,
+    "unmap": 1, "attach_group": 6, "detach_group": 8, "replace_group": 5, "attach_device": 1,
+    "detach_device": 2, "attach_pasid": 4, "detach_pasid": 5, "set_type": 3,
+    "reset_prepare": 1, "reset_done": 8, "dma_map": 6, "dma_unmap": 2, "deferred_attach": 6,
     "setup": 1,
 }  # fmt: skip
-#: The kinds, as often as they are tried.
-WHEEL = tuple(name for name, weight in _WEIGHTS.items() for _ in range(weight))
 # Those that neither attach nor allocate, or whose errors are of no interest.
 _CALM = ("setup", "free", "map", "unmap", "dma_map", "dma_unmap")
 # Those with a field `a`, and its number of values.
@@ -160,15 +158,14 @@ def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
     code, kind = divmod(code, _KIND)
     rest, pick = divmod(code, _PICK)
     fault, value = divmod(rest, _VALUE)
-    for turn in range(len(WHEEL)):
-        name = WHEEL[(kind + turn) % len(WHEEL)]
-        if left_out >> _INDEX[name] & 1:
-            continue
-        targets = TARGETS[name](state)
+    possible: list[tuple[str, list[Target]]] = []
+    for name, choose in TARGETS.items():
+        targets = [] if left_out >> _INDEX[name] & 1 else choose(state)
         if targets:
-            break
-    else:
+            possible += [(name, targets)] * _WEIGHTS[name]
+    if not possible:
         return None
+    name, targets = possible[kind % len(possible)]
     dev, group, domain = targets[pick % len(targets)]
     fields: dict[str, Any] = {"dev": dev, "group": group, "domain": domain}
     if name == "add":

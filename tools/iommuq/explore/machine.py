@@ -15,14 +15,17 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from iommuq.explore.choose import CODES, decode
+from iommuq.explore.choose import decode
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import GuestDied
 from iommuq.explore.player import Player
 
 #: The most rules of a sequence.
 STEPS = 15
-_CODE = st.integers(0, CODES - 1)
+#: The operations of a rule: most of the time is Hypothesis' own, for each rule.
+_EACH, _BYTES = 3, 3
+# Evenly distributed, which Hypothesis' integers are not.
+_CODES = st.binary(min_size=_EACH * _BYTES, max_size=_EACH * _BYTES)
 # `add` and `rescan`: no sequence does without devices.
 _ALWAYS = 0b1010
 
@@ -138,16 +141,16 @@ def machine(session: Session) -> type[RuleBasedStateMachine]:
             session.tick()
             session.player.begin()
 
-        @initialize(first=_CODE, second=_CODE)
-        def leave_out(self, first: int, second: int) -> None:
+        @initialize(masks=st.binary(min_size=8, max_size=8))
+        def leave_out(self, masks: bytes) -> None:
             # A quarter of the kinds; none is the simplest.
+            first, second = int.from_bytes(masks[:4]), int.from_bytes(masks[4:])
             self.left_out = first & second & ~_ALWAYS
 
-        # Most of the time is Hypothesis' own, for each rule: so some operations make one.
-        @rule(first=_CODE, second=_CODE, third=_CODE)
-        def step(self, first: int, second: int, third: int) -> None:
-            for code in (first, second, third):
-                session.step(code, self.left_out)
+        @rule(codes=_CODES)
+        def step(self, codes: bytes) -> None:
+            for start in range(0, len(codes), _BYTES):
+                session.step(int.from_bytes(codes[start : start + _BYTES]), self.left_out)
 
         def teardown(self) -> None:
             # What has ended by itself is a find, or was given up by Hypothesis.
