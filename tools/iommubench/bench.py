@@ -56,6 +56,8 @@ GROWTH = (1, 2, 4, 8, 16)
 _LIMIT = 3600.0
 #: A ratio above this multiple of the earlier one is a slow-down.
 _SLOWER = 1.3
+#: Operations a second of one guest.
+_RATE = 2000.0
 _FILE = "drivers/iommu/iommu.c"
 #: Printed by kunit.py after the results.
 _TESTED = "Testing complete."
@@ -177,7 +179,7 @@ def _site(workspace: Workspace) -> Iterator[_Site]:
         (home / "cache").mkdir()
         (home / "cache/bases").symlink_to(cache / "bases")
         project = home / "project"
-        for part in ("patches", "kunit"):
+        for part in ("patches", "kunit", "explore"):
             shutil.copytree(workspace.root / part, project / part)
         trees = home / "cache/trees" / name
         trees.mkdir(parents=True)
@@ -248,7 +250,22 @@ def measure(workspace: Workspace) -> list[Measure]:
             ours, theirs = _best(site.ours), _best(site.theirs)
             found.append(Measure("nothing changed", ours, theirs, limit=1.0))
         found += _queue(workspace, site, text, cold=found[0])
+    with progress.task("Exploring"):
+        found.append(_explore(workspace.base.spec.name))
     return found
+
+
+def _explore(base: str) -> Measure:
+    """Measure 1000 operations of an exploration against the rate that is promised."""
+    words = ["explore", base, "--for", "30s", "--seed", "1", "--empty", "--json"]
+    argv = [sys.executable, "-m", "iommuq", *words]
+    done = run(argv, cwd=files.project_root(), timeout=_LIMIT, check=False, watched=True)
+    end = json.loads((done.output.splitlines() or ["{}"])[-1])
+    if not end.get("operations"):
+        raise failure(done)
+    return Measure(
+        "explore, 1000 ops", 1000 * end["seconds"] / end["operations"], 1000 / _RATE, 1.0
+    )
 
 
 def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Iterator[Measure]:

@@ -2,13 +2,15 @@
 """Breaches that are accepted or known, each with a reason, a source and an expiry date.
 
 Each base has a list, ``patches/<base>/explore.toml``.  After an accepted breach the sequence
-goes on: the rule is not meant for it.
+goes on, and it is accepted for as long as it lasts: the rule is not meant for it.
 
     [[exception]]
     rules = ["regions.lost"]
     operations = ["attach_group"]   # the last operation; without it any
     faulted = true                  # a failure was injected in it; without it either
+    fail_kinds = ["identity"]       # and it was an attach to such a domain
     splats = ["iommu_detach_group"]  # each is part of the title of a splat
+    identity = false                # the driver has no identity domain
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
     source = "…"
@@ -50,8 +52,10 @@ class Exemption(Table):
     expires: datetime.date
     operations: tuple[str, ...] = ()
     faulted: bool | None = None
+    fail_kinds: tuple[str, ...] = ()
     splats: tuple[str, ...] = ()
     unclaimed: bool | None = None
+    identity: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.rules, "rules is empty")
@@ -64,9 +68,18 @@ class Exemption(Table):
             find.breach.rule in self.rules
             and (not self.operations or moment.operation.kind in self.operations)
             and (self.faulted is None or self.faulted == moment.after.faulted)
+            and (not self.fail_kinds or moment.operation.fail_kind in self.fail_kinds)
             and (not self.splats or any(_in(word, find.splats) for word in self.splats))
+            and (self.identity is None or self.identity == _has_identity(find, moment))
             and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
+
+
+def _has_identity(find: Find, moment: Moment) -> bool:
+    """Tell whether the driver of the device, or of all groups, has an identity domain."""
+    after, dev = moment.after, find.breach.dev
+    groups = after.groups if dev < 0 else [after.groups[after.devices[dev].group]]
+    return all(group.setup & 1 for group in groups)
 
 
 def _in(word: str, titles: Iterable[str]) -> bool:

@@ -45,6 +45,7 @@ class Player:
         self._moment: Moment | None = None
         self._lost: GuestDied | None = None
         self._told = 0
+        self._excused: set[Breach] = set()
 
     def begin(self) -> None:
         """Begin a sequence, with nothing left of the one before."""
@@ -60,6 +61,7 @@ class Player:
         self.history = History()
         self.sequences += 1
         self.spoiled = self._used = False
+        self._excused = set()
         self._sent = self._moment = None
         self._told = 0
 
@@ -110,13 +112,24 @@ class Player:
             said = self.guest.splats(moment.after.splats)[self._told :]
             self._told += len(said)
         if not breaches:
+            self._excused = set()
             return []
         titles = tuple(each.title for each in said)
         operations = tuple(moment.history.operations[: moment.number])
         finds = [Find(each, operations, titles, moment.after.faulted) for each in breaches]
-        finds = [find for find in finds if not self.exceptions.cover(find, moment)]
+        finds = self._not_excused(finds, moment)
         self.spoiled = self.spoiled or bool(finds)
         return finds
+
+    def _not_excused(self, finds: Sequence[Find], moment: Moment) -> list[Find]:
+        """Leave out what is accepted, now or since an operation before this one."""
+        excused = {
+            find.breach
+            for find in finds
+            if find.breach in self._excused or self.exceptions.cover(find, moment)
+        }
+        self._excused = excused
+        return [find for find in finds if find.breach not in excused]
 
     def do(self, operation: Operation) -> list[Find]:
         """Carry out one operation, and hold the state after it against the rules.

@@ -50,7 +50,7 @@ def pasid(moment: Moment) -> Iterator[Breach]:
                 if other.group == device.group
             ):
                 yield Breach(
-                    "belief.pasid_left",
+                    "belief.pasid",
                     f"PASID {index + 1} of device {number} is in a domain without a user",
                     f"state.dev[{number}].pasid[{index}] == SIM_NONE",
                 )

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Explorations of real kernels: nothing new on the whole queue, and what is known is found."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from realrun import iommuq
+
+pytestmark = pytest.mark.real
+
+#: Seconds of one exploration.
+SECONDS = "60s"
+#: A step of 7.3 that lets a device with a direct region join a claimed group.
+LATE_JOINER = ("7.3", "--at", "follow-up/0001")
+
+
+def explore(*words: str) -> tuple[int, list[dict[str, Any]]]:
+    """Explore from an empty database with one seed; return exit code and events."""
+    done = iommuq("explore", *words, "--for", SECONDS, "--seed", "1", "--empty", "--json")
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def found(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the finds that repeat, by signature."""
+    return {
+        event["signature"]: event
+        for event in events
+        if event["event"] == "find" and event["repeats"]
+    }
+
+
+@pytest.mark.parametrize("base", ["7.3", "6.12"])
+def test_nothing_new(base: str) -> None:
+    """The whole queue of a base breaks no rule, but for what its list accepts or knows."""
+    code, events = explore(base)
+    assert found(events) == {}
+    assert code == 0
+    assert events[-1]["event"] == "end"
+    assert events[-1]["operations"] > 1000
+
+
+def test_late_joiner() -> None:
+    """What the second patch of the queue fixes is found before it, and is short."""
+    code, events = explore(*LATE_JOINER)
+    finds = found(events)
+    assert code == 1
+    late = finds.get("regions.lost after add") or finds["regions.lost after rescan"]
+    kinds = [each["kind"] for each in late["operations"]]
+    assert kinds[-1] in ("add", "rescan")
+    assert "claim_group" in kinds or "claim_device" in kinds
+    assert len(kinds) <= 5
+
+
+def test_late_joiner_without_the_rule() -> None:
+    """Without the rules about regions nothing tells that one is lost."""
+    _, events = explore(*LATE_JOINER, "--without", "regions")
+    assert [name for name in found(events) if name.startswith("regions.")] == []
