@@ -14,7 +14,7 @@ from iommuq.bases.sources import Base, open_base
 from iommuq.build.kconfig import Fragments
 from iommuq.guests.machine import Machine
 from iommuq.queue.model import Queue, load_queue
-from iommuq.queue.overlay import Overlay, load_overlay
+from iommuq.queue.overlay import DESCRIPTION, Overlay, load_overlay
 from iommuq.queue.steps import Step, make_step, make_steps
 from iommuq.system import arches
 from iommuq.system.arches import Arch
@@ -22,11 +22,16 @@ from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 
 
-def has_simulation(kernel: str) -> bool:
-    """Tell whether the simulated IOMMU can be built in a kernel: its domains are static there.
+def has_simulation(root: Path, kernel: str) -> bool:
+    """Tell whether a project has a simulated IOMMU that can be built in a kernel.
 
+    Its domains are static, which those of kernels before 6.12 are not.
+
+    :param root: the checkout of the project.
     :param kernel: the release, ``6.12.117``.
     """
+    if not (root / "explore" / DESCRIPTION).exists():
+        return False
     found = re.match(r"(\d+)\.(\d+)", kernel)
     return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
 
@@ -39,7 +44,7 @@ def tests_of(root: Path, kernel: str) -> Overlay:
     :raises UserError: a description is malformed.
     """
     overlay = load_overlay(root / "kunit")
-    if has_simulation(kernel):
+    if has_simulation(root, kernel):
         overlay = overlay.over(load_overlay(root / "explore"))
     return overlay
 
@@ -125,7 +130,7 @@ class Workspace:
                     f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
                     hint=f"it would be {folder / name}.config",
                 )
-        simulated = arch.name == "um" and has_simulation(self.base.kernel)
+        simulated = arch.name == "um" and has_simulation(self.root, self.base.kernel)
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
             *(folder / f"{name}.config" for name in (arch.name, *extra)),

@@ -207,6 +207,8 @@ class Guest:
                 time.sleep(_TICK)
 
     def _read(self, size: int, limit: float) -> bytes:
+        if self._thread is None:
+            raise self._died(self._error or "it has ended")
         fd = self._fds[1]
         poll = select.poll()
         poll.register(fd, select.POLLIN)

@@ -21,8 +21,10 @@ def check_kernel(workspace: Workspace) -> None:
 
     :raises UserError: its kernel is too old.
     """
-    kernel = workspace.base.kernel
-    if not has_simulation(kernel):
+    kernel, folder = workspace.base.kernel, workspace.root / "explore"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such directory", hint="the simulated IOMMU would be there")
+    if not has_simulation(workspace.root, kernel):
         raise UserError(
             f"{workspace.base.spec.name}: Linux {kernel} has no static domains",
             hint="6.12 is the first that has",

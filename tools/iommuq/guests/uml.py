@@ -61,6 +61,8 @@ def serving_argv(kernel: Path, work: Path, memory: int) -> list[str]:
         # It prints by itself.
         "con=null",
         "iommu_sim=3,4",
+        # Warnings and worse.
+        "loglevel=5",
         # After the first report, too, and no reboot after a panic.
         *("kasan_multi_shot", "panic=-1"),
     ]

@@ -602,15 +602,6 @@ static struct pci_ops sim_pci_ops = {
 	.write = sim_pci_write,
 };
 
-static const struct property_entry sim_properties[] = {
-	PROPERTY_ENTRY_U32("pasid-num-bits", 2),
-	{}
-};
-
-static const struct software_node sim_node = {
-	.properties = sim_properties,
-};
-
 static void sim_dev_release(struct device *dev)
 {
 	kfree(to_sim_dev(dev));
@@ -651,9 +642,11 @@ static int sim_plug(unsigned int number)
 	} else {
 		dev->bus = &sim_bus;
 	}
+	/*
+	 * No software node, which could give PASIDs to a device that is not PCI:
+	 * software_node_notify() takes a reference less after a failed allocation.
+	 */
 	ret = dev_set_name(dev, "sim%u", number);
-	if (!ret && !(slot->flags & SIM_PCI))
-		ret = device_add_software_node(dev, &sim_node);
 	if (!ret) {
 		mutex_lock(&iommu_probe_device_lock);
 		ret = iommu_fwspec_init(dev, group->iommu.fwnode);
@@ -673,7 +666,6 @@ static int sim_plug(unsigned int number)
 		dev->iommu = NULL;
 		mutex_unlock(&iommu_probe_device_lock);
 	}
-	device_remove_software_node(dev);
 	put_device(dev);
 	return ret;
 }
@@ -695,7 +687,6 @@ static void sim_unplug(struct sim_slot *slot)
 	slot->bound = false;
 	slot->resetting = false;
 	slot->claimed = false;
-	device_remove_software_node(dev);
 	put_device(dev);
 }
 
