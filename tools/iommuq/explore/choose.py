@@ -179,13 +179,23 @@ def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
             fields["b"] = value >> 1 & 3
     if name not in _CALM and fault >= _NO_FAULT:
         found = _fault(fault, value)
-        # What a released device is attached to cannot fail: struct iommu_ops, release_domain.
-        if name != "remove" or found.get("fail_kind", "paging") == "paging":
+        if "fail_kind" not in found or not _may_not_fail(name, dev, fields["group"], found, state):
             fields |= found
     return Operation(name, **fields)
 
 
 _INDEX = {name: number for number, name in enumerate(TARGETS)}
+
+
+def _may_not_fail(name: str, dev: int, group: int, found: dict[str, Any], state: State) -> bool:
+    """Tell whether no driver may fail an attach of an operation."""
+    if name == "remove":
+        # What a released device is attached to: struct iommu_ops, release_domain.
+        return bool(found["fail_kind"] != "paging")
+    if name == "rescan":
+        group = state.devices[dev].group
+    # The first attach of a group: iommu_setup_default_domain() warns of it.
+    return name in ("add", "rescan") and not state.groups[group].exists
 
 
 def _fault(fault: int, value: int) -> dict[str, Any]:

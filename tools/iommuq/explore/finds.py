@@ -37,10 +37,11 @@ class Find:
     @property
     def signature(self) -> str:
         """What tells it from others: the rule, the last operation, and whether that failed."""
-        name = self.breach.rule
+        name, last = self.breach.rule, self.operations[-1].kind
         if name == "splats.printed" and self.splats:
-            return f"{name}: {splat_key(self.splats[-1])}"
-        last = self.operations[-1].kind
+            key = splat_key(self.splats[-1])
+            # What a panic says is not where it comes from.
+            return f"{name}: {key}{f' after {last}' if key.startswith('Kernel panic') else ''}"
         return f"{name} after {last}{' that met a failure' if self.faulted else ''}"
 
     def to_json(self) -> dict[str, Any]:

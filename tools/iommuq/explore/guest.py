@@ -40,6 +40,8 @@ HARMLESS = ("WARNING",)
 
 _TICK = 0.02
 _SPINS = 600
+# Seconds for the console to be read; it is printed before the answer.
+_MOMENT = 0.001
 _LIFETIME = 24 * 3600.0
 
 
@@ -122,7 +124,7 @@ class Guest:
         found = splats.find(self.console())
         while wanted and time.monotonic() < deadline:
             size = len(self._console)
-            time.sleep(_TICK / 4)
+            time.sleep(_MOMENT)
             found = splats.find(self.console())
             if found and len(self._console) == size:
                 break
