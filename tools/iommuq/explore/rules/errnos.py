@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from iommuq.explore.operations import kinds
 from iommuq.explore.rules.model import Breach, Moment, Rule
 
+# Python calls this ENOTSUP, which the kernel does not have.
+_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
+
 
 def documented(moment: Moment) -> Iterator[Breach]:
     """Find errors that no document names."""
     ret = moment.after.ret
     if ret >= 0:
         return
-    name = errno.errorcode.get(-ret, str(-ret))
+    name = _NAMES.get(-ret, str(-ret))
     kind = kinds()[moment.operation.kind]
     if name in kind.errnos:
         return
