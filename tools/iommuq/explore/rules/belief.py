@@ -28,32 +28,39 @@ def domain(moment: Moment) -> Iterator[Breach]:
         )
 
 
-def pasid(moment: Moment) -> Iterator[Breach]:
-    """Find PASIDs that are attached to nothing in hardware, or to something for nobody."""
-    after = moment.after
+def _pasids(moment: Moment) -> Iterator[tuple[int, int, int, int]]:
+    """Yield device, index of the PASID, what hardware has, and what its user has attached."""
     for number, device in moment.present:
         if device.flags & wire.RESETTING or not device.flags & wire.GROUPED:
             continue
-        for index, (hw, wanted) in enumerate(
-            ((device.pasid0, device.user_pasid0), (device.pasid1, device.user_pasid1))
-        ):
-            if wanted and hw != wanted:
-                yield Breach(
-                    "belief.pasid",
-                    f"PASID {index + 1} of device {number} is not in the domain of its user",
-                    f"state.dev[{number}].pasid[{index}] == "
-                    f"state.dev[{number}].user_pasid[{index}]",
-                )
-            elif hw and not any(
-                hw in (other.user_pasid0, other.user_pasid1)
-                for other in after.devices
-                if other.group == device.group
-            ):
-                yield Breach(
-                    "belief.pasid",
-                    f"PASID {index + 1} of device {number} is in a domain without a user",
-                    f"state.dev[{number}].pasid[{index}] == SIM_NONE",
-                )
+        yield number, 0, device.pasid0, device.user_pasid0
+        yield number, 1, device.pasid1, device.user_pasid1
+
+
+def pasid(moment: Moment) -> Iterator[Breach]:
+    """Find PASIDs that are not in the domain of their user."""
+    for number, index, hw, wanted in _pasids(moment):
+        if wanted and hw != wanted:
+            yield Breach(
+                "belief.pasid",
+                f"PASID {index + 1} of device {number} is not in the domain of its user",
+                f"state.dev[{number}].pasid[{index}] == state.dev[{number}].user_pasid[{index}]",
+            )
+
+
+def pasid_left(moment: Moment) -> Iterator[Breach]:
+    """Find PASIDs that are in a domain and have no user."""
+    devices = moment.after.devices
+    for number, index, hw, wanted in _pasids(moment):
+        if wanted or not hw:
+            continue
+        group = [each for each in devices if each.group == devices[number].group]
+        if not any(hw in (each.user_pasid0, each.user_pasid1) for each in group):
+            yield Breach(
+                "belief.pasid_left",
+                f"PASID {index + 1} of device {number} is in a domain without a user",
+                f"state.dev[{number}].pasid[{index}] == SIM_NONE",
+            )
 
 
 def ungrouped(moment: Moment) -> Iterator[Breach]:
@@ -74,9 +81,15 @@ RULES = (
     Rule("belief.domain", "A device is in the domain of its group.", _SOURCE, domain),
     Rule(
         "belief.pasid",
-        "A PASID is in the domain that was attached to it, and in none otherwise.",
+        "A PASID is in the domain that was attached to it.",
         "iommu.c, iommu_attach_device_pasid()",
         pasid,
+    ),
+    Rule(
+        "belief.pasid_left",
+        "A PASID without a user is in no domain.",
+        "iommu.c, iommu_detach_device_pasid()",
+        pasid_left,
     ),
     Rule("belief.ungrouped", "A device without a group has no domain.", _SOURCE, ungrouped),
 )
