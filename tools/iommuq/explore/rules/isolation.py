@@ -22,7 +22,8 @@ def foreign(moment: Moment) -> Iterator[Breach]:
         yield Breach(
             "isolation.foreign",
             f"device {number} reaches what a user has mapped for others",
-            f"state.dev[{number}].hw == state.group[{device.group}].domain",
+            f"state.dev[{number}].hw != state.user[{after.user.index(device.hw)}] || "
+            f"state.dev[{number}].hw == state.group[{device.group}].attached",
         )
 
 
@@ -31,13 +32,13 @@ def untrusted(moment: Moment) -> Iterator[Breach]:
     for number, device in enumerate(moment.after.devices):
         present = device.flags & wire.PRESENT
         # A requester ID that a removed device shares is the concern of the others.
-        hw = device.hw if present else device.own
-        if hw == wire.IDENTITY and device.config & wire.UNTRUSTED:
+        field = "hw" if present else "own"
+        if getattr(device, field) == wire.IDENTITY and device.config & wire.UNTRUSTED:
             gone = "" if present else ", which was removed,"
             yield Breach(
                 "isolation.untrusted",
                 f"device {number}{gone} is untrusted and reaches all memory",
-                f"state.dev[{number}].own != SIM_IDENTITY",
+                f"state.dev[{number}].{field} != SIM_IDENTITY",
             )
 
 

@@ -30,12 +30,14 @@ def attached(moment: Moment) -> Iterator[Breach]:
 def believed(moment: Moment) -> Iterator[Breach]:
     """Find groups whose domain has been freed."""
     for number, group in enumerate(moment.after.groups):
-        if wire.FREED in (group.domain, group.default_domain, group.blocking_domain):
-            yield Breach(
-                "lifetime.believed",
-                f"group {number} has a pointer to a freed domain",
-                f"state.group[{number}].domain != SIM_FREED",
-            )
+        for name in ("domain", "default_domain", "blocking_domain"):
+            if getattr(group, name) == wire.FREED:
+                yield Breach(
+                    "lifetime.believed",
+                    f"group {number} has a pointer to a freed domain",
+                    f"state.group[{number}].{name} != SIM_FREED",
+                )
+                break
 
 
 _SOURCE = (
