@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,19 @@ from iommuq.explore.rules.model import Breach
 from iommuq.system.errors import UserError
 
 FORMAT = 1
+# What goes into C source when a find is written as a case: a file may come from others.  No
+# text ends a comment, and no expression calls, assigns or ends the statement.
+_TEXTS = {
+    "text": r"[A-Za-z0-9][A-Za-z0-9 ,.;:()_@/+-]{0,400}",
+    "base": r"[A-Za-z0-9._+-]{0,100}",
+    "step": r"[A-Za-z0-9 ,.:=@~()_/+-]{0,300}",
+    "expect": (
+        r"(?:\bstate(?:\.(?:dev|group)\[\d\])?\.[a-z_]+(?:\[\d\])?|\bSIM_[A-Z_]+\b"
+        r"|\bIOMMU_DOMAIN_[A-Z_]+\b|-?\b(?:E[A-Z0-9]+|\d{1,10})\b|[!=]=|<=|\|\||[&~!() ]){1,100}"
+    ),
+}
+#: Seeds are below.
+_SEEDS = 1 << 32
 _FUNCTION = re.compile(r" (?:at|in) (?:\S+:\d+ )?(?:at )?([A-Za-z_]\w+)(?:\+0x|\.)")
 
 
@@ -86,28 +100,38 @@ def load(data: object, where: str) -> Find:
 
     :raises UserError: it is malformed.
     """
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or not _is_number(data.get("format"), FORMAT, FORMAT + 1):
         raise UserError(f"{where}: not a find of format {FORMAT}")
-    texts = ("rule", "text", "expect", "base", "step")
+    texts = ("rule", *_TEXTS)
     if not all(isinstance(data.get(name), str) for name in texts):
         raise UserError(f"{where}: {', '.join(texts)} must be strings")
     if data["rule"] not in {rule.name for rule in all_rules()}:
-        raise UserError(f"{where}: no rule {data['rule']!r}")
-    splats = data.get("splats", [])
+        raise UserError(f"{where}: no rule {reprlib.repr(data['rule'])}")
+    for name, pattern in _TEXTS.items():
+        if not re.fullmatch(pattern, data[name], re.ASCII):
+            raise UserError(f"{where}: {name} cannot be {reprlib.repr(data[name])}")
+    splats, faulted = data.get("splats", []), data.get("faulted", False)
     seed = data.get("seed", 0)
     if not isinstance(splats, list) or not all(isinstance(each, str) for each in splats):
         raise UserError(f"{where}: splats must be a list of strings")
-    if type(seed) is not int:
-        raise UserError(f"{where}: seed must be a number")
+    if not _is_number(seed, 0, _SEEDS):
+        raise UserError(f"{where}: seed must be a number from 0 to {_SEEDS - 1}")
+    if type(faulted) is not bool:
+        raise UserError(f"{where}: faulted must be true or false")
     return Find(
         Breach(data["rule"], data["text"], data["expect"]),
         tuple(from_json(data.get("operations"), where)),
         tuple(splats),
-        bool(data.get("faulted")),
+        faulted,
         data["base"],
         data["step"],
         seed,
     )
+
+
+def _is_number(value: object, least: int, end: int) -> bool:
+    # true is an int for Python.
+    return type(value) is int and least <= value < end
 
 
 def relabelled(find: Find, base: str, step: str, seed: int) -> Find:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -153,7 +154,7 @@ def from_json(data: object, where: str) -> list[Operation]:
 
 
 def _checked(entry: object, where: str) -> Operation:
-    if not isinstance(entry, dict) or entry.get("kind") not in kinds():
+    if not isinstance(entry, dict) or entry.get("kind") not in list(kinds()):
         raise UserError(f"{where}: needs a kind, one of {', '.join(kinds())}")
     allowed: dict[str, int] = {**kinds()[entry["kind"]].fields}
     allowed |= {"fail_at": FAIL_AT + 1, "fail_alloc": FAIL_ALLOC + 1}
@@ -161,11 +162,11 @@ def _checked(entry: object, where: str) -> Operation:
         if name == "kind":
             continue
         if name in ("fail_kind", "fail_errno"):
-            good = value in (FAIL_KINDS if name == "fail_kind" else FAIL_ERRNOS)
+            good = value in (list(FAIL_KINDS) if name == "fail_kind" else FAIL_ERRNOS)
         else:
             good = type(value) is int and name in allowed and 0 <= value < allowed[name]
         if not good:
-            raise UserError(f"{where}: {name} cannot be {value!r}")
+            raise UserError(f"{where}: {name} cannot be {reprlib.repr(value)}")
     found = Operation(**entry)
     if (found.fail_kind == "") != (found.fail_at == 0) or (found.fail_errno == "") != (
         found.fail_kind == ""

@@ -46,6 +46,9 @@ def read(path: Path) -> Find:
 
     :raises UserError: it cannot be read, or is malformed.
     """
+    # A FIFO would have us wait.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: not a regular file")
     with os_errors_as(UserError, path), path.open("rb") as file:
         data = file.read(SIZE + 1)
     if len(data) > SIZE:
