@@ -77,7 +77,12 @@ class Guest:
         self._sound = True
 
     def __enter__(self) -> Guest:
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            # Ctrl-C while it boots.
+            self._end()
+            raise
         return self
 
     def __exit__(

@@ -58,6 +58,16 @@ class Session:
         self.best: Find | None = None
         self.first: tuple[float, int] | None = None
 
+    def begin(self) -> None:
+        """Begin a sequence.
+
+        :raises Lost: the guest died, and another one could not be started.
+        """
+        try:
+            self.player.begin()
+        except GuestDied as error:
+            raise Lost(error) from None
+
     def step(self, code: int, left_out: int) -> None:
         """Carry out the operation of a number, and judge the one before it meanwhile.
 
@@ -139,7 +149,7 @@ def machine(session: Session) -> type[RuleBasedStateMachine]:
             super().__init__()
             self.left_out = 0
             session.tick()
-            session.player.begin()
+            session.begin()
 
         @initialize(masks=st.binary(min_size=8, max_size=8))
         def leave_out(self, masks: bytes) -> None:

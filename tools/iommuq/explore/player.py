@@ -153,11 +153,13 @@ class Player:
     def _crashed(self) -> list[Find]:
         error, self._lost = self._lost, None
         assert error is not None
+        # There is no guest that could answer.
+        died, self._died, self._sent = self._died, None, None
         self.spoiled, self._used = True, False
         said = splats.find(error.console)
         if not said or not any(rule.name == "splats.printed" for rule in self.rules):
             raise error
-        operations = (*self.history.operations, *([self._died] if self._died else []))
+        operations = (*self.history.operations, *([died] if died else []))
         breach = Breach("splats.printed", "the kernel crashed", "state.splats == 0")
         return [Find(breach, operations, tuple(each.title for each in said))]
 
