@@ -185,10 +185,10 @@ def _run(
         run_state_machine_as_test(
             hypothesis.seed(seed)(machine(session)), settings=chosen, _min_steps=1
         )
-    except (Found, Unsatisfiable, Flaky, StopTest):
+    except (Found, Lost, Unsatisfiable, Flaky, StopTest):
         pass
     except _Over:
         return False
-    except Lost as lost:
-        raise lost.error from None
+    if session.lost is not None:
+        raise session.lost
     return True

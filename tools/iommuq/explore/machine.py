@@ -37,6 +37,7 @@ class Session:
     :ivar wanted: the signature that is being shortened; None before the first find.
     :ivar best: the shortest sequence with it.
     :ivar first: when it was met first, by `time.monotonic`, and after how many operations.
+    :ivar lost: why there is no guest any more.
     :ivar is_new: tells whether a signature is a find; a sequence ends at each other one.
     :ivar only: a sequence goes on after what is no find.
     :ivar tick: called after each sequence; may raise to end the run.
@@ -57,6 +58,7 @@ class Session:
         self.wanted: str | None = None
         self.best: Find | None = None
         self.first: tuple[float, int] | None = None
+        self.lost: GuestDied | None = None
 
     def begin(self) -> None:
         """Begin a sequence.
@@ -66,7 +68,7 @@ class Session:
         try:
             self.player.begin()
         except GuestDied as error:
-            raise Lost(error) from None
+            raise self._lose(error) from None
 
     def step(self, code: int, left_out: int) -> None:
         """Carry out the operation of a number, and judge the one before it meanwhile.
@@ -88,15 +90,20 @@ class Session:
         try:
             found = self.player.end()
         except GuestDied as error:
-            raise Lost(error) from None
+            raise self._lose(error) from None
         if any(self.is_new(find.signature) for find in found):
             self.judge(found)
+
+    def _lose(self, error: GuestDied) -> Lost:
+        # Hypothesis may raise a `Flaky` in place of what is raised in a repetition.
+        self.lost = error
+        return Lost(error)
 
     def _check(self) -> None:
         try:
             found = self.player.check()
         except GuestDied as error:
-            raise Lost(error) from None
+            raise self._lose(error) from None
         self.judge(found)
 
     def judge(self, found: Sequence[Find]) -> None:
@@ -130,7 +137,6 @@ class Lost(BaseException):
 
     def __init__(self, error: GuestDied) -> None:
         super().__init__(str(error))
-        self.error = error
 
 
 class Found(Exception):
