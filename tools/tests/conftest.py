@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import toy
 import toykernel
 from iommuq.bases.basefile import load_spec
 from iommuq.bases.sources import Base
+from iommuq.guests import uml
 from iommuq.queue.edit import edit
 from iommuq.queue.model import Queue, load_queue
 from iommuq.results.store import Store
@@ -172,6 +174,17 @@ def series(tmp_path: Path, toy_work: Path) -> Series:
     from mailfetched import two_patches
 
     return two_patches(tmp_path, toy_work)
+
+
+@pytest.fixture
+def sims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder for kernels of `fakeguest`; temporary folders are made beside it."""
+    # A library for the processor state of real kernels takes a compiler to make.
+    monkeypatch.setattr(uml, "environment", dict)
+    for name in ("sims", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "sims"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
