@@ -53,10 +53,24 @@ def _simpler(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
     """Yield sequences with one operation less, then with a simpler one."""
     for number in reversed(range(len(operations))):
         yield [*operations[:number], *operations[number + 1 :]]
+    yield from _merged(operations)
     yield _renumbered(operations)
     for number, each in enumerate(operations):
         for simpler in _simpler_operation(each):
             yield [*operations[:number], simpler, *operations[number + 1 :]]
+
+
+def _merged(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+    """Yield sequences in which one device does what another one did, too."""
+    devices = [each.dev for each in operations if each.kind == "add"]
+    for gone in devices:
+        for other in devices:
+            if other != gone:
+                yield [
+                    _with(each, "dev", other) if each.dev == gone else each
+                    for each in operations
+                    if each.dev != gone or each.kind != "add"
+                ]
 
 
 def _renumbered(operations: Sequence[Operation]) -> Sequence[Operation]:

@@ -8,8 +8,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommuq.explore import machine, wire
-from iommuq.explore.choose import CODES, TARGETS, WHEEL, decode
+from iommuq.explore import choose, machine, wire
+from iommuq.explore.choose import CODES, TARGETS, decode
 from iommuq.explore.operations import Operation, from_json, kinds
 from iommuq.explore.wire import State
 from simstates import BARE, GOOD, NUMBERS, STATES, changed
@@ -83,19 +83,19 @@ def test_nothing_is_left_if_all_is_left_out() -> None:
     assert all(decode(code, GOOD, everything) is None for code in range(1, CODES, CODES // 97))
 
 
-def test_the_wheel_has_a_place_for_each_number() -> None:
-    """There are 64 places, so that the last kinds are tried as often as they say."""
-    assert len(WHEEL) == 64
-    assert set(WHEEL) == set(TARGETS)
+def test_each_weight_has_a_number() -> None:
+    """All kinds together have no more weight than there are numbers for them."""
+    assert set(choose._WEIGHTS) == set(TARGETS)
+    assert sum(choose._WEIGHTS.values()) <= choose._KIND
 
 
-def test_a_kind_with_a_target_is_tried_as_often_as_it_is_on_the_wheel() -> None:
-    """A number whose kind has a target becomes that kind."""
-    for number, name in enumerate(WHEEL):
-        operation = decode(number + len(WHEEL), GOOD)
-        assert operation is not None
-        if TARGETS[name](GOOD):
-            assert operation.kind == name
+def test_each_possible_kind_is_chosen_by_its_weight() -> None:
+    """In one round of the numbers each kind with a target comes as often as its weight says."""
+    possible = [name for name in TARGETS if TARGETS[name](GOOD)]
+    total = sum(choose._WEIGHTS[name] for name in possible)
+    found = [decode(choose._KIND + number, GOOD) for number in range(total)]
+    came = Counter(each.kind for each in found if each is not None)
+    assert came == {name: choose._WEIGHTS[name] for name in possible}
 
 
 def test_the_kinds_are_those_of_the_table() -> None:
@@ -118,6 +118,11 @@ def test_every_value_of_a_device_can_come() -> None:
         for each in adds:
             seen |= getattr(each, name)
         assert seen == bits, name
+    # The first attach of a group does not fail.
+    assert {each.fail_kind for each in adds} == {""}
+    state = changed(BARE, group={0: {"exists": 1}, 1: {"exists": 1}})
+    found = [decode(code, state) for code in range(1, CODES, 1009)]
+    adds = [each for each in found if each is not None and each.kind == "add"]
     kinds_of_failure = Counter(each.fail_kind for each in adds)
     assert set(kinds_of_failure) == {"", "identity", "blocked", "paging"}
     assert any(each.fail_alloc for each in adds)
