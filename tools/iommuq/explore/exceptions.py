@@ -2,7 +2,8 @@
 """Breaches that are accepted or known, each with a reason, a source and an expiry date.
 
 Each base has a list, ``patches/<base>/explore.toml``.  After an accepted breach the sequence
-goes on, and it is accepted for as long as it lasts: the rule is not meant for it.
+goes on: the rule is not meant for it.  Where an entry names an operation, or a failure, the
+breach is accepted for as long as it lasts; else for as long as the entry fits.
 
     [[exception]]
     rules = ["regions.lost"]
@@ -62,6 +63,11 @@ class Exemption(Table):
         require(self.reason.strip(), "reason is empty")
         require(self.source.strip(), "source is empty")
 
+    @property
+    def lasts(self) -> bool:
+        """Whether a breach is accepted for as long as it lasts: it is of one operation."""
+        return bool(self.operations) or self.faulted is not None
+
     def covers(self, find: Find, moment: Moment) -> bool:
         """Tell whether it accepts a breach."""
         return (
@@ -115,9 +121,9 @@ class Exceptions(Table):
     exception: tuple[Exemption, ...] = ()
     known: tuple[Known, ...] = ()
 
-    def cover(self, find: Find, moment: Moment) -> bool:
-        """Tell whether one of them accepts a breach."""
-        return any(each.covers(find, moment) for each in self.exception)
+    def covering(self, find: Find, moment: Moment) -> Exemption | None:
+        """Return the first that accepts a breach; None if none does."""
+        return next((each for each in self.exception if each.covers(find, moment)), None)
 
     def knows(self, signature: str) -> bool:
         """Tell whether a find is of a known defect."""

@@ -123,13 +123,15 @@ class Player:
 
     def _not_excused(self, finds: Sequence[Find], moment: Moment) -> list[Find]:
         """Leave out what is accepted, now or since an operation before this one."""
-        excused = {
-            find.breach
-            for find in finds
-            if find.breach in self._excused or self.exceptions.cover(find, moment)
-        }
+        left, excused = [], set()
+        for find in finds:
+            entry = self.exceptions.covering(find, moment)
+            if find.breach in self._excused or (entry is not None and entry.lasts):
+                excused.add(find.breach)
+            elif entry is None:
+                left.append(find)
         self._excused = excused
-        return [find for find in finds if find.breach not in excused]
+        return left
 
     def do(self, operation: Operation) -> list[Find]:
         """Carry out one operation, and hold the state after it against the rules.
