@@ -82,7 +82,8 @@ def search(wanted: Wanted, limit: float = LIMIT) -> list[Row]:
             continue
         if at not in plans:
             plans[at] = plan_of(replace(wanted, at=at or None, empty=True))
-        rows.append(_row(defect, replace(plans[at], seconds=limit, enough=1)))
+        plan = replace(plans[at], seconds=limit, enough=1, step=at or plans[at].step)
+        rows.append(_row(defect, plan))
         progress.note(_words(rows[-1]))
     return rows
 
