@@ -16,7 +16,7 @@ from iommuq.explore.finds import Find
 from iommuq.explore.operations import FAIL_KINDS, Operation
 from iommuq.explore.rules import all_rules
 from iommuq.system.errors import InfraError, UserError, os_errors_as
-from iommuq.system.files import read_text
+from iommuq.system.files import read_text, write_whole
 
 #: The suite that the cases are in, in the project.
 SUITE = Path("explore/drivers/iommu/tests/explored_kunit.c")
@@ -43,18 +43,19 @@ def add(root: Path, name: str, find: Find) -> Path:
         raise UserError(f"{path}: there is a case of the name {name}")
     text = text.replace(_CASES, f"{case(name, find)}\n{_CASES}\tKUNIT_CASE(explored_{name}),\n")
     with os_errors_as(InfraError, path):
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text.encode())
     return path
 
 
 def case(name: str, find: Find) -> str:
     """Return a find as a function in C."""
     rule = next(rule for rule in all_rules() if rule.name == find.breach.rule)
-    seed = f", --seed {find.seed}" if find.seed else ""
+    words = ["--at", find.step] if find.step else []
+    words += ["--seed", str(find.seed)] if find.seed else []
     told = [
         f"{_sentence(find.breach.text)} Rule {rule.name}: {rule.says}",
         f"Source: {rule.source}.",
-        f"Found by `iommuq explore {find.base} --at {find.step}{seed}`.",
+        f"Found by `{' '.join(['iommuq explore', find.base, *words])}`.",
     ]
     comment = [line for text in told for line in textwrap.wrap(text, _WIDTH)]
     operations = [line for each in find.operations for line in _lines(each)]
