@@ -35,6 +35,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from iommuq.explore.finds import Find
+from iommuq.explore.operations import kinds
 from iommuq.explore.rules.model import Moment
 from iommuq.system import tables
 from iommuq.system.errors import UserError
@@ -150,4 +151,7 @@ def load(folder: Path, names: frozenset[str]) -> Exceptions:
         for rule in each.rules:
             if rule not in names:
                 raise UserError(f"{path}: no rule {rule!r}")
+        for operation in each.operations:
+            if operation not in kinds():
+                raise UserError(f"{path}: no operation {operation!r}")
     return found
