@@ -41,7 +41,7 @@ class _Duration(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, int | float):
             return float(value)
-        match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh]?)", value)
+        match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh]?)", value, re.ASCII)
         if match is None or float(match[1]) == 0:
             self.fail(f"{value!r} is not a time like 90s, 10m or 1h", param, ctx)
         return float(match[1]) * _UNITS[match[2] or "s"]
