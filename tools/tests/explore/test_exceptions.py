@@ -41,8 +41,8 @@ def covers(
 ) -> bool:
     """Tell whether an entry with one more line accepts a breach."""
     found = read(folder, ACCEPTED + line)
-    after = changed(GOOD, group={0: group or {}})._replace(**{head: 1})
-    return found.cover(find, moment(Operation(kind), after))
+    after = changed(GOOD, group={0: group or {}})._replace(**{head: 1})  # type: ignore[arg-type]
+    return found.covering(find, moment(Operation(kind), after)) is not None
 
 
 def test_a_base_without_the_file_has_none(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_known_signatures(tmp_path: Path) -> None:
     for other in ("regions.lost after rescan", "regions.lost", "Regions.lost after add", ""):
         assert not found.knows(other)
     # A known breach is not an accepted one.
-    assert not found.cover(FIND, moment(Operation("add"), GOOD))
+    assert found.covering(FIND, moment(Operation("add"), GOOD)) is None
 
 
 def test_expired_entries(tmp_path: Path) -> None:
