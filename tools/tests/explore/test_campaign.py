@@ -142,6 +142,16 @@ def test_a_known_find_is_tried_first(sims: Path) -> None:
     assert outcome.times[SIGNATURE][1] == len(FIND.operations) - 1
 
 
+def test_devices_and_groups_are_renumbered(sims: Path) -> None:
+    """The shortest find has the first device and the first group, whatever was met."""
+    moved = [replace(each, dev=2, group=int(each.kind in ("add", "claim_group"))) for each in LOSES]
+    # The device of a claim of a group is of no meaning.
+    moved[3] = replace(moved[3], dev=0)
+    find = replace(FIND, operations=tuple(moved))
+    outcome = explored(plan(sims, "loses", first=[find]))
+    assert [each.operations for each in outcome.finds] == [LOSES]
+
+
 def test_a_known_find_that_is_fixed_is_none(sims: Path) -> None:
     """What does not break a rule any more is left alone."""
     outcome = explored(plan(sims, "good", first=[FIND, FIND], seconds=0.2, enough=0))

@@ -130,6 +130,8 @@ def test_the_case_carries_the_same_operations_out(project: Path) -> None:
         for kind in operations.FAIL_KINDS
         for error in operations.FAIL_ERRNOS
     ]
+    # The longest, in three lines.
+    sequence.append(Operation("add", 3, 1, 0, 63, 63, 3, "identity", 9, "ENODEV", 60))
     write.add(project, "all_of_them", of(*sequence))
     done = compiled(project, "-o", str(project / "suite"))
     assert (done.returncode, done.stderr) == (0, "")

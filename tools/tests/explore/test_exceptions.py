@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,8 @@ def covers(
 ) -> bool:
     """Tell whether an entry with one more line accepts a breach."""
     found = read(folder, ACCEPTED + line)
-    after = changed(GOOD, group={0: group or {}})._replace(**{head: 1})  # type: ignore[arg-type]
+    met: dict[str, Any] = {head: 1}
+    after = changed(GOOD, group={0: group or {}}, **met)
     return found.covering(find, moment(Operation(kind), after)) is not None
 
 

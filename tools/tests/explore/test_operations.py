@@ -434,8 +434,9 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     writer.start()
     with pytest.raises(UserError, match="not a regular file"):
         store.read(fifo)
-    os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     writer.join(5)
+    os.close(reader)
 
 
 def test_a_file_of_the_largest_size_can_be_read(tmp_path: Path) -> None:
