@@ -41,6 +41,7 @@ class Wanted:
     :ivar jobs: processes, each with a guest of its own.
     :ivar without: rules, or groups of rules, that are left out.
     :ivar empty: neither use nor keep earlier finds and examples.
+    :ivar only: patterns of the signatures that are looked for, also of known ones; empty for all.
     """
 
     base: str
@@ -50,6 +51,7 @@ class Wanted:
     jobs: int = 1
     without: tuple[str, ...] = ()
     empty: bool = False
+    only: tuple[str, ...] = ()
 
 
 Emit = Callable[[dict[str, Any]], None]
@@ -65,6 +67,8 @@ def plan_of(wanted: Wanted) -> Plan:
     subject = Subject.open(wanted.base, wanted.at)
     folder = subject.workspace.base.spec.folder
     exceptions = load_exceptions(folder, frozenset(rule.name for rule in all_rules()))
+    if wanted.only:
+        exceptions = replace(exceptions, known=())
     for reason in exceptions.expired(datetime.datetime.now(tz=datetime.UTC).date()):
         raise UserError(
             f"{folder / 'explore.toml'}: an entry has expired: {reason[:80]}",
@@ -82,6 +86,7 @@ def plan_of(wanted: Wanted) -> Plan:
         new_log(f"explore-{wanted.base}-{subject.step.label}"),
         wanted.base,
         subject.step.label,
+        only=wanted.only,
         first=() if wanted.empty else tuple(store.kept(wanted.base)),
     )
 
@@ -136,6 +141,7 @@ def run_all(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
             *("--for", f"{wanted.seconds:g}s", "--seed", str(wanted.seed + number)),
             *(["--at", wanted.at] if wanted.at else []),
             *(word for name in wanted.without for word in ("--without", name)),
+            *(word for name in wanted.only for word in ("--only", name)),
             *(["--empty"] if wanted.empty else []),
         ]
         run.run(

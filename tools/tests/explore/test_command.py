@@ -27,6 +27,7 @@ from iommuq.explore.rules import choose
 from iommuq.explore.rules.model import Breach
 from iommuq.explore.run import Wanted
 from iommuq.system.errors import UserError
+from iommuq.system.files import project_root
 from simheader import ROOT
 
 LOSES = (Operation("add", b=1), Operation("bind"), Operation("unbind"), Operation("claim_group"))
@@ -148,7 +149,8 @@ def test_an_unknown_base(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_kernel_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux 6.1 has no static domains; exit code 2, and nothing is built."""
-    old = SimpleNamespace(base=SimpleNamespace(kernel="6.1.192"))
+    base = SimpleNamespace(kernel="6.1.192", spec=SimpleNamespace(name="6.1"))
+    old = SimpleNamespace(root=project_root(), base=base)
     monkeypatch.setattr(Workspace, "open", lambda _base: old)
     with pytest.raises(UserError, match=r"^6\.1: Linux 6\.1\.192 has no static domains") as caught:
         call("6.1", "--for", "1s")

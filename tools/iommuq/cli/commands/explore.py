@@ -74,6 +74,12 @@ class _Duration(click.ParamType[float]):
     metavar="RULE",
     help="Leave a rule out, or a group of rules: regions, or regions.lost.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="SIGNATURE",
+    help="Look for finds of this signature alone; * stands for anything.",
+)
 @click.option("--empty", is_flag=True, help="Neither use nor keep earlier finds.")
 @click.option(
     "--replay", type=options.file, metavar="FILE", help="Carry out the find in FILE, and no more."
@@ -97,6 +103,7 @@ def explore(
     seed: int,
     jobs: int,
     without: tuple[str, ...],
+    only: tuple[str, ...],
     empty: bool,
     replay: Path | None,
     case: str | None,
@@ -119,7 +126,7 @@ def explore(
 
     if case is not None and replay is None:
         raise UserError("--write needs --replay FILE", hint="each find names its file")
-    wanted = Wanted(base, at, seconds, seed, jobs, without, empty)
+    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only)
     if replay is not None:
         find = store.read(replay)
         if case is not None:
