@@ -133,11 +133,14 @@ def explore(
             if plan.quick:
                 outcome.finds.append(find)
                 return
-            short = relabelled(shortest(player, find), plan.base, plan.step, plan.seed)
-            same = sum(
-                any(each.signature == find.signature for each in replay(player, short.operations))
-                for _ in range(REPEATS)
-            )
+            short = shortest(player, find, alone=not plan.only)
+            short = relabelled(short, plan.base, plan.step, plan.seed)
+            same = 0
+            for _ in range(REPEATS):
+                # WARN_ON_ONCE() warns once for each boot.
+                guest.renew()
+                again = replay(player, short.operations, find.signature if plan.only else "")
+                same += any(each.signature == find.signature for each in again)
             (outcome.finds if same == REPEATS else outcome.flaky).append(short)
             found(short, same == REPEATS)
 

@@ -15,13 +15,14 @@ from iommuq.explore.operations import FAIL_ALLOC, Operation, kinds
 from iommuq.explore.wire import State
 
 #: Numbers are below.
-CODES = 1 << 24
+CODES = 1 << 32
 
 Target = tuple[int, int, int]  # device, group, domain
 
 # What a number is made of, from its low bits.  The simplest choice comes first.
-_KIND, _PICK, _VALUE, _FAULT = 128, 4, 1 << 10, 32
-_SETUPS = (7, 15, 3, 5, 1, 2, 6, 14)
+_KIND, _PICK, _VALUE, _DETAIL, _FAULT = 128, 4, 1 << 10, 1 << 8, 32
+#: What a driver has, of 16 numbers: a third block a device first, as VT-d's does.
+SETUPS = (7, 7, 7, 7, 7, 15, 15, 15, 15, 3, 5, 1, 2, 6, 14, 11)
 _DEVICES = (1, 0, 1, 5, 3, 7, 9, 17, 33, 21, 16, 32, 8, 1, 0, 5)
 _REGIONS = (0, 1, 1, 1, 0, 2, 3, 5, 6, 9, 4, 21, 1, 1, 0, 0)
 _GROUPS = (0, 0, 0, 1)
@@ -157,7 +158,8 @@ def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
         return None
     code, kind = divmod(code, _KIND)
     rest, pick = divmod(code, _PICK)
-    fault, value = divmod(rest, _VALUE)
+    rest, value = divmod(rest, _VALUE)
+    fault, detail = divmod(rest, _DETAIL)
     possible: list[tuple[str, list[Target]]] = []
     for name, choose in TARGETS.items():
         targets = [] if left_out >> _INDEX[name] & 1 else choose(state)
@@ -172,13 +174,13 @@ def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
         fields |= {"group": _GROUPS[value & 3], "a": _DEVICES[value >> 2 & 15]}
         fields |= {"b": _REGIONS[value >> 6 & 15], "c": pick & 3}
     elif name == "setup":
-        fields["a"] = _SETUPS[value % len(_SETUPS)]
+        fields["a"] = SETUPS[value % len(SETUPS)]
     else:
         fields["a"] = value % _A.get(name, 1)
         if name == "dma_map":
             fields["b"] = value >> 1 & 3
     if name not in _CALM and fault >= _NO_FAULT:
-        found = _fault(fault, value)
+        found = _fault(fault, detail)
         if "fail_kind" not in found or not _may_not_fail(name, dev, fields["group"], found, state):
             fields |= found
     return Operation(name, **fields)
@@ -198,12 +200,17 @@ def _may_not_fail(name: str, dev: int, group: int, found: dict[str, Any], state:
     return name in ("add", "rescan") and not state.groups[group].exists
 
 
-def _fault(fault: int, value: int) -> dict[str, Any]:
-    value >>= 2
+def _fault(fault: int, detail: int) -> dict[str, Any]:
     if fault >= _ATTACH_FAULT:
-        return {"fail_alloc": 1 + value % (FAIL_ALLOC // 2 if value & 1 else 12)}
-    return {
-        "fail_kind": _KINDS[value & 3],
-        "fail_at": 1 + (value >> 2 & 1),
-        "fail_errno": _ERRNOS[value >> 3 & 1],
+        # To plug a device in takes some dozens before the core hears of it.
+        few, number = divmod(detail, 2)[::-1]
+        return {"fail_alloc": 1 + number % (12 if few else FAIL_ALLOC)}
+    found: dict[str, Any] = {
+        "fail_kind": _KINDS[detail & 3],
+        "fail_at": 1 + (detail >> 2 & 1),
+        "fail_errno": _ERRNOS[detail >> 3 & 1],
     }
+    # What makes an attach fail may last: then what puts back fails, too.
+    if detail >> 4 & 3 == 3:
+        found["fail_every"] = 1
+    return found

@@ -10,8 +10,9 @@ breach is accepted for as long as it lasts; else for as long as the entry fits.
     operations = ["attach_group"]   # the last operation; without it any
     faulted = true                  # a failure was injected in it; without it either
     fail_kinds = ["identity"]       # and it was an attach to such a domain
-    splats = ["iommu_detach_group"]  # each is part of the title of a splat
+    splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
     identity = false                # the driver has no identity domain
+    untrusted = true                # a device of the group is untrusted
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
     source = "…"
@@ -29,12 +30,13 @@ After a known one the sequence ends, and it is no find: it is a defect that has 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from iommuq.explore.finds import Find
+from iommuq.explore import wire
+from iommuq.explore.finds import Find, splat_key
 from iommuq.explore.operations import kinds
 from iommuq.explore.rules.model import Moment
 from iommuq.system import tables
@@ -58,6 +60,7 @@ class Exemption(Table):
     splats: tuple[str, ...] = ()
     unclaimed: bool | None = None
     identity: bool | None = None
+    untrusted: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.rules, "rules is empty")
@@ -76,8 +79,9 @@ class Exemption(Table):
             and (not self.operations or moment.operation.kind in self.operations)
             and (self.faulted is None or self.faulted == moment.after.faulted)
             and (not self.fail_kinds or moment.operation.fail_kind in self.fail_kinds)
-            and (not self.splats or any(_in(word, find.splats) for word in self.splats))
+            and (not self.splats or _are_of(find.splats, self.splats))
             and (self.identity is None or self.identity == _has_identity(find, moment))
+            and (self.untrusted is None or self.untrusted == _has_untrusted(find, moment))
             and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
 
@@ -89,8 +93,20 @@ def _has_identity(find: Find, moment: Moment) -> bool:
     return all(group.setup & 1 for group in groups)
 
 
-def _in(word: str, titles: Iterable[str]) -> bool:
-    return any(word in title for title in titles)
+def _has_untrusted(find: Find, moment: Moment) -> bool:
+    """Tell whether the group of the device, or any, has an untrusted device."""
+    dev = find.breach.dev
+    return any(
+        device.config & wire.UNTRUSTED
+        for _, device in moment.present
+        if dev < 0 or device.group == moment.after.devices[dev].group
+    )
+
+
+def _are_of(titles: Collection[str], functions: Collection[str]) -> bool:
+    """Tell whether there are splats, all of them a WARN in one of some functions."""
+    keys = {splat_key(title) for title in titles}
+    return bool(keys) and keys <= {f"WARNING in {name}" for name in functions}
 
 
 def _unclaimed(find: Find, moment: Moment) -> bool:

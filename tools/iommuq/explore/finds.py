@@ -19,6 +19,7 @@ FORMAT = 1
 _TEXTS = {
     "text": r"[A-Za-z0-9][A-Za-z0-9 ,.;:()_@/+-]{0,400}",
     "base": r"[A-Za-z0-9._+-]{0,100}",
+    "note": r"[a-z ,]{0,60}",
     "step": r"[A-Za-z0-9 ,.:=@~()_/+-]{0,300}",
     "expect": (
         r"(?:\bstate(?:\.(?:dev|group)\[\d\])?\.[a-z_]+(?:\[\d\])?|\bSIM_[A-Z_]+\b"
@@ -36,6 +37,7 @@ class Find:
 
     :ivar splats: the titles of the splats of the sequence.
     :ivar faulted: a failure was injected and met in the last operation.
+    :ivar note: what else tells it from others: of the device that it is about.
     :ivar base: the base, and the step that was explored.
     :ivar seed: of the exploration.
     """
@@ -44,6 +46,7 @@ class Find:
     operations: tuple[Operation, ...]
     splats: tuple[str, ...] = ()
     faulted: bool = False
+    note: str = ""
     base: str = ""
     step: str = ""
     seed: int = 0
@@ -56,6 +59,7 @@ class Find:
             key = splat_key(self.splats[-1])
             # What a panic says is not where it comes from.
             return f"{name}: {key}{f' after {last}' if key.startswith('Kernel panic') else ''}"
+        name += f" ({self.note})" if self.note else ""
         return f"{name} after {last}{' that met a failure' if self.faulted else ''}"
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Find:
             "expect": self.breach.expect,
             "signature": self.signature,
             "faulted": self.faulted,
+            "note": self.note,
             "splats": list(self.splats),
             "base": self.base,
             "step": self.step,
@@ -102,6 +107,7 @@ def load(data: object, where: str) -> Find:
     """
     if not isinstance(data, dict) or not _is_number(data.get("format"), FORMAT, FORMAT + 1):
         raise UserError(f"{where}: not a find of format {FORMAT}")
+    data = {"note": "", **data}
     texts = ("rule", *_TEXTS)
     if not all(isinstance(data.get(name), str) for name in texts):
         raise UserError(f"{where}: {', '.join(texts)} must be strings")
@@ -123,9 +129,10 @@ def load(data: object, where: str) -> Find:
         tuple(from_json(data.get("operations"), where)),
         tuple(splats),
         faulted,
-        data["base"],
-        data["step"],
-        seed,
+        note=data["note"],
+        base=data["base"],
+        step=data["step"],
+        seed=seed,
     )
 
 

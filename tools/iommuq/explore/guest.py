@@ -113,25 +113,34 @@ class Guest:
 
         :raises GuestDied: there is no answer.
         """
-        return wire.state(self._read(wire.STATE_SIZE, ANSWER_LIMIT))
+        data = self._read(wire.STATE_SIZE, ANSWER_LIMIT)
+        try:
+            return wire.state(data)
+        except ValueError as error:
+            raise self._died(f"malformed answer: {error}") from error
 
     def console(self) -> list[str]:
         """Return what was printed since the sequence began."""
         return [split_stamp(clean_line(line))[1] for line in self._console[self._mark :]]
 
-    def splats(self, wanted: int = 0) -> list[Splat]:
-        """Return the splats since the sequence began.
+    def renew(self) -> None:
+        """Have the next sequence begin in a new guest."""
+        self._sound = False
 
-        :param wanted: how many lines with a splat the guest has counted: their text takes
-            another way than the answer, and is waited for.
+    def splats(self, told: int) -> list[Splat]:
+        """Return the splats since the sequence began, when the guest has counted another one.
+
+        The text takes another way than the answer, and is waited for.
+
+        :param told: how many were returned before.
         """
-        deadline = time.monotonic() + (1.0 if wanted else 0.0)
+        deadline = time.monotonic() + 1.0
         found = splats.find(self.console())
-        while wanted and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             size = len(self._console)
             time.sleep(_MOMENT)
             found = splats.find(self.console())
-            if found and len(self._console) == size:
+            if len(found) > told and len(self._console) == size:
                 break
         if any(each.kind not in HARMLESS for each in found):
             self._sound = False

@@ -15,15 +15,17 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from iommuq.explore.choose import decode
+from iommuq.explore.choose import SETUPS, decode
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import GuestDied
+from iommuq.explore.operations import Operation
 from iommuq.explore.player import Player
 
 #: The most rules of a sequence.
 STEPS = 15
 #: The operations of a rule: most of the time is Hypothesis' own, for each rule.
-_EACH, _BYTES = 3, 3
+_EACH, _BYTES = 3, 4
+_TWO, _EIGHT = st.binary(min_size=2, max_size=2), st.binary(min_size=8, max_size=8)
 # Evenly distributed, which Hypothesis' integers are not.
 _CODES = st.binary(min_size=_EACH * _BYTES, max_size=_EACH * _BYTES)
 # `add` and `rescan`: no sequence does without devices.
@@ -85,6 +87,13 @@ class Session:
             player.send(operation)
         self._check()
 
+    def setup(self, group: int, has: int) -> None:
+        """Choose what the driver of a group has, unless that is what it has anyway."""
+        if has != SETUPS[0]:
+            self.player.receive()
+            self.player.send(Operation("setup", group=group, a=has))
+            self._check()
+
     def end(self) -> None:
         """End the sequence; what it has met before does not end it here."""
         try:
@@ -114,10 +123,11 @@ class Session:
         if not found:
             return
         if self.only:
+            passed = found
             found = [find for find in found if self.is_new(find.signature)]
             if not found:
                 # What is looked for may come after what is not.
-                self.player.spoiled = False
+                self.player.pass_over(passed)
                 return
         for find in found:
             if not self.is_new(find.signature):
@@ -157,11 +167,15 @@ def machine(session: Session) -> type[RuleBasedStateMachine]:
             session.tick()
             session.begin()
 
-        @initialize(masks=st.binary(min_size=8, max_size=8))
-        def leave_out(self, masks: bytes) -> None:
+        @initialize(
+            setups=st.binary(min_size=2, max_size=2), masks=st.binary(min_size=8, max_size=8)
+        )
+        def leave_out(self, setups: bytes, masks: bytes) -> None:
             # A quarter of the kinds; none is the simplest.
             first, second = int.from_bytes(masks[:4]), int.from_bytes(masks[4:])
             self.left_out = first & second & ~_ALWAYS
+            for group, number in enumerate(setups):
+                session.setup(group, SETUPS[number % len(SETUPS)])
 
         @rule(codes=_CODES)
         def step(self, codes: bytes) -> None:

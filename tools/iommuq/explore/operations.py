@@ -67,6 +67,7 @@ class Operation:
     :ivar fail_kind: kind of domain whose attach fails; empty: none.
     :ivar fail_at: the number of that attach in the operation, from 1.
     :ivar fail_errno: the name of its error.
+    :ivar fail_every: and so does each later one of the operation.
     :ivar fail_alloc: the number of the allocation that fails, from 1; 0: none.
     """
 
@@ -81,6 +82,7 @@ class Operation:
     fail_at: int = 0
     fail_errno: str = ""
     fail_alloc: int = 0
+    fail_every: int = 0
 
     def packed(self) -> tuple[int, ...]:
         """Return the values of struct iommu_sim_op."""
@@ -89,7 +91,7 @@ class Operation:
         number = _numbers()[self.kind]
         return (
             number, self.dev, self.group, self.domain, self.a, self.b, self.c,
-            kind, self.fail_at, code, self.fail_alloc,
+            kind, self.fail_at, code, self.fail_alloc, self.fail_every,
         )  # fmt: skip
 
     def words(self) -> str:
@@ -105,7 +107,8 @@ class Operation:
         text = kinds()[self.kind].words.format_map({**asdict(self), **said})
         if self.fail_kind:
             nth = f"attach {self.fail_at} to a domain of type {self.fail_kind}"
-            text += f" ({nth} fails with {self.fail_errno})"
+            later = " and each later one" if self.fail_every else ""
+            text += f" ({nth}{later} fails with {self.fail_errno})"
         if self.fail_alloc:
             text += f" (allocation {self.fail_alloc} fails)"
         return text
@@ -157,7 +160,7 @@ def _checked(entry: object, where: str) -> Operation:
     if not isinstance(entry, dict) or entry.get("kind") not in list(kinds()):
         raise UserError(f"{where}: needs a kind, one of {', '.join(kinds())}")
     allowed: dict[str, int] = {**kinds()[entry["kind"]].fields}
-    allowed |= {"fail_at": FAIL_AT + 1, "fail_alloc": FAIL_ALLOC + 1}
+    allowed |= {"fail_at": FAIL_AT + 1, "fail_alloc": FAIL_ALLOC + 1, "fail_every": 2}
     for name, value in entry.items():
         if name == "kind":
             continue

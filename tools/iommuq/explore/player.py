@@ -7,12 +7,14 @@ The rules may look at one state while the guest makes the next one.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from iommuq.explore import wire
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.finds import Find
-from iommuq.explore.guest import Guest, GuestDied
+from iommuq.explore.guest import MEMORY, Guest, GuestDied
 from iommuq.explore.operations import Operation
 from iommuq.explore.rules.model import Breach, History, Moment, Rule
 from iommuq.results.console import splats
@@ -20,6 +22,9 @@ from iommuq.results.console.splats import Splat
 
 _END = Operation("end")
 _NONE = Exceptions()
+_HOST = "Bus error - the host "
+# Where the memory of a guest is, and what one may need in bytes.
+_MEMORY, _NEED = Path("/dev/shm"), MEMORY << 20
 
 
 class Player:
@@ -36,6 +41,7 @@ class Player:
         self.guest = guest
         self.rules = rules
         self.exceptions = exceptions
+        self._lasting = {rule.name for rule in rules if rule.lasting}
         self.state = wire.EMPTY
         self.history = History()
         self.count = self.sequences = self.blocks = 0
@@ -45,7 +51,7 @@ class Player:
         self._moment: Moment | None = None
         self._lost: GuestDied | None = None
         self._told = 0
-        self._excused: set[Breach] = set()
+        self._standing: set[Breach] = set()
 
     def begin(self) -> None:
         """Begin a sequence, with nothing left of the one before."""
@@ -55,13 +61,16 @@ class Player:
                 self.guest.receive()
             if self._used:
                 self.guest.send(_END)
-                self.guest.receive()
+                last = self.guest.receive()
+                # What is left, or was printed, would be blamed on the next sequence.
+                if last.leaks or last.splats:
+                    self.guest.renew()
         self.guest.fresh()
         self.state = wire.EMPTY
         self.history = History()
         self.sequences += 1
         self.spoiled = self._used = False
-        self._excused = set()
+        self._standing = set()
         self._sent = self._moment = None
         self._told = 0
 
@@ -109,28 +118,37 @@ class Player:
         breaches = [breach for rule in self.rules for breach in rule.check(moment)]
         said: list[Splat] = []
         if moment.after.splats:
-            said = self.guest.splats(moment.after.splats)[self._told :]
+            said = self.guest.splats(self._told)[self._told :]
             self._told += len(said)
         if not breaches:
-            self._excused = set()
+            self._standing = set()
             return []
         titles = tuple(each.title for each in said)
         operations = tuple(moment.history.operations[: moment.number])
-        finds = [Find(each, operations, titles, moment.after.faulted) for each in breaches]
+        finds = [
+            Find(each, operations, titles, moment.after.faulted, _note(each, moment))
+            for each in breaches
+        ]
         finds = self._not_excused(finds, moment)
         self.spoiled = self.spoiled or bool(finds)
         return finds
 
+    def pass_over(self, finds: Sequence[Find]) -> None:
+        """Go on after finds: what lasts of them is not found again."""
+        self.spoiled = False
+        self._standing |= {find.breach for find in finds if find.breach.rule in self._lasting}
+
     def _not_excused(self, finds: Sequence[Find], moment: Moment) -> list[Find]:
         """Leave out what is accepted, now or since an operation before this one."""
-        left, excused = [], set()
+        left, standing = [], set()
         for find in finds:
             entry = self.exceptions.covering(find, moment)
-            if find.breach in self._excused or (entry is not None and entry.lasts):
-                excused.add(find.breach)
+            lasting = find.breach.rule in self._lasting
+            if lasting and (find.breach in self._standing or (entry is not None and entry.lasts)):
+                standing.add(find.breach)
             elif entry is None:
                 left.append(find)
-        self._excused = excused
+        self._standing = standing
         return left
 
     def do(self, operation: Operation) -> list[Find]:
@@ -159,16 +177,44 @@ class Player:
         died, self._died, self._sent = self._died, None, None
         self.spoiled, self._used = True, False
         said = splats.find(error.console)
-        if not said or not any(rule.name == "splats.printed" for rule in self.rules):
+        # What User-mode Linux says for this signal, whatever it is from.
+        host = any(line.startswith(_HOST) for line in error.console) and not _has_room()
+        if host or not said or not any(rule.name == "splats.printed" for rule in self.rules):
             raise error
         operations = (*self.history.operations, *([died] if died else []))
         breach = Breach("splats.printed", "the kernel crashed", "state.splats == 0")
         return [Find(breach, operations, tuple(each.title for each in said))]
 
 
-def replay(player: Player, operations: Sequence[Operation]) -> list[Find]:
+def _has_room() -> bool:
+    """Tell whether the host can give a guest the memory that it was promised."""
+    try:
+        room = os.statvfs(_MEMORY)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize >= _NEED
+
+
+def _note(breach: Breach, moment: Moment) -> str:
+    """Return in what a device differs from most, for the signature of a find."""
+    if breach.dev < 0:
+        return ""
+    device = moment.after.devices[breach.dev]
+    group = moment.after.groups[device.group]
+    words = []
+    if device.flags & wire.PRESENT and not device.flags & wire.GROUPED:
+        words.append("in no group")
+    if device.config & wire.BEHIND:
+        words.append("behind a bridge")
+    if breach.rule.startswith("iova.") and group.nr_devs > 1:
+        words.append("beside others")
+    return ", ".join(words)
+
+
+def replay(player: Player, operations: Sequence[Operation], signature: str = "") -> list[Find]:
     """Carry out a whole sequence.
 
+    :param signature: of the find that is looked for, maybe after others; empty: the first.
     :return: what does not hold after the first operation that breaks a rule.
     :raises GuestDied: the guest was lost.
     """
@@ -177,6 +223,7 @@ def replay(player: Player, operations: Sequence[Operation]) -> list[Find]:
         if operation.kind == "end":
             break
         found = player.do(operation)
-        if found:
+        if found and (not signature or any(each.signature == signature for each in found)):
             return found
+        player.pass_over(found)
     return player.end()

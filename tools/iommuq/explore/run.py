@@ -23,7 +23,7 @@ from iommuq.explore.image import Subject
 from iommuq.explore.player import Player, replay
 from iommuq.explore.rules import all_rules, choose
 from iommuq.system import progress, run
-from iommuq.system.errors import EXIT_INFRA, EXIT_OK, EXIT_VERDICT, InfraError, UserError
+from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, InfraError, UserError
 from iommuq.system.files import new_log
 from iommuq.system.logtext import escape
 
@@ -189,18 +189,15 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def code_of(outcome: Outcome, error: InfraError | None = None) -> int:
-    """Return the exit code of an exploration."""
-    if outcome.finds:
-        return EXIT_VERDICT
-    return EXIT_OK if error is None else EXIT_INFRA
+def verdict(plan: Plan, outcome: Outcome, *, ended: bool = True) -> str:
+    """Return the last line of an exploration.
 
-
-def verdict(plan: Plan, outcome: Outcome) -> str:
-    """Return the last line of an exploration."""
+    :param ended: its time is over; else it was interrupted, or the guest was lost.
+    """
     word = "FAIL" if outcome.finds else "PASS"
     flaky = f", {len(outcome.flaky)} flaky" if outcome.flaky else ""
-    return f"{word}: {plan.base} {plan.step}: {summary(outcome)}{flaky}"
+    said = f"{plan.base} {plan.step}: {summary(outcome)}{flaky}"
+    return f"{word}: {said}" if ended else f"not to its end: {said}"
 
 
 def find_lines(event: dict[str, Any]) -> list[str]:
@@ -225,6 +222,24 @@ def _merge(outcome: Outcome, parts: Sequence[dict[str, Any]]) -> None:
     outcome.seconds = max((part.get("seconds", 0.0) for part in parts), default=0.0)
     # Each has its own table of blocks; most are the same.
     outcome.blocks = max((part.get("blocks", 0) for part in parts), default=0)
+
+
+def shown(wanted: Wanted, find: Find) -> Find:
+    """Carry a find out again on the step that it was found on, for a case to be written.
+
+    :return: what was seen: a file may say anything.
+    :raises UserError: it is not seen.
+    """
+    at = wanted.at or find.step or None
+    plan = plan_of(replace(wanted, at=at, empty=True, only=(find.signature,)))
+    with Guest(plan.kernel, plan.log) as guest:
+        found = replay(Player(guest, plan.rules, plan.exceptions), find.operations, find.signature)
+    for each in found:
+        if each.signature == find.signature:
+            return relabelled(each, plan.base, at or plan.step, find.seed)
+    raise UserError(
+        f"{plan.base} {plan.step}: {find.signature}: it is not so", hint="no case was written"
+    )
 
 
 def replayed(wanted: Wanted, find: Find, emit: Emit) -> int:

@@ -7,6 +7,7 @@ operations are left out, and their fields made simpler, by themselves.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -17,22 +18,28 @@ from iommuq.explore.player import Player, replay
 
 #: Sequences to try at most.
 MOST = 2000
+#: Seconds for one find: a sequence that crashes the kernel costs a boot.
+SECONDS = 60.0
 
 
-def shortest(player: Player, find: Find) -> Find:
+def shortest(player: Player, find: Find, *, alone: bool = True) -> Find:
     """Return the find with the shortest sequence that could be made of its own.
 
+    :param alone: nothing else may be found before it.
     :raises GuestDied: the guest was lost.
     """
     best, tried = find, 0
+    wanted = "" if alone else find.signature
+    deadline = time.monotonic() + SECONDS
     progress = True
     while progress:
         progress = False
         for operations in _simpler(best.operations):
             tried += 1
-            if tried > MOST:
+            if tried > MOST or time.monotonic() > deadline:
                 return best
-            same = [each for each in replay(player, operations) if each.signature == find.signature]
+            found = replay(player, operations, wanted)
+            same = [each for each in found if each.signature == find.signature]
             if same and _size(same[0].operations) < _size(best.operations):
                 best, progress = same[0], True
                 break

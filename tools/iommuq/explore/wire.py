@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from iommuq.explore.operations import Operation
 
-VERSION = 2
+VERSION = 3
 DEVICES, GROUPS, DOMAINS, PASIDS = 4, 2, 3, 2
 #: Largest number of operations of a message.
 MOST = 256
@@ -33,7 +33,7 @@ PCI, UNTRUSTED, BEHIND, CLAIMED, DEFERS = 4, 8, 16, 32, 64
 
 _MAGIC = 0x4D495349
 _HELLO = struct.Struct("<4I")
-_OPERATION = struct.Struct("<11B5x")
+_OPERATION = struct.Struct("<12B4x")
 _HEAD = struct.Struct("<iI")
 
 
@@ -91,6 +91,7 @@ class State(NamedTuple):
     freed_in_use: int
     freed_attached: int
     map_twice: int
+    wrong_old: int
     live_domains: int
     leaks: int
     user: tuple[int, ...]
@@ -104,7 +105,7 @@ class State(NamedTuple):
 
 
 _GROUP, _DEVICE = len(Group._fields), len(Device._fields)
-_USER_AT = _HEAD.size + 8
+_USER_AT = _HEAD.size + 9
 _GROUPS_AT = _USER_AT + DOMAINS
 _DEVICES_AT = _GROUPS_AT + GROUPS * _GROUP
 #: Sizes in bytes.
@@ -112,7 +113,7 @@ HELLO_SIZE = _HELLO.size
 STATE_SIZE = _DEVICES_AT + DEVICES * _DEVICE
 #: The state before the first operation.
 EMPTY = State(
-    *(0,) * 10,
+    *(0,) * 11,
     (0,) * DOMAINS,
     (Group(*(0,) * _GROUP),) * GROUPS,
     (Device(*(0,) * _DEVICE),) * DEVICES,
@@ -132,7 +133,10 @@ def message(operations: Sequence[Operation]) -> bytes:
 
 
 def state(data: bytes, start: int = 0) -> State:
-    """Return the state at an offset of an answer."""
+    """Return the state at an offset of an answer.
+
+    :raises ValueError: it is malformed.
+    """
     ret, blocks = _HEAD.unpack_from(data, start)
     at = start + _GROUPS_AT
     groups = tuple(
@@ -144,4 +148,6 @@ def state(data: bytes, start: int = 0) -> State:
     )
     head = data[start + _HEAD.size : start + _USER_AT]
     user = tuple(data[start + _USER_AT : start + _GROUPS_AT])
+    if any(each.config & 3 >= GROUPS for each in devices):
+        raise ValueError("a device is in a group that there is not")
     return State._make((ret, blocks, *head, user, groups, devices))

@@ -111,7 +111,7 @@ def test_no_sequence_does_without_devices() -> None:
 
 def test_every_value_of_a_device_can_come() -> None:
     """All bits of `add` come up, and each kind of failure for an operation that may fail."""
-    found = [decode(code, BARE) for code in range(1, CODES, 1009)]
+    found = [decode(code, BARE) for code in range(1, CODES, 1009 * 256 + 1)]
     adds = [each for each in found if each is not None and each.kind == "add"]
     for name, bits in (("a", 63), ("b", 31), ("c", 3), ("group", 1)):
         seen = 0
@@ -121,7 +121,7 @@ def test_every_value_of_a_device_can_come() -> None:
     # The first attach of a group does not fail.
     assert {each.fail_kind for each in adds} == {""}
     state = changed(BARE, group={0: {"exists": 1}, 1: {"exists": 1}})
-    found = [decode(code, state) for code in range(1, CODES, 1009)]
+    found = [decode(code, state) for code in range(1, CODES, 1009 * 256 + 1)]
     adds = [each for each in found if each is not None and each.kind == "add"]
     kinds_of_failure = Counter(each.fail_kind for each in adds)
     assert set(kinds_of_failure) == {"", "identity", "blocked", "paging"}
@@ -133,7 +133,7 @@ def test_every_value_of_a_device_can_come() -> None:
 
 def test_a_removal_fails_in_no_static_domain() -> None:
     """What a released device is attached to cannot fail, so that no such failure is chosen."""
-    found = [decode(code, GOOD) for code in range(1, CODES, 499)]
+    found = [decode(code, GOOD) for code in range(1, CODES, 499 * 256 + 1)]
     removals = [each for each in found if each is not None and each.kind == "remove"]
     assert {each.fail_kind for each in removals} == {"", "paging"}
 
@@ -143,6 +143,6 @@ def test_a_device_that_is_reset_stays() -> None:
     state = changed(
         GOOD, dev={0: {"flags": GOOD.devices[0].flags | wire.RESETTING, "config": wire.PCI}}
     )
-    found = {each.kind for code in range(1, CODES, 997) if (each := decode(code, state))}
+    found = {each.kind for code in range(1, CODES, 997 * 256 + 1) if (each := decode(code, state))}
     assert not {"remove", "bind", "unbind", "reset_prepare"} & found
     assert "reset_done" in found

@@ -18,7 +18,7 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli.commands import explore as command
 from iommuq.cli.main import cli
 from iommuq.explore import run, store, write
-from iommuq.explore.campaign import Outcome, Plan
+from iommuq.explore.campaign import Plan
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import GuestDied
@@ -216,7 +216,6 @@ def test_a_guest_that_is_lost_has_exit_code_3(explored: Path) -> None:
         call("7.3", "--for", "1s", "--json")
     fakeguest.assert_gone(explored)
     assert caught.value.exit_code == 3
-    assert run.code_of(Outcome(), caught.value) == 3
 
 
 @pytest.mark.parametrize("without", [False, True])
@@ -232,8 +231,21 @@ def test_a_find_again(explored: Path, *, without: bool) -> None:
     assert [each["signature"] for each in finds] == ([] if without else [FIND.signature])
 
 
-def test_a_find_as_a_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is added to the suite of the project, and the file is named."""
+@pytest.mark.parametrize("name", ["good"])
+def test_what_is_not_so_is_no_case(
+    explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A find that is not seen again is not written: a file may say anything."""
+    (tmp_path / "patches").mkdir()
+    monkeypatch.setenv("IOMMUQ_ROOT", str(tmp_path))
+    path = store.keep("7.3", FIND)
+    with pytest.raises(UserError, match="it is not so"):
+        call("7.3", "--replay", str(path), "--write", "late_joiner")
+    fakeguest.assert_gone(explored)
+
+
+def test_a_find_as_a_case(explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is carried out again and added to the suite of the project; the file is named."""
     suite = tmp_path / write.SUITE
     suite.parent.mkdir(parents=True)
     (tmp_path / "patches").mkdir()
@@ -241,5 +253,6 @@ def test_a_find_as_a_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("IOMMUQ_ROOT", str(tmp_path))
     path = store.keep("7.3", FIND)
     done = call("7.3", "--replay", str(path), "--write", "late_joiner")
+    fakeguest.assert_gone(explored)
     assert (done.return_value, done.stdout) == (0, f"{suite}\n")
     assert "static void explored_late_joiner(struct kunit *test)" in suite.read_text()

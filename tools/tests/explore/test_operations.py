@@ -97,12 +97,12 @@ def _offsets(name: str, prefix: str = "", start: int = 0) -> dict[str, int]:
 
 def test_the_fields_of_an_operation_are_in_the_order_of_the_header() -> None:
     """Each value of an operation is packed where the header has it."""
-    operation = Operation("map", 3, 1, 2, 9, 8, 7, "paging", 5, "EINVAL", 6)
+    operation = Operation("map", 3, 1, 2, 9, 8, 7, "paging", 5, "EINVAL", 6, 1)
     data = wire.message([operation])[4:]
     wanted = {
         "kind": simheader.kinds().index("map"), "dev": 3, "group": 1, "domain": 2, "a": 9,
         "b": 8, "c": 7, "fail_kind": simheader.constants()["SIM_PAGING"], "fail_at": 5,
-        "fail_errno": errno.EINVAL, "fail_alloc": 6,
+        "fail_errno": errno.EINVAL, "fail_alloc": 6, "fail_every": 1,
     }  # fmt: skip
     at = 0
     for name, (_, count) in simheader.members("iommu_sim_op").items():

@@ -19,7 +19,7 @@ FOLDER, NAME = os.path.split(sys.argv[0])
 HEADER = "../../../explore/drivers/iommu/tests/iommu_sim.h"
 SPLAT = "WARNING: CPU: 0 PID: 1 at drivers/iommu/iommu.c:12 iommu_toy_unbind+0x5c/0x2e0\n"
 KASAN = "BUG: KASAN: slab-use-after-free in iommu_toy_unbind+0x5c/0x2e0\n"
-HELLO = struct.pack("<4I", 0x4D495349, 2, 16, 8 + 8 + 3 + 2 * 12 + 4 * 16)
+HELLO = struct.pack("<4I", 0x4D495349, 3, 16, 8 + 9 + 3 + 2 * 12 + 4 * 16)
 NOT_NOW, BUSY = 1, -16
 PRESENT, GROUPED, BOUND, USED = 1, 2, 8, 128
 
@@ -125,16 +125,17 @@ class Model:
         for number in range(2):
             members = self.members(number)
             count = self.claimed[number] + sum(bool(d["flags"] & BOUND) for d in members)
-            domain = 3 + number
+            domain = 2 if self.claimed[number] else 3 + number
             groups += bytes(
-                [bool(members), domain, domain, 3, 0, self.claimed[number], count, len(members)]
+                [bool(members), domain, 3 + number, 3, 0, self.claimed[number], count, len(members)]
             ) + bytes([0, self.claimed[number], 0, 7])
         devices = b""
         for each in self.devices:
-            hw = 3 + each["group"] if each["flags"] & PRESENT else 0
+            owned = self.claimed[each["group"]]
+            hw = (2 if owned else 3 + each["group"]) if each["flags"] & PRESENT else 0
             devices += bytes([each["flags"], each["group"], hw, hw, 0, 0, 0, 0])
             devices += bytes([each["regions"], each["reach"], 0, 0, 0, 0, 0, 0])
-        head = bytes([0, 0, self.splats, 0, 0, 0, 0, 0])
+        head = bytes([0, 0, self.splats, 0, 0, 0, 0, 0, 0])
         return struct.pack("<iI", ret, 7) + head + user + groups + devices
 
 

@@ -82,7 +82,7 @@ def holds(expect: str, state: State) -> bool:
 
 
 def _view(state: State) -> SimpleNamespace:
-    values = list(state[:10])
+    values = list(state[: State._fields.index("user")])
     found: dict[str, Any] = {}
     for name, (_, count) in members("iommu_sim_state").items():
         found[name] = values.pop(0) if not count else None

@@ -81,6 +81,8 @@ struct sim_slot {
 	unsigned int attaches;
 	bool lost;
 	bool bound;
+	/* Attached, since it was plugged in */
+	bool known;
 };
 
 struct sim_group {
@@ -107,6 +109,7 @@ struct sim_group {
 
 static struct {
 	struct pci_bus *root;
+	bool ready;
 	struct sim_group group[IOMMU_SIM_GROUPS];
 	struct sim_slot slot[IOMMU_SIM_DEVS];
 	struct iommu_domain *user[IOMMU_SIM_DOMAINS];
@@ -118,6 +121,8 @@ static struct {
 	struct iommu_sim_state *state;
 	struct page *pages;
 } sim;
+
+void iommu_sim_failslab(void);
 
 /* Any two addresses will do */
 static u8 sim_owners[3];
@@ -233,8 +238,14 @@ static bool sim_fails(struct iommu_domain *domain)
 {
 	unsigned int kind = min(sim_domain_id(domain), SIM_PAGING);
 
-	if (!sim.fail_at || kind != sim.op->fail_kind || --sim.fail_at)
+	if (!sim.fail_at || kind != sim.op->fail_kind)
 		return false;
+	if (sim.fail_at > 1) {
+		sim.fail_at--;
+		return false;
+	}
+	if (!sim.op->fail_every)
+		sim.fail_at = 0;
 	sim.state->fault_hit = 1;
 	return true;
 }
@@ -259,6 +270,11 @@ static int sim_attach_dev(struct iommu_domain *domain, struct device *dev
 	slot->attaches++;
 	if (sim_domain_id(domain) == SIM_FREED)
 		sim.state->freed_attached++;
+#ifdef IOMMU_SIM_OLD_DOMAIN
+	/* The first attach leaves what was there before the device was known */
+	if (slot->known && old && slot->own && old != slot->own)
+		sim.state->wrong_old++;
+#endif
 	if (to_group(dev)->cuts)
 		sim_program(slot, NULL);
 	if (sim_fails(domain)) {
@@ -266,6 +282,7 @@ static int sim_attach_dev(struct iommu_domain *domain, struct device *dev
 		return -sim.op->fail_errno;
 	}
 	sim_program(slot, domain);
+	slot->known = true;
 	sim_note_lost();
 	return 0;
 }
@@ -420,7 +437,8 @@ static struct iommu_device *sim_probe_device(struct device *dev)
 static void sim_release_device(struct device *dev)
 {
 	memset(to_slot(dev)->pasid, 0, sizeof(to_slot(dev)->pasid));
-	if (to_group(dev)->ops.release_domain)
+	/* Nor does one touch hardware that it has not programmed */
+	if (to_group(dev)->ops.release_domain || dev->iommu->attach_deferred)
 		return;
 	sim_program(to_slot(dev), NULL);
 	sim_note_lost();
@@ -618,6 +636,7 @@ static int sim_plug(unsigned int number)
 	if (!sdev)
 		return -ENOMEM;
 	sdev->slot = number;
+	slot->known = false;
 	dev = &sdev->pci.dev;
 	device_initialize(dev);
 	dev->release = sim_dev_release;
@@ -659,13 +678,8 @@ static int sim_plug(unsigned int number)
 			return 0;
 	}
 	slot->sdev = NULL;
-	if (dev->iommu) {
-		mutex_lock(&iommu_probe_device_lock);
-		iommu_fwspec_free(dev);
-		kfree(dev->iommu);
-		dev->iommu = NULL;
-		mutex_unlock(&iommu_probe_device_lock);
-	}
+	if (dev->iommu)
+		dev_iommu_free(dev);
 	put_device(dev);
 	return ret;
 }
@@ -675,14 +689,6 @@ static void sim_unplug(struct sim_slot *slot)
 	struct device *dev = slot_dev(slot);
 
 	device_del(dev);
-	/* Not part of a group: the core did not free it */
-	if (dev->iommu) {
-		mutex_lock(&iommu_probe_device_lock);
-		iommu_fwspec_free(dev);
-		kfree(dev->iommu);
-		dev->iommu = NULL;
-		mutex_unlock(&iommu_probe_device_lock);
-	}
 	slot->sdev = NULL;
 	slot->bound = false;
 	slot->resetting = false;
@@ -939,6 +945,14 @@ static int sim_end(void)
 			if (slot->user_pasid[p])
 				sim_detach_pasid(slot, p);
 	}
+	/* iommu_detach_device() is for a group of one */
+	for (i = 0; i < IOMMU_SIM_DEVS; i++) {
+		struct sim_group *group = &sim.group[sim.slot[i].group];
+
+		if (sim.slot[i].sdev && group->how == BY_DEVICE &&
+		    group->attached_dev != slot_dev(&sim.slot[i]))
+			sim_unplug(&sim.slot[i]);
+	}
 	for (i = 0; i < IOMMU_SIM_GROUPS; i++) {
 		sim_detach(&sim.group[i]);
 		if (sim.group[i].claimed)
@@ -1129,7 +1143,9 @@ static int sim_run(const struct iommu_sim_op *op)
 			break;
 		return sim_attach(group, BY_HANDLE, *user, NULL);
 	case SIM_ATTACH_DEVICE:
-		if (!dev || !dev->iommu_group || !*user || sim.group[slot->group].attached)
+		/* "Caller must be a probed driver on dev" */
+		if (!dev || !dev->iommu_group || !*user || sim.group[slot->group].attached ||
+		    (!slot->bound && !slot->claimed))
 			break;
 		return sim_attach(&sim.group[slot->group], BY_DEVICE, *user, dev);
 	case SIM_DETACH_DEVICE:
@@ -1362,8 +1378,12 @@ int iommu_sim_init(void)
 	int ret;
 
 	/* Once for all of those that run operations */
-	if (sim.root)
+	if (sim.ready)
 		return 0;
+	/* What an earlier attempt has left is not taken back: there is no second one */
+	if (sim.root)
+		return -EBUSY;
+	iommu_sim_failslab();
 	INIT_LIST_HEAD(&sim.domains);
 	sim.next_id = SIM_PAGING;
 	sim.pages = alloc_pages(GFP_KERNEL, 2);
@@ -1387,5 +1407,6 @@ int iommu_sim_init(void)
 				ret = -ENOMEM;
 		}
 	}
+	sim.ready = !ret;
 	return ret;
 }

@@ -19,7 +19,7 @@
 #define IOMMU_SIM_RESET
 #endif
 
-#define IOMMU_SIM_VERSION	2
+#define IOMMU_SIM_VERSION	3
 #define IOMMU_SIM_DEVS		4
 #define IOMMU_SIM_GROUPS	2
 #define IOMMU_SIM_DOMAINS	3
@@ -100,7 +100,9 @@ struct iommu_sim_op {
 	u8 fail_errno;
 	/* The fail_alloc-th allocation fails */
 	u8 fail_alloc;
-	u8 pad[5];
+	/* And so does each later attach of that kind of domain */
+	u8 fail_every;
+	u8 pad[4];
 } __packed;
 
 struct iommu_sim_dev_state {
@@ -171,6 +173,8 @@ struct iommu_sim_state {
 	u8 freed_in_use;
 	u8 freed_attached;
 	u8 map_twice;
+	/* A driver was told of another domain to leave than it had attached */
+	u8 wrong_old;
 	u8 live_domains;
 	u8 leaks;
 	/* The domains that users have allocated */

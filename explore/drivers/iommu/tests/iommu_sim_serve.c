@@ -21,7 +21,6 @@
 #define SERVE_SPINS	8000
 #define SERVE_BLOCKS	(1u << 17)
 
-void iommu_sim_failslab(void);
 void __sanitizer_cov_trace_pc(void);
 
 /* As the command line has them: the ends of the pipes that the guest inherits */
@@ -132,7 +131,6 @@ static int __init serve(void)
 	if (serve_in < 0)
 		return 0;
 	os_set_fd_block(serve_in, 0);
-	iommu_sim_failslab();
 	register_console(&serve_console);
 	if (iommu_sim_init()) {
 		pr_err("iommu_sim: cannot be set up\n");

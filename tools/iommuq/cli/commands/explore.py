@@ -18,16 +18,24 @@ from iommuq.explore.known import LIMIT, defects, search, table
 from iommuq.explore.run import (
     FORMAT,
     Wanted,
-    code_of,
     figures,
     find_lines,
     plan_of,
     replayed,
     run_all,
     run_one,
+    shown,
     verdict,
 )
-from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, UserError, os_errors_as
+from iommuq.system.errors import (
+    EXIT_INFRA,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_VERDICT,
+    InfraError,
+    UserError,
+    os_errors_as,
+)
 from iommuq.system.files import project_root
 
 #: The page with the table of known defects.
@@ -130,19 +138,24 @@ def explore(
     if replay is not None:
         find = store.read(replay)
         if case is not None:
-            print(write.add(project_root(), case, find))
-            return 0
+            print(write.add(project_root(), case, shown(wanted, find)))
+            return EXIT_OK
         return replayed(wanted, find, emit)
     if known:
         return _known(wanted)
     plan, outcome = plan_of(wanted), Outcome()
     try:
         (run_one if jobs == 1 else run_all)(wanted, plan, outcome, emit)
-    finally:
-        code = code_of(outcome)
+    except (InfraError, KeyboardInterrupt) as error:
+        code = EXIT_INFRA if isinstance(error, InfraError) else EXIT_INTERRUPTED
         emit({"event": "end", **figures(outcome), "exit": code})
         if not as_json:
-            print(verdict(plan, outcome))
+            print(verdict(plan, outcome, ended=False))
+        raise
+    code = EXIT_VERDICT if outcome.finds else EXIT_OK
+    emit({"event": "end", **figures(outcome), "exit": code})
+    if not as_json:
+        print(verdict(plan, outcome))
     return code
 
 

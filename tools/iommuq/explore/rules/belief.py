@@ -16,15 +16,54 @@ def domain(moment: Moment) -> Iterator[Breach]:
         if not device.flags & wire.GROUPED or device.flags & (wire.DEFERRED | wire.RESETTING):
             continue
         group = after.groups[device.group]
-        # A device of the group that is reset keeps the requester ID blocked.
-        if group.recovery_cnt and device.config & wire.BEHIND:
-            continue
         if device.hw == group.domain or {device.hw, group.domain} <= {wire.NONE, wire.BLOCKED}:
             continue
         yield Breach(
             "belief.domain",
             f"device {number} is not in the domain that the core has for group {device.group}",
             f"state.dev[{number}].hw == state.group[{device.group}].domain",
+            number,
+        )
+
+
+def group(moment: Moment) -> Iterator[Breach]:
+    """Find groups in a domain that their users have not chosen, or with other devices."""
+    for number, each in enumerate(moment.after.groups):
+        if not each.exists:
+            continue
+        devices = [
+            device
+            for _, device in moment.present
+            if device.group == number and device.flags & wire.GROUPED
+        ]
+        if each.nr_devs != len(devices):
+            yield Breach(
+                "belief.group",
+                f"group {number} has {each.nr_devs} devices and not {len(devices)}",
+                f"state.group[{number}].nr_devs == {len(devices)}",
+            )
+        claimed = each.claimed or any(device.config & wire.CLAIMED for device in devices)
+        if each.attached:
+            wanted = {each.attached}
+        elif claimed:
+            wanted = {wire.BLOCKED, each.blocking_domain} - {wire.NONE}
+        else:
+            wanted = {each.default_domain}
+        if each.domain not in wanted:
+            yield Breach(
+                "belief.group",
+                f"group {number} is not in the domain that its users have chosen",
+                " || ".join(f"state.group[{number}].domain == {one}" for one in sorted(wanted)),
+            )
+
+
+def old(moment: Moment) -> Iterator[Breach]:
+    """Find attaches for which a driver was told of another domain than it had."""
+    if moment.after.wrong_old:
+        yield Breach(
+            "belief.old",
+            "a driver was told to leave another domain than the device is in",
+            "state.wrong_old == 0",
         )
 
 
@@ -45,6 +84,7 @@ def pasid(moment: Moment) -> Iterator[Breach]:
                 "belief.pasid",
                 f"PASID {index + 1} of device {number} is not in the domain of its user",
                 f"state.dev[{number}].pasid[{index}] == state.dev[{number}].user_pasid[{index}]",
+                number,
             )
 
 
@@ -60,6 +100,7 @@ def pasid_left(moment: Moment) -> Iterator[Breach]:
                 "belief.pasid_left",
                 f"PASID {index + 1} of device {number} is in a domain without a user",
                 f"state.dev[{number}].pasid[{index}] == SIM_NONE",
+                number,
             )
 
 
@@ -72,24 +113,46 @@ def ungrouped(moment: Moment) -> Iterator[Breach]:
             "belief.ungrouped",
             f"device {number} is in no group and has a domain",
             f"state.dev[{number}].own <= SIM_BLOCKED",
+            number,
         )
 
 
 _SOURCE = "iommu.c, struct iommu_group: domain"
 
 RULES = (
-    Rule("belief.domain", "A device is in the domain of its group.", _SOURCE, domain),
+    Rule(
+        "belief.group",
+        "A group is in its user's domain, blocked if it has only an owner, else in its own.",
+        "iommu.c, __iommu_group_set_core_domain(), __iommu_take_dma_ownership()",
+        group,
+        lasting=True,
+    ),
+    Rule(
+        "belief.old",
+        "A driver is told which domain a device leaves.",
+        "include/linux/iommu.h, struct iommu_domain_ops: attach_dev",
+        old,
+    ),
+    Rule("belief.domain", "A device is in the domain of its group.", _SOURCE, domain, lasting=True),
     Rule(
         "belief.pasid",
         "A PASID is in the domain that was attached to it.",
         "iommu.c, iommu_attach_device_pasid()",
         pasid,
+        lasting=True,
     ),
     Rule(
         "belief.pasid_left",
         "A PASID without a user is in no domain.",
         "iommu.c, iommu_detach_device_pasid()",
         pasid_left,
+        lasting=True,
     ),
-    Rule("belief.ungrouped", "A device without a group has no domain.", _SOURCE, ungrouped),
+    Rule(
+        "belief.ungrouped",
+        "A device without a group has no domain.",
+        _SOURCE,
+        ungrouped,
+        lasting=True,
+    ),
 )

@@ -47,6 +47,25 @@ def twice(moment: Moment) -> Iterator[Breach]:
         )
 
 
+def reached(moment: Moment) -> Iterator[Breach]:
+    """Find buffers that a driver has just mapped and its device does not reach."""
+    if moment.operation.kind != "dma_map" or moment.after.ret:
+        return
+    number = moment.operation.dev
+    device = moment.after.devices[number]
+    group = moment.after.groups[device.group]
+    # Nothing is attached yet, or its user has attached something else.
+    if group.attached or device.flags & wire.DEFERRED or not device.flags & wire.GROUPED:
+        return
+    if device.bufs & ~moment.before.devices[number].bufs & ~device.bufs_ok:
+        yield Breach(
+            "iova.reached",
+            f"device {number} does not reach a buffer that its driver has mapped",
+            f"state.dev[{number}].bufs == state.dev[{number}].bufs_ok",
+            number,
+        )
+
+
 def lost(moment: Moment) -> Iterator[Breach]:
     """Find drivers that lost a buffer without a failure."""
     if moment.after.faulted:
@@ -72,5 +91,6 @@ RULES = (
     Rule("iova.inside", "No IOVA is inside a region of the group.", _SOURCE, inside),
     Rule("iova.joined", "No device joins whose region is in use.", _SOURCE, joined),
     Rule("iova.twice", "No page is mapped twice.", "intel/iommu.c, __domain_mapping()", twice),
+    Rule("iova.reached", "A device reaches what its driver maps.", _SOURCE, reached),
     Rule("iova.lost", "A driver keeps what it has mapped.", _SOURCE, lost),
 )

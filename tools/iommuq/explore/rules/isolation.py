@@ -24,6 +24,7 @@ def foreign(moment: Moment) -> Iterator[Breach]:
             f"device {number} reaches what a user has mapped for others",
             f"state.dev[{number}].hw != state.user[{after.user.index(device.hw)}] || "
             f"state.dev[{number}].hw == state.group[{device.group}].attached",
+            number,
         )
 
 
@@ -39,6 +40,7 @@ def untrusted(moment: Moment) -> Iterator[Breach]:
                 "isolation.untrusted",
                 f"device {number}{gone} is untrusted and reaches all memory",
                 f"state.dev[{number}].{field} != SIM_IDENTITY",
+                number,
             )
 
 
@@ -51,6 +53,7 @@ def owned(moment: Moment) -> Iterator[Breach]:
                 "isolation.owned",
                 f"device {number} reaches all memory, and group {device.group} has an owner",
                 _NOT_IDENTITY.format(number),
+                number,
             )
 
 
@@ -58,13 +61,17 @@ def in_flight(moment: Moment) -> Iterator[Breach]:
     """Find devices in identity whose driver uses IOVAs."""
     for number, device in moment.present:
         group = moment.after.groups[device.group]
-        if device.hw != wire.IDENTITY or not device.flags & wire.BOUND:
+        # A deferred attach comes before the first DMA.
+        if device.flags & wire.DEFERRED or not device.flags & wire.BOUND:
+            continue
+        if device.hw != wire.IDENTITY:
             continue
         if device.flags & wire.DMA_IOMMU and group.default_domain >= wire.PAGING:
             yield Breach(
                 "isolation.in_flight",
                 f"device {number} takes IOVAs of its driver for physical addresses",
                 _NOT_IDENTITY.format(number),
+                number,
             )
 
 
@@ -81,6 +88,7 @@ def shared(moment: Moment) -> Iterator[Breach]:
             "isolation.shared",
             f"device {number} reaches all memory by the requester ID of another",
             _NOT_IDENTITY.format(number),
+            number,
         )
 
 
@@ -95,6 +103,7 @@ def lazy(moment: Moment) -> Iterator[Breach]:
                 "isolation.lazy",
                 f"device {number} is untrusted, and group {device.group} unmaps lazily",
                 f"state.group[{device.group}].default_type != IOMMU_DOMAIN_DMA_FQ",
+                number,
             )
 
 
@@ -106,30 +115,35 @@ RULES = (
         "What an owner maps is reached by the owner's devices alone.",
         "iommu.c, iommu_group_claim_dma_owner()",
         foreign,
+        lasting=True,
     ),
     Rule(
         "isolation.untrusted",
         "An untrusted device is never in identity.",
         f"{_THREAD}; iommu.c, iommu_get_default_domain_type()",
         untrusted,
+        lasting=True,
     ),
     Rule(
         "isolation.owned",
         "A device of an owner is never in identity, but by the owner's will.",
         "iommu.c, __iommu_take_dma_ownership()",
         owned,
+        lasting=True,
     ),
     Rule(
         "isolation.in_flight",
         "A device whose driver uses IOVAs is not in identity.",
         "dma-iommu.c, iommu_setup_dma_ops()",
         in_flight,
+        lasting=True,
     ),
     Rule(
         "isolation.shared",
         "A device does not get identity by a requester ID that it shares.",
         "pci_for_each_dma_alias(); PCI Express to PCI/PCI-X Bridge 1.0, 2.3",
         shared,
+        lasting=True,
     ),
     Rule(
         "isolation.lazy",
@@ -137,5 +151,6 @@ RULES = (
         "iommu.c, iommu_get_default_domain_type(); Documentation/ABI/testing/"
         "sysfs-kernel-iommu_groups",
         lazy,
+        lasting=True,
     ),
 )

@@ -47,5 +47,7 @@ _SOURCE = (
 RULES = (
     Rule("lifetime.freed", "No domain is freed while it is in use.", _SOURCE, freed),
     Rule("lifetime.attached", "Nothing is attached to a freed domain.", _SOURCE, attached),
-    Rule("lifetime.believed", "No group points to a freed domain.", _SOURCE, believed),
+    Rule(
+        "lifetime.believed", "No group points to a freed domain.", _SOURCE, believed, lasting=True
+    ),
 )

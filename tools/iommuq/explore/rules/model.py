@@ -35,26 +35,19 @@ class History:
     """What has happened in a sequence, as far as a state does not tell.
 
     :ivar operations: all so far.
-    :ivar failed: devices whose probe met an injected failure.
-    :ivar attached: devices with a deferred attach that were attached since.
-    :ivar owners: group -> how many users have claimed it or a device of it.
+    :ivar failed: devices whose probe met a failed allocation.
     """
 
     operations: list[Operation] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
-    attached: set[int] = field(default_factory=set)
 
     def note(self, operation: Operation, after: State) -> None:
         """Add an operation and what came of it."""
         self.operations.append(operation)
         if operation.kind in JOINS:
             self.failed.discard(operation.dev)
-            self.attached.discard(operation.dev)
-            if after.faulted and not after.devices[operation.dev].flags & wire.GROUPED:
+            if after.alloc_hit and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.failed.add(operation.dev)
-        for number, device in enumerate(after.devices):
-            if device.attaches and device.hw:
-                self.attached.add(number)
 
 
 @dataclass(frozen=True)
@@ -98,9 +91,12 @@ class Rule:
     :ivar says: the rule in one sentence.
     :ivar source: where it is from: a mail, a document, a comment in the kernel.
     :ivar check: yields each breach after one operation.
+    :ivar lasting: a breach is of the state, and lasts until an operation ends it; else it
+        is of the operation.
     """
 
     name: str
     says: str
     source: str
     check: Check
+    lasting: bool = False

@@ -32,6 +32,7 @@ def stayed(moment: Moment) -> Iterator[Breach]:
                 "nofail.stayed",
                 f"device {number} is still in the domain that it was detached from",
                 f"state.dev[{number}].hw != {device.hw}",
+                number,
             )
 
 

@@ -19,6 +19,7 @@ def exclusive(moment: Moment) -> Iterator[Breach]:
                 "ownership.exclusive",
                 f"device {number}{where} has a driver, and group {device.group} has an owner",
                 f"!(state.dev[{number}].flags & SIM_S_BOUND)",
+                number,
             )
 
 
@@ -47,6 +48,9 @@ RULES = (
         "No driver is bound to a device whose isolation boundary has an owner.",
         _SOURCE,
         exclusive,
+        lasting=True,
     ),
-    Rule("ownership.counted", "The core counts the users of a group.", _SOURCE, counted),
+    Rule(
+        "ownership.counted", "The core counts the users of a group.", _SOURCE, counted, lasting=True
+    ),
 )

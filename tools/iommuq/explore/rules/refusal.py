@@ -46,6 +46,7 @@ def touched(moment: Moment) -> Iterator[Breach]:
                 "refusal.touched",
                 f"device {number} has a direct region and was attached by what was refused",
                 f"state.dev[{number}].attaches == 0",
+                number,
             )
 
 
@@ -64,6 +65,7 @@ def joined(moment: Moment) -> Iterator[Breach]:
                 f"device {number} is in another domain, as device {moment.operation.dev} was "
                 "refused",
                 f"state.dev[{number}].hw == {before.hw}",
+                number,
             )
 
 

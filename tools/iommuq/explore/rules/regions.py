@@ -26,7 +26,7 @@ def _missing(moment: Moment) -> Iterator[tuple[int, Device]]:
         if flags & wire.RESETTING:
             continue
         # Nothing is programmed for it, so that the translation of the kernel before stays.
-        if device.config & wire.DEFERS and number not in moment.history.attached:
+        if flags & wire.DEFERRED:
             continue
         # No driver could be found for it for want of memory: the core does not know it.
         if number in moment.history.failed:
@@ -100,7 +100,11 @@ def released(moment: Moment) -> Iterator[Breach]:
     if moment.after.groups[device.group].setup & 7 != 7:
         return
     # Identity would open all memory to them, or to others with their requester ID.
-    group = [each for each in moment.before.devices if each.group == device.group]
+    group = [
+        each
+        for each in moment.before.devices
+        if each.group == device.group and each.flags & wire.PRESENT
+    ]
     if device.config & wire.BEHIND or any(each.config & wire.UNTRUSTED for each in group):
         return
     yield Breach(
@@ -114,18 +118,26 @@ def released(moment: Moment) -> Iterator[Breach]:
 _SOURCE = "20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d 8.4, IORT E.d"
 
 RULES = (
-    Rule("regions.lost", "A device in a group reaches its direct regions.", _SOURCE, lost),
+    Rule(
+        "regions.lost",
+        "A device in a group reaches its direct regions.",
+        _SOURCE,
+        lost,
+        lasting=True,
+    ),
     Rule(
         "regions.astray",
         "A direct region is translated to itself or not at all.",
         "iommu.c, iommu_create_device_direct_mappings()",
         astray,
+        lasting=True,
     ),
     Rule(
         "regions.refused",
         "A device that was not taken into its group reaches its direct regions.",
         _SOURCE,
         refused,
+        lasting=True,
     ),
     Rule(
         "regions.passing",
