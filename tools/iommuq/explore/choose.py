@@ -191,8 +191,9 @@ _INDEX = {name: number for number, name in enumerate(TARGETS)}
 
 def _may_not_fail(name: str, dev: int, group: int, found: dict[str, Any], state: State) -> bool:
     """Tell whether no driver may fail an attach of an operation."""
-    if name == "remove":
-        # What a released device is attached to: struct iommu_ops, release_domain.
+    if name in ("remove", "detach_pasid"):
+        # What a device is released to, and a PASID detached to: struct iommu_ops,
+        # release_domain; iommu_remove_dev_pasid().
         return bool(found["fail_kind"] != "paging")
     if name == "rescan":
         group = state.devices[dev].group

@@ -13,6 +13,7 @@ breach is accepted for as long as it lasts; else for as long as the entry fits.
     splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
     identity = false                # the driver has no identity domain
     untrusted = true                # a device of the group is untrusted
+    blocked = false                 # the driver has no blocked domain
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
     source = "…"
@@ -60,6 +61,7 @@ class Exemption(Table):
     splats: tuple[str, ...] = ()
     unclaimed: bool | None = None
     identity: bool | None = None
+    blocked: bool | None = None
     untrusted: bool | None = None
 
     def __post_init__(self) -> None:
@@ -80,17 +82,21 @@ class Exemption(Table):
             and (self.faulted is None or self.faulted == moment.after.faulted)
             and (not self.fail_kinds or moment.operation.fail_kind in self.fail_kinds)
             and (not self.splats or _are_of(find.splats, self.splats))
-            and (self.identity is None or self.identity == _has_identity(find, moment))
+            and (self.identity is None or self.identity == _has(1, find, moment))
+            and (self.blocked is None or self.blocked == _has(2, find, moment))
             and (self.untrusted is None or self.untrusted == _has_untrusted(find, moment))
             and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
 
 
-def _has_identity(find: Find, moment: Moment) -> bool:
-    """Tell whether the driver of the device, or of all groups, has an identity domain."""
+def _has(bit: int, find: Find, moment: Moment) -> bool:
+    """Tell whether the driver of the device, or of all groups, has a static domain.
+
+    :param bit: of `wire.Group.setup`: 1 for identity, 2 for blocked.
+    """
     after, dev = moment.after, find.breach.dev
     groups = after.groups if dev < 0 else [after.groups[after.devices[dev].group]]
-    return all(group.setup & 1 for group in groups)
+    return all(group.setup & bit for group in groups)
 
 
 def _has_untrusted(find: Find, moment: Moment) -> bool:
