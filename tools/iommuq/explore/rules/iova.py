@@ -57,6 +57,9 @@ def reached(moment: Moment) -> Iterator[Breach]:
     # Nothing is attached yet, or its user has attached something else.
     if group.attached or device.flags & wire.DEFERRED or not device.flags & wire.GROUPED:
         return
+    # That is the breach of belief.domain.
+    if device.hw != group.domain:
+        return
     if device.bufs & ~moment.before.devices[number].bufs & ~device.bufs_ok:
         yield Breach(
             "iova.reached",
