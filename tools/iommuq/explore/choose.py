@@ -88,7 +88,7 @@ def _free_domain(state: State) -> list[Target]:
 
 _Targets = Callable[[State], list[Target]]
 
-#: What each kind can be applied to, and how often it is chosen beside the others.
+#: What each kind can be applied to.
 TARGETS: dict[str, _Targets] = {
     "setup": lambda state: [
         (0, number, 0)
@@ -131,17 +131,7 @@ TARGETS: dict[str, _Targets] = {
     "deferred_attach": lambda state: _devices(state, wire.BOUND | wire.DEFERRED),
 }
 
-# How often a kind is chosen among those that are possible.
-_WEIGHTS = {
-    "add": 6, "remove": 3, "rescan": 4, "bind": 4, "unbind": 3, "claim_group": 3,
-    "release_group": 8, "claim_device": 2, "release_device": 8, "alloc": 3, "free": 1, "map": 2,
-    "unmap": 1, "attach_group": 6, "detach_group": 8, "replace_group": 5, "attach_device": 1,
-    "detach_device": 2, "attach_pasid": 4, "detach_pasid": 5, "set_type": 3,
-    "reset_prepare": 1, "reset_done": 8, "dma_map": 6, "dma_unmap": 2, "deferred_attach": 6,
-    "setup": 1,
-}  # fmt: skip
-# Those that neither attach nor allocate, or whose errors are of no interest.
-_CALM = ("setup", "free", "map", "unmap", "dma_map", "dma_unmap")
+_WEIGHTS = {name: kind.weight for name, kind in kinds().items()}
 # Those with a field `a`, and its number of values.
 _A = {name: kind.fields["a"] for name, kind in kinds().items() if "a" in kind.fields}
 
@@ -179,7 +169,7 @@ def decode(code: int, state: State, left_out: int = 0) -> Operation | None:
         fields["a"] = value % _A.get(name, 1)
         if name == "dma_map":
             fields["b"] = value >> 1 & 3
-    if name not in _CALM and fault >= _NO_FAULT:
+    if kinds()[name].fails and fault >= _NO_FAULT:
         found = _fault(fault, detail)
         if "fail_kind" not in found or not _may_not_fail(name, dev, fields["group"], found, state):
             fields |= found

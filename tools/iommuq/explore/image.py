@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from iommuq.build.image import Image, build_image
+from iommuq.build.image import build_image
 from iommuq.build.kconfig import Fragments
 from iommuq.build.workspace import Workspace, has_simulation
 from iommuq.queue.steps import Step
@@ -53,13 +53,8 @@ class Subject:
         check_kernel(workspace)
         return cls(workspace, workspace.step(at))
 
-    @property
-    def title(self) -> str:
-        """The kernel and the step, in words."""
-        return f"{self.workspace.base.spec.name} {self.step.label}"
-
-    def build(self) -> tuple[Image, Path]:
-        """Return the image from the cache, or build it, and the kernel in it.
+    def build(self) -> Path:
+        """Return the kernel from the cache, or build it.
 
         :raises VerdictError: the step does not build.
         :raises InfraError: a tool is missing, the disk is full.
@@ -68,4 +63,4 @@ class Subject:
         arch = arches.get("um")
         image = build_image(self.workspace, self.step, arch, fragments)
         image.check()
-        return image, image.folder / arch.image
+        return image.folder / arch.image

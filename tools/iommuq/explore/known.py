@@ -7,16 +7,21 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from statistics import median
 
 from iommuq.explore.campaign import Outcome, Plan, explore
 from iommuq.explore.run import Wanted, plan_of, summary
 from iommuq.system import progress
+from iommuq.system.errors import UserError, os_errors_as
+from iommuq.system.files import project_root, write_whole
 from iommuq.system.tables import Table, own_table, require
 
 #: Seeds of the table, and seconds after which a defect counts as not found.
 SEEDS = (1, 2, 3)
 LIMIT = 600.0
+#: The page with the table, in the project.
+PAGE = Path("docs/generated/explored.md")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,23 @@ def defects() -> tuple[Defect, ...]:
         Defect(each["name"], tuple(each["signatures"]), each["source"], each["kernels"])
         for each in tables
     )
+
+
+def make_page(wanted: Wanted) -> tuple[str, bool]:
+    """Look for each defect of each base; write the page, unless a rule is left out.
+
+    :return: the page, and whether each seed has found each defect.
+    :raises UserError: the page cannot be written.
+    """
+    bases = dict.fromkeys(base for defect in defects() for base in defect.kernels)
+    limit = min(LIMIT, wanted.seconds)
+    rows = [row for base in bases for row in search(replace(wanted, base=base), limit)]
+    text = table(rows)
+    if not wanted.without:
+        path = project_root() / PAGE
+        with os_errors_as(UserError, path):
+            write_whole(path, text.encode())
+    return text, all(row.found for row in rows)
 
 
 def search(wanted: Wanted, limit: float = LIMIT) -> list[Row]:

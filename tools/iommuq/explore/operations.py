@@ -42,22 +42,15 @@ class Kind(Table):
     errnos: tuple[str, ...]
     source: str
     fields: Mapping[str, int]
+    weight: int
+    fails: bool = True
 
 
 @cache
 def kinds() -> dict[str, Kind]:
     """Return the kinds of operation by name, in the order of their numbers."""
     tables = own_table(__package__, "operations.toml")["operation"]
-    return {
-        table["name"]: Kind(
-            table["name"],
-            table["words"],
-            tuple(table["errnos"]),
-            table["source"],
-            dict(table["fields"]),
-        )
-        for table in tables
-    }
+    return {table["name"]: Kind(**{**table, "errnos": tuple(table["errnos"])}) for table in tables}
 
 
 @dataclass(frozen=True, slots=True)

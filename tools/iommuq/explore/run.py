@@ -74,7 +74,7 @@ def plan_of(wanted: Wanted) -> Plan:
             f"{folder / 'explore.toml'}: an entry has expired: {reason[:80]}",
             hint="look whether its reason still holds, and change the date or remove it",
         )
-    _, kernel = subject.build()
+    kernel = subject.build()
     own = store.folder(wanted.base)
     return Plan(
         kernel,

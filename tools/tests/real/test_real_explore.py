@@ -60,3 +60,5 @@ def test_late_joiner_without_the_rule() -> None:
     """Without the rules about regions nothing tells that one is lost."""
     code, events = explore(*LATE_JOINER, "--without", "regions")
     assert (code, found(events)) == (0, {})
+    # It has looked.
+    assert events[-1]["operations"] > 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import click
 from iommuq.cli import options
 from iommuq.explore import store, write
 from iommuq.explore.campaign import Outcome
-from iommuq.explore.known import LIMIT, defects, search, table
+from iommuq.explore.known import make_page
 from iommuq.explore.run import (
     FORMAT,
     Wanted,
@@ -34,12 +33,9 @@ from iommuq.system.errors import (
     EXIT_VERDICT,
     InfraError,
     UserError,
-    os_errors_as,
 )
 from iommuq.system.files import project_root
 
-#: The page with the table of known defects.
-PAGE = Path("docs/generated/explored.md")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -142,7 +138,9 @@ def explore(
             return EXIT_OK
         return replayed(wanted, find, emit)
     if known:
-        return _known(wanted)
+        text, found = make_page(wanted)
+        print(text)
+        return EXIT_OK if found else EXIT_VERDICT
     plan, outcome = plan_of(wanted), Outcome()
     try:
         (run_one if jobs == 1 else run_all)(wanted, plan, outcome, emit)
@@ -157,17 +155,3 @@ def explore(
     if not as_json:
         print(verdict(plan, outcome))
     return code
-
-
-def _known(wanted: Wanted) -> int:
-    """Make the table of all bases that it has, and write it unless a rule is left out."""
-    bases = dict.fromkeys(base for defect in defects() for base in defect.kernels)
-    limit = min(LIMIT, wanted.seconds)
-    rows = [row for base in bases for row in search(replace(wanted, base=base), limit)]
-    text = table(rows)
-    print(text)
-    path = project_root() / PAGE
-    if not wanted.without:
-        with os_errors_as(UserError, path):
-            path.write_text(text, encoding="utf-8")
-    return EXIT_OK if all(row.found for row in rows) else EXIT_VERDICT

@@ -15,12 +15,13 @@ from typing import Any
 
 from iommuq.bases.basefile import load_spec
 from iommuq.bases.sources import Base
-from iommuq.build.workspace import Workspace, tests_of
+from iommuq.build.workspace import Workspace
 from iommuq.checks.model import Status as CheckStatus
 from iommuq.checks.runner import check_queue, choose
 from iommuq.proof import flakes, lanes
 from iommuq.proof.prove import Outcome, prove
 from iommuq.queue.model import load_queue
+from iommuq.queue.overlay import load_overlay
 from iommuq.results.known import Verdict
 from iommuq.results.store import Status
 from iommuq.system import progress, tables
@@ -67,7 +68,7 @@ def work(request: Request) -> dict[str, Any]:
     base = Base(spec, request.version, "", request.kernel, request.commit, request.git_dir)
     # Without known failures: those are of our queue.
     queue = load_queue(request.queue, request.base)
-    workspace = Workspace(root, base, queue, tests_of(root, base.kernel))
+    workspace = Workspace(root, base, queue, load_overlay(root / "kunit"))
     reports = list(_checks(workspace, request.checks))
     chosen = lanes.open_lanes(workspace, request.suites)
     with pool() as executor:
