@@ -125,6 +125,8 @@ class Session:
         if self.only:
             passed = found
             found = [find for find in found if self.is_new(find.signature)]
+            if not found and self.player.crashed:
+                reject()
             if not found:
                 # What is looked for may come after what is not.
                 self.player.pass_over(passed)

@@ -34,6 +34,7 @@ class Player:
     :ivar count: operations that were carried out, of all sequences.
     :ivar sequences: how many were begun.
     :ivar blocks: blocks of code of the core that were reached.
+    :ivar crashed: the kernel crashed in the sequence, which cannot go on.
     :ivar spoiled: something was found in the sequence; what follows may follow from it.
     """
 
@@ -52,6 +53,7 @@ class Player:
         self._lost: GuestDied | None = None
         self._told = 0
         self._standing: set[Breach] = set()
+        self.crashed = False
 
     def begin(self) -> None:
         """Begin a sequence, with nothing left of the one before."""
@@ -71,8 +73,9 @@ class Player:
         self.sequences += 1
         self.spoiled = self._used = False
         self._standing = set()
-        self._sent = self._moment = None
+        self._sent = self._moment = self._lost = self._died = None
         self._told = 0
+        self.crashed = False
 
     def send(self, operation: Operation) -> None:
         """Begin to carry out an operation."""
@@ -175,7 +178,7 @@ class Player:
         assert error is not None
         # There is no guest that could answer.
         died, self._died, self._sent = self._died, None, None
-        self.spoiled, self._used = True, False
+        self.spoiled, self._used, self.crashed = True, False, True
         said = splats.find(error.console)
         # What User-mode Linux says for this signal, whatever it is from.
         host = any(line.startswith(_HOST) for line in error.console) and not _has_room()
@@ -225,5 +228,7 @@ def replay(player: Player, operations: Sequence[Operation], signature: str = "")
         found = player.do(operation)
         if found and (not signature or any(each.signature == signature for each in found)):
             return found
+        if player.crashed:
+            return []
         player.pass_over(found)
     return player.end()

@@ -320,3 +320,11 @@ def test_not_more_than_the_most_are_tried(monkeypatch: pytest.MonkeyPatch) -> No
     begin = time.monotonic()
     assert len(list(store.kept("7.3"))) == 3
     assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("name", ["crashes", "crashes_late"])
+def test_a_crash_that_is_not_looked_for(sims: Path, name: str) -> None:
+    """The sequence ends, the next one has another guest, and nothing is found."""
+    outcome = explored(plan(sims, name, only=("regions.lost*",), seconds=4.0, enough=0))
+    assert (outcome.finds, outcome.flaky) == ([], [])
+    assert outcome.boots > 2
