@@ -154,6 +154,20 @@ def test_a_crash_does_not_remember_the_one_before(sims: Path) -> None:
     fakeguest.assert_gone(sims)
 
 
+def test_a_sequence_does_not_begin_with_a_crash(sims: Path) -> None:
+    """What was sent to a dead guest and never looked at is not of the next sequence."""
+    kernel = fakeguest.kernel(sims, "crashes")
+    with Guest(kernel, sims / "log") as guest:
+        player = Player(guest, all_rules())
+        assert replay(player, LOSES)
+        player.pass_over([])
+        player.send(LOSES[0])
+        player.begin()
+        assert (player.check(), player.crashed) == ([], False)
+        assert player.do(LOSES[0]) == []
+    fakeguest.assert_gone(sims)
+
+
 def test_an_interrupt_while_it_boots(sims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C before the greeting leaves neither a process nor a folder."""
     kernel = fakeguest.kernel(sims, "mute")
