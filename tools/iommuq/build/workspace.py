@@ -130,9 +130,11 @@ class Workspace:
                     f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
                     hint=f"it would be {folder / name}.config",
                 )
+        explored = arch.name == "um" and has_simulation(self.root, self.base.kernel)
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
             *(folder / f"{name}.config" for name in (arch.name, *extra)),
+            *([self.root / "explore/kunit.config"] if explored else []),
             *self._own_fragment(arch.name),
             variant="-".join(sorted(extra)),
         )

@@ -33,7 +33,87 @@ static void explored_exit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, state.leaks);
 }
 
+/*
+ * Device 1 does not reach its direct region. Rule regions.lost: A device in a
+ * group reaches its direct regions.
+ * Source: 20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d
+ * 8.4, IORT E.d.
+ * Found by `iommuq explore 7.3 --at follow-up/0001 --seed 3`.
+ */
+static void explored_late_joiner(struct kunit *test)
+{
+	static const struct iommu_sim_op ops[] = {
+		/* add device 0 to group 0: not PCI */
+		{ .kind = SIM_ADD },
+		/* allocate domain 0 for device 0 */
+		{ .kind = SIM_ALLOC },
+		/* user 1 claims group 0 */
+		{ .kind = SIM_CLAIM_GROUP },
+		/* attach group 0 to domain 0 */
+		{ .kind = SIM_ATTACH_GROUP },
+		/* add device 1 to group 0: not PCI, regions: direct of one page */
+		{ .kind = SIM_ADD, .dev = 1, .b = 0x4 },
+	};
+	struct iommu_sim_state state = {};
+
+	explored_run(test, ops, ARRAY_SIZE(ops), &state);
+	KUNIT_EXPECT_TRUE(test, !(state.dev[1].flags & SIM_S_GROUPED) ||
+			  (state.dev[1].regions & ~state.dev[1].reach) == 0);
+}
+
+/*
+ * Device 0 does not reach its direct region. Rule regions.lost: A device in a
+ * group reaches its direct regions.
+ * Source: 20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d
+ * 8.4, IORT E.d.
+ * Found by `iommuq explore 7.3 --at follow-up/0007 --seed 3`.
+ */
+static void explored_last_resort(struct kunit *test)
+{
+	static const struct iommu_sim_op ops[] = {
+		/* add device 0 to group 0: not PCI, regions: direct of one page */
+		{ .kind = SIM_ADD, .b = 0x4 },
+		/* allocate domain 0 for device 0 */
+		{ .kind = SIM_ALLOC },
+		/* attach group 0 to domain 0 */
+		{ .kind = SIM_ATTACH_GROUP },
+		/* detach group 0 (attach 1 to a domain of type paging fails with ENOMEM) */
+		{ .kind = SIM_DETACH_GROUP, .fail_kind = 3, .fail_at = 1,
+		  .fail_errno = ENOMEM },
+	};
+	struct iommu_sim_state state = {};
+
+	kunit_info(test, "expects splat: WARNING\n");
+	explored_run(test, ops, ARRAY_SIZE(ops), &state);
+	KUNIT_EXPECT_TRUE(test, !(state.dev[0].flags & SIM_S_GROUPED) ||
+			  (state.dev[0].regions & ~state.dev[0].reach) == 0);
+}
+
+/*
+ * Device 0 is untrusted, and group 0 unmaps lazily. Rule isolation.lazy: The
+ * mappings of an untrusted device end when they are unmapped.
+ * Source: iommu.c, iommu_get_default_domain_type();
+ * Documentation/ABI/testing/sysfs-kernel-iommu_groups.
+ * Found by `iommuq explore 7.3 --at follow-up/0011 --seed 3`.
+ */
+static void explored_lazy_untrusted(struct kunit *test)
+{
+	static const struct iommu_sim_op ops[] = {
+		/* add device 0 to group 0: PCI, untrusted */
+		{ .kind = SIM_ADD, .a = 0x3 },
+		/* write DMA-FQ to the type of group 0 */
+		{ .kind = SIM_SET_TYPE, .a = 1 },
+	};
+	struct iommu_sim_state state = {};
+
+	explored_run(test, ops, ARRAY_SIZE(ops), &state);
+	KUNIT_EXPECT_TRUE(test, state.group[0].default_type != IOMMU_DOMAIN_DMA_FQ);
+}
+
 static struct kunit_case explored_cases[] = {
+	KUNIT_CASE(explored_lazy_untrusted),
+	KUNIT_CASE(explored_last_resort),
+	KUNIT_CASE(explored_late_joiner),
 	{}
 };
 

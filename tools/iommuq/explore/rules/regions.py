@@ -9,6 +9,7 @@ from iommuq.explore import wire
 from iommuq.explore.rules.model import Breach, Moment, Rule
 from iommuq.explore.wire import Device
 
+_GROUPED = "!(state.dev[{0}].flags & SIM_S_GROUPED)"
 _EXPECT = "(state.dev[{0}].regions & ~state.dev[{0}].reach) == 0"
 
 
@@ -41,7 +42,7 @@ def lost(moment: Moment) -> Iterator[Breach]:
             yield Breach(
                 "regions.lost",
                 f"device {number} does not reach its direct region",
-                _EXPECT.format(number),
+                f"{_GROUPED} || {_EXPECT}".format(number),
                 number,
             )
 
