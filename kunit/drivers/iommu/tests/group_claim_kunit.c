@@ -5,14 +5,6 @@
  * kernel probes a device in two ways, and either must note the regions.
  */
 
-/* Plug a device in before there is an IOMMU, see bus_iommu_probe() */
-static void mock_add_early(struct mock_dev *mdev)
-{
-	mock_bus.iommu_ops = NULL;
-	KUNIT_ASSERT_FALSE(mdev->ctx->test, mock_add(mdev));
-	mock_bus.iommu_ops = &mdev->ctx->ops;
-}
-
 static struct mock_dev *mock_early_direct(struct mock_ctx *ctx)
 {
 	struct mock_dev *mdev = mock_new(ctx);

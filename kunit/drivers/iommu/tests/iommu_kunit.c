@@ -12,24 +12,24 @@
  * mapped, in identity. The others are what iommu.c promises its callers.
  */
 #include "iommu_kunit_mock.c"
+#include "iommu_kunit_devs.c"
 #include "dma_owner_kunit.c"
+#include "regions_kunit.c"
 
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
 #include "set_domain_kunit.c"
+#include "must_succeed_kunit.c"
 #include "type_kunit.c"
+#include "release_kunit.c"
 
-kunit_test_suites(&iommu_set_domain_suite, &iommu_dma_owner_suite,
-		  &iommu_group_type_suite);
+kunit_test_suites(&iommu_set_domain_suite, &iommu_must_succeed_suite,
+		  &iommu_dma_owner_suite, &iommu_regions_suite,
+		  &iommu_group_type_suite, &iommu_release_suite);
 #else
 #include "group_claim_kunit.c"
 
-kunit_test_suites(&iommu_dma_owner_suite, &iommu_group_claim_suite);
-#endif
-
-#ifdef IOMMU_KUNIT_RELEASE
-#include "release_kunit.c"
-
-kunit_test_suite(iommu_release_suite);
+kunit_test_suites(&iommu_dma_owner_suite, &iommu_regions_suite,
+		  &iommu_group_claim_suite);
 #endif
 
 /* A reset is no concern of the IOMMU if there is no ATS */

@@ -19,6 +19,17 @@
 #define IOMMU_KUNIT_PCI_RESET
 /* The core takes part in where a released device goes */
 #define IOMMU_KUNIT_RELEASE
+/* iommu_deferred_attach() takes the lock of the group */
+#define IOMMU_KUNIT_DEFERRED_LOCKED
+/* kunit_warning_suppress() */
+#define IOMMU_KUNIT_SUPPRESS
+/* A PASID is replaced by iommu_replace_device_pasid(), and removed by blocking it */
+#define IOMMU_KUNIT_REPLACE_PASID
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+/* A driver has a callback to remove a PASID */
+#define IOMMU_KUNIT_REMOVE_PASID
+/* iommu_group_replace_domain() */
+#define IOMMU_KUNIT_REPLACE_DOMAIN
 #endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)

@@ -6,22 +6,32 @@
  * as real ones are. A test chooses their reserved regions, their group, the
  * attaches that fail and the kinds of domain the driver has; the mock keeps a
  * log of every attach the core asks for and of what each device ended up with.
+ *
+ * It also holds the core to what drivers rely on: group->mutex is held when a
+ * device of the group changes, and no page is mapped twice.
  */
 #include <kunit/test.h>
 #include <kunit/test-bug.h>
 #include <linux/device.h>
+#include <linux/dma-mapping.h>
 #include <linux/iommu.h>
 #include <linux/pci.h>
 #include <linux/sizes.h>
+#include <linux/xarray.h>
 
 #include "iommu_kunit_compat.h"
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+#include <linux/iommu-dma.h>
+#endif
 
 #define MOCK_MAX_DEVS		4
 #define MOCK_MAX_REGIONS	4
-#define MOCK_MAX_MAPPINGS	8
-#define MOCK_MAX_LOG		32
+#define MOCK_MAX_LOG		64
+#define MOCK_MAX_RIDS		16
+#define MOCK_NR_DEVFNS		256
+#define MOCK_MAX_PASIDS		8
 
-/* Where the first reserved region of a device lies, one page */
+/* Where the first reserved region of a device lies */
 #define MOCK_REGION		0x3e000000UL
 
 struct mock_ctx;
@@ -30,21 +40,21 @@ struct mock_domain {
 	struct iommu_domain domain;
 	struct mock_ctx *ctx;
 	struct list_head list;
-	struct {
-		unsigned long iova;
-		size_t size;
-	} map[MOCK_MAX_MAPPINGS];
-	unsigned int nr_map;
+	/* The page table: number of a page -> mock_pte() */
+	struct xarray pages;
 };
 
 struct mock_dev {
 	/* A PCI device only while a test says so, see mock_as_pci() */
 	struct pci_dev pci;
+	DECLARE_BITMAP(alias, MOCK_NR_DEVFNS);
 	struct mock_ctx *ctx;
 	/* Chosen by the test before mock_add() */
 	struct {
 		enum iommu_resv_type type;
 		unsigned long start;
+		size_t size;
+		int prot;
 	} region[MOCK_MAX_REGIONS];
 	unsigned int nr_regions;
 	bool defer;
@@ -52,9 +62,17 @@ struct mock_dev {
 	struct iommu_domain *fail_domain;
 	struct iommu_domain *fail_too;
 	int fail_ret;
+	/* As do so many attaches, whatever the domain */
+	unsigned int fail_next;
+	/* So does one of a PASID */
+	struct iommu_domain *fail_pasid;
+	u32 max_pasids;
 	/* What the "hardware" translates this device with, released or not */
 	struct iommu_domain *hw;
+	struct iommu_domain *pasid_hw[MOCK_MAX_PASIDS];
 	bool added;
+	/* How often the driver was told to let go of it */
+	unsigned int nr_released;
 };
 
 struct mock_attach {
@@ -73,9 +91,18 @@ struct mock_ctx {
 	struct iommu_domain identity;
 	struct iommu_domain blocked;
 	bool no_blocked;
+	/* A root bus, and one behind a bridge that has one requester ID for all */
 	struct pci_bus pci_bus;
+	struct pci_bus pci_behind;
+	struct pci_dev pci_bridge;
 	/* Architectures look into it; all zero is fine for those with an IOMMU */
 	unsigned long pci_sysdata[32];
+	/* What the "hardware" has for a requester ID: who comes last, wins */
+	struct {
+		u16 id;
+		struct iommu_domain *domain;
+	} rid[MOCK_MAX_RIDS];
+	unsigned int nr_rids;
 	struct iommu_group *group;
 	struct list_head domains;
 	struct mock_dev *devs[MOCK_MAX_DEVS];
@@ -87,10 +114,16 @@ struct mock_ctx {
 	unsigned long fail_map;
 	/* How often the driver was asked to flush what was mapped */
 	unsigned int nr_flush;
+	/* Domains that went away */
+	unsigned int nr_freed;
 	/* A domain went away while a device was still attached to it */
 	unsigned int freed_in_use;
 	/* Reserved regions that were handed out and not given back yet */
 	unsigned int nr_lent;
+	/* The thread that stops in one of the next callbacks, for another one to run */
+	struct task_struct *stop_task;
+	unsigned int stop_at;
+	struct completion stopped;
 };
 
 static inline struct mock_dev *to_mock_dev(struct device *dev)
@@ -103,6 +136,95 @@ static inline struct mock_domain *to_mock_domain(struct iommu_domain *domain)
 	return container_of(domain, struct mock_domain, domain);
 }
 
+static void mock_stop(struct mock_ctx *ctx)
+{
+	if (current != ctx->stop_task || ctx->stop_at--)
+		return;
+	ctx->stop_task = NULL;
+	complete(&ctx->stopped);
+	/* Time for the other one, which sleeps or ends soon */
+	schedule_timeout_uninterruptible(2);
+}
+
+/* The core must not do two things to a group at a time */
+static void mock_assert_locked(struct device *dev)
+{
+	struct iommu_group *group = dev->iommu_group;
+
+	KUNIT_EXPECT_NOT_NULL(to_mock_dev(dev)->ctx->test, group);
+	if (!group)
+		return;
+	lockdep_assert_held(&group->mutex);
+	KUNIT_EXPECT_TRUE(to_mock_dev(dev)->ctx->test,
+			  mutex_is_locked(&group->mutex));
+}
+
+/* An entry of a page table; pages are of 4 KiB, so three bits are free */
+static void *mock_pte(phys_addr_t phys, int prot)
+{
+	return xa_mk_value(phys | (prot & (IOMMU_READ | IOMMU_WRITE)));
+}
+
+static phys_addr_t mock_pte_phys(void *pte)
+{
+	return xa_to_value(pte) & ~(SZ_4K - 1UL);
+}
+
+/* Do all DMA accesses of these kinds to this memory get there? */
+static bool mock_domain_reaches(struct iommu_domain *domain,
+				unsigned long start, size_t size, int prot)
+{
+	struct mock_domain *mdom;
+	unsigned long addr;
+	void *pte;
+
+	if (!domain || domain->type == IOMMU_DOMAIN_BLOCKED)
+		return false;
+	if (domain->type == IOMMU_DOMAIN_IDENTITY)
+		return true;
+	mdom = to_mock_domain(domain);
+	for (addr = start; addr < start + size; addr += SZ_4K) {
+		pte = xa_load(&mdom->pages, addr / SZ_4K);
+		if (!pte || mock_pte_phys(pte) != addr ||
+		    (xa_to_value(pte) & prot) != prot)
+			return false;
+	}
+	return true;
+}
+
+static bool mock_region_reached(struct mock_dev *mdev, unsigned int n,
+				struct iommu_domain *domain)
+{
+	return n < mdev->nr_regions &&
+	       mock_domain_reaches(domain, mdev->region[n].start,
+				   mdev->region[n].size, mdev->region[n].prot);
+}
+
+struct mock_set_rid {
+	struct mock_ctx *ctx;
+	struct iommu_domain *domain;
+};
+
+static int mock_set_rid(struct pci_dev *pdev, u16 id, void *data)
+{
+	struct mock_set_rid *set = data;
+	struct mock_ctx *ctx = set->ctx;
+	unsigned int i;
+
+	for (i = 0; i < ctx->nr_rids; i++)
+		if (ctx->rid[i].id == id)
+			break;
+	if (i == MOCK_MAX_RIDS) {
+		KUNIT_FAIL(ctx->test, "the table of requester IDs is full");
+		return -ENOSPC;
+	}
+	ctx->rid[i].id = id;
+	ctx->rid[i].domain = set->domain;
+	if (i == ctx->nr_rids)
+		ctx->nr_rids++;
+	return 0;
+}
+
 static int mock_attach_dev(struct iommu_domain *domain,
 #ifdef IOMMU_KUNIT_OLD_DOMAIN
 			   struct device *dev, struct iommu_domain *old)
@@ -112,38 +234,85 @@ static int mock_attach_dev(struct iommu_domain *domain,
 {
 	struct mock_dev *mdev = to_mock_dev(dev);
 	struct mock_ctx *ctx = mdev->ctx;
-	int ret = domain == mdev->fail_domain || domain == mdev->fail_too ?
-		  mdev->fail_ret : 0;
+	struct mock_set_rid set = { .ctx = ctx, .domain = domain };
+	int ret = 0;
 
+	if (domain == mdev->fail_domain || domain == mdev->fail_too ||
+	    mdev->fail_next)
+		ret = mdev->fail_ret;
+	if (mdev->fail_next)
+		mdev->fail_next--;
+	mock_stop(ctx);
+#ifndef IOMMU_KUNIT_DEFERRED_LOCKED
+	if (!mdev->defer)
+#endif
+		mock_assert_locked(dev);
 	if (ctx->nr_log < MOCK_MAX_LOG)
 		ctx->log[ctx->nr_log++] = (struct mock_attach){
 			.mdev = mdev,
 			.domain = domain,
 			.ret = ret,
-			.mapped = mdev->nr_regions &&
-				  iommu_iova_to_phys(domain, mdev->region[0].start),
+			.mapped = mock_region_reached(mdev, 0, domain),
 		};
 	else
 		KUNIT_FAIL(ctx->test, "the log of attaches is full");
-	if (!ret)
-		mdev->hw = domain;
-	return ret;
+	if (ret)
+		return ret;
+	mdev->hw = domain;
+	return pci_for_each_dma_alias(&mdev->pci, mock_set_rid, &set);
 }
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+static int mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev,
+			      ioasid_t pasid, struct iommu_domain *old)
+{
+	struct mock_dev *mdev = to_mock_dev(dev);
+
+	mock_assert_locked(dev);
+	KUNIT_EXPECT_LT(mdev->ctx->test, pasid, MOCK_MAX_PASIDS);
+	if (pasid >= MOCK_MAX_PASIDS)
+		return -EINVAL;
+	/* What the core says of a PASID must be so */
+	if (old)
+		KUNIT_EXPECT_PTR_EQ(mdev->ctx->test, old, mdev->pasid_hw[pasid]);
+	if (domain == mdev->fail_pasid)
+		return mdev->fail_ret;
+	mdev->pasid_hw[pasid] = domain;
+	return 0;
+}
+#endif
+
+#ifdef IOMMU_KUNIT_REMOVE_PASID
+static void mock_remove_dev_pasid(struct device *dev, ioasid_t pasid,
+				  struct iommu_domain *domain)
+{
+	struct mock_dev *mdev = to_mock_dev(dev);
+
+	mock_set_dev_pasid(&mdev->ctx->blocked, dev, pasid, domain);
+}
+#endif
+
+/* As page tables do, map page by page, up to the first that cannot be mapped */
 static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 			  phys_addr_t paddr, size_t pgsize, size_t pgcount,
 			  int prot, gfp_t gfp, size_t *mapped)
 {
 	struct mock_domain *mdom = to_mock_domain(domain);
+	int ret;
 
-	if (iova == mdom->ctx->fail_map || mdom->nr_map == MOCK_MAX_MAPPINGS)
-		return -ENOMEM;
-	/* Nothing but 1:1 is ever mapped here */
-	if (iova != paddr)
-		return -EINVAL;
-	mdom->map[mdom->nr_map].iova = iova;
-	mdom->map[mdom->nr_map++].size = pgsize * pgcount;
-	*mapped = pgsize * pgcount;
+	mock_stop(mdom->ctx);
+	for (; pgcount; pgcount--) {
+		if (iova == mdom->ctx->fail_map)
+			return -ENOMEM;
+		ret = xa_insert(&mdom->pages, iova / SZ_4K, mock_pte(paddr, prot), gfp);
+		if (ret == -EBUSY)
+			KUNIT_FAIL(mdom->ctx->test, "%lx is mapped already", iova);
+		if (ret)
+			return ret;
+		*mapped += pgsize;
+		iova += pgsize;
+		paddr += pgsize;
+	}
 	return 0;
 }
 
@@ -151,20 +320,20 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 			       size_t pgsize, size_t pgcount,
 			       struct iommu_iotlb_gather *gather)
 {
-	return pgsize * pgcount;
+	struct mock_domain *mdom = to_mock_domain(domain);
+	size_t done = 0;
+
+	while (pgcount-- && xa_erase(&mdom->pages, (iova + done) / SZ_4K))
+		done += pgsize;
+	return done;
 }
 
 static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 				     dma_addr_t iova)
 {
-	struct mock_domain *mdom = to_mock_domain(domain);
-	unsigned int i;
+	void *pte = xa_load(&to_mock_domain(domain)->pages, iova / SZ_4K);
 
-	for (i = 0; i < mdom->nr_map; i++)
-		if (iova >= mdom->map[i].iova &&
-		    iova - mdom->map[i].iova < mdom->map[i].size)
-			return iova;
-	return 0;
+	return pte ? mock_pte_phys(pte) | (iova & (SZ_4K - 1)) : 0;
 }
 
 /*
@@ -177,6 +346,8 @@ static void mock_domain_free(struct iommu_domain *domain)
 	struct mock_ctx *ctx = mdom->ctx;
 	unsigned int i;
 
+	mock_stop(ctx);
+	ctx->nr_freed++;
 	for (i = 0; i < ctx->nr_devs; i++)
 		if (ctx->devs[i]->hw == domain)
 			ctx->freed_in_use++;
@@ -208,6 +379,9 @@ static const struct iommu_domain_ops mock_paging_ops = {
 	.map_pages = mock_map_pages,
 	.unmap_pages = mock_unmap_pages,
 	.iova_to_phys = mock_iova_to_phys,
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	.set_dev_pasid = mock_set_dev_pasid,
+#endif
 	.free = mock_domain_free,
 };
 
@@ -215,9 +389,11 @@ static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 {
 	struct mock_domain *mdom = kzalloc(sizeof(*mdom), GFP_KERNEL);
 
+	mock_stop(ctx);
 	if (!mdom)
 		return NULL;
 	mdom->ctx = ctx;
+	xa_init(&mdom->pages);
 	mdom->domain.ops = &mock_paging_ops;
 	mdom->domain.pgsize_bitmap = SZ_4K;
 	mdom->domain.geometry.aperture_end = DMA_BIT_MASK(48);
@@ -232,9 +408,12 @@ static struct iommu_domain *mock_alloc_paging(struct device *dev)
 	return __mock_alloc_paging(to_mock_dev(dev)->ctx);
 }
 #else
+/* The ctx of the test that runs, for callbacks that get neither device nor domain */
+static struct mock_ctx *mock_now;
+
 static struct iommu_domain *mock_domain_alloc(unsigned int type)
 {
-	struct mock_ctx *ctx = kunit_get_current_test()->priv;
+	struct mock_ctx *ctx = mock_now;
 
 	if (type == IOMMU_DOMAIN_IDENTITY)
 		return &ctx->identity;
@@ -258,13 +437,16 @@ static void mock_flush_static(struct iommu_domain *domain)
 static const struct iommu_domain_ops mock_static_ops = {
 	.attach_dev = mock_attach_dev,
 	.flush_iotlb_all = mock_flush_static,
-#ifndef IOMMU_KUNIT_STATIC_DOMAINS
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	.set_dev_pasid = mock_set_dev_pasid,
+#else
 	.free = mock_static_free,
 #endif
 };
 
 static struct iommu_device *mock_probe_device(struct device *dev)
 {
+	mock_stop(to_mock_dev(dev)->ctx);
 	return &to_mock_dev(dev)->ctx->iommu;
 }
 
@@ -276,7 +458,9 @@ static void mock_release_device(struct device *dev)
 {
 	struct mock_dev *mdev = to_mock_dev(dev);
 
+	mdev->nr_released++;
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	mock_assert_locked(dev);
 	if (mdev->ctx->ops.release_domain)
 		return;
 #endif
@@ -287,6 +471,7 @@ static struct iommu_group *mock_device_group(struct device *dev)
 {
 	struct mock_ctx *ctx = to_mock_dev(dev)->ctx;
 
+	mock_stop(ctx);
 	/* The first reference is the test's own: the group outlives its devices */
 	if (!ctx->group) {
 		struct iommu_group *group = iommu_group_alloc();
@@ -311,9 +496,11 @@ static void mock_get_resv_regions(struct device *dev, struct list_head *head)
 	struct iommu_resv_region *region;
 	unsigned int i;
 
+	mock_stop(mdev->ctx);
 	for (i = 0; i < mdev->nr_regions; i++) {
-		region = iommu_alloc_resv_region(mdev->region[i].start, SZ_4K,
-						 IOMMU_READ | IOMMU_WRITE,
+		region = iommu_alloc_resv_region(mdev->region[i].start,
+						 mdev->region[i].size,
+						 mdev->region[i].prot,
 						 mdev->region[i].type,
 						 GFP_KERNEL);
 		if (!region) {
@@ -328,11 +515,14 @@ static void mock_get_resv_regions(struct device *dev, struct list_head *head)
 
 static bool mock_is_attach_deferred(struct device *dev)
 {
+	mock_stop(to_mock_dev(dev)->ctx);
 	return to_mock_dev(dev)->defer;
 }
 
 static int mock_def_domain_type(struct device *dev)
 {
+	mock_stop(to_mock_dev(dev)->ctx);
+	mock_assert_locked(dev);
 	return to_mock_dev(dev)->ctx->def_type;
 }
 
@@ -348,356 +538,8 @@ static const struct iommu_ops mock_iommu_ops = {
 	.get_resv_regions = mock_get_resv_regions,
 	.is_attach_deferred = mock_is_attach_deferred,
 	.def_domain_type = mock_def_domain_type,
+#ifdef IOMMU_KUNIT_REMOVE_PASID
+	.remove_dev_pasid = mock_remove_dev_pasid,
+#endif
 	.default_domain_ops = &mock_paging_ops,
 };
-
-static const struct fwnode_operations mock_fwnode_ops;
-
-static struct bus_type mock_bus = {
-	.name = "iommu_kunit",
-};
-
-static struct notifier_block mock_bus_nb = {
-	.notifier_call = iommu_bus_notifier,
-};
-
-static int mock_suite_init(struct kunit_suite *suite)
-{
-	int ret = bus_register(&mock_bus);
-
-	if (ret)
-		return ret;
-	ret = bus_register_notifier(&mock_bus, &mock_bus_nb);
-	if (ret)
-		bus_unregister(&mock_bus);
-	return ret;
-}
-
-static void mock_suite_exit(struct kunit_suite *suite)
-{
-	bus_unregister_notifier(&mock_bus, &mock_bus_nb);
-	bus_unregister(&mock_bus);
-}
-
-static int mock_init(struct kunit *test)
-{
-	struct mock_ctx *ctx = kunit_kzalloc(test, sizeof(*ctx), GFP_KERNEL);
-	int ret;
-
-	if (!ctx)
-		return -ENOMEM;
-	ctx->test = test;
-	ctx->ops = mock_iommu_ops;
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	ctx->ops.identity_domain = &ctx->identity;
-	ctx->ops.blocked_domain = &ctx->blocked;
-#endif
-	ctx->identity.type = IOMMU_DOMAIN_IDENTITY;
-	ctx->identity.ops = &mock_static_ops;
-	ctx->blocked.type = IOMMU_DOMAIN_BLOCKED;
-	ctx->blocked.ops = &mock_static_ops;
-	ctx->pci_bus.sysdata = ctx->pci_sysdata;
-	ctx->def_type = IOMMU_DOMAIN_DMA;
-	INIT_LIST_HEAD(&ctx->domains);
-	fwnode_init(&ctx->fwnode, &mock_fwnode_ops);
-
-	ret = iommu_device_sysfs_add(&ctx->iommu, NULL, NULL, "iommu_kunit");
-	if (ret)
-		return ret;
-	ctx->iommu.ops = &ctx->ops;
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	/*
-	 * iommu_device_register() would offer this driver to the devices of
-	 * every bus, and iommu_device_register_bus() is there for the iommufd
-	 * selftest only, so put it on the list by hand. Only devices that name
-	 * ctx->fwnode find it.
-	 */
-	ctx->iommu.fwnode = &ctx->fwnode;
-#ifdef IOMMU_KUNIT_OLD_DOMAIN
-	ctx->iommu.ready = true;
-#endif
-	spin_lock(&iommu_device_lock);
-	list_add_tail(&ctx->iommu.list, &iommu_device_list);
-	spin_unlock(&iommu_device_lock);
-#else
-	mock_bus.iommu_ops = &ctx->ops;
-#endif
-	test->priv = ctx;
-	return 0;
-}
-
-/* A device is removed as hotplug does it */
-static void mock_del(struct mock_dev *mdev)
-{
-	if (!mdev->added)
-		return;
-	/* A test that was aborted may have left it a PCI device */
-	mdev->pci.dev.bus = &mock_bus;
-	device_del(&mdev->pci.dev);
-	mdev->added = false;
-}
-
-static void mock_set_default_domain(struct mock_ctx *ctx)
-{
-	mutex_lock(&ctx->group->mutex);
-	__iommu_group_set_domain(ctx->group, ctx->group->default_domain);
-	mutex_unlock(&ctx->group->mutex);
-}
-
-static void mock_exit(struct kunit *test)
-{
-	struct mock_ctx *ctx = test->priv;
-	struct mock_domain *mdom, *next;
-	unsigned int i;
-
-	if (!ctx)
-		return;
-	/* The core warns of a group that goes away claimed or in a foreign domain */
-	if (ctx->group && ctx->group->owner)
-		iommu_group_release_dma_owner(ctx->group);
-	if (ctx->group && ctx->group->default_domain)
-		mock_set_default_domain(ctx);
-	for (i = ctx->nr_devs; i-- > 0;)
-		mock_del(ctx->devs[i]);
-	if (ctx->group)
-		iommu_group_put(ctx->group);
-	/* Not before the last domain is gone: its end looks at every device */
-	for (i = 0; i < ctx->nr_devs; i++)
-		put_device(&ctx->devs[i]->pci.dev);
-	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
-	KUNIT_EXPECT_EQ(test, 0, ctx->nr_lent);
-	list_for_each_entry_safe(mdom, next, &ctx->domains, list)
-		kfree(mdom);
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	spin_lock(&iommu_device_lock);
-	list_del(&ctx->iommu.list);
-	spin_unlock(&iommu_device_lock);
-#else
-	mock_bus.iommu_ops = NULL;
-#endif
-	iommu_device_sysfs_remove(&ctx->iommu);
-}
-
-/* The devices are freed by mock_exit(), after the core has let go of them */
-static void mock_dev_release(struct device *dev)
-{
-	kfree(to_mock_dev(dev));
-}
-
-/* Make a device; the test may set it up further before mock_add() */
-static struct mock_dev *mock_new(struct mock_ctx *ctx)
-{
-	struct mock_dev *mdev;
-
-	KUNIT_ASSERT_LT(ctx->test, ctx->nr_devs, MOCK_MAX_DEVS);
-	mdev = kzalloc(sizeof(*mdev), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(ctx->test, mdev);
-	mdev->ctx = ctx;
-	device_initialize(&mdev->pci.dev);
-	mdev->pci.dev.bus = &mock_bus;
-	mdev->pci.dev.release = mock_dev_release;
-	ctx->devs[ctx->nr_devs++] = mdev;
-	KUNIT_ASSERT_EQ(ctx->test, 0,
-			dev_set_name(&mdev->pci.dev, "iommu_kunit%u", ctx->nr_devs));
-	mdev->pci.bus = &ctx->pci_bus;
-	mdev->pci.devfn = PCI_DEVFN(ctx->nr_devs, 0);
-	return mdev;
-}
-
-static void mock_region(struct mock_dev *mdev, enum iommu_resv_type type)
-{
-	unsigned int i = mdev->nr_regions;
-
-	KUNIT_ASSERT_LT(mdev->ctx->test, i, MOCK_MAX_REGIONS);
-	mdev->region[i].type = type;
-	mdev->region[i].start = MOCK_REGION + i * SZ_1M;
-	mdev->nr_regions++;
-}
-
-/* Take the driver its blocked domain; before the first device is plugged in */
-static void mock_no_blocked(struct mock_ctx *ctx)
-{
-	ctx->no_blocked = true;
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	ctx->ops.blocked_domain = NULL;
-#endif
-}
-
-/* Say which IOMMU a device has, as firmware's tables do */
-static void mock_find_iommu(struct mock_dev *mdev)
-{
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	struct mock_ctx *ctx = mdev->ctx;
-	int ret;
-
-	mutex_lock(&iommu_probe_device_lock);
-	ret = iommu_fwspec_init(&mdev->pci.dev, &ctx->fwnode);
-	mutex_unlock(&iommu_probe_device_lock);
-	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
-#endif
-}
-
-/*
- * Plug a device in. Nobody hears of a probe that fails, so tell whether the
- * device is in a group.
- */
-static bool mock_add(struct mock_dev *mdev)
-{
-	struct mock_ctx *ctx = mdev->ctx;
-	int ret;
-
-	mock_find_iommu(mdev);
-	ret = device_add(&mdev->pci.dev);
-	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
-	mdev->added = true;
-	return mdev->pci.dev.iommu_group;
-}
-
-/* A device with these regions, plugged in */
-static struct mock_dev *__mock_dev(struct mock_ctx *ctx,
-				   const enum iommu_resv_type *types,
-				   unsigned int nr)
-{
-	struct mock_dev *mdev = mock_new(ctx);
-	unsigned int i;
-
-	for (i = 0; i < nr; i++)
-		mock_region(mdev, types[i]);
-	KUNIT_ASSERT_TRUE(ctx->test, mock_add(mdev));
-	return mdev;
-}
-
-#define mock_dev_with(ctx, ...) ({					\
-	const enum iommu_resv_type __types[] = { __VA_ARGS__ };		\
-	__mock_dev(ctx, __types, ARRAY_SIZE(__types));			\
-})
-
-static struct mock_dev *mock_plain(struct mock_ctx *ctx)
-{
-	return __mock_dev(ctx, NULL, 0);
-}
-
-static struct mock_dev *mock_direct(struct mock_ctx *ctx)
-{
-	return mock_dev_with(ctx, IOMMU_RESV_DIRECT);
-}
-
-/* The domain that a user of VFIO or iommufd would bring along */
-static struct iommu_domain *mock_user_domain(struct mock_dev *mdev)
-{
-	struct iommu_domain *domain = iommu_paging_domain_alloc(&mdev->pci.dev);
-
-	KUNIT_ASSERT_FALSE(mdev->ctx->test, IS_ERR_OR_NULL(domain));
-	return domain;
-}
-
-/* How often the driver was asked to attach a device, since the log was reset */
-static unsigned int mock_attaches(struct mock_dev *mdev,
-				  struct iommu_domain *domain)
-{
-	struct mock_ctx *ctx = mdev->ctx;
-	unsigned int i, nr = 0;
-
-	for (i = 0; i < ctx->nr_log; i++)
-		if (ctx->log[i].mdev == mdev &&
-		    (!domain || ctx->log[i].domain == domain))
-			nr++;
-	return nr;
-}
-
-/* Does DMA of the device to its n-th region still reach memory? */
-static bool mock_reaches(struct mock_dev *mdev, unsigned int n)
-{
-	unsigned long addr = mdev->region[n].start;
-
-	if (!mdev->hw)
-		return false;
-	return iommu_iova_to_phys(mdev->hw, addr) == addr;
-}
-
-#ifdef IOMMU_KUNIT_STATIC_DOMAINS
-/*
- * Let the core take a device for a PCI device on a root bus, as long as a test
- * calls the core by itself. PCI must not see it be added or removed.
- */
-static void mock_as_pci(struct mock_dev *mdev, bool pci)
-{
-	mdev->pci.dev.bus = pci ? &pci_bus_type : &mock_bus;
-}
-
-static int mock_set_device(struct mock_dev *mdev, struct iommu_domain *domain,
-			   unsigned int flags)
-{
-	struct iommu_group *group = mdev->ctx->group;
-	int ret;
-
-	mutex_lock(&group->mutex);
-#ifdef IOMMU_KUNIT_OLD_DOMAIN
-	ret = __iommu_device_set_domain(group, &mdev->pci.dev, domain,
-					group->domain, flags);
-#else
-	ret = __iommu_device_set_domain(group, &mdev->pci.dev, domain, flags);
-#endif
-	mutex_unlock(&group->mutex);
-	return ret;
-}
-
-static int mock_set_group(struct mock_ctx *ctx, struct iommu_domain *domain,
-			  unsigned int flags)
-{
-	int ret;
-
-	mutex_lock(&ctx->group->mutex);
-	ret = __iommu_group_set_domain_internal(ctx->group, domain, flags);
-	mutex_unlock(&ctx->group->mutex);
-	return ret;
-}
-
-/* As writing to the type file of the group does */
-static int mock_set_default_type(struct mock_ctx *ctx, int type)
-{
-	int ret;
-
-	/* The driver must not insist on another type */
-	ctx->def_type = 0;
-	mutex_lock(&ctx->group->mutex);
-	ret = iommu_setup_default_domain(ctx->group, type);
-	mutex_unlock(&ctx->group->mutex);
-	return ret;
-}
-
-/* Give the group the blocking domain that claiming it would allocate */
-static struct iommu_domain *mock_blocking_domain(struct mock_ctx *ctx)
-{
-	int ret;
-
-	mutex_lock(&ctx->group->mutex);
-	ret = __iommu_group_alloc_blocking_domain(ctx->group);
-	mutex_unlock(&ctx->group->mutex);
-	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
-	return ctx->group->blocking_domain;
-}
-
-/* Whether the first region was there each time that this domain was attached */
-static bool mock_mapped_at_attach(struct mock_dev *mdev,
-				  struct iommu_domain *domain)
-{
-	struct mock_ctx *ctx = mdev->ctx;
-	bool mapped = false;
-	unsigned int i;
-
-	for (i = 0; i < ctx->nr_log; i++) {
-		if (ctx->log[i].mdev != mdev || ctx->log[i].domain != domain)
-			continue;
-		mapped = ctx->log[i].mapped;
-		if (!mapped)
-			break;
-	}
-	return mapped;
-}
-
-static void mock_reset_log(struct mock_ctx *ctx)
-{
-	ctx->nr_log = 0;
-}
-#endif

@@ -16,14 +16,6 @@ static int release_init(struct kunit *test)
 	return 0;
 }
 
-/* As hotplug does it, but with what PCI knows of the device */
-static void mock_release_as_pci(struct mock_dev *mdev)
-{
-	mock_as_pci(mdev, true);
-	iommu_release_device(&mdev->pci.dev);
-	mock_as_pci(mdev, false);
-}
-
 /* Rule: nobody needs it any more. */
 static void release_plain(struct kunit *test)
 {
@@ -53,6 +45,68 @@ static void release_relaxable(struct kunit *test)
 
 	mock_del(mdev);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+}
+
+/* Rule: a driver that wants another domain gets it. */
+static void release_other_domain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	ctx->ops.release_domain = &ctx->identity;
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+}
+
+/* Rule: a driver that wants none is left alone. */
+static void release_no_domain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	ctx->ops.release_domain = NULL;
+	mock_reset_log(ctx);
+	mock_del(mdev);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+}
+
+/* Rule: what was never attached is not touched; for the crash kernel. */
+static void release_deferred(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mdev->defer = true;
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	mock_del(mdev);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
+}
+
+/* Rule: the last to leave is in no domain that goes with it. */
+static void release_last(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *second = mock_plain(ctx);
+
+	mock_del(first);
+	KUNIT_EXPECT_PTR_EQ(test, second->hw, mock_default(ctx));
+	KUNIT_EXPECT_EQ(test, 0, ctx->nr_freed);
+	mock_del(second);
+	KUNIT_EXPECT_PTR_EQ(test, second->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 1, ctx->nr_freed);
+	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
+	KUNIT_EXPECT_NULL(test, mock_default(ctx));
+}
+
+#ifdef IOMMU_KUNIT_RELEASE
+/* As hotplug does it, but with what PCI knows of the device */
+static void mock_release_as_pci(struct mock_dev *mdev)
+{
+	mock_as_pci(mdev, true);
+	iommu_release_device(&mdev->pci.dev);
+	mock_as_pci(mdev, false);
 }
 
 /* Rule: firmware goes on using its region, whether a driver is there or not. */
@@ -110,14 +164,36 @@ static void release_direct_beside_untrusted(struct kunit *test)
 static void release_direct_shared_rid(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
-	struct mock_dev *other = mock_plain(ctx);
-	struct mock_dev *mdev = mock_direct(ctx);
+	struct mock_dev *other = mock_new(ctx);
+	struct mock_dev *mdev = mock_new(ctx);
 
-	other->pci.devfn = mdev->pci.devfn;
+	mock_behind_bridge(other);
+	mock_behind_bridge(mdev);
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_TRUE(test, mock_add(other));
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_ASSERT_NE(test, other->pci.devfn, mdev->pci.devfn);
 	mock_as_pci(other, true);
 	mock_release_as_pci(mdev);
 	mock_as_pci(other, false);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	/* What the other sends bears the ID of the bridge, too */
+	KUNIT_EXPECT_PTR_NE(test, mock_wire(other), &ctx->identity);
+}
+
+/* Rule: nor one that uses the ID of another function besides its own. */
+static void release_direct_alias(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mock_alias(mdev, other);
+	mock_as_pci(other, true);
+	mock_release_as_pci(mdev);
+	mock_as_pci(other, false);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_PTR_NE(test, mock_wire(other), &ctx->identity);
 }
 
 /* Rule: no domain is freed under a device, so there is a second choice. */
@@ -145,56 +221,26 @@ static void release_direct_no_identity(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 }
 
-/* Rule: a driver that wants another domain gets it. */
-static void release_other_domain(struct kunit *test)
-{
-	struct mock_ctx *ctx = test->priv;
-	struct mock_dev *mdev = mock_plain(ctx);
-
-	ctx->ops.release_domain = &ctx->identity;
-	mock_del(mdev);
-	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
-}
-
-/* Rule: a driver that wants none is left alone. */
-static void release_no_domain(struct kunit *test)
-{
-	struct mock_ctx *ctx = test->priv;
-	struct mock_dev *mdev = mock_direct(ctx);
-
-	ctx->ops.release_domain = NULL;
-	mock_reset_log(ctx);
-	mock_del(mdev);
-	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
-}
-
-/* Rule: what was never attached is not touched; for the crash kernel. */
-static void release_deferred(struct kunit *test)
-{
-	struct mock_ctx *ctx = test->priv;
-	struct mock_dev *mdev = mock_new(ctx);
-
-	mdev->defer = true;
-	mock_region(mdev, IOMMU_RESV_DIRECT);
-	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
-	mock_del(mdev);
-	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, NULL));
-}
+#endif
 
 static struct kunit_case iommu_release_cases[] = {
 	KUNIT_CASE(release_plain),
 	KUNIT_CASE(release_without_callback),
 	KUNIT_CASE(release_relaxable),
+	KUNIT_CASE(release_other_domain),
+	KUNIT_CASE(release_no_domain),
+	KUNIT_CASE(release_deferred),
+	KUNIT_CASE(release_last),
+#ifdef IOMMU_KUNIT_RELEASE
 	KUNIT_CASE(release_direct),
 	KUNIT_CASE(release_direct_from_group),
 	KUNIT_CASE(release_direct_untrusted),
 	KUNIT_CASE(release_direct_beside_untrusted),
 	KUNIT_CASE(release_direct_shared_rid),
+	KUNIT_CASE(release_direct_alias),
 	KUNIT_CASE(release_direct_identity_fails),
 	KUNIT_CASE(release_direct_no_identity),
-	KUNIT_CASE(release_other_domain),
-	KUNIT_CASE(release_no_domain),
-	KUNIT_CASE(release_deferred),
+#endif
 	{}
 };
 

@@ -185,7 +185,8 @@ static void reset_shared_rid(struct kunit *test)
 	struct mock_dev *first = mock_ats(ctx, false);
 	struct mock_dev *second = mock_ats(ctx, false);
 
-	second->pci.devfn = first->pci.devfn;
+	mock_behind_bridge(first);
+	mock_behind_bridge(second);
 	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&first->pci));
 	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&second->pci));
 	pci_dev_reset_iommu_done(&first->pci);
@@ -197,45 +198,25 @@ static void reset_shared_rid(struct kunit *test)
 	mock_as_pci(first, false);
 }
 
-/* What the device has for its one PASID */
-static struct iommu_domain *mock_pasid_hw;
-
-static int mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev,
-			      ioasid_t pasid, struct iommu_domain *old)
-{
-	mock_pasid_hw = domain;
-	return 0;
-}
-
 /* Rule: its PASIDs are blocked as long as the device is, and then come back. */
 static void reset_blocks_pasids(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_ats(ctx, false);
 	struct iommu_domain *user = mock_user_domain(mdev);
-	/* Not on the stack: a test that is aborted leaves them to mock_exit() */
-	static struct iommu_domain_ops paging, blocked;
 
-	paging = *user->ops;
-	blocked = *ctx->blocked.ops;
-	paging.set_dev_pasid = mock_set_dev_pasid;
-	blocked.set_dev_pasid = mock_set_dev_pasid;
-	user->ops = &paging;
-	ctx->blocked.ops = &blocked;
-	mdev->pci.dev.iommu->max_pasids = 8;
+	mdev->pci.dev.iommu->max_pasids = MOCK_MAX_PASIDS;
 	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device_pasid(user, &mdev->pci.dev, 7, NULL));
-	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, user);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->pasid_hw[7], user);
 	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
-	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, &ctx->blocked);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->pasid_hw[7], &ctx->blocked);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 	pci_dev_reset_iommu_done(&mdev->pci);
-	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, user);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->pasid_hw[7], user);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
 	iommu_detach_device_pasid(user, &mdev->pci.dev, 7);
-	KUNIT_EXPECT_PTR_EQ(test, mock_pasid_hw, &ctx->blocked);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->pasid_hw[7], &ctx->blocked);
 	mdev->pci.dev.iommu->max_pasids = 0;
-	ctx->blocked.ops = &mock_static_ops;
-	user->ops = &mock_paging_ops;
 	iommu_domain_free(user);
 	mock_as_pci(mdev, false);
 }
