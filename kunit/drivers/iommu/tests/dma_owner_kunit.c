@@ -199,6 +199,78 @@ static void claim_refused_while_driver_bound(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 }
 
+/* Rule: the same for one device of it, as iommufd claims them. */
+static void claim_device_refused_beside_driver(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *driven = mock_plain(ctx);
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&driven->pci.dev));
+	KUNIT_EXPECT_EQ(test, -EPERM,
+			iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EPERM,
+			iommu_device_claim_dma_owner(&driven->pci.dev, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, driven->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	/* As soon as the driver has gone, and not before */
+	iommu_device_unuse_default_domain(&driven->pci.dev);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_a));
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: a driver is kept from any device of a group that iommufd has a part of. */
+static void claim_device_keeps_driver_out(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	struct mock_dev *other = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&mdev->pci.dev, &owner_a));
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&mdev->pci.dev));
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&other->pci.dev));
+	KUNIT_EXPECT_EQ(test, -EPERM, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, other->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&other->pci.dev));
+	iommu_device_unuse_default_domain(&other->pci.dev);
+}
+
+/* Rule: drivers share the default domain, until the last of them has gone. */
+static void second_driver_beside_first(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *second = mock_plain(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&second->pci.dev));
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	KUNIT_EXPECT_EQ(test, -EPERM, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	iommu_device_unuse_default_domain(&second->pci.dev);
+	KUNIT_EXPECT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	iommu_group_release_dma_owner(ctx->group);
+}
+
+/* Rule: there is no DMA API beside a driver with a domain of its own. */
+static void second_driver_beside_domain(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *second = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&second->pci.dev));
+	KUNIT_EXPECT_PTR_EQ(test, second->hw, user);
+	iommu_detach_group(user, ctx->group);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&second->pci.dev));
+	iommu_device_unuse_default_domain(&second->pci.dev);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	iommu_domain_free(user);
+}
+
 /* Rule: nor while a driver has a domain of its own attached. */
 static void claim_refused_while_domain_attached(struct kunit *test)
 {
@@ -356,11 +428,12 @@ static void late_direct_behind_failed_map(struct kunit *test)
 	mock_region(late, IOMMU_RESV_DIRECT_RELAXABLE);
 	mock_region(late, IOMMU_RESV_DIRECT);
 	ctx->fail_map = late->region[0].start;
-	/* Whether it may join at all is another matter; if so, it is noted */
-	mock_add(late);
-	KUNIT_EXPECT_NE(test, 0, late->pci.dev.iommu_group ?
-			iommu_group_claim_dma_owner(ctx->group, &owner_a) : -EINVAL);
+	/* It joins, as firmware can do without the first */
+	KUNIT_ASSERT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, ctx->group->default_domain);
 }
 
 /* Rule: nor must it keep that one from being mapped. */
@@ -414,6 +487,10 @@ static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(claim_device_repeated),
 #endif
 	KUNIT_CASE(claim_refused_while_driver_bound),
+	KUNIT_CASE(claim_device_refused_beside_driver),
+	KUNIT_CASE(claim_device_keeps_driver_out),
+	KUNIT_CASE(second_driver_beside_first),
+	KUNIT_CASE(second_driver_beside_domain),
 	KUNIT_CASE(claim_refused_while_domain_attached),
 	KUNIT_CASE(late_plain_joins_owner),
 	KUNIT_CASE(late_direct_refused_by_claim),

@@ -13,6 +13,7 @@
  */
 #include "iommu_kunit_mock.c"
 #include "iommu_kunit_devs.c"
+#include "attach_kunit.c"
 #include "dma_owner_kunit.c"
 #include "regions_kunit.c"
 
@@ -20,16 +21,20 @@
 #include "set_domain_kunit.c"
 #include "must_succeed_kunit.c"
 #include "type_kunit.c"
+#include "handle_kunit.c"
+#include "pasid_kunit.c"
 #include "release_kunit.c"
 
 kunit_test_suites(&iommu_set_domain_suite, &iommu_must_succeed_suite,
+		  &iommu_attach_suite,
 		  &iommu_dma_owner_suite, &iommu_regions_suite,
-		  &iommu_group_type_suite, &iommu_release_suite);
+		  &iommu_group_type_suite, &iommu_handle_suite,
+		  &iommu_pasid_suite, &iommu_release_suite);
 #else
 #include "group_claim_kunit.c"
 
-kunit_test_suites(&iommu_dma_owner_suite, &iommu_regions_suite,
-		  &iommu_group_claim_suite);
+kunit_test_suites(&iommu_attach_suite, &iommu_dma_owner_suite,
+		  &iommu_regions_suite, &iommu_group_claim_suite);
 #endif
 
 /* A reset is no concern of the IOMMU if there is no ATS */

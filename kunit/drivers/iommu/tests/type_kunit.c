@@ -152,6 +152,48 @@ static void type_refused_without_region(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->default_domain, &ctx->identity);
 }
 
+/* Rule: a type that one device cannot have is had by none; the new domain goes. */
+static void type_change_one_fails(struct kunit *test)
+{
+	const struct attach_row *row = test->param_value;
+	struct mock_ctx *ctx = test->priv;
+	struct iommu_domain *old;
+
+	mock_three(ctx);
+	old = mock_default(ctx);
+	mock_fail(ctx->devs[row->nr], &ctx->identity);
+	KUNIT_EXPECT_EQ(test, -ENOSPC, mock_store_type(ctx, "identity\n"));
+	expect_all_in(ctx, old);
+	KUNIT_EXPECT_PTR_EQ(test, mock_default(ctx), old);
+	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain, old);
+	/* Nothing was kept of it, so that the next try is a real one */
+	ctx->devs[row->nr]->fail_domain = NULL;
+	KUNIT_EXPECT_EQ(test, 9, mock_store_type(ctx, "identity\n"));
+	expect_all_in(ctx, &ctx->identity);
+}
+
+/* Rule: the same out of identity, where the new domain is freed again. */
+static void type_change_from_identity_fails(struct kunit *test)
+{
+	const struct attach_row *row = test->param_value;
+	struct mock_ctx *ctx = test->priv;
+
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mock_three(ctx);
+	ctx->devs[row->nr]->fail_next = 1;
+	ctx->devs[row->nr]->fail_ret = -ENOSPC;
+	KUNIT_EXPECT_EQ(test, -ENOSPC, mock_store_type(ctx, "DMA\n"));
+	expect_all_in(ctx, &ctx->identity);
+	KUNIT_EXPECT_PTR_EQ(test, mock_default(ctx), &ctx->identity);
+	KUNIT_EXPECT_EQ(test, 1, ctx->nr_freed);
+	KUNIT_EXPECT_FALSE(test, use_dma_iommu(&ctx->devs[0]->pci.dev));
+	/* None of the three is in the way of the next try */
+	KUNIT_EXPECT_EQ(test, 4, mock_store_type(ctx, "DMA\n"));
+	KUNIT_EXPECT_PTR_NE(test, mock_default(ctx), &ctx->identity);
+	expect_all_in(ctx, mock_default(ctx));
+	KUNIT_EXPECT_TRUE(test, use_dma_iommu(&ctx->devs[0]->pci.dev));
+}
+
 /* Rule: nor does the first one, and then the device has no IOMMU at all. */
 static void probe_refused_without_region(struct kunit *test)
 {
@@ -162,7 +204,14 @@ static void probe_refused_without_region(struct kunit *test)
 	mock_region(mdev, IOMMU_RESV_DIRECT);
 	ctx->fail_map = mdev->region[0].start;
 	KUNIT_EXPECT_FALSE(test, mock_add(mdev));
-	KUNIT_EXPECT_NULL(test, mdev->hw);
+	/* The driver was told, once, and the domain went with the device */
+	KUNIT_EXPECT_EQ(test, 1, mdev->nr_released);
+	KUNIT_EXPECT_NULL(test, mdev->pci.dev.iommu);
+	KUNIT_EXPECT_NULL(test, ctx->group->domain);
+	KUNIT_EXPECT_NULL(test, ctx->group->default_domain);
+	/* Nothing of it is left for the next one */
+	KUNIT_EXPECT_FALSE(test, mock_domain_reaches(mock_plain(ctx)->hw,
+						     mdev->region[1].start, SZ_4K, 0));
 }
 
 /* Rule: devices that were there before their IOMMU are mapped, and then attached. */
@@ -171,16 +220,12 @@ static void probe_of_bus_maps_first(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *plain = mock_new(ctx);
 	struct mock_dev *direct = mock_new(ctx);
-	struct mock_dev *mdev;
 	unsigned int i;
 
 	mock_region(direct, IOMMU_RESV_DIRECT);
 	for (i = 0; i < ctx->nr_devs; i++) {
-		mdev = ctx->devs[i];
-		KUNIT_ASSERT_EQ(test, 0, device_add(&mdev->pci.dev));
-		mdev->added = true;
-		KUNIT_EXPECT_NULL(test, mdev->pci.dev.iommu_group);
-		mock_find_iommu(mdev);
+		mock_add_early(ctx->devs[i]);
+		mock_find_iommu(ctx->devs[i]);
 	}
 	KUNIT_EXPECT_EQ(test, 0, bus_iommu_probe(&mock_bus));
 	KUNIT_ASSERT_NOT_NULL(test, ctx->group);
@@ -190,6 +235,48 @@ static void probe_of_bus_maps_first(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, mock_mapped_at_attach(direct, direct->hw));
 	KUNIT_EXPECT_EQ(test, IOMMU_KUNIT_REFUSED,
 			iommu_group_claim_dma_owner(ctx->group, ctx));
+}
+
+/* Rule: one that is refused does not keep the bus from being probed. */
+static void probe_of_bus_goes_on_after_refusal(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *direct = mock_new(ctx);
+	struct mock_dev *plain = mock_new(ctx);
+	unsigned int i;
+
+	mock_region(direct, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
+	for (i = 1; i < ctx->nr_devs; i++) {
+		mock_add_early(ctx->devs[i]);
+		mock_find_iommu(ctx->devs[i]);
+	}
+	KUNIT_EXPECT_EQ(test, 0, bus_iommu_probe(&mock_bus));
+	KUNIT_EXPECT_NULL(test, direct->pci.dev.iommu_group);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(direct, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, plain->hw, &ctx->blocked);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, plain->hw, mock_default(ctx));
+}
+
+/* Rule, end goal 3: an untrusted device is not let into a group in identity. */
+static void untrusted_joins_no_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late = mock_new(ctx);
+
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mock_plain(ctx);
+	late->pci.untrusted = true;
+	/* What it is must be known when it is probed, so probe it by hand */
+	mock_add_early(late);
+	mock_find_iommu(late);
+	mock_as_pci(late, true);
+	iommu_probe_device(&late->pci.dev);
+	mock_as_pci(late, false);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, &ctx->identity));
 }
 
 /* Rule: a device that is in a group is not probed once more. */
@@ -215,8 +302,12 @@ static struct kunit_case iommu_group_type_cases[] = {
 	KUNIT_CASE(identity_refused_while_bound),
 	KUNIT_CASE(type_direct),
 	KUNIT_CASE(type_refused_without_region),
+	KUNIT_CASE_PARAM(type_change_one_fails, attach_which_gen_params),
+	KUNIT_CASE_PARAM(type_change_from_identity_fails, attach_which_gen_params),
 	KUNIT_CASE(probe_refused_without_region),
 	KUNIT_CASE(probe_of_bus_maps_first),
+	KUNIT_CASE(probe_of_bus_goes_on_after_refusal),
+	KUNIT_CASE(untrusted_joins_no_identity),
 	KUNIT_CASE(probe_again_is_no_change),
 	{}
 };
