@@ -23,13 +23,14 @@
 #include "type_kunit.c"
 #include "handle_kunit.c"
 #include "pasid_kunit.c"
+#include "race_kunit.c"
 #include "release_kunit.c"
 
 kunit_test_suites(&iommu_set_domain_suite, &iommu_must_succeed_suite,
 		  &iommu_attach_suite,
 		  &iommu_dma_owner_suite, &iommu_regions_suite,
 		  &iommu_group_type_suite, &iommu_handle_suite,
-		  &iommu_pasid_suite, &iommu_release_suite);
+		  &iommu_pasid_suite, &iommu_release_suite, &iommu_race_suite);
 #else
 #include "group_claim_kunit.c"
 
