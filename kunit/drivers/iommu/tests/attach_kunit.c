@@ -214,7 +214,7 @@ static struct mock_dev *put_back_fails(struct kunit *test, struct iommu_domain *
 	mock_warns(test, 1,
 		   KUNIT_EXPECT_EQ(test, -ENOSPC, iommu_attach_group(user, ctx->group)));
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain, mock_default(ctx));
-	/* Of the others nobody is left behind */
+	/* None of the others is left behind */
 	KUNIT_EXPECT_PTR_EQ(test, ctx->devs[!row->nr]->hw, mock_default(ctx));
 	KUNIT_EXPECT_PTR_EQ(test, ctx->devs[MOCK_THREE - 1]->hw, mock_default(ctx));
 	return stuck;

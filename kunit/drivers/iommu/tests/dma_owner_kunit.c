@@ -199,7 +199,23 @@ static void claim_refused_while_driver_bound(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
 }
 
-/* Rule: the same for one device of it, as iommufd claims them. */
+/* Rule: nor while a driver has a domain of its own attached. */
+static void claim_refused_while_domain_attached(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->pci.dev));
+	KUNIT_EXPECT_EQ(test, -EBUSY,
+			iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
+	iommu_detach_device(user, &mdev->pci.dev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	iommu_domain_free(user);
+}
+
+/* Rule: a driver is in the way of one device, too, as iommufd claims them. */
 static void claim_device_refused_beside_driver(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -271,21 +287,43 @@ static void second_driver_beside_domain(struct kunit *test)
 	iommu_domain_free(user);
 }
 
-/* Rule: nor while a driver has a domain of its own attached. */
-static void claim_refused_while_domain_attached(struct kunit *test)
+/* Rule: what was not taken is not given back. */
+static void release_unclaimed(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_plain(ctx);
-	struct iommu_domain *user = mock_user_domain(mdev);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device(user, &mdev->pci.dev));
-	KUNIT_EXPECT_EQ(test, -EBUSY,
-			iommu_group_claim_dma_owner(ctx->group, &owner_a));
-	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
-	iommu_detach_device(user, &mdev->pci.dev);
-	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
-	iommu_domain_free(user);
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	mock_reset_log(ctx);
+	/* The driver of the device is no owner */
+	mock_warns(test, 1, iommu_group_release_dma_owner(ctx->group));
+	KUNIT_EXPECT_EQ(test, 0, ctx->nr_log);
+	KUNIT_EXPECT_EQ(test, -EPERM, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
+	mock_warns(test, 1, iommu_group_release_dma_owner(ctx->group));
+	/* One time too many does not count */
+	mock_warns(test, 1, iommu_device_unuse_default_domain(&mdev->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, &owner_a));
+	iommu_group_release_dma_owner(ctx->group);
 }
+
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+/* Rule: an owner is told from another by what it calls itself. */
+static void claim_without_owner(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+
+	mock_warns(test, 1,
+		   KUNIT_EXPECT_EQ(test, -EINVAL,
+				   iommu_group_claim_dma_owner(ctx->group, NULL)));
+	mock_warns(test, 1,
+		   KUNIT_EXPECT_EQ(test, -EINVAL,
+				   iommu_device_claim_dma_owner(&mdev->pci.dev, NULL)));
+	KUNIT_EXPECT_FALSE(test, iommu_group_dma_owner_claimed(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+}
+#endif
 
 /* Rule: an ordinary device may join a group that is owned. */
 static void late_plain_joins_owner(struct kunit *test)
@@ -404,7 +442,7 @@ static void late_direct_refused_by_errno(struct kunit *test)
 	iommu_group_release_dma_owner(ctx->group);
 }
 
-/* Rule: the kernel's own groups take anybody, mapped before it is attached. */
+/* Rule: the kernel's own groups take any device, mapped before it is attached. */
 static void late_direct_joins_kernel(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -492,6 +530,10 @@ static struct kunit_case iommu_dma_owner_cases[] = {
 	KUNIT_CASE(second_driver_beside_first),
 	KUNIT_CASE(second_driver_beside_domain),
 	KUNIT_CASE(claim_refused_while_domain_attached),
+	KUNIT_CASE(release_unclaimed),
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	KUNIT_CASE(claim_without_owner),
+#endif
 	KUNIT_CASE(late_plain_joins_owner),
 	KUNIT_CASE(late_direct_refused_by_claim),
 	KUNIT_CASE(late_direct_refused_by_owner),

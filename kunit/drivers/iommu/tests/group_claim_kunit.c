@@ -21,7 +21,7 @@ static void expect_refused(struct mock_ctx *ctx)
 	KUNIT_EXPECT_FALSE(ctx->test, iommu_group_dma_owner_claimed(ctx->group));
 }
 
-/* Rule: refused before a domain is allocated, and before anybody is attached. */
+/* Rule: refused before a domain is allocated, and before a device is attached. */
 static void refused_before_attach(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -164,7 +164,7 @@ static void noted_at_each_probe(struct kunit *test)
 	expect_refused(ctx);
 }
 
-/* Rule: nobody owns a group that the driver would not block. */
+/* Rule: a group that the driver would not block has no owner. */
 static void claim_driver_error(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;

@@ -88,7 +88,7 @@ static void replace_by_nothing(struct kunit *test)
 }
 
 #ifdef IOMMU_KUNIT_REPLACE_DOMAIN
-/* Rule: the same where nobody asks for faults. */
+/* Rule: the same without a handle. */
 static void replace_without_handle(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -153,7 +153,7 @@ static void handle_is_exclusive(struct kunit *test)
 			iommu_attach_group_handle(other, ctx->group, &handle[1]));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
 	KUNIT_EXPECT_PTR_EQ(test, mock_handle_of(ctx), &handle[0]);
-	/* Nobody claims a group in which faults are delivered to another */
+	/* Nor is the group claimed */
 	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_group_claim_dma_owner(ctx->group, ctx));
 	iommu_detach_group_handle(user, ctx->group);
 	iommu_domain_free(user);
@@ -192,6 +192,25 @@ static void handle_gone_after_failed_attach(struct kunit *test)
 	iommu_domain_free(user);
 }
 
+/* Rule: a domain that is being detached has no handle any more, come what may. */
+static void handle_gone_though_detach_fails(struct kunit *test)
+{
+	struct iommu_attach_handle handle = {};
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group_handle(user, ctx->group, &handle));
+	mock_fail(mdev, &ctx->blocked);
+	mock_warns(test, 1, iommu_detach_group_handle(user, ctx->group));
+	KUNIT_EXPECT_EQ(test, -ENOENT, PTR_ERR(mock_handle_of(ctx)));
+	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain, &ctx->blocked);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
+	iommu_domain_free(user);
+}
+
 static struct kunit_case iommu_handle_cases[] = {
 	KUNIT_CASE(replace_moves_directly),
 	KUNIT_CASE_PARAM(replace_one_fails, attach_which_gen_params),
@@ -202,6 +221,7 @@ static struct kunit_case iommu_handle_cases[] = {
 	KUNIT_CASE(handle_found_while_attached),
 	KUNIT_CASE(handle_is_exclusive),
 	KUNIT_CASE(handle_gone_after_failed_attach),
+	KUNIT_CASE(handle_gone_though_detach_fails),
 	{}
 };
 

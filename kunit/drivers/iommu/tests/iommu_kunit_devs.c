@@ -205,7 +205,7 @@ static void mock_find_iommu(struct mock_dev *mdev)
 }
 
 /*
- * Plug a device in. Nobody hears of a probe that fails, so tell whether the
+ * Plug a device in. A probe that fails is not reported, so tell whether the
  * device is in a group.
  */
 static bool mock_add(struct mock_dev *mdev)
@@ -313,7 +313,7 @@ static void mock_reset_log(struct mock_ctx *ctx)
 
 /*
  * Run statements in which the core must WARN, @nr times. Newer kernels keep the
- * report off the console and count; otherwise whoever reads the console is told.
+ * report off the console and count; otherwise the reader of the console is told.
  */
 #ifdef IOMMU_KUNIT_SUPPRESS
 #define mock_warns(test, nr, ...) do {					\

@@ -362,7 +362,7 @@ static int mock_iotlb_sync_map(struct iommu_domain *domain, unsigned long iova,
 	return 0;
 }
 #else
-/* Whoever maps something flushes it */
+/* The caller of iommu_map() flushes */
 static void mock_flush_iotlb_all(struct iommu_domain *domain)
 {
 	to_mock_domain(domain)->ctx->nr_flush++;

@@ -298,7 +298,7 @@ static void must_succeed_blocking_direct_untrusted(struct kunit *test)
 	iommu_domain_free(user);
 }
 
-/* Rule: a good domain is attached to whoever firmware needs, without detours. */
+/* Rule: a good domain is attached to a device that firmware needs, without detours. */
 static void must_succeed_default_direct(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;

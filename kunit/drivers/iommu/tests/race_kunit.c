@@ -37,6 +37,7 @@ KUNIT_ARRAY_PARAM(race, race_rows, race_get_desc);
 struct race_thread {
 	struct mock_ctx *ctx;
 	struct mock_dev *joiner;
+	struct iommu_domain *user;
 	enum race_op op;
 	int ret;
 	struct completion *start;
@@ -56,6 +57,8 @@ static int race_run(void *data)
 		break;
 	case RACE_CLAIM:
 		thread->ret = iommu_group_claim_dma_owner(ctx->group, ctx);
+		if (!thread->ret)
+			thread->ret = iommu_attach_group(thread->user, ctx->group);
 		break;
 	case RACE_TYPE:
 		type = mock_default(ctx) == &ctx->identity ? "DMA" : "identity";
@@ -76,7 +79,8 @@ static struct task_struct *race_start(struct race_thread *thread)
 }
 
 /* Whatever came first: what the devices have is what the group says that they have */
-static void race_expect_consistent(struct mock_ctx *ctx, struct mock_dev *joiner)
+static void race_expect_consistent(struct mock_ctx *ctx, struct mock_dev *joiner,
+				   struct iommu_domain *user)
 {
 	bool claimed = iommu_group_dma_owner_claimed(ctx->group);
 	struct kunit *test = ctx->test;
@@ -84,7 +88,7 @@ static void race_expect_consistent(struct mock_ctx *ctx, struct mock_dev *joiner
 	unsigned int i;
 
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain,
-			    claimed ? &ctx->blocked : mock_default(ctx));
+			    claimed ? user : mock_default(ctx));
 	for (i = 0; i < ctx->nr_devs; i++) {
 		mdev = ctx->devs[i];
 		if (!mdev->pci.dev.iommu_group)
@@ -102,6 +106,7 @@ static void race_expect_consistent(struct mock_ctx *ctx, struct mock_dev *joiner
 		KUNIT_EXPECT_EQ(test, 0, mock_attaches(joiner, NULL));
 	}
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(joiner, &ctx->blocked));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(joiner, user));
 }
 
 /* Rule: two who change a group do it one after the other. */
@@ -112,6 +117,7 @@ static void race_is_no_race(struct kunit *test)
 	struct race_thread first = { .ctx = ctx, .op = row->first };
 	struct race_thread second = { .ctx = ctx, .op = row->second };
 	DECLARE_COMPLETION_ONSTACK(go);
+	struct iommu_domain *user;
 	struct task_struct *task[2];
 	struct mock_dev *joiner;
 	unsigned int stop;
@@ -119,12 +125,15 @@ static void race_is_no_race(struct kunit *test)
 
 	/* The driver must not insist on a type */
 	ctx->def_type = 0;
-	mock_plain(ctx);
+	user = mock_user_domain(mock_plain(ctx));
 	mock_plain(ctx);
 	joiner = mock_new(ctx);
 	mock_region(joiner, IOMMU_RESV_DIRECT);
 	mock_add_early(joiner);
-	first.joiner = second.joiner = joiner;
+	first.joiner = joiner;
+	second.joiner = joiner;
+	first.user = user;
+	second.user = user;
 	first.start = &go;
 	second.start = &ctx->stopped;
 
@@ -147,11 +156,14 @@ static void race_is_no_race(struct kunit *test)
 		complete(&ctx->stopped);
 		wait_for_completion(&second.done);
 
-		race_expect_consistent(ctx, joiner);
-		if (iommu_group_dma_owner_claimed(ctx->group))
+		race_expect_consistent(ctx, joiner, user);
+		if (iommu_group_dma_owner_claimed(ctx->group)) {
+			iommu_detach_group(user, ctx->group);
 			iommu_group_release_dma_owner(ctx->group);
+		}
 		iommu_release_device(&joiner->pci.dev);
 	}
+	iommu_domain_free(user);
 	kunit_info(test, "stopped in each of %u callbacks", stop - 1);
 	/* Neither too few to mean something nor too many to have been tried */
 	KUNIT_EXPECT_GE(test, stop, 2);

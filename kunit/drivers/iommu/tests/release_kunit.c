@@ -16,7 +16,7 @@ static int release_init(struct kunit *test)
 	return 0;
 }
 
-/* Rule: nobody needs it any more. */
+/* Rule: a device that is not needed any more is blocked. */
 static void release_plain(struct kunit *test)
 {
 	struct mock_dev *mdev = mock_plain(test->priv);

@@ -71,7 +71,7 @@ static void reset_nested(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
-/* Rule: nobody else may attach anything meanwhile. */
+/* Rule: nothing else is attached meanwhile. */
 static void reset_keeps_others_out(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -165,7 +165,21 @@ static void reset_done_fails_direct(struct kunit *test)
 	mock_as_pci(mdev, false);
 }
 
-/* Rule: whoever owns the device does not get all memory by resetting it. */
+/* Rule: where identity fails as well it stays blocked, and is not asked twice. */
+static void reset_done_fails_for_good(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	mdev->fail_too = &ctx->identity;
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_PTR_EQ(test, reset_fails(mdev), &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, mock_default(ctx)));
+	KUNIT_EXPECT_LE(test, mock_attaches(mdev, &ctx->identity), 1);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: the owner of the device does not get all memory by resetting it. */
 static void reset_done_fails_owned(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -196,6 +210,27 @@ static void reset_shared_rid(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, second->hw, ctx->group->default_domain);
 	mock_as_pci(second, false);
 	mock_as_pci(first, false);
+}
+
+/* Rule: nor is a PASID given to a device that is being reset, or to its group. */
+static void reset_keeps_pasids_out(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+	struct iommu_domain *user = mock_user_domain(mdev);
+	struct mock_dev *other = mock_plain(ctx);
+
+	other->pci.dev.iommu->max_pasids = MOCK_MAX_PASIDS;
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_EQ(test, -EBUSY,
+			iommu_attach_device_pasid(user, &other->pci.dev, 7, NULL));
+	KUNIT_EXPECT_NULL(test, other->pasid_hw[7]);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_EQ(test, 0, iommu_attach_device_pasid(user, &other->pci.dev, 7, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, other->pasid_hw[7], user);
+	iommu_detach_device_pasid(user, &other->pci.dev, 7);
+	iommu_domain_free(user);
+	mock_as_pci(mdev, false);
 }
 
 /* Rule: its PASIDs are blocked as long as the device is, and then come back. */
@@ -231,9 +266,11 @@ static struct kunit_case iommu_reset_cases[] = {
 	KUNIT_CASE(reset_blocking_fails),
 	KUNIT_CASE(reset_follows_group),
 	KUNIT_CASE(reset_shared_rid),
+	KUNIT_CASE(reset_keeps_pasids_out),
 	KUNIT_CASE(reset_blocks_pasids),
 	KUNIT_CASE(reset_done_fails_plain),
 	KUNIT_CASE(reset_done_fails_direct),
+	KUNIT_CASE(reset_done_fails_for_good),
 	KUNIT_CASE(reset_done_fails_owned),
 	{}
 };

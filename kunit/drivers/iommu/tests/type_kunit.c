@@ -100,7 +100,7 @@ static void fq_from_identity(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, mock_mapped_at_attach(mdev, mdev->hw));
 }
 
-/* Rule: a group that nobody is in has no domain to change. */
+/* Rule: a group without devices has no domain to change. */
 static void type_refused_empty(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
@@ -152,6 +152,26 @@ static void type_refused_without_region(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->default_domain, &ctx->identity);
 }
 
+/* Rule: nor does the first one, and then the device has no IOMMU at all. */
+static void probe_refused_without_region(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	ctx->fail_map = mdev->region[0].start;
+	KUNIT_EXPECT_FALSE(test, mock_add(mdev));
+	/* The driver was told, once, and the domain went with the device */
+	KUNIT_EXPECT_EQ(test, 1, mdev->nr_released);
+	KUNIT_EXPECT_NULL(test, mdev->pci.dev.iommu);
+	KUNIT_EXPECT_NULL(test, ctx->group->domain);
+	KUNIT_EXPECT_NULL(test, ctx->group->default_domain);
+	/* Nothing of it is left for the next one */
+	KUNIT_EXPECT_FALSE(test, mock_domain_reaches(mock_plain(ctx)->hw,
+						     mdev->region[1].start, SZ_4K, 0));
+}
+
 /* Rule: a type that one device cannot have is had by none; the new domain goes. */
 static void type_change_one_fails(struct kunit *test)
 {
@@ -194,24 +214,26 @@ static void type_change_from_identity_fails(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, use_dma_iommu(&ctx->devs[0]->pci.dev));
 }
 
-/* Rule: nor does the first one, and then the device has no IOMMU at all. */
-static void probe_refused_without_region(struct kunit *test)
+/* Rule: one that cannot go back is blocked, and is not in what is freed next. */
+static void type_change_put_back_fails(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
-	struct mock_dev *mdev = mock_new(ctx);
+	struct iommu_domain *old;
 
-	mock_region(mdev, IOMMU_RESV_DIRECT);
-	mock_region(mdev, IOMMU_RESV_DIRECT);
-	ctx->fail_map = mdev->region[0].start;
-	KUNIT_EXPECT_FALSE(test, mock_add(mdev));
-	/* The driver was told, once, and the domain went with the device */
-	KUNIT_EXPECT_EQ(test, 1, mdev->nr_released);
-	KUNIT_EXPECT_NULL(test, mdev->pci.dev.iommu);
-	KUNIT_EXPECT_NULL(test, ctx->group->domain);
-	KUNIT_EXPECT_NULL(test, ctx->group->default_domain);
-	/* Nothing of it is left for the next one */
-	KUNIT_EXPECT_FALSE(test, mock_domain_reaches(mock_plain(ctx)->hw,
-						     mdev->region[1].start, SZ_4K, 0));
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mock_three(ctx);
+	old = mock_default(ctx);
+	mock_blocking_domain(ctx);
+	mock_fail(ctx->devs[0], old);
+	ctx->devs[2]->fail_next = 1;
+	ctx->devs[2]->fail_ret = -EIO;
+	mock_warns(test, 1,
+		   KUNIT_EXPECT_EQ(test, -EIO, mock_store_type(ctx, "DMA\n")));
+	KUNIT_EXPECT_PTR_EQ(test, ctx->devs[0]->hw, &ctx->blocked);
+	KUNIT_EXPECT_PTR_EQ(test, ctx->devs[1]->hw, old);
+	KUNIT_EXPECT_PTR_EQ(test, ctx->devs[2]->hw, old);
+	KUNIT_EXPECT_PTR_EQ(test, mock_default(ctx), old);
+	KUNIT_EXPECT_EQ(test, 1, ctx->nr_freed);
 }
 
 /* Rule: devices that were there before their IOMMU are mapped, and then attached. */
@@ -304,6 +326,7 @@ static struct kunit_case iommu_group_type_cases[] = {
 	KUNIT_CASE(type_refused_without_region),
 	KUNIT_CASE_PARAM(type_change_one_fails, attach_which_gen_params),
 	KUNIT_CASE_PARAM(type_change_from_identity_fails, attach_which_gen_params),
+	KUNIT_CASE(type_change_put_back_fails),
 	KUNIT_CASE(probe_refused_without_region),
 	KUNIT_CASE(probe_of_bus_maps_first),
 	KUNIT_CASE(probe_of_bus_goes_on_after_refusal),
