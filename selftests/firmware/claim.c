@@ -269,6 +269,20 @@ void map(const char *device, uint64_t iova, uint64_t size)
 	say_word("ok");
 }
 
+int is_claimed(const char *device)
+{
+	return !!find(device);
+}
+
+volatile uint32_t *mapped(const char *device, uint64_t iova)
+{
+	struct claimed *it = find(device);
+
+	if (!it || !it->buffer || iova < it->iova || iova + 4 > it->iova + it->size)
+		return NULL;
+	return (volatile uint32_t *)((char *)it->buffer + (iova - it->iova));
+}
+
 void dma_mapped(const char *device, const char *owned, uint64_t iova)
 {
 	struct claimed *it = find(owned);

@@ -4,6 +4,7 @@
  * scenario that runs in the guest.
  *
  *   steps SCRIPT [SECONDS]
+ *   steps --serve NAME        (serve.c)
  *
  * A line of the script is one step, its words separated by tabs; devices are PCI
  * addresses like 0000:00:05.0, numbers hexadecimal. For each step, counted from 0,
@@ -28,12 +29,12 @@
 
 #include "steps.h"
 
-#define MAX_WORDS 5
+#define MAX_WORDS 17
 #define DEFAULT_LIMIT 15
 /* How long a device may take to appear after a rescan: 50 times 0.1 s */
 #define APPEAR_TRIES 50
 
-static int number;
+int number;
 static int kmsg = -1;
 
 void say(const char *word, const char *format, ...)
@@ -102,7 +103,7 @@ static int device_file(char *path, const char *device, const char *name)
 }
 
 /* The last part of what a symbolic link of the device points to */
-static int read_link(const char *device, const char *name, char *target, size_t size)
+int read_link(const char *device, const char *name, char *target, size_t size)
 {
 	char path[PATH_MAX], text[PATH_MAX];
 	ssize_t length;
@@ -543,6 +544,22 @@ static void do_exists(char **words)
 	say(access(words[1], F_OK) ? "no" : "yes", "%s", words[1]);
 }
 
+static void do_watch(char **words)
+{
+	watch(words[1]);
+}
+
+static void do_look(char **words)
+{
+	int count = 0;
+
+	while (words[1 + count])
+		count++;
+	look(words + 1, count);
+}
+
+#define ANY (-1)
+
 static const struct {
 	const char *name;
 	int words;
@@ -579,9 +596,11 @@ static const struct {
 	{ "listen", 0, do_listen },
 	{ "table", 1, do_table },
 	{ "exists", 1, do_exists },
+	{ "watch", 1, do_watch },
+	{ "look", ANY, do_look },
 };
 
-static void do_line(char *line)
+void do_line(char *line)
 {
 	char *words[MAX_WORDS + 1] = { NULL };
 	int count = 0;
@@ -590,7 +609,7 @@ static void do_line(char *line)
 		words[count++] = word;
 	for (size_t i = 0; count && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (!strcmp(kinds[i].name, words[0])) {
-			if (kinds[i].words == count - 1)
+			if (kinds[i].words == count - 1 || kinds[i].words == ANY)
 				kinds[i].run(words);
 			else
 				say("MALFORMED", "%s takes %d words", words[0], kinds[i].words);
@@ -656,6 +675,8 @@ int main(int argc, char **argv)
 	FILE *script;
 	pid_t child;
 
+	if (argc == 3 && !strcmp(argv[1], "--serve"))
+		return serve(argv[2]);
 	script = argc > 1 ? fopen(argv[1], "re") : NULL;
 	if (!script || limit <= 0 || pipe2(pipes, O_CLOEXEC)) {
 		fprintf(stderr, "usage: steps SCRIPT [SECONDS]\n");

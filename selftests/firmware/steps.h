@@ -20,6 +20,20 @@ void say_error(int error, const char *where);
 int read_text(const char *path, char *text, size_t size);
 int write_text(const char *path, const char *text);
 
+/* The last part of what a symbolic link of the device points to: 0 or a negative error number */
+int read_link(const char *device, const char *name, char *target, size_t size);
+
+/* The number of the step, and how a line of a script is done */
+extern int number;
+void do_line(char *line);
+
+/* serve.c: the lines come over a port */
+int serve(const char *name);
+void watch(const char *device);
+
+/* look.c: several devices write at once */
+void look(char **words, int count);
+
 /* The number of a device's IOMMU group, or a negative error number */
 int group_of(const char *device);
 
@@ -45,6 +59,8 @@ void dma_close(volatile uint8_t *bar);
 void dma_start(volatile uint8_t *bar, uint64_t address);
 int dma_busy(volatile uint8_t *bar);
 int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory);
+/* Whether the device, and all above it, can write: 1, or 0 and why not */
+int dma_alive(const char *device, char *why, size_t size);
 volatile uint32_t *memory_open(uint64_t address);
 void memory_close(volatile uint32_t *memory);
 
@@ -61,6 +77,9 @@ void entry(const char *device, int alias);
 void claim(const char *how, const char *device, int whole);
 void release(const char *device);
 void map(const char *device, uint64_t iova, uint64_t size);
+int is_claimed(const char *device);
+/* Our view of what is mapped there for a device that is claimed, or NULL */
+volatile uint32_t *mapped(const char *device, uint64_t iova);
 /* Have the device write to what is mapped for another one that is claimed, or for itself */
 void dma_mapped(const char *device, const char *owned, uint64_t iova);
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
@@ -17,10 +20,10 @@ from hypothesis.errors import Flaky, StopTest, Unsatisfiable
 from hypothesis.stateful import run_state_machine_as_test
 
 from iommuq.explore.exceptions import Exceptions
-from iommuq.explore.finds import Find, relabelled
 from iommuq.explore.guest import Guest
 from iommuq.explore.machine import STEPS, Found, Lost, Session, machine
-from iommuq.explore.player import Player, replay
+from iommuq.explore.play import AnyFind, Play, replay
+from iommuq.explore.player import Player
 from iommuq.explore.rules.model import Rule
 from iommuq.explore.shorten import shortest
 from iommuq.system.files import cache_dir
@@ -34,17 +37,25 @@ _SEEDS = 100_000
 _PHASES = (Phase.reuse, Phase.generate)
 
 
+@contextlib.contextmanager
+def simulated(plan: Plan) -> Iterator[Player]:
+    """Start a guest with the simulated IOMMU."""
+    with Guest(plan.kernel, plan.log) as guest:
+        yield Player(guest, plan.rules, plan.exceptions)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to explore.
 
-    :ivar kernel: the kernel with the simulated IOMMU.
+    :ivar kernel: what is booted.
     :ivar seconds: how long.
     :ivar database: folder of Hypothesis' examples; None: none are kept.
     :ivar only: patterns of the signatures that are finds; empty for all.
     :ivar quick: neither shorten nor repeat a find.
     :ivar enough: end at this many finds; 0: when the time is over.
     :ivar first: finds to try before anything else.
+    :ivar play: starts a guest, and what carries operations out on it.
     """
 
     kernel: Path
@@ -59,7 +70,8 @@ class Plan:
     only: tuple[str, ...] = ()
     quick: bool = False
     enough: int = 0
-    first: Sequence[Find] = ()
+    first: Sequence[AnyFind] = ()
+    play: Callable[[Plan], AbstractContextManager[Play[Any, Any]]] = simulated
 
 
 @dataclass
@@ -70,8 +82,8 @@ class Outcome:
     :ivar times: signature -> seconds and operations until it was found.
     """
 
-    finds: list[Find] = field(default_factory=list)
-    flaky: list[Find] = field(default_factory=list)
+    finds: list[AnyFind] = field(default_factory=list)
+    flaky: list[AnyFind] = field(default_factory=list)
     times: dict[str, tuple[float, int]] = field(default_factory=dict)
     operations: int = 0
     sequences: int = 0
@@ -88,7 +100,7 @@ def explore(
     plan: Plan,
     outcome: Outcome,
     progress: Callable[[Outcome], None],
-    found: Callable[[Find, bool], None],
+    found: Callable[[AnyFind, bool], None],
 ) -> None:
     """Explore until the time is over.
 
@@ -104,12 +116,11 @@ def explore(
     database = DirectoryBasedExampleDatabase(plan.database) if plan.database else None
     told = begin
 
-    with Guest(plan.kernel, plan.log) as guest:
-        player = Player(guest, plan.rules, plan.exceptions)
+    with plan.play(plan) as player:
 
         def update() -> None:
             outcome.operations, outcome.sequences = player.count, player.sequences
-            outcome.blocks, outcome.boots = player.blocks, guest.boots
+            outcome.blocks, outcome.boots = player.blocks, player.boots
             outcome.seconds = time.monotonic() - begin
 
         def tick() -> None:
@@ -127,18 +138,18 @@ def explore(
                 return False
             return not plan.only or any(fnmatchcase(signature, glob) for glob in plan.only)
 
-        def settle(find: Find) -> None:
+        def settle(find: AnyFind) -> None:
             """Shorten a find, and see whether it repeats each time."""
             seen.add(find.signature)
             if plan.quick:
                 outcome.finds.append(find)
                 return
             short = shortest(player, find, alone=not plan.only)
-            short = relabelled(short, plan.base, plan.step, plan.seed)
+            short = short.relabelled(plan.base, plan.step, plan.seed)
             same = 0
             for _ in range(REPEATS):
                 # WARN_ON_ONCE() warns once for each boot.
-                guest.renew()
+                player.renew()
                 again = replay(player, short.operations, find.signature if plan.only else "")
                 same += any(each.signature == find.signature for each in again)
             (outcome.finds if same == REPEATS else outcome.flaky).append(short)
@@ -170,7 +181,7 @@ def explore(
 
 
 def _run(
-    session: Session, database: ExampleDatabase | None, seed: int, phases: Sequence[Phase]
+    session: Session[Any, Any], database: ExampleDatabase | None, seed: int, phases: Sequence[Phase]
 ) -> bool:
     """Let Hypothesis try some sequences; False if the time is over."""
     chosen = settings(

@@ -62,6 +62,10 @@ class Find:
         name += f" ({self.note})" if self.note else ""
         return f"{name} after {last}{' that met a failure' if self.faulted else ''}"
 
+    def relabelled(self, base: str, step: str, seed: int) -> Find:
+        """Return it as one of a base and a step."""
+        return replace(self, base=base, step=step, seed=seed)
+
     def to_json(self) -> dict[str, Any]:
         """Return it for a file that `iommuq explore --replay` reads."""
         return {
@@ -139,8 +143,3 @@ def load(data: object, where: str) -> Find:
 def _is_number(value: object, least: int, end: int) -> bool:
     # true is an int for Python.
     return type(value) is int and least <= value < end
-
-
-def relabelled(find: Find, base: str, step: str, seed: int) -> Find:
-    """Return a find as one of a base and a step."""
-    return replace(find, base=base, step=step, seed=seed)

@@ -10,16 +10,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Generic
 
 from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from iommuq.explore.choose import SETUPS, decode
-from iommuq.explore.finds import Find
 from iommuq.explore.guest import GuestDied
-from iommuq.explore.operations import Operation
-from iommuq.explore.player import Player
+from iommuq.explore.play import AnyFind, F, Op, Play
 
 #: The most rules of a sequence.
 STEPS = 15
@@ -32,7 +30,7 @@ _CODES = st.binary(min_size=_EACH * _BYTES, max_size=_EACH * _BYTES)
 _ALWAYS = 0b1010
 
 
-class Session:
+class Session(Generic[Op, F]):
     """What the machines of one run share.
 
     :ivar player: carries the operations out.
@@ -47,7 +45,7 @@ class Session:
 
     def __init__(
         self,
-        player: Player,
+        player: Play[Op, F],
         is_new: Callable[[str], bool],
         tick: Callable[[], None],
         *,
@@ -58,7 +56,7 @@ class Session:
         self.only = only
         self.tick = tick
         self.wanted: str | None = None
-        self.best: Find | None = None
+        self.best: F | None = None
         self.first: tuple[float, int] | None = None
         self.lost: GuestDied | None = None
 
@@ -80,18 +78,18 @@ class Session:
         player = self.player
         player.receive()
         # The text of a splat is that of the last operation.
-        if player.state.splats:
+        if player.has_splats:
             self._check()
-        operation = decode(code, player.state, left_out)
+        operation = player.choose(code, left_out)
         if operation is not None:
             player.send(operation)
         self._check()
 
-    def setup(self, group: int, has: int) -> None:
-        """Choose what the driver of a group has, unless that is what it has anyway."""
-        if has != SETUPS[0]:
+    def setup(self, numbers: bytes) -> None:
+        """Choose what a sequence begins with, from two numbers."""
+        for operation in self.player.setup(numbers):
             self.player.receive()
-            self.player.send(Operation("setup", group=group, a=has))
+            self.player.send(operation)
             self._check()
 
     def end(self) -> None:
@@ -115,7 +113,7 @@ class Session:
             raise self._lose(error) from None
         self.judge(found)
 
-    def judge(self, found: Sequence[Find]) -> None:
+    def judge(self, found: Sequence[F]) -> None:
         """Raise `Found` for the find that is looked for.
 
         A sequence with any other one ends here: what follows would follow from it.
@@ -154,12 +152,12 @@ class Lost(BaseException):
 class Found(Exception):
     """A find that is new, for Hypothesis to shorten."""
 
-    def __init__(self, find: Find) -> None:
+    def __init__(self, find: AnyFind) -> None:
         super().__init__(find.signature)
         self.find = find
 
 
-def machine(session: Session) -> type[RuleBasedStateMachine]:
+def machine(session: Session[Any, Any]) -> type[RuleBasedStateMachine]:
     """Return the class of machines of a session."""
 
     class Exploration(RuleBasedStateMachine):
@@ -176,8 +174,7 @@ def machine(session: Session) -> type[RuleBasedStateMachine]:
             # A quarter of the kinds; none is the simplest.
             first, second = int.from_bytes(masks[:4]), int.from_bytes(masks[4:])
             self.left_out = first & second & ~_ALWAYS
-            for group, number in enumerate(setups):
-                session.setup(group, SETUPS[number % len(SETUPS)])
+            session.setup(setups)
 
         @rule(codes=_CODES)
         def step(self, codes: bytes) -> None:

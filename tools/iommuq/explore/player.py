@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iommuq.explore import wire
+from iommuq.explore.choose import SETUPS, decode
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import MEMORY, Guest, GuestDied
 from iommuq.explore.operations import Operation
 from iommuq.explore.rules.model import Breach, History, Moment, Rule
+from iommuq.explore.simpler import simpler, size
 from iommuq.results.console import splats
 from iommuq.results.console.splats import Splat
 
@@ -54,6 +56,41 @@ class Player:
         self._told = 0
         self._standing: set[Breach] = set()
         self.crashed = False
+
+    @property
+    def has_splats(self) -> bool:
+        """Whether the kernel has printed a splat in the last operation."""
+        return bool(self.state.splats)
+
+    @property
+    def boots(self) -> int:
+        """How often the guest was started."""
+        return self.guest.boots
+
+    def choose(self, code: int, left_out: int) -> Operation | None:
+        """Return the operation of a number in the present state."""
+        return decode(code, self.state, left_out)
+
+    def setup(self, numbers: bytes) -> list[Operation]:
+        """Return what makes of each group what its number says."""
+        chosen = [SETUPS[number % len(SETUPS)] for number in numbers]
+        return [
+            Operation("setup", group=group, a=has)
+            for group, has in enumerate(chosen)
+            if has != SETUPS[0]
+        ]
+
+    def simpler(self, operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+        """Yield sequences that are simpler in one thing."""
+        return simpler(operations)
+
+    def size(self, operations: Sequence[Operation]) -> tuple[int, int]:
+        """Return a measure of how simple a sequence is."""
+        return size(operations)
+
+    def renew(self) -> None:
+        """Have the next sequence begin in a new guest."""
+        self.guest.renew()
 
     def begin(self) -> None:
         """Begin a sequence, with nothing left of the one before."""
@@ -212,23 +249,3 @@ def _note(breach: Breach, moment: Moment) -> str:
     if breach.rule.startswith("iova.") and group.nr_devs > 1:
         words.append("beside others")
     return ", ".join(words)
-
-
-def replay(player: Player, operations: Sequence[Operation], signature: str = "") -> list[Find]:
-    """Carry out a whole sequence.
-
-    :param signature: of the find that is looked for, maybe after others; empty: the first.
-    :return: what does not hold after the first operation that breaks a rule.
-    :raises GuestDied: the guest was lost.
-    """
-    player.begin()
-    for operation in operations:
-        if operation.kind == "end":
-            break
-        found = player.do(operation)
-        if found and (not signature or any(each.signature == signature for each in found)):
-            return found
-        if player.crashed:
-            return []
-        player.pass_over(found)
-    return player.end()

@@ -17,10 +17,9 @@ from typing import Any
 from iommuq.explore import store
 from iommuq.explore.campaign import Outcome, Plan, explore
 from iommuq.explore.exceptions import load as load_exceptions
-from iommuq.explore.finds import Find, load, relabelled
-from iommuq.explore.guest import Guest
+from iommuq.explore.finds import Find, load
 from iommuq.explore.image import Subject
-from iommuq.explore.player import Player, replay
+from iommuq.explore.play import AnyFind, replay
 from iommuq.explore.rules import all_rules, choose
 from iommuq.system import progress, run
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, InfraError, UserError
@@ -103,7 +102,7 @@ def run_one(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
             step.update(note=summary(so_far))
             emit({"event": "progress", **figures(so_far)})
 
-        def found(find: Find, repeats: bool) -> None:
+        def found(find: AnyFind, repeats: bool) -> None:
             path = None if wanted.empty else store.keep(plan.base, find)
             emit(_event(find, repeats, path))
 
@@ -211,7 +210,7 @@ def find_lines(event: dict[str, Any]) -> list[str]:
     return [escape(line) for line in lines]
 
 
-def _event(find: Find, repeats: bool, path: Path | None) -> dict[str, Any]:
+def _event(find: AnyFind, repeats: bool, path: Path | None) -> dict[str, Any]:
     file = str(path) if path is not None else ""
     return {"event": "find", **find.to_json(), "repeats": repeats, "file": file}
 
@@ -224,7 +223,7 @@ def _merge(outcome: Outcome, parts: Sequence[dict[str, Any]]) -> None:
     outcome.blocks = max((part.get("blocks", 0) for part in parts), default=0)
 
 
-def shown(wanted: Wanted, find: Find) -> Find:
+def shown(wanted: Wanted, find: Find) -> AnyFind:
     """Carry a find out again on the step that it was found on, for a case to be written.
 
     :return: what was seen: a file may say anything.
@@ -232,11 +231,11 @@ def shown(wanted: Wanted, find: Find) -> Find:
     """
     at = wanted.at or find.step or None
     plan = plan_of(replace(wanted, at=at, empty=True, only=(find.signature,)))
-    with Guest(plan.kernel, plan.log) as guest:
-        found = replay(Player(guest, plan.rules, plan.exceptions), find.operations, find.signature)
+    with plan.play(plan) as player:
+        found = replay(player, find.operations, find.signature)
     for each in found:
         if each.signature == find.signature:
-            return relabelled(each, plan.base, at or plan.step, find.seed)
+            return each.relabelled(plan.base, at or plan.step, find.seed)
     raise UserError(
         f"{plan.base} {plan.step}: {find.signature}: it is not so", hint="no case was written"
     )
@@ -248,10 +247,10 @@ def replayed(wanted: Wanted, find: Find, emit: Emit) -> int:
     :raises GuestDied: the guest was lost, and its kernel has not printed why.
     """
     plan = plan_of(replace(wanted, empty=True))
-    with Guest(plan.kernel, plan.log) as guest:
-        found = replay(Player(guest, plan.rules, plan.exceptions), find.operations)
+    with plan.play(plan) as player:
+        found = replay(player, find.operations)
     for each in found:
-        emit(_event(relabelled(each, plan.base, plan.step, find.seed), True, None))
+        emit(_event(each.relabelled(plan.base, plan.step, find.seed), True, None))
     word = "FAIL" if found else "PASS"
     emit({"event": "end", "finds": len(found), "exit": EXIT_VERDICT if found else EXIT_OK})
     progress.note(

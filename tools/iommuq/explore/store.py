@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from iommuq.explore.finds import Find, load
+from iommuq.explore.play import AnyFind
 from iommuq.system.errors import InfraError, UserError, os_errors_as
 from iommuq.system.files import hash_of, state_dir, write_json
 
@@ -20,7 +21,7 @@ def folder(base: str) -> Path:
     return state_dir() / "explore" / base
 
 
-def keep(base: str, find: Find) -> Path:
+def keep(base: str, find: AnyFind) -> Path:
     """Store a find under its signature, and return the file.
 
     :raises InfraError: it cannot be written.

@@ -23,7 +23,8 @@ _IDS: Mapping[str, str] = {
     "qemu-xhci": "1b36:000d",
     "virtio-rng-pci": "1af4:1044",
 }
-_BRIDGES = ("pcie-pci-bridge", "pci-bridge", "pcie-root-port")
+#: Models that have a bus below them.
+BRIDGES = ("pcie-pci-bridge", "pci-bridge", "pcie-root-port")
 _ROOT = "pcie.0"
 _ADDRESS = re.compile(r"(?:0x)?([0-9a-fA-F]{1,2})(?:\.([0-7]))?")
 
@@ -122,7 +123,7 @@ def _number(
     for option in sorted((o for o in options if o.bus == bus), key=lambda o: o.place):
         path = (*way, option.place)
         found[option.name] = Device(option.name, option.model, number, path)
-        if option.model in _BRIDGES:
+        if option.model in BRIDGES:
             last = _number(options, option.name, last + 1, path, found)
     return last
 

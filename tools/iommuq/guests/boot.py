@@ -112,6 +112,8 @@ def boot(
     limit: float | None = None,
     hopeless: Callable[[Transcript], str] | None = None,
     foreign: bool = False,
+    port: Path | None = None,
+    on_console: Callable[[str], None] | None = None,
 ) -> GuestReport:
     """Boot, run the suites of the initramfs, and power off.
 
@@ -121,6 +123,8 @@ def boot(
     :param hopeless: called several times a second, from another thread: returns why the
         guest is to be killed, or an empty string.
     :param foreign: the kernel was not built here: QEMU runs in a sandbox, if there can be one.
+    :param port: two FIFOs for a second port; see `qemu.argv`.
+    :param on_console: called with each line of the console, from another thread.
     :raises GuestLost: the guest ended without a complete report.
     :raises InfraError: the guest could not be started.
     """
@@ -135,6 +139,8 @@ def boot(
         keeper.flooded = keeper.flooded or len(console) == LINES
         if not keeper.flooded:
             console.append(cut(line.removesuffix("\r")))
+            if on_console is not None:
+                on_console(console[-1])
 
     accelerator = uml.ACCELERATOR
     if machine.guest == "qemu":
@@ -149,7 +155,7 @@ def boot(
             archive = Path(shutil.copyfile(archive, work / "initramfs"))
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
-            argv = qemu.argv(machine, kernel, archive, fifo, work, accelerator)
+            argv = qemu.argv(machine, kernel, archive, fifo, work, accelerator, port)
             pid_file = qemu.pid_file(work)
         else:
             environment = uml.environment()

@@ -16,6 +16,8 @@ from iommuq.system.errors import CommandTimeout, InfraError, ToolMissing
 from iommuq.system.run import run
 
 PROGRAM = accel.QEMU
+#: The name of a second port, over which a program in the guest is asked.
+PORT = "iommuq.steps"
 _VERSION_LIMIT = 10.0
 
 
@@ -89,11 +91,18 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def argv(
-    machine: Machine, kernel: Path, initramfs: Path, channel: Path, work: Path, accelerator: str
+    machine: Machine,
+    kernel: Path,
+    initramfs: Path,
+    channel: Path,
+    work: Path,
+    accelerator: str,
+    port: Path | None = None,
 ) -> list[str]:
     """Return the command that starts the guest.
 
     :param channel: the FIFO for its report.
+    :param port: two FIFOs, with ``.in`` and ``.out`` behind this name, for the port `PORT`.
     :param work: its own directory, for `pid_file`.
     :param accelerator: ``kvm`` or ``tcg``.
     """
@@ -119,6 +128,7 @@ def argv(
         *("-chardev", f"file,id=report,path={_escaped(channel)}"),
         *("-device", "virtio-serial-pci"),
         *("-device", f"virtserialport,chardev=report,name={NAME}"),
+        *_port(port),
         *(word for device in machine.qemu.devices for word in ("-device", device)),
         # Exit after a panic with panic=-1, or a failed power-off.
         "-no-reboot",
@@ -127,6 +137,13 @@ def argv(
         *("-initrd", _escaped(initramfs)),
         *("-append", " ".join(map(_quoted, arguments))),
     ]
+
+
+def _port(port: Path | None) -> list[str]:
+    if port is None:
+        return []
+    chardev = f"pipe,id=steps,path={_escaped(port)}"
+    return ["-chardev", chardev, "-device", f"virtserialport,chardev=steps,name={PORT}"]
 
 
 def pid_file(work: Path) -> Path:

@@ -18,9 +18,10 @@ import fakeguest
 from iommuq.explore import campaign, store
 from iommuq.explore.campaign import Outcome, Plan, explore
 from iommuq.explore.exceptions import Exceptions, Exemption, Known
-from iommuq.explore.finds import Find, load, relabelled
+from iommuq.explore.finds import Find, load
 from iommuq.explore.guest import GuestDied
 from iommuq.explore.operations import Operation
+from iommuq.explore.play import AnyFind
 from iommuq.explore.rules import all_rules
 from iommuq.explore.rules.model import Breach
 
@@ -53,7 +54,7 @@ def plan(folder: Path, name: str, **changes: Any) -> Plan:
 def explored(wanted: Plan) -> Outcome:
     """Explore, and check that nothing of it is left."""
     outcome = Outcome()
-    told: list[tuple[Find, bool]] = []
+    told: list[tuple[AnyFind, bool]] = []
     try:
         explore(
             wanted,
@@ -286,7 +287,7 @@ def test_two_explorations_with_one_database(sims: Path) -> None:
 def test_finds_are_kept_by_their_signature() -> None:
     """Two finds are two files; the same one again replaces its file."""
     other = replace(FIND, operations=(Operation("add"),))
-    paths = {store.keep("7.3", each) for each in (FIND, other, relabelled(FIND, "7.3", "x", 9))}
+    paths = {store.keep("7.3", each) for each in (FIND, other, FIND.relabelled("7.3", "x", 9))}
     assert len(paths) == 2
     kept = {find.signature: find for find in store.kept("7.3")}
     assert set(kept) == {SIGNATURE.replace("claim", "release"), "regions.lost after add"}

@@ -13,7 +13,8 @@ from iommuq.explore import guest as guests
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import Guest, GuestDied
 from iommuq.explore.operations import Operation
-from iommuq.explore.player import Player, replay
+from iommuq.explore.play import replay
+from iommuq.explore.player import Player
 from iommuq.explore.rules import all_rules, choose
 from iommuq.system.errors import InfraError
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is explored, as the campaign sees it: a player of operations, whatever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+from iommuq.explore.rules.model import Breach
+
+
+class AnyOperation(Protocol):
+    """One operation of a sequence."""
+
+    @property
+    def kind(self) -> str:
+        """Its name; a sequence ends with ``end``."""
+
+
+class AnyFind(Protocol):
+    """A rule that does not hold after some operations."""
+
+    @property
+    def operations(self) -> Sequence[AnyOperation]:
+        """What leads to it."""
+
+    @property
+    def signature(self) -> str:
+        """What tells it from others."""
+
+    @property
+    def breach(self) -> Breach:
+        """The rule, and what is wrong."""
+
+    @property
+    def base(self) -> str:
+        """The base that was explored."""
+
+    @property
+    def step(self) -> str:
+        """Its step."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the exploration."""
+
+    def relabelled(self, base: str, step: str, seed: int) -> Self:
+        """Return it as one of a base and a step."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for a file that ``iommuq explore --replay`` reads."""
+
+    def lines(self) -> list[str]:
+        """Return it as text."""
+
+
+Op = TypeVar("Op", bound=AnyOperation)
+F = TypeVar("F", bound=AnyFind)
+
+
+class Play(Protocol[Op, F]):
+    """Carries operations out, and holds each state against rules; see `player.Player`."""
+
+    count: int
+    sequences: int
+    blocks: int
+    crashed: bool
+    spoiled: bool
+
+    @property
+    def boots(self) -> int:
+        """How often a guest was started."""
+
+    @property
+    def has_splats(self) -> bool:
+        """Whether the kernel has printed a splat in the last operation."""
+
+    def setup(self, numbers: bytes) -> list[Op]:
+        """Return the operations that a sequence begins with."""
+
+    def choose(self, code: int, left_out: int) -> Op | None:
+        """Return the operation of a number in the present state; None: there is none."""
+
+    def simpler(self, operations: Sequence[Op]) -> Iterator[Sequence[Op]]:
+        """Yield sequences that are simpler in one thing."""
+
+    def size(self, operations: Sequence[Op]) -> tuple[int, int]:
+        """Return a measure of how simple a sequence is."""
+
+    def begin(self) -> None:
+        """Begin a sequence."""
+
+    def send(self, operation: Op) -> None:
+        """Begin to carry out an operation."""
+
+    def receive(self) -> None:
+        """Wait for the operation that was sent, if there is one."""
+
+    def check(self) -> list[F]:
+        """Hold the last state against the rules."""
+
+    def end(self) -> list[F]:
+        """End the sequence."""
+
+    def pass_over(self, finds: Sequence[F]) -> None:
+        """Go on after finds."""
+
+    def renew(self) -> None:
+        """Have the next sequence begin in a new guest."""
+
+
+def replay(play: Play[Op, F], operations: Sequence[Op], signature: str = "") -> list[F]:
+    """Carry out a whole sequence.
+
+    :param signature: of the find that is looked for, maybe after others; empty: the first.
+    :return: what does not hold after the first operation that breaks a rule.
+    :raises GuestDied: the guest was lost.
+    """
+    play.begin()
+    for operation in operations:
+        if operation.kind == "end":
+            break
+        play.send(operation)
+        play.receive()
+        found = play.check()
+        if found and (not signature or any(each.signature == signature for each in found)):
+            return found
+        if play.crashed:
+            return []
+        play.pass_over(found)
+    return play.end()
