@@ -81,6 +81,7 @@ void dma_remember(const char *device)
 	unsigned long long start;
 	char path[200], text[1024];
 
+	config_remember(device);
 	snprintf(path, sizeof(path), DEVICES "/%s/resource", device);
 	if (bar_count == MAX_BARS || read_text(path, text, sizeof(text)) ||
 	    sscanf(text, "%llx", &start) != 1)
@@ -173,6 +174,27 @@ volatile uint8_t *dma_open(const char *device)
 void dma_close(volatile uint8_t *bar)
 {
 	munmap((void *)bar, EDU_SIZE);
+}
+
+/* Whether a write of its engine gets as far as the IOMMU, and if not why; it only looks. */
+int dma_alive(const char *device, char *why, size_t size)
+{
+	volatile uint8_t *bar;
+	uint32_t id;
+
+	if (!config_ready(device, why, size))
+		return 0;
+	bar = map_registers(device);
+	if (!bar) {
+		snprintf(why, size, "BAR 0 of %s: %s", device, strerror(errno));
+		return 0;
+	}
+	id = *(volatile uint32_t *)(bar + EDU_ID);
+	dma_close(bar);
+	if ((id & 0xff) == 0xed)
+		return 1;
+	snprintf(why, size, "the first register of %s holds 0x%08x", device, id);
+	return 0;
 }
 
 /* Have it write: 1 if it gets there, 0 if not, -EIO if it is no memory, -EBUSY if it never ends. */

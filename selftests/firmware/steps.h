@@ -56,6 +56,8 @@ void dma_remember(const char *device);
  */
 volatile uint8_t *dma_open(const char *device);
 void dma_close(volatile uint8_t *bar);
+/* 1 if a write would get as far as the IOMMU; 0 and why if not. Nothing is changed. */
+int dma_alive(const char *device, char *why, size_t size);
 void dma_start(volatile uint8_t *bar, uint64_t address);
 int dma_busy(volatile uint8_t *bar);
 int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory);
@@ -63,6 +65,11 @@ int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memo
 int dma_alive(const char *device, char *why, size_t size);
 volatile uint32_t *memory_open(uint64_t address);
 void memory_close(volatile uint32_t *memory);
+
+/* config.c: the command registers of a device and of the bridges above it */
+int config_command(const char *device, uint16_t *command);
+int config_ready(const char *device, char *why, size_t size);
+void config_remember(const char *device);
 
 /* switch.c: change the type of its group while it writes */
 void switch_type(const char *device, const char *type, uint64_t address, const char *back);

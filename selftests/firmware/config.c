@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The command registers of a device and of the bridges above it: a device writes to
+ * memory only if each of them decodes memory and masters the bus. A write that one of
+ * them stops looks like one that the IOMMU stops. They are read in sysfs, or through
+ * the ECAM window of the firmware's MCFG if the kernel has let go of the device: the
+ * ports 0xcf8 and 0xcfc do the same, but the kernel uses them at the same time.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "steps.h"
+
+#define MAX_DEVICES 16
+/* A device, and bridges above it */
+#define MAX_PATH 5
+
+#define VENDOR_OFFSET 0
+#define COMMAND_OFFSET 4
+#define COMMAND_MEMORY 0x2
+#define COMMAND_MASTER 0x4
+#define COMMAND_BOTH (COMMAND_MEMORY | COMMAND_MASTER)
+
+#define MCFG "/sys/firmware/acpi/tables/MCFG"
+#define MCFG_FIRST 44
+#define MCFG_MAX 1024
+
+struct place {
+	/* From the bridge on the root bus down to the device */
+	char path[MAX_PATH][16];
+	int count;
+};
+
+static struct place places[MAX_DEVICES];
+static int place_count;
+
+static const char *own_name(const struct place *place)
+{
+	return place->path[place->count - 1];
+}
+
+/* The bridges above a device, from the way of its folder in sysfs */
+static int look_up(const char *device, struct place *place)
+{
+	char link[PATH_MAX], way[PATH_MAX];
+	unsigned int part;
+	char *rest;
+
+	snprintf(link, sizeof(link), DEVICES "/%s", device);
+	if (!realpath(link, way))
+		return -errno;
+	place->count = 0;
+	for (char *word = strtok_r(way, "/", &rest); word; word = strtok_r(NULL, "/", &rest)) {
+		if (strlen(word) != 12 || sscanf(word, "%4x:%2x:%2x.%1x", &part, &part, &part,
+						 &part) != 4)
+			continue;
+		if (place->count == MAX_PATH)
+			return -E2BIG;
+		snprintf(place->path[place->count++], sizeof(place->path[0]), "%s", word);
+	}
+	return place->count && !strcmp(own_name(place), device) ? 0 : -ENODEV;
+}
+
+static struct place *remembered(const char *device)
+{
+	for (int i = 0; i < place_count; i++)
+		if (!strcmp(own_name(&places[i]), device))
+			return &places[i];
+	return NULL;
+}
+
+void config_remember(const char *device)
+{
+	struct place place, *known = remembered(device);
+
+	if (look_up(device, &place))
+		return;
+	if (known)
+		*known = place;
+	else if (place_count < MAX_DEVICES)
+		places[place_count++] = place;
+}
+
+/* Where it is; where it was, if the kernel has let go of it */
+static int find_place(const char *device, struct place *place)
+{
+	struct place *known = remembered(device);
+	int ret = look_up(device, place);
+
+	if (!ret || !known)
+		return ret;
+	*place = *known;
+	return 0;
+}
+
+/* The physical address of a device's configuration space */
+static int find_window(const char *device, uint64_t *address)
+{
+	unsigned int segment, bus, slot, function;
+	unsigned char table[MCFG_MAX];
+	uint16_t its_segment;
+	uint64_t base;
+	ssize_t length;
+	int fd;
+
+	if (sscanf(device, "%x:%x:%x.%x", &segment, &bus, &slot, &function) != 4)
+		return -EINVAL;
+	fd = open(MCFG, O_RDONLY | O_CLOEXEC);
+	if (fd == -1)
+		return -errno;
+	length = read(fd, table, sizeof(table));
+	close(fd);
+	for (ssize_t at = MCFG_FIRST; at + 16 <= length; at += 16) {
+		memcpy(&base, table + at, sizeof(base));
+		memcpy(&its_segment, table + at + 8, sizeof(its_segment));
+		if (its_segment != segment || bus < table[at + 10] || bus > table[at + 11])
+			continue;
+		*address = base + ((uint64_t)bus << 20 | slot << 15 | function << 12);
+		return 0;
+	}
+	return -ENODEV;
+}
+
+static int read_window(const char *device, unsigned int offset, uint32_t *value)
+{
+	volatile uint32_t *window;
+	uint64_t address;
+	int ret;
+
+	ret = find_window(device, &address);
+	if (ret)
+		return ret;
+	window = memory_open(address + offset);
+	if (!window)
+		return -errno;
+	*value = *window;
+	memory_close(window);
+	return 0;
+}
+
+static int open_config(const char *device, int flags)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "/%s/config", device);
+	return open(path, flags | O_CLOEXEC);
+}
+
+static int read_config(const char *device, unsigned int offset, uint32_t *value)
+{
+	int fd = open_config(device, O_RDONLY);
+	ssize_t length;
+
+	if (fd == -1)
+		return errno == ENOENT ? read_window(device, offset, value) : -errno;
+	length = pread(fd, value, sizeof(*value), offset);
+	close(fd);
+	return length == sizeof(*value) ? 0 : -EIO;
+}
+
+int config_command(const char *device, uint16_t *command)
+{
+	uint32_t value;
+	int ret;
+
+	ret = read_config(device, VENDOR_OFFSET, &value);
+	if (!ret && value == 0xffffffff)
+		ret = -ENODEV;
+	if (!ret)
+		ret = read_config(device, COMMAND_OFFSET, &value);
+	*command = value;
+	return ret;
+}
+
+static int is_ready(const char *device, char *why, size_t size)
+{
+	uint16_t command;
+	int ret = config_command(device, &command);
+
+	if (ret)
+		snprintf(why, size, "the command register of %s cannot be read: %s", device,
+			 strerror(-ret));
+	else if ((command & COMMAND_BOTH) != COMMAND_BOTH)
+		snprintf(why, size, "%s: command 0x%04x, no %s", device, command,
+			 !(command & COMMAND_BOTH) ? "memory decoding and no bus mastering" :
+			 command & COMMAND_MEMORY ? "bus mastering" : "memory decoding");
+	else
+		return 1;
+	return 0;
+}
+
+/* Whether it and all bridges above it let its writes through; nothing is changed. */
+int config_ready(const char *device, char *why, size_t size)
+{
+	struct place place;
+	int ret = find_place(device, &place);
+
+	if (ret) {
+		snprintf(why, size, "the place of %s is unknown: %s", device, strerror(-ret));
+		return 0;
+	}
+	for (int i = 0; i < place.count; i++)
+		if (!is_ready(place.path[i], why, size))
+			return 0;
+	return 1;
+}
