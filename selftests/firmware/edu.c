@@ -83,8 +83,16 @@ void dma_remember(const char *device)
 
 	config_remember(device);
 	snprintf(path, sizeof(path), DEVICES "/%s/resource", device);
-	if (bar_count == MAX_BARS || read_text(path, text, sizeof(text)) ||
-	    sscanf(text, "%llx", &start) != 1)
+	if (read_text(path, text, sizeof(text)) || sscanf(text, "%llx", &start) != 1)
+		return;
+	/* It may be another one after a rescan. */
+	for (int i = 0; i < bar_count; i++) {
+		if (!strcmp(bars[i].device, device)) {
+			bars[i].address = start;
+			return;
+		}
+	}
+	if (bar_count == MAX_BARS)
 		return;
 	snprintf(bars[bar_count].device, sizeof(bars[0].device), "%.31s", device);
 	bars[bar_count++].address = start;

@@ -17,27 +17,72 @@
 /* More allocations than any such function has */
 #define MAX_FAULTS 64
 
+struct symbol {
+	uint64_t address;
+	const char *name;
+};
+
+static struct symbol *symbols;
+static size_t symbol_count;
+
+static int by_address(const void *one, const void *other)
+{
+	uint64_t a = ((const struct symbol *)one)->address;
+	uint64_t b = ((const struct symbol *)other)->address;
+
+	return a < b ? -1 : a > b;
+}
+
+/* All symbols, in the order of their addresses. An emulated machine takes seconds to read them. */
+static int read_symbols(void)
+{
+	FILE *file = fopen("/proc/kallsyms", "re");
+	size_t room = 0, size = 0;
+	char *line = NULL, *end;
+
+	if (!file)
+		return -errno;
+	while (getline(&line, &size, file) > 0) {
+		/* ADDRESS TYPE NAME, and perhaps a tab and a module */
+		uint64_t address = strtoull(line, &end, 16);
+
+		if (strlen(end) < 4)
+			continue;
+		if (symbol_count == room) {
+			room = room ? 2 * room : 1 << 16;
+			symbols = realloc(symbols, room * sizeof(*symbols));
+			if (!symbols)
+				break;
+		}
+		symbols[symbol_count].address = address;
+		symbols[symbol_count++].name = strndup(end + 3, strcspn(end + 3, "\t\n"));
+	}
+	free(line);
+	fclose(file);
+	if (!symbols)
+		return -ENOMEM;
+	qsort(symbols, symbol_count, sizeof(*symbols), by_address);
+	return 0;
+}
+
 /* The addresses of a function: from its own to that of whatever comes next */
 static int find_function(const char *name, uint64_t *start, uint64_t *end)
 {
-	unsigned long long address;
-	char line[512], symbol[256];
-	FILE *symbols = fopen("/proc/kallsyms", "re");
+	int ret = symbols ? 0 : read_symbols();
 
-	*start = 0;
-	*end = 0;
-	if (!symbols)
-		return -errno;
-	while (fgets(line, sizeof(line), symbols))
-		if (sscanf(line, "%llx %*c %255s", &address, symbol) == 2 && !strcmp(symbol, name))
-			*start = address;
-	rewind(symbols);
-	while (*start && fgets(line, sizeof(line), symbols))
-		if (sscanf(line, "%llx", &address) == 1 && address > *start &&
-		    (!*end || address < *end))
-			*end = address;
-	fclose(symbols);
-	return *end ? 0 : -ENOENT;
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < symbol_count; i++) {
+		if (!symbols[i].name || strcmp(symbols[i].name, name))
+			continue;
+		*start = symbols[i].address;
+		for (size_t j = i + 1; j < symbol_count; j++) {
+			*end = symbols[j].address;
+			if (*end > *start)
+				return *start ? 0 : -ENOENT;
+		}
+	}
+	return -ENOENT;
 }
 
 static int filter_kind(const char *kind, uint64_t start, uint64_t end)

@@ -22,12 +22,6 @@
 #define TRIES 4000
 #define WAIT_US 1000
 
-int __attribute__((weak)) dma_alive(const char *device, char *why, size_t size)
-{
-	(void)device; (void)why; (void)size;
-	return 1;
-}
-
 struct one {
 	char device[32];
 	uint64_t address;

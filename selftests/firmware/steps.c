@@ -271,8 +271,14 @@ static void do_entry(char **words)
 
 int remove_device(const char *device)
 {
+	volatile uint8_t *bar;
 	char path[PATH_MAX];
 
+	/* Firmware that uses the device keeps it going, and goes on. */
+	bar = dma_open(device);
+	if (bar)
+		dma_close(bar);
+	dma_remember(device);
 	device_file(path, device, "remove");
 	return write_text(path, "1");
 }

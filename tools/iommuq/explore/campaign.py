@@ -55,6 +55,9 @@ class Plan:
     :ivar quick: neither shorten nor repeat a find.
     :ivar enough: end at this many finds; 0: when the time is over.
     :ivar first: finds to try before anything else.
+    :ivar met: signatures that are no finds any more.
+    :ivar shrink: let Hypothesis shorten a find before its steps are left out one by one.
+    :ivar reboot: each repetition of a find begins in a new guest.
     :ivar play: starts a guest, and what carries operations out on it.
     """
 
@@ -71,6 +74,9 @@ class Plan:
     quick: bool = False
     enough: int = 0
     first: Sequence[AnyFind] = ()
+    met: frozenset[str] = frozenset()
+    shrink: bool = True
+    reboot: bool = True
     play: Callable[[Plan], AbstractContextManager[Play[Any, Any]]] = simulated
 
 
@@ -90,6 +96,16 @@ class Outcome:
     seconds: float = 0.0
     blocks: int = 0
     boots: int = 0
+
+    def sum(self, one: Outcome, other: Outcome) -> None:
+        """Become the sum of two."""
+        self.finds, self.flaky = [*one.finds, *other.finds], [*one.flaky, *other.flaky]
+        self.times = one.times | other.times
+        self.operations = one.operations + other.operations
+        self.sequences = one.sequences + other.sequences
+        self.seconds = one.seconds + other.seconds
+        self.blocks = max(one.blocks, other.blocks)
+        self.boots = one.boots + other.boots
 
 
 class _Over(BaseException):
@@ -134,7 +150,7 @@ def explore(
                 progress(outcome)
 
         def is_new(signature: str) -> bool:
-            if signature in seen or plan.exceptions.knows(signature):
+            if signature in seen | plan.met or plan.exceptions.knows(signature):
                 return False
             return not plan.only or any(fnmatchcase(signature, glob) for glob in plan.only)
 
@@ -149,7 +165,8 @@ def explore(
             same = 0
             for _ in range(REPEATS):
                 # WARN_ON_ONCE() warns once for each boot.
-                player.renew()
+                if plan.reboot or find.breach.rule == "splats.printed":
+                    player.renew()
                 again = replay(player, short.operations, find.signature if plan.only else "")
                 same += any(each.signature == find.signature for each in again)
             (outcome.finds if same == REPEATS else outcome.flaky).append(short)
@@ -165,7 +182,8 @@ def explore(
                     settle(again[0])
             while not plan.enough or len(outcome.finds) < plan.enough:
                 session = Session(player, is_new, tick, only=bool(plan.only))
-                phases = (*_PHASES, *(() if plan.quick else (Phase.shrink,)))
+                shrink = plan.shrink and not plan.quick
+                phases = (*_PHASES, *((Phase.shrink,) if shrink else ()))
                 over = not _run(session, database, plan.seed * _SEEDS + number, phases)
                 number += 1
                 if session.best is not None:

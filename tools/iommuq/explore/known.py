@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from iommuq.explore.campaign import Outcome, Plan, explore
-from iommuq.explore.run import Wanted, plan_of, summary
+from iommuq.explore.plans import Wanted, plan_of
+from iommuq.explore.run import summary
 from iommuq.system import progress
 from iommuq.system.errors import UserError, os_errors_as
 from iommuq.system.files import project_root, write_whole

@@ -3,27 +3,23 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from iommuq.explore import store
 from iommuq.explore.campaign import Outcome, Plan, explore
-from iommuq.explore.exceptions import load as load_exceptions
-from iommuq.explore.finds import Find, load
-from iommuq.explore.image import Subject
+from iommuq.explore.drivers.finds import DriverFind
+from iommuq.explore.plans import Wanted, plans_of
 from iommuq.explore.play import AnyFind, replay
-from iommuq.explore.rules import all_rules, choose
 from iommuq.system import progress, run
 from iommuq.system.errors import EXIT_OK, EXIT_VERDICT, InfraError, UserError
-from iommuq.system.files import new_log
 from iommuq.system.logtext import escape
 
 #: Version of the JSON form.
@@ -32,84 +28,42 @@ FORMAT = 1
 _GRACE = 3600.0
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the user has asked for.
-
-    :ivar seconds: how long to explore.
-    :ivar jobs: processes, each with a guest of its own.
-    :ivar without: rules, or groups of rules, that are left out.
-    :ivar empty: neither use nor keep earlier finds and examples.
-    :ivar only: patterns of the signatures that are looked for, also of known ones; empty for all.
-    """
-
-    base: str
-    at: str | None
-    seconds: float
-    seed: int
-    jobs: int = 1
-    without: tuple[str, ...] = ()
-    empty: bool = False
-    only: tuple[str, ...] = ()
-
-
 Emit = Callable[[dict[str, Any]], None]
 
 
-def plan_of(wanted: Wanted) -> Plan:
-    """Open and build what is to be explored.
-
-    :raises UserError: a name is unknown, or an entry of the list of exceptions has expired.
-    :raises VerdictError: the step does not build.
-    """
-    rules = choose(wanted.without)
-    subject = Subject.open(wanted.base, wanted.at)
-    folder = subject.workspace.base.spec.folder
-    exceptions = load_exceptions(folder, frozenset(rule.name for rule in all_rules()))
-    if wanted.only:
-        exceptions = replace(exceptions, known=())
-    for reason in exceptions.expired(datetime.datetime.now(tz=datetime.UTC).date()):
-        raise UserError(
-            f"{folder / 'explore.toml'}: an entry has expired: {reason[:80]}",
-            hint="look whether its reason still holds, and change the date or remove it",
-        )
-    kernel = subject.build()
-    own = store.folder(wanted.base)
-    return Plan(
-        kernel,
-        rules,
-        exceptions,
-        wanted.seconds,
-        wanted.seed,
-        None if wanted.empty else own / "examples",
-        new_log(f"explore-{wanted.base}-{subject.step.label}"),
-        wanted.base,
-        subject.step.label,
-        only=wanted.only,
-        first=() if wanted.empty else tuple(store.kept(wanted.base)),
-    )
-
-
-def run_one(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
-    """Explore in this process.
+def run_one(wanted: Wanted, plans: Sequence[Plan], outcome: Outcome, emit: Emit) -> None:
+    """Explore in this process, one plan after the other.
 
     :raises GuestDied: the guest was lost, and its kernel has not printed why.
     """
-    title = f"Exploring {plan.base} {plan.step}"
+    for plan in plans:
+        _run_part(wanted, plan, outcome, emit)
+
+
+def _run_part(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
+    """Explore one plan, and add what comes of it to the outcome."""
+    part = Outcome()
+    before = replace(outcome, finds=[*outcome.finds], flaky=[*outcome.flaky])
+    met = frozenset(find.signature for find in (*outcome.finds, *outcome.flaky))
+    title = f"Exploring {plan.base} {plan.step}{f' on {wanted.on}' if wanted.on else ''}"
     with progress.task(title, log=plan.log) as step:
 
         def tell(so_far: Outcome) -> None:
-            step.update(note=summary(so_far))
-            emit({"event": "progress", **figures(so_far)})
+            outcome.sum(before, so_far)
+            step.update(note=summary(outcome))
+            emit({"event": "progress", **figures(outcome)})
 
         def found(find: AnyFind, repeats: bool) -> None:
-            path = None if wanted.empty else store.keep(plan.base, find)
+            path = None if wanted.empty else store.keep(wanted.place, find)
             emit(_event(find, repeats, path))
 
-        explore(plan, outcome, tell, found)
+        try:
+            explore(replace(plan, met=met), part, tell, found)
+        finally:
+            outcome.sum(before, part)
 
 
-def run_all(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
+def run_all(wanted: Wanted, plans: Sequence[Plan], outcome: Outcome, emit: Emit) -> None:
     """Explore in several processes, and merge what they find.
 
     :raises InfraError: one of them could not go on.
@@ -124,7 +78,7 @@ def run_all(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
             return
         with lock:
             if event.get("event") == "find":
-                find = load(event, "a process of this exploration")
+                find = store.load_any(event, "a process of this exploration")
                 known = {each.signature for each in (*outcome.finds, *outcome.flaky)}
                 if find.signature not in known:
                     (outcome.finds if event["repeats"] else outcome.flaky).append(find)
@@ -142,6 +96,7 @@ def run_all(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
             *(word for name in wanted.without for word in ("--without", name)),
             *(word for name in wanted.only for word in ("--only", name)),
             *(["--empty"] if wanted.empty else []),
+            *(["--on", wanted.on] if wanted.on else []),
         ]
         run.run(
             argv,
@@ -159,7 +114,7 @@ def run_all(wanted: Wanted, plan: Plan, outcome: Outcome, emit: Emit) -> None:
             )
 
     with (
-        progress.task(f"Exploring {plan.base} {plan.step}", log=plan.log) as step,
+        progress.task(f"Exploring {plans[0].base} {plans[0].step}", log=plans[0].log) as step,
         ThreadPoolExecutor(wanted.jobs) as pool,
     ):
         for future in [pool.submit(job, number) for number in range(wanted.jobs)]:
@@ -201,7 +156,7 @@ def verdict(plan: Plan, outcome: Outcome, *, ended: bool = True) -> str:
 
 def find_lines(event: dict[str, Any]) -> list[str]:
     """Return a find as text, safe for a terminal."""
-    find = load(event, "find")
+    find = store.load_any(event, "find")
     lines = find.lines()
     if not event["repeats"]:
         lines[0] = lines[0].replace("FAIL:", "FLAKY:", 1)
@@ -223,30 +178,32 @@ def _merge(outcome: Outcome, parts: Sequence[dict[str, Any]]) -> None:
     outcome.blocks = max((part.get("blocks", 0) for part in parts), default=0)
 
 
-def shown(wanted: Wanted, find: Find) -> AnyFind:
+def shown(wanted: Wanted, find: AnyFind) -> AnyFind:
     """Carry a find out again on the step that it was found on, for a case to be written.
 
     :return: what was seen: a file may say anything.
     :raises UserError: it is not seen.
     """
     at = wanted.at or find.step or None
-    plan = plan_of(replace(wanted, at=at, empty=True, only=(find.signature,)))
+    again = replace(_place_of(wanted, find), at=at, empty=True, only=(find.signature,))
+    (plan,) = plans_of(again)
     with plan.play(plan) as player:
         found = replay(player, find.operations, find.signature)
     for each in found:
-        if each.signature == find.signature:
-            return each.relabelled(plan.base, at or plan.step, find.seed)
+        seen: AnyFind = each
+        if seen.signature == find.signature:
+            return seen.relabelled(plan.base, at or plan.step, find.seed)
     raise UserError(
         f"{plan.base} {plan.step}: {find.signature}: it is not so", hint="no case was written"
     )
 
 
-def replayed(wanted: Wanted, find: Find, emit: Emit) -> int:
+def replayed(wanted: Wanted, find: AnyFind, emit: Emit) -> int:
     """Carry out one find, and return the exit code: 1 if a rule does not hold.
 
     :raises GuestDied: the guest was lost, and its kernel has not printed why.
     """
-    plan = plan_of(replace(wanted, empty=True))
+    (plan,) = plans_of(replace(_place_of(wanted, find), empty=True))
     with plan.play(plan) as player:
         found = replay(player, find.operations)
     for each in found:
@@ -257,3 +214,10 @@ def replayed(wanted: Wanted, find: Find, emit: Emit) -> int:
         f"{word}: {plan.base} {plan.step}: {progress.count(len(find.operations), 'operation')}"
     )
     return EXIT_VERDICT if found else EXIT_OK
+
+
+def _place_of(wanted: Wanted, find: AnyFind) -> Wanted:
+    """Return what the user has asked for, on the machine of a find."""
+    if isinstance(find, DriverFind):
+        return replace(wanted, on=find.machine, layout=find.layout)
+    return replace(wanted, on="")

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from iommuq.explore.finds import Find, load
+from iommuq.explore.drivers import finds as driver_finds
+from iommuq.explore.finds import load
 from iommuq.explore.play import AnyFind
 from iommuq.system.errors import InfraError, UserError, os_errors_as
 from iommuq.system.files import hash_of, state_dir, write_json
@@ -16,33 +17,33 @@ from iommuq.system.files import hash_of, state_dir, write_json
 MOST, SIZE = 500, 1 << 20
 
 
-def folder(base: str) -> Path:
-    """Return the folder of a base: its finds, and the examples of Hypothesis."""
-    return state_dir() / "explore" / base
+def folder(place: str) -> Path:
+    """Return the folder of a base, or of a machine of it: its finds, and Hypothesis' examples."""
+    return state_dir() / "explore" / place
 
 
-def keep(base: str, find: AnyFind) -> Path:
+def keep(place: str, find: AnyFind) -> Path:
     """Store a find under its signature, and return the file.
 
     :raises InfraError: it cannot be written.
     """
-    path = folder(base) / "finds" / f"{hash_of(find.signature)[:16]}.json"
+    path = folder(place) / "finds" / f"{hash_of(find.signature)[:16]}.json"
     with os_errors_as(InfraError, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, find.to_json())
     return path
 
 
-def kept(base: str) -> Iterable[Find]:
-    """Yield the finds of a base; a file that cannot be used is left out."""
-    for path in sorted((folder(base) / "finds").glob("*.json"))[:MOST]:
+def kept(place: str) -> Iterable[AnyFind]:
+    """Yield the finds of a place; a file that cannot be used is left out."""
+    for path in sorted((folder(place) / "finds").glob("*.json"))[:MOST]:
         try:
             yield read(path)
         except UserError:
             continue
 
 
-def read(path: Path) -> Find:
+def read(path: Path) -> AnyFind:
     """Read a find from a file.
 
     :raises UserError: it cannot be read, or is malformed.
@@ -55,6 +56,16 @@ def read(path: Path) -> Find:
     if len(data) > SIZE:
         raise UserError(f"{path}: larger than {SIZE} bytes")
     try:
-        return load(json.loads(data), str(path))
+        return load_any(json.loads(data), str(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
+
+
+def load_any(data: object, where: str) -> AnyFind:
+    """Check a find, of the core or of a driver.
+
+    :raises UserError: it is malformed.
+    """
+    if isinstance(data, dict) and "machine" in data:
+        return driver_finds.load(data, where)
+    return load(data, where)

@@ -12,8 +12,11 @@ import textwrap
 from dataclasses import fields
 from pathlib import Path
 
+from iommuq.explore.drivers import finds as driver_finds
+from iommuq.explore.drivers.finds import DriverFind
 from iommuq.explore.finds import Find
 from iommuq.explore.operations import FAIL_KINDS, Operation
+from iommuq.explore.play import AnyFind
 from iommuq.explore.rules import all_rules
 from iommuq.system.errors import InfraError, UserError, os_errors_as
 from iommuq.system.files import read_text, write_whole
@@ -26,14 +29,17 @@ _WIDTH = 76
 _COLUMNS = 100
 
 
-def add(root: Path, name: str, find: Find) -> Path:
-    """Add a case to the suite.
+def add(root: Path, name: str, find: AnyFind) -> Path:
+    """Add a case to the suite, or a scenario to those of firmware.
 
     :param root: the checkout of the project.
     :param name: of the case, like ``late_joiner_is_bound``.
     :return: the file that was changed.
     :raises UserError: the name is malformed or taken, or the suite is not as expected.
     """
+    if isinstance(find, DriverFind):
+        return driver_finds.write(name, find)
+    assert isinstance(find, Find)
     path = root / SUITE
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is not a name of a case", hint="use a-z, 0-9 and _")

@@ -120,7 +120,7 @@ def test_what_does_not_repeat_is_flaky(sims: Path, first: list[Find]) -> None:
     """A find that was met once is reported as flaky, with what was met, and is no find."""
     outcome = Outcome()
 
-    def found(find: Find, repeats: bool) -> None:
+    def found(find: AnyFind, repeats: bool) -> None:
         assert (find, repeats) == (outcome.flaky[0], False)
         raise KeyboardInterrupt
 

@@ -23,9 +23,9 @@ from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import GuestDied
 from iommuq.explore.operations import Operation
+from iommuq.explore.plans import Wanted
 from iommuq.explore.rules import choose
 from iommuq.explore.rules.model import Breach
-from iommuq.explore.run import Wanted
 from iommuq.system.errors import UserError
 from iommuq.system.files import project_root
 from simheader import ROOT
@@ -68,8 +68,8 @@ def name() -> str:
 def explored(sims: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
     """Let the command explore a script; nothing of it may be left at the end."""
 
-    def plan_of(wanted: Wanted) -> Plan:
-        return Plan(
+    def plans_of(wanted: Wanted) -> list[Plan]:
+        one = Plan(
             fakeguest.kernel(sims, name),
             choose(wanted.without),
             Exceptions(),
@@ -81,9 +81,10 @@ def explored(sims: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
             "a/0001",
             first=() if wanted.empty else tuple(store.kept(wanted.base)),
         )
+        return [one]
 
-    monkeypatch.setattr(command, "plan_of", plan_of)
-    monkeypatch.setattr(run, "plan_of", plan_of)
+    monkeypatch.setattr(command, "plans_of", plans_of)
+    monkeypatch.setattr(run, "plans_of", plans_of)
     return sims
 
 
@@ -110,11 +111,11 @@ def test_a_time(monkeypatch: pytest.MonkeyPatch, time: str, seconds: float) -> N
     """Seconds, minutes and hours are taken."""
     seen: list[float] = []
 
-    def plan_of(wanted: Wanted) -> Plan:
+    def plans_of(wanted: Wanted) -> list[Plan]:
         seen.append(wanted.seconds)
         raise UserError("enough")
 
-    monkeypatch.setattr(command, "plan_of", plan_of)
+    monkeypatch.setattr(command, "plans_of", plans_of)
     with pytest.raises(UserError, match="enough"):
         call("7.3", "--for", time)
     assert seen == [seconds]

@@ -14,12 +14,11 @@ from iommuq.cli import options
 from iommuq.explore import store, write
 from iommuq.explore.campaign import Outcome
 from iommuq.explore.known import make_page
+from iommuq.explore.plans import Wanted, plans_of
 from iommuq.explore.run import (
     FORMAT,
-    Wanted,
     figures,
     find_lines,
-    plan_of,
     replayed,
     run_all,
     run_one,
@@ -63,6 +62,12 @@ class _Duration(click.ParamType[float]):
     metavar="TIME",
     help="How long, like 90s, 10m or 1h.",
 )
+@click.option(
+    "--on",
+    default="",
+    metavar="MACHINE",
+    help="Explore the driver of a machine of QEMU: q35-intel, q35-intel-scalable, q35-amd.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
 @click.option(
     "--jobs",
@@ -104,6 +109,7 @@ def explore(
     base: str,
     at: str | None,
     seconds: float,
+    on: str,
     seed: int,
     jobs: int,
     without: tuple[str, ...],
@@ -130,7 +136,7 @@ def explore(
 
     if case is not None and replay is None:
         raise UserError("--write needs --replay FILE", hint="each find names its file")
-    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only)
+    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on)
     if replay is not None:
         find = store.read(replay)
         if case is not None:
@@ -141,17 +147,17 @@ def explore(
         text, found = make_page(wanted)
         print(text)
         return EXIT_OK if found else EXIT_VERDICT
-    plan, outcome = plan_of(wanted), Outcome()
+    plans, outcome = plans_of(wanted), Outcome()
     try:
-        (run_one if jobs == 1 else run_all)(wanted, plan, outcome, emit)
+        (run_one if jobs == 1 else run_all)(wanted, plans, outcome, emit)
     except (InfraError, KeyboardInterrupt) as error:
         code = EXIT_INFRA if isinstance(error, InfraError) else EXIT_INTERRUPTED
         emit({"event": "end", **figures(outcome), "exit": code})
         if not as_json:
-            print(verdict(plan, outcome, ended=False))
+            print(verdict(plans[0], outcome, ended=False))
         raise
     code = EXIT_VERDICT if outcome.finds else EXIT_OK
     emit({"event": "end", **figures(outcome), "exit": code})
     if not as_json:
-        print(verdict(plan, outcome))
+        print(verdict(plans[0], outcome))
     return code

@@ -17,8 +17,8 @@ from iommuq.system.tables import own_table
 
 #: Where the first region is, the distance of the next, and the size of each, in bytes.
 BASE, DISTANCE, SIZE = 0x3E000000, 0x100000, 0x10000
-#: The model of the devices that the DMA oracle is.
-_ORACLE = "edu"
+#: The model of the devices that the DMA oracle is, and of one that can be reset by itself.
+_ORACLE, _RESETTABLE = "edu", "virtio-rng-pci"
 # Bridges that hide which device it was: those behind one have one requester ID.
 _HIDING = "pcie-pci-bridge"
 _STATE = re.compile(r"(x|-|\d{1,6}),([\w-]{1,20}),([\w-]{1,20}),([01])", re.ASCII)
@@ -92,7 +92,7 @@ class World:
         found = load_machine(machine)
         places = topology.devices(found)
         bridges = {option.path for option in places.values() if option.model == _HIDING}
-        names = [name for name, each in places.items() if each.model not in topology.BRIDGES]
+        names = [n for n, each in places.items() if each.model in (_ORACLE, _RESETTABLE)]
         blind = entries[machine].get("blind", [])
         regions = tuple(
             Region(tuple(devices), BASE + number * DISTANCE, SIZE, name)

@@ -26,6 +26,7 @@ from iommuq.results.console import splats
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.firmware import verdicts
 from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
+from iommuq.suites.firmware.guest import own_table
 from iommuq.suites.firmware.verdicts import CheckResult, Said
 from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
@@ -168,7 +169,7 @@ class _Runner:
         own = {batch[0].machine.name: batch[0].machine for batch in batches if _table(batch)}
         with ThreadPoolExecutor(guests, thread_name_prefix="guest") as pool:
             try:
-                list(pool.map(self._read_table, own.values()))
+                list(pool.map(lambda machine: own_table(self.kernel, machine), own.values()))
                 # The longest first, so that all guests end at about the same time.
                 batches.sort(key=lambda batch: -sum(case.scenario.seconds for case in batch))
                 list(pool.map(self._run_batch, batches))
@@ -178,25 +179,6 @@ class _Runner:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return self.runs
-
-    def _read_table(self, machine: Machine) -> None:
-        """Read the machine's own table in a guest, unless it is in the cache."""
-        if override.find(machine) is not None:
-            return
-        log = logs.new_log(f"firmware-{machine.name}-table")
-        with (
-            progress.task(f"Reading the table of {machine.name}", log=log),
-            temporary_folder("firmware") as work,
-        ):
-            path = work / "script"
-            path.write_text(f"table\t{topology.table_of(machine)}\n")
-            report = self._boot(machine, {_CHECK: path}, (), b"", log)
-            said = verdicts.read(report.suites[0].output)
-            if 0 not in said.data:
-                answer = said.steps.get(0, "no answer")
-                what = f"{machine.name}: no {topology.table_of(machine)} in the guest: {answer}"
-                raise InfraError(what, hint=f"full log: {log}")
-            override.keep(machine, said.data[0])
 
     def _boot(
         self,

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is explored on a machine: a kernel with its driver, once for each layout of regions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from iommuq.explore.campaign import Plan
+from iommuq.explore.drivers.guest import DriverGuest
+from iommuq.explore.drivers.player import DriverPlayer
+from iommuq.explore.drivers.world import World
+from iommuq.explore.play import Play
+from iommuq.firmware.kernels import Kernel
+from iommuq.firmware.scenario import Action, Scenario
+from iommuq.suites.firmware.cases import Case
+from iommuq.suites.firmware.subjects import Tested, queued
+
+
+def tested(base: str, at: str | None) -> Tested:
+    """Open the kernel of a base.
+
+    :raises UserError: there is no such base or step.
+    """
+    return queued(base, at)
+
+
+def kernel_of(subject: Tested, world: World) -> Kernel:
+    """Return the kernel for a machine from the cache, or build it.
+
+    :raises VerdictError: the step does not build.
+    :raises InfraError: a tool is missing, the disk is full.
+    """
+    name = world.machine.name
+    any_case = Scenario("explore", "explore", (name,), (Action("listen", check="any"),))
+    found = subject.kernel(Case(world.machine, any_case), True)
+    assert found is not None
+    return found
+
+
+def play(
+    kernel: Kernel, world: World, rules: frozenset[str], log: Path
+) -> Callable[[Plan], AbstractContextManager[Play[Any, Any]]]:
+    """Return what starts a guest for a plan."""
+
+    @contextlib.contextmanager
+    def opened(_plan: Plan) -> Iterator[DriverPlayer]:
+        with DriverGuest(kernel, world, log) as guest:
+            yield DriverPlayer(guest, rules)
+
+    return opened

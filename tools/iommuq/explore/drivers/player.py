@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Carry steps out on a machine one by one, and hold each state against the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from iommuq.explore.drivers import steps
+from iommuq.explore.drivers.finds import DriverFind
+from iommuq.explore.drivers.guest import DriverGuest
+from iommuq.explore.drivers.rules import Moment, breaches
+from iommuq.explore.drivers.steps import VFIO, Step, line
+from iommuq.explore.drivers.world import Answer, State, World
+from iommuq.explore.guest import GuestDied
+from iommuq.explore.rules.model import Breach
+from iommuq.firmware.scenario import OTHER
+from iommuq.results.console import splats
+
+_LOOK, _RESCAN = Step("look"), Step("rescan")
+#: Words of the program in the guest about itself.
+_OWN = ("MALFORMED", "MISSING", "UNCLAIMED", "BUSY")
+
+
+class DriverPlayer:
+    """One sequence after another on one guest; see `iommuq.explore.play.Play`.
+
+    :param rules: names of the rules that hold.
+    """
+
+    def __init__(self, guest: DriverGuest, rules: frozenset[str]) -> None:
+        self.guest = guest
+        self.rules = rules
+        self.state = State()
+        self.count = self.sequences = self.blocks = 0
+        self.crashed = self.spoiled = False
+        self._history: list[Step] = []
+        self._moment: Moment | None = None
+        self._lost: GuestDied | None = None
+        self._told = 0
+        self._standing: set[Breach] = set()
+        self._failed: frozenset[str] = frozenset()
+
+    @property
+    def world(self) -> World:
+        """The machine."""
+        return self.guest.world
+
+    @property
+    def boots(self) -> int:
+        """How often the guest was started."""
+        return self.guest.boots
+
+    @property
+    def has_splats(self) -> bool:
+        """Whether the text of a splat must be read before the next step."""
+        return False
+
+    def setup(self, _numbers: bytes) -> list[Step]:
+        """Return nothing: sequences begin alike."""
+        return []
+
+    def choose(self, code: int, left_out: int) -> Step | None:
+        """Return the step of a number in the present state."""
+        return steps.choose(self.world, self.state, code, left_out)
+
+    def simpler(self, operations: Sequence[Step]) -> Iterator[Sequence[Step]]:
+        """Yield sequences that are simpler in one thing."""
+        return steps.simpler(operations)
+
+    def size(self, operations: Sequence[Step]) -> tuple[int, int]:
+        """Return a measure of how simple a sequence is."""
+        return steps.size(operations)
+
+    def renew(self) -> None:
+        """Have the next sequence begin in a new guest."""
+        self.guest.renew()
+
+    def begin(self) -> None:
+        """Begin a sequence: all devices are found, none is bound, each group has its type."""
+        if self._history and not self._cleaned():
+            # What is left would be blamed on this one.
+            self.guest.renew()
+        self.guest.ready()
+        self.sequences += 1
+        self.crashed = self.spoiled = False
+        self._history, self._moment, self._lost = [], None, None
+        self._told, self._standing, self._failed = 0, set(), frozenset()
+        told = self.guest.ask("listen")
+        self.state = State(dict(told.devices))
+
+    def _cleaned(self) -> bool:
+        """Let all go after a sequence that did not come to its end; whether nothing is left."""
+        if self.crashed or self._lost is not None:
+            return False
+        self._standing = set()
+        try:
+            for step in self._ending():
+                self.send(step)
+                found = self.check()
+        except GuestDied:
+            return False
+        return not found and self._lost is None
+
+    def send(self, operation: Step) -> None:
+        """Carry a step out."""
+        self._history.append(operation)
+        self._moment = None
+        try:
+            self._moment = self._done(operation)
+        except GuestDied as error:
+            self._lost = error
+
+    def receive(self) -> None:
+        """Do nothing: `send` has waited."""
+
+    def check(self) -> list[DriverFind]:
+        """Hold the last state against the rules.
+
+        :raises GuestDied: the guest was lost, and its kernel has not printed why.
+        """
+        if self._lost is not None:
+            return self._crashed()
+        moment, self._moment = self._moment, None
+        if moment is None:
+            return []
+        found = breaches(moment, self.rules)
+        said = self.guest.splats(self._told)[self._told :]
+        self._told += len(said)
+        if said and "splats.printed" in self.rules:
+            found.append(Breach("splats.printed", "the kernel printed a splat", ""))
+        titles = tuple(each.title for each in said)
+        finds = [self._find(each, titles, moment) for each in found if each not in self._standing]
+        self._standing &= set(found)
+        self.spoiled = self.spoiled or bool(finds)
+        return finds
+
+    def pass_over(self, finds: Sequence[DriverFind]) -> None:
+        """Go on after finds: what lasts of them is not found again."""
+        self.spoiled = False
+        self._standing |= {find.breach for find in finds}
+
+    def end(self) -> list[DriverFind]:
+        """End the sequence: look, let all go, find all again, and look."""
+        for step in self._ending():
+            self.send(step)
+            found = self.check()
+            if found:
+                return found
+        self._history = []
+        return []
+
+    def _ending(self) -> Iterator[Step]:
+        yield _LOOK
+        for name in self.world.devices:
+            if self.state.seen[name].claimed:
+                yield Step("release", (name,))
+        for name in self.world.devices:
+            if self.state.seen[name].present and self.state.seen[name].driver == VFIO:
+                yield Step("unbind", (name,))
+        for name in self.world.devices:
+            if self.state.seen[name].present:
+                yield Step("remove", (name,))
+        yield _RESCAN
+        for name in self.world.devices:
+            if self.state.seen[name].driver != "-":
+                yield Step("unbind", (name,))
+        yield _LOOK
+
+    def _done(self, step: Step) -> Moment:
+        before = self.state
+        faulted = False
+        if step.kind == "look":
+            told, reached = self._look()
+        else:
+            armed = bool(step.function) and self._armed(step)
+            told, reached = self.guest.ask(line(self.world, step)), {}
+            faulted = armed and self.guest.ask("failed").word == "yes"
+        self.count += 1
+        if told.word in _OWN:
+            raise GuestDied(
+                f"guest lost: {step.text}: {told.word} {told.more}",
+                hint=f"full log: {self.guest.log}",
+                console=self.guest.console(),
+            )
+        mapped = {name for name in before.mapped if told.devices[name].claimed}
+        if step.kind == "map" and told.word == "ok":
+            mapped.add(step.device)
+        self.state = State(dict(told.devices), mapped, reached)
+        if faulted:
+            came = {n for n, each in told.devices.items() if not before.seen[n].present}
+            self._failed |= frozenset(came)
+        return Moment(self.world, step, before, self.state, told, faulted, self._failed)
+
+    def _armed(self, step: Step) -> bool:
+        return self.guest.ask(f"fail\t{step.function}\t{step.nth}").word == "ok"
+
+    def _look(self) -> tuple[Answer, dict[tuple[str, str], str]]:
+        """Have each device write to its region or its owner's page, to memory, and to others'."""
+        world, seen = self.world, self.state.seen
+        for name in world.oracles:
+            each = seen[name]
+            if each.present and each.driver == VFIO and not each.claimed:
+                self.guest.ask(f"enable\t{world.addresses[name]}")
+        owners = sorted(self.state.mapped)
+        rounds: list[dict[str, tuple[str, str]]] = [{}, {}, {}]
+        for number, name in enumerate(world.oracles):
+            cell, region = world.cell(name), world.region_of(name)
+            rounds[1][name] = ("other", f"{OTHER + cell:x}")
+            if name in self.state.mapped:
+                rounds[0][name] = self._page(name, name)
+            elif region is not None:
+                rounds[0][name] = ("region", f"{region.base + cell:x}")
+            others = [owner for owner in owners if owner != name]
+            if others:
+                rounds[2][name] = self._page(name, others[(self.count + number) % len(others)])
+        reached: dict[tuple[str, str], str] = {}
+        told = None
+        for round_ in rounds:
+            if not round_:
+                continue
+            words = [f"{world.addresses[name]}={where}" for name, (_, where) in round_.items()]
+            told = self.guest.ask("\t".join(["look", *words]))
+            if len(told.word) != len(round_) or set(told.word) - set("RBONMS"):
+                return told, {}
+            for (name, (place, _)), letter in zip(round_.items(), told.word, strict=True):
+                reached[name, place] = letter
+        assert told is not None
+        return replace(told, word="ok"), reached
+
+    def _page(self, device: str, owner: str) -> tuple[str, str]:
+        world = self.world
+        place = f"{world.addresses[owner]}@{world.iova(owner) + world.cell(device):x}"
+        return f"page of {owner}", place
+
+    def _find(self, breach: Breach, titles: tuple[str, ...], moment: Moment) -> DriverFind:
+        world = self.world
+        return DriverFind(
+            breach,
+            tuple(self._history),
+            world.machine.name,
+            world.layout,
+            titles,
+            moment.faulted,
+            _note(breach, moment),
+        )
+
+    def _crashed(self) -> list[DriverFind]:
+        error, self._lost = self._lost, None
+        assert error is not None
+        self.spoiled = self.crashed = True
+        said = splats.find(error.console)[self._told :]
+        if not said or "splats.printed" not in self.rules:
+            raise error
+        breach = Breach("splats.printed", "the kernel crashed", "")
+        titles = tuple(each.title for each in said)
+        world = self.world
+        return [DriverFind(breach, tuple(self._history), world.machine.name, world.layout, titles)]
+
+
+def _note(breach: Breach, moment: Moment) -> str:
+    """Return in what the device of a breach differs from most, for the signature of a find."""
+    words = breach.expect.partition("|")[0].split()
+    device = next((word for word in words if word in moment.world.devices), "")
+    if not device or breach.rule.startswith(("errnos.", "refusal.", "nofail.refused")):
+        return ""
+    seen, notes = moment.after.seen[device], []
+    if not seen.present:
+        notes.append("removed")
+    elif seen.group is None:
+        notes.append("in no group")
+    if len(moment.world.shares[device]) > 1:
+        notes.append("behind a bridge")
+    elif len(moment.after.group(device)) > 1:
+        notes.append("beside others")
+    if moment.world.region_of(device) is not None and breach.rule != "regions.lost":
+        notes.append("with a region")
+    return ", ".join(notes)

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The rules for drivers: what a look at hardware, and the end of a step, must show.
+
+`Breach.expect` is a step of a scenario and the word that it must end with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from iommuq.explore.drivers.steps import Step
+from iommuq.explore.drivers.world import Answer, State, World, kinds
+from iommuq.explore.rules.model import Breach
+from iommuq.system.errors import UserError
+
+#: Steps that a caller cannot do anything about if they fail.
+MUST_END = ("remove", "rescan", "unbind", "release")
+_TRANSLATED = ("DMA", "DMA-FQ")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step, with the states around it.
+
+    :ivar answer: what came of it.
+    :ivar faulted: an allocation was made to fail in it, and did.
+    :ivar failed: devices that came back while an allocation failed.
+    """
+
+    world: World
+    step: Step
+    before: State
+    after: State
+    answer: Answer
+    faulted: bool
+    failed: frozenset[str] = frozenset()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the step did not do what it was asked for."""
+        return self.answer.word != "ok"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule; see `iommuq.explore.rules.model.Rule`."""
+
+    name: str
+    says: str
+    source: str
+
+
+def _alike(moment: Moment, device: str, good: str) -> bool:
+    """Whether a device that has the same requester ID is in a state: claimed, or identity.
+
+    Hardware cannot tell the two apart.
+    """
+    for other in moment.world.shares[device]:
+        seen = moment.after.seen[other]
+        if other == device or not seen.present:
+            continue
+        if good == "claimed" and moment.after.owned(other):
+            return True
+        if good == "identity" and seen.type == "identity":
+            return True
+    return False
+
+
+def _lost(moment: Moment) -> Iterator[Breach]:
+    for (device, place), letter in moment.after.reached.items():
+        if place != "region" or letter != "B":
+            continue
+        seen, region = moment.after.seen[device], moment.world.region_of(device)
+        if moment.after.owned(device) or (not seen.present and _alike(moment, device, "claimed")):
+            continue
+        assert region is not None
+        yield Breach(
+            "regions.lost",
+            f"{_called(moment, device)} does not reach its direct region",
+            f"dma {device} {region.name}|REACHED",
+        )
+
+
+def _memory(moment: Moment) -> Iterator[Breach]:
+    for (device, place), letter in moment.after.reached.items():
+        if place != "other" or letter != "R":
+            continue
+        seen = moment.after.seen[device]
+        owned = moment.after.owned(device)
+        if seen.type == "identity" and not owned:
+            continue
+        if _alike(moment, device, "identity") and not owned:
+            continue
+        yield Breach(
+            "isolation.memory" if seen.present else "isolation.removed",
+            f"{_called(moment, device)} reaches all memory",
+            f"dma {device} other|BLOCKED",
+        )
+
+
+def _foreign(moment: Moment) -> Iterator[Breach]:
+    for (device, place), letter in moment.after.reached.items():
+        owner = place.removeprefix("page of ")
+        if owner == place or letter != "R" or owner in moment.world.shares[device]:
+            continue
+        own, other = moment.after.seen[device].group, moment.after.seen[owner].group
+        if own is not None and own == other:
+            continue
+        yield Breach(
+            "isolation.owner",
+            f"{_called(moment, device)} reaches what the owner of {owner} has mapped",
+            f"dma-foreign {device} {owner} {moment.world.iova(owner):#x}|BLOCKED",
+        )
+
+
+def _own(moment: Moment) -> Iterator[Breach]:
+    for (device, place), letter in moment.after.reached.items():
+        if place == f"page of {device}" and letter == "B":
+            yield Breach(
+                "belief.mapped",
+                f"{_called(moment, device)} does not reach what its owner has mapped",
+                f"dma-mapped {device} {moment.world.iova(device):#x}|REACHED",
+            )
+
+
+def _identity(moment: Moment) -> Iterator[Breach]:
+    for (device, place), letter in moment.after.reached.items():
+        seen = moment.after.seen[device]
+        if place != "other" or letter != "B" or seen.type != "identity":
+            continue
+        if seen.group is not None and not moment.after.owned(device):
+            yield Breach(
+                "belief.identity",
+                f"the group of {_called(moment, device)} is in identity, and it is blocked",
+                f"dma {device} other|REACHED",
+            )
+
+
+def _claimed(moment: Moment) -> Iterator[Breach]:
+    if moment.step.kind != "claim" or moment.refused:
+        return
+    interface, device = moment.step.words
+    for other in moment.before.group(device):
+        if moment.world.region_of(other) is not None:
+            yield Breach(
+                "ownership.direct",
+                f"{device} was claimed, and {other} of its group has a direct region",
+                f"claim {interface} {device}|EINVAL",
+            )
+            return
+
+
+def _changed(moment: Moment) -> Iterator[Breach]:
+    step = moment.step
+    if not moment.refused or kinds()[step.kind].changes or step.kind == "look":
+        return
+    for device, seen in moment.after.seen.items():
+        if seen != moment.before.seen[device]:
+            yield Breach(
+                "refusal.changed",
+                f"{step.text} was refused, and {device} is not as before",
+                f"{step.text}|ok",
+            )
+
+
+def _back(moment: Moment) -> Iterator[Breach]:
+    if moment.step.kind != "rescan" or moment.faulted:
+        return
+    for device, seen in moment.after.seen.items():
+        if not seen.present:
+            yield Breach("nofail.back", f"{device} is not found again", f"present {device}|yes")
+        elif (
+            seen.group is None
+            and not moment.before.seen[device].present
+            # Beside an owner a device with a region may be refused.
+            and (moment.world.region_of(device) is None or not _beside_owner(moment, device))
+        ):
+            yield Breach(
+                "nofail.grouped",
+                f"{device} is found again and is in no group",
+                f"type {device}|DMA",
+            )
+
+
+def _beside_owner(moment: Moment, device: str) -> bool:
+    return any(seen.claimed for other, seen in moment.after.seen.items() if other != device)
+
+
+def _ends(moment: Moment) -> Iterator[Breach]:
+    step = moment.step
+    if step.kind in MUST_END and moment.refused and not moment.faulted:
+        yield Breach(
+            "nofail.refused", f"{step.text} ends with {moment.answer.word}", f"{step.text}|ok"
+        )
+
+
+def _documented(moment: Moment) -> Iterator[Breach]:
+    step, word = moment.step, moment.answer.word
+    if not moment.refused or step.kind in MUST_END or step.kind == "look":
+        return
+    if word not in kinds()[step.kind].errnos and not (moment.faulted and word == "ENOMEM"):
+        yield Breach("errnos.documented", f"{step.text} ends with {word}", f"{step.text}|ok")
+
+
+def _called(moment: Moment, device: str) -> str:
+    seen = moment.after.seen[device]
+    if not seen.present:
+        return f"{device}, which was removed,"
+    return f"{device}, which is in no group," if seen.group is None else device
+
+
+#: The rules, each with its sentence and source.
+RULES = {
+    Rule(
+        "regions.lost",
+        "A device reaches its direct regions, also when it was refused or removed.",
+        "include/linux/iommu.h, IOMMU_RESV_DIRECT; Intel VT-d specification, 8.4",
+    ): _lost,
+    Rule(
+        "isolation.memory",
+        "A device whose group is not in identity reaches nothing that is not mapped.",
+        "Documentation/ABI/testing/sysfs-kernel-iommu_groups",
+    ): _memory,
+    Rule(
+        "isolation.removed",
+        "A device that was removed reaches nothing but its direct regions.",
+        "include/linux/iommu.h, release_domain",
+    ): _memory,
+    Rule(
+        "isolation.owner",
+        "What an owner maps is reached by the devices of its group alone.",
+        "Documentation/driver-api/vfio.rst",
+    ): _foreign,
+    Rule(
+        "belief.mapped",
+        "A device reaches what its owner has mapped.",
+        "Documentation/driver-api/vfio.rst",
+    ): _own,
+    Rule(
+        "belief.identity",
+        "A device whose group is in identity reaches all memory.",
+        "Documentation/ABI/testing/sysfs-kernel-iommu_groups",
+    ): _identity,
+    Rule(
+        "ownership.direct",
+        "A group with a device that has a direct region cannot be claimed.",
+        "20230607035145.343698-1-baolu.lu@linux.intel.com",
+    ): _claimed,
+    Rule("refusal.changed", "A step that is refused changes nothing.", "errno(3)"): _changed,
+    Rule(
+        "nofail.back",
+        "A device that is plugged in is found by a rescan.",
+        "Documentation/ABI/testing/sysfs-bus-pci, rescan",
+    ): _back,
+    Rule(
+        "nofail.grouped",
+        "A device that is found again is in a group.",
+        "iommu.c, iommu_probe_device()",
+    ): _back,
+    Rule(
+        "nofail.refused",
+        "To remove, to unbind, to release and to rescan does not fail.",
+        "drivers/pci/pci-sysfs.c; drivers/base/bus.c",
+    ): _ends,
+    Rule("errnos.documented", "Errors are those that are documented.", "drivers.toml"): _documented,
+    Rule("splats.printed", "The kernel prints no splat.", "Documentation/dev-tools/"): None,
+}
+
+
+def named(name: str) -> Rule:
+    """Return the rule of a name."""
+    return next(rule for rule in RULES if rule.name == name)
+
+
+def chosen(without: Collection[str] = ()) -> frozenset[str]:
+    """Return the names of the rules, but for those that are left out, or whose group is.
+
+    :raises UserError: there is no rule or group of one of the names.
+    """
+    names = {rule.name for rule in RULES}
+    known = names | {name.partition(".")[0] for name in names}
+    for name in without:
+        if name not in known:
+            raise UserError(f"no rule {name!r}; there are {', '.join(sorted(known))}")
+    return frozenset(n for n in names if not {n, n.partition(".")[0]} & set(without))
+
+
+def breaches(moment: Moment, wanted: frozenset[str]) -> list[Breach]:
+    """Return what does not hold after a step."""
+    checks = dict.fromkeys(check for check in RULES.values() if check is not None)
+    return [each for check in checks for each in check(moment) if each.rule in wanted]
