@@ -57,6 +57,7 @@ class Plan:
     :ivar first: finds to try before anything else.
     :ivar met: signatures that are no finds any more.
     :ivar shrink: let Hypothesis shorten a find before its steps are left out one by one.
+    :ivar go_on: a sequence goes on after what is no find.
     :ivar reboot: each repetition of a find begins in a new guest.
     :ivar play: starts a guest, and what carries operations out on it.
     """
@@ -77,6 +78,7 @@ class Plan:
     met: frozenset[str] = frozenset()
     shrink: bool = True
     reboot: bool = True
+    go_on: bool = False
     play: Callable[[Plan], AbstractContextManager[Play[Any, Any]]] = simulated
 
 
@@ -160,14 +162,15 @@ def explore(
             if plan.quick:
                 outcome.finds.append(find)
                 return
-            short = shortest(player, find, alone=not plan.only)
+            alone = not plan.only and not plan.go_on
+            short = shortest(player, find, alone=alone)
             short = short.relabelled(plan.base, plan.step, plan.seed)
             same = 0
-            for _ in range(REPEATS):
+            for number in range(REPEATS):
                 # WARN_ON_ONCE() warns once for each boot.
-                if plan.reboot or find.breach.rule == "splats.printed":
+                if plan.reboot or not number or find.breach.rule == "splats.printed":
                     player.renew()
-                again = replay(player, short.operations, find.signature if plan.only else "")
+                again = replay(player, short.operations, "" if alone else find.signature)
                 same += any(each.signature == find.signature for each in again)
             (outcome.finds if same == REPEATS else outcome.flaky).append(short)
             found(short, same == REPEATS)
@@ -181,7 +184,7 @@ def explore(
                     outcome.times[again[0].signature] = (outcome.seconds, outcome.operations)
                     settle(again[0])
             while not plan.enough or len(outcome.finds) < plan.enough:
-                session = Session(player, is_new, tick, only=bool(plan.only))
+                session = Session(player, is_new, tick, only=plan.go_on or bool(plan.only))
                 shrink = plan.shrink and not plan.quick
                 phases = (*_PHASES, *((Phase.shrink,) if shrink else ()))
                 over = not _run(session, database, plan.seed * _SEEDS + number, phases)

@@ -111,6 +111,7 @@ def _driver_plans(wanted: Wanted) -> list[Plan]:
                 # A sequence takes a second, and a boot ten.
                 shrink=False,
                 reboot=False,
+                go_on=True,
                 play=drivers.play(kernel, world, rules, log),
             )
         )

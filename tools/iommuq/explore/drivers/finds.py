@@ -177,6 +177,10 @@ def scenario(find: DriverFind) -> str:
     for number, step in enumerate(find.operations):
         if step.kind == "look" or (number == last and step.text == do):
             continue
+        if step.kind == "replug":
+            lines += [x for name in world.devices for x in _step(f"remove {name}")]
+            lines += _step("rescan")
+            continue
         if step.function:
             lines += _step(f"fail {step.function} {step.nth}")
         lines += _step(step.text, expect=("ok", *_may_end(step)))

@@ -17,7 +17,7 @@ from iommuq.explore.rules.model import Breach
 from iommuq.firmware.scenario import OTHER
 from iommuq.results.console import splats
 
-_LOOK, _RESCAN = Step("look"), Step("rescan")
+_LOOK, _RESCAN, _REPLUG = Step("look"), Step("rescan"), Step("replug")
 #: Words of the program in the guest about itself.
 _OWN = ("MALFORMED", "MISSING", "UNCLAIMED", "BUSY")
 
@@ -33,7 +33,7 @@ class DriverPlayer:
         self.rules = rules
         self.state = State()
         self.count = self.sequences = self.blocks = 0
-        self.crashed = self.spoiled = False
+        self.crashed = self.spoiled = self._stale = False
         self._history: list[Step] = []
         self._moment: Moment | None = None
         self._lost: GuestDied | None = None
@@ -62,6 +62,8 @@ class DriverPlayer:
 
     def choose(self, code: int, left_out: int) -> Step | None:
         """Return the step of a number in the present state."""
+        if self._stale and not self._history:
+            return _REPLUG
         return steps.choose(self.world, self.state, code, left_out)
 
     def simpler(self, operations: Sequence[Step]) -> Iterator[Sequence[Step]]:
@@ -81,7 +83,7 @@ class DriverPlayer:
         if self._history and not self._cleaned():
             # What is left would be blamed on this one.
             self.guest.renew()
-        self.guest.ready()
+        self._stale = not self.guest.ready()
         self.sequences += 1
         self.crashed = self.spoiled = False
         self._history, self._moment, self._lost = [], None, None
@@ -104,9 +106,12 @@ class DriverPlayer:
 
     def send(self, operation: Step) -> None:
         """Carry a step out."""
+        first = not self._history
         self._history.append(operation)
         self._moment = None
         try:
+            if first and operation.kind != "replug" and self._stale:
+                self._boot()
             self._moment = self._done(operation)
         except GuestDied as error:
             self._lost = error
@@ -131,7 +136,8 @@ class DriverPlayer:
             found.append(Breach("splats.printed", "the kernel printed a splat", ""))
         titles = tuple(each.title for each in said)
         finds = [self._find(each, titles, moment) for each in found if each not in self._standing]
-        self._standing &= set(found)
+        if moment.step.kind == "look":
+            self._standing &= set(found)
         self.spoiled = self.spoiled or bool(finds)
         return finds
 
@@ -150,6 +156,13 @@ class DriverPlayer:
         self._history = []
         return []
 
+    def _boot(self) -> None:
+        """Start the guest again for a sequence that does not begin with all devices replugged."""
+        self.guest.renew()
+        self.guest.ready()
+        self._stale = False
+        self.state = State(dict(self.guest.ask("listen").devices))
+
     def _ending(self) -> Iterator[Step]:
         yield _LOOK
         for name in self.world.devices:
@@ -158,6 +171,11 @@ class DriverPlayer:
         for name in self.world.devices:
             if self.state.seen[name].present and self.state.seen[name].driver == VFIO:
                 yield Step("unbind", (name,))
+        yield from self._replugging()
+        yield _LOOK
+
+    def _replugging(self) -> Iterator[Step]:
+        """Yield what has all devices removed and found again, with no driver."""
         for name in self.world.devices:
             if self.state.seen[name].present:
                 yield Step("remove", (name,))
@@ -165,16 +183,18 @@ class DriverPlayer:
         for name in self.world.devices:
             if self.state.seen[name].driver != "-":
                 yield Step("unbind", (name,))
-        yield _LOOK
 
     def _done(self, step: Step) -> Moment:
         before = self.state
         faulted = False
+        reached: dict[tuple[str, str], str] = {}
         if step.kind == "look":
             told, reached = self._look()
+        elif step.kind == "replug":
+            told = self._replugged(step)
         else:
             armed = bool(step.function) and self._armed(step)
-            told, reached = self.guest.ask(line(self.world, step)), {}
+            told = self.guest.ask(line(self.world, step))
             faulted = armed and self.guest.ask("failed").word == "yes"
         self.count += 1
         if told.word in _OWN:
@@ -191,6 +211,16 @@ class DriverPlayer:
             came = {n for n, each in told.devices.items() if not before.seen[n].present}
             self._failed |= frozenset(came)
         return Moment(self.world, step, before, self.state, told, faulted, self._failed)
+
+    def _replugged(self, step: Step) -> Answer:
+        """Remove all devices and find them again, unless the sequence before has ended so."""
+        told = self.guest.ask("listen")
+        if self._stale and self._history == [step]:
+            return told
+        for each in self._replugging():
+            told = self.guest.ask(line(self.world, each))
+            self.state = State(dict(told.devices))
+        return told
 
     def _armed(self, step: Step) -> bool:
         return self.guest.ask(f"fail\t{step.function}\t{step.nth}").word == "ok"

@@ -136,6 +136,7 @@ def possible(world: World, state: State) -> Mapping[str, list[str]]:
         "reset": [name for name in present if not state.seen[name].claimed],
         "set-type": [name for name in present if state.seen[name].group is not None],
         "look": [""],
+        "replug": [""],
     }
 
 
