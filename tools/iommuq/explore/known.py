@@ -11,7 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from iommuq.explore.campaign import Outcome, Plan, explore
-from iommuq.explore.plans import Wanted, plan_of
+from iommuq.explore.drivers.rules import RULES
+from iommuq.explore.plans import Wanted, plans_of
+from iommuq.explore.rules import all_rules
 from iommuq.explore.run import summary
 from iommuq.system import progress
 from iommuq.system.errors import UserError, os_errors_as
@@ -31,12 +33,16 @@ class Defect(Table):
 
     :ivar signatures: of the finds that show it; ``*`` stands for anything.
     :ivar kernels: base -> the last step of its queue that has it; empty: the last of all.
+    :ivar on: the machine of QEMU that shows it; empty: the simulated IOMMU.
+    :ivar layout: what its firmware claims.
     """
 
     name: str
     signatures: tuple[str, ...]
     source: str
     kernels: Mapping[str, str]
+    on: str = ""
+    layout: str = ""
 
     def __post_init__(self) -> None:
         require(self.signatures, "signatures is empty")
@@ -68,7 +74,14 @@ def defects() -> tuple[Defect, ...]:
     """Return the entries of ``known.toml``."""
     tables = own_table(__package__, "known.toml")["defect"]
     return tuple(
-        Defect(each["name"], tuple(each["signatures"]), each["source"], each["kernels"])
+        Defect(
+            each["name"],
+            tuple(each["signatures"]),
+            each["source"],
+            each["kernels"],
+            each.get("on", ""),
+            each.get("layout", ""),
+        )
         for each in tables
     )
 
@@ -98,17 +111,29 @@ def search(wanted: Wanted, limit: float = LIMIT) -> list[Row]:
     :raises GuestDied: a guest was lost, and its kernel has not printed why.
     """
     rows = []
-    plans: dict[str, Plan] = {}
+    plans: dict[tuple[str, str, str], Plan] = {}
     for defect in defects():
         at = defect.kernels.get(wanted.base)
-        if at is None:
+        if at is None or (wanted.on and defect.on != wanted.on):
             continue
-        if at not in plans:
-            plans[at] = plan_of(replace(wanted, at=at or None, empty=True))
-        plan = replace(plans[at], seconds=limit, enough=1, step=at or plans[at].step)
+        key = (at, defect.on, defect.layout)
+        if key not in plans:
+            again = replace(
+                wanted, at=at or None, empty=True, without=_own(wanted.without, defect),
+                on=defect.on, layout=defect.layout,
+            )  # fmt: skip
+            (plans[key],) = plans_of(again)
+        plan = replace(plans[key], seconds=limit, enough=1, step=at or plans[key].step)
         rows.append(_row(defect, plan))
         progress.note(_words(rows[-1]))
     return rows
+
+
+def _own(without: tuple[str, ...], defect: Defect) -> tuple[str, ...]:
+    """Return the rules that are left out, of those that there are for a defect's machine."""
+    names = {rule.name for rule in (RULES if defect.on else all_rules())}
+    known = names | {name.partition(".")[0] for name in names}
+    return tuple(name for name in without if name in known)
 
 
 def _row(defect: Defect, plan: Plan) -> Row:
@@ -144,13 +169,14 @@ def table(rows: Sequence[Row]) -> str:
         "",
         "Made by `iommuq explore --known`: for each defect the time and the operations until",
         f"an exploration meets it, from an empty database; median of {len(SEEDS)} seeds, one guest",
-        f"of User-mode Linux on {platform.machine()}, with KASAN and lockdep.",
+        f"of User-mode Linux on {platform.machine()}, or of the machine that is named, with KASAN",
+        "and lockdep.",
         "",
         "| Defect | Kernel | Found as | Seconds | Operations |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        kernel = f"{row.base} {row.step}"
+        kernel = f"{row.base} {row.step}{f', {row.defect.on}' if row.defect.on else ''}"
         if row.found:
             seconds = f"{median(each[0] for each in row.times):.1f}"
             operations = f"{median(each[1] for each in row.times):.0f}"

@@ -256,7 +256,17 @@ class DriverPlayer:
             for (name, (place, _)), letter in zip(round_.items(), told.word, strict=True):
                 reached[name, place] = letter
         assert told is not None
+        for name in world.blind:
+            reached |= self._entry(name)
         return replace(told, word="ok"), reached
+
+    def _entry(self, device: str) -> dict[tuple[str, str], str]:
+        """Return what the device table has for the requester ID of a device behind a bridge."""
+        told = self.guest.ask(f"entry\t{self.world.addresses[device]}\talias").word
+        found = {(device, "other"): "R" if told == "IDENTITY" else "B"}
+        if told == "BLOCKED" and self.world.region_of(device) is not None:
+            found[device, "region"] = "B"
+        return found if told in ("IDENTITY", "BLOCKED", "PAGES") else {}
 
     def _page(self, device: str, owner: str) -> tuple[str, str]:
         world = self.world

@@ -66,6 +66,7 @@ class World:
 
     :ivar devices: names of the devices that steps are about; see `topology.devices`.
     :ivar oracles: those that can tell what they reach.
+    :ivar blind: those of which the IOMMU's table tells in their place.
     :ivar shares: device -> all that have its requester ID, itself among them.
     """
 
@@ -74,6 +75,7 @@ class World:
     regions: tuple[Region, ...]
     devices: tuple[str, ...]
     oracles: tuple[str, ...]
+    blind: tuple[str, ...]
     addresses: Mapping[str, str]
     shares: Mapping[str, frozenset[str]]
 
@@ -109,6 +111,7 @@ class World:
             regions,
             tuple(names),
             tuple(n for n in names if places[n].model == _ORACLE and n not in blind),
+            tuple(blind),
             {name: places[name].address for name in names},
             shares,
         )
