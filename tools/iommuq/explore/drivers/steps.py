@@ -178,7 +178,18 @@ def choose(world: World, state: State, code: int, left_out: int) -> Step | None:
 
 
 def simpler(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
-    """Yield sequences with fewer steps, many at first, then with a simpler one."""
+    """Yield sequences with fewer steps, many at first, then with a simpler one.
+
+    The last one begins at boot, which takes longest to try.
+    """
+    head = [step for step in steps[:1] if step.kind == "replug"]
+    for fewer in _fewer(steps[len(head) :]):
+        yield [*head, *fewer]
+    if head:
+        yield steps[1:]
+
+
+def _fewer(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     chunk = len(steps) // 2
     while chunk > 1:
         for start in range(0, len(steps), chunk):
