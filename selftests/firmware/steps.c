@@ -35,7 +35,6 @@
 #define APPEAR_TRIES 50
 
 int number;
-static int kmsg = -1;
 
 void say(const char *word, const char *format, ...)
 {
@@ -433,89 +432,20 @@ static void do_together(char **words)
 	say(one >= 0 && one == other ? "yes" : "no", "groups %d and %d", one, other);
 }
 
-#define SYNC_MS 2000
-
-/*
- * Read what there is of the kernel's log; what does not fit is left out. A record that
- * another processor has not finished hides those behind it, so read up to one of our own.
- */
-static size_t drain(int fd, char *log, size_t length, size_t size)
-{
-	static int count;
-	char record[8192], sync[64], *text;
-	int waited = 0;
-	ssize_t n;
-
-	snprintf(sync, sizeof(sync), "iommuq: sync %d\n", ++count);
-	dprintf(fd, "<7>%s", sync);
-	for (;;) {
-		n = read(fd, record, sizeof(record) - 1);
-		/* Overwritten before it was read: go on with the next. */
-		if (n < 0 && (errno == EPIPE || errno == EINTR))
-			continue;
-		if (n < 0 && errno == EAGAIN && waited++ < SYNC_MS) {
-			usleep(1000);
-			continue;
-		}
-		if (n <= 0)
-			return length;
-		record[n] = 0;
-		text = strchr(record, ';');
-		if (text && !strncmp(text + 1, sync, strlen(sync)))
-			return length;
-		/* What init copies there of our own output is no message of the kernel. */
-		if (!text || !strncmp(text + 1, "iommuq: ", 8))
-			continue;
-		n = strlen(text);
-		if (length + n < size) {
-			memcpy(log + length, text, n + 1);
-			length += n;
-		}
-	}
-}
-
-static char since_listen[1 << 20];
-static size_t since_length;
-
-/* From here on, messages are new. */
-static int listen_log(void)
-{
-	since_length = 0;
-	since_listen[0] = 0;
-	if (kmsg == -1)
-		kmsg = open("/dev/kmsg", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	return kmsg == -1 || lseek(kmsg, 0, SEEK_END) < 0 ? -errno : 0;
-}
-
 static void do_listen(char **words)
 {
 	(void)words;
-	say_error(listen_log(), "/dev/kmsg");
+	say_error(log_listen(), "/dev/kmsg");
 }
 
 static void do_message(char **words)
 {
-	if (kmsg == -1) {
-		say_error(-ENOENT, "/dev/kmsg");
-		return;
-	}
-	since_length = drain(kmsg, since_listen, since_length, sizeof(since_listen));
-	say_word(strstr(since_listen, words[1]) ? "present" : "absent");
+	log_message(words[1]);
 }
 
 static void do_boot_message(char **words)
 {
-	static char log[1 << 20];
-	int fd = open("/dev/kmsg", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-
-	if (fd == -1) {
-		say_error(-errno, "/dev/kmsg");
-		return;
-	}
-	log[0] = 0;
-	drain(fd, log, 0, sizeof(log));
-	close(fd);
-	say_word(strstr(log, words[1]) ? "present" : "absent");
+	log_boot_message(words[1]);
 }
 
 /* The firmware's table as the kernel has it: hexadecimal, on lines of their own */
@@ -629,7 +559,7 @@ static int do_script(FILE *script)
 {
 	char line[1024];
 
-	listen_log();
+	log_listen();
 	for (number = 0; fgets(line, sizeof(line), script); number++) {
 		line[strcspn(line, "\n")] = 0;
 		do_line(line);

@@ -71,6 +71,11 @@ int config_command(const char *device, uint16_t *command);
 int config_ready(const char *device, char *why, size_t size);
 void config_remember(const char *device);
 
+/* log.c: say whether the kernel's log has a text: since log_listen(), or since the boot */
+int log_listen(void);
+void log_message(const char *text);
+void log_boot_message(const char *text);
+
 /* switch.c: change the type of its group while it writes */
 void switch_type(const char *device, const char *type, uint64_t address, const char *back);
 
