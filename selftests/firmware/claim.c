@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <linux/pci_regs.h>
 #include <linux/vfio.h>
 
 #include "steps.h"
@@ -79,6 +80,34 @@ static struct claimed *find(const char *device)
 		if (!strcmp(table[i].device, device))
 			return &table[i];
 	return NULL;
+}
+
+int is_open(const char *device)
+{
+	struct claimed *it = find(device);
+
+	return it && it->device_fd != -1;
+}
+
+/* Whether this program has taken a group out of its default domain */
+int is_group_owned(int group)
+{
+	for (int i = 0; i < count; i++)
+		if (table[i].group_number == group)
+			return 1;
+	return 0;
+}
+
+/* The last word of the buffer that is mapped for a device, NULL if there is none */
+volatile uint32_t *mapped_word(const char *device, uint64_t *iova, uint64_t *begin)
+{
+	struct claimed *it = find(device);
+
+	if (!it || !it->buffer)
+		return NULL;
+	*begin = it->iova;
+	*iova = it->iova + it->size - sizeof(uint32_t);
+	return (volatile uint32_t *)((char *)it->buffer + it->size) - 1;
 }
 
 static void put(struct claimed *it)
@@ -179,6 +208,34 @@ static const char *claim_cdev(struct claimed *it, int whole)
 	return NULL;
 }
 
+/*
+ * VFIO leaves bus mastering to the owner of a device; so do QEMU and DPDK. What is
+ * written behind its back would be lost, or would let a device write that its owner
+ * holds off.
+ */
+static const char *switch_on(int device_fd)
+{
+	struct vfio_region_info config = {
+		.argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX,
+	};
+	off_t place;
+	uint16_t command, both = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+
+	if (ioctl(device_fd, VFIO_DEVICE_GET_REGION_INFO, &config))
+		return "VFIO_DEVICE_GET_REGION_INFO";
+	place = config.offset + PCI_COMMAND;
+	errno = EIO;
+	if (pread(device_fd, &command, sizeof(command), place) != sizeof(command))
+		return "reading the command register";
+	command |= both;
+	if (pwrite(device_fd, &command, sizeof(command), place) != sizeof(command))
+		return "writing the command register";
+	if (pread(device_fd, &command, sizeof(command), place) != sizeof(command) ||
+	    (command & both) != both)
+		return "the command register, which does not take it";
+	return NULL;
+}
+
 /* Whole: up to where DMA could be mapped; else only to own it. */
 void claim(const char *how, const char *device, int whole)
 {
@@ -197,6 +254,8 @@ void claim(const char *how, const char *device, int whole)
 		return;
 	}
 	where = strcmp(how, "cdev") ? claim_group(&it, whole) : claim_cdev(&it, whole);
+	if (!where && it.device_fd != -1)
+		where = switch_on(it.device_fd);
 	error = -errno;
 	if (where) {
 		put(&it);

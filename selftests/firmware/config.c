@@ -13,19 +13,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <linux/pci_regs.h>
+
 #include "steps.h"
 
 #define MAX_DEVICES 16
 /* A device, and bridges above it */
 #define MAX_PATH 5
 
-#define VENDOR_OFFSET 0
-#define COMMAND_OFFSET 4
-#define COMMAND_MEMORY 0x2
-#define COMMAND_MASTER 0x4
-#define COMMAND_BOTH (COMMAND_MEMORY | COMMAND_MASTER)
+#define COMMAND_BOTH (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
 
-#define MCFG "/sys/firmware/acpi/tables/MCFG"
+#define MCFG ROOT "/sys/firmware/acpi/tables/MCFG"
 #define MCFG_FIRST 44
 #define MCFG_MAX 1024
 
@@ -167,11 +165,11 @@ int config_command(const char *device, uint16_t *command)
 	uint32_t value;
 	int ret;
 
-	ret = read_config(device, VENDOR_OFFSET, &value);
+	ret = read_config(device, PCI_VENDOR_ID, &value);
 	if (!ret && value == 0xffffffff)
 		ret = -ENODEV;
 	if (!ret)
-		ret = read_config(device, COMMAND_OFFSET, &value);
+		ret = read_config(device, PCI_COMMAND, &value);
 	*command = value;
 	return ret;
 }
@@ -187,7 +185,7 @@ static int is_ready(const char *device, char *why, size_t size)
 	else if ((command & COMMAND_BOTH) != COMMAND_BOTH)
 		snprintf(why, size, "%s: command 0x%04x, no %s", device, command,
 			 !(command & COMMAND_BOTH) ? "memory decoding and no bus mastering" :
-			 command & COMMAND_MEMORY ? "bus mastering" : "memory decoding");
+			 command & PCI_COMMAND_MEMORY ? "bus mastering" : "memory decoding");
 	else
 		return 1;
 	return 0;
@@ -207,4 +205,77 @@ int config_ready(const char *device, char *why, size_t size)
 		if (!is_ready(place.path[i], why, size))
 			return 0;
 	return 1;
+}
+
+/* Whether this program has a device open that is at a place or below it */
+static int is_open_below(const char *bridge)
+{
+	for (int i = 0; i < place_count; i++)
+		for (int j = 0; j < places[i].count; j++)
+			if (!strcmp(places[i].path[j], bridge) && is_open(own_name(&places[i])))
+				return 1;
+	return 0;
+}
+
+/* Like setpci; what is on already is not written. */
+static int switch_on(const char *device)
+{
+	char path[PATH_MAX];
+	uint16_t command;
+	int fd, ret;
+
+	snprintf(path, sizeof(path), DEVICES "/%s/power/control", device);
+	write_text(path, "on");
+	ret = config_command(device, &command);
+	if (ret || (command & COMMAND_BOTH) == COMMAND_BOTH)
+		return ret;
+	command |= COMMAND_BOTH;
+	fd = open_config(device, O_RDWR);
+	if (fd == -1)
+		return -errno;
+	ret = pwrite(fd, &command, sizeof(command), PCI_COMMAND) != sizeof(command) ? -EIO : 0;
+	close(fd);
+	return ret;
+}
+
+static int switch_on_path(const char *device)
+{
+	struct place place;
+	int ret = look_up(device, &place);
+
+	for (int i = 0; !ret && i < place.count; i++)
+		if (!is_open_below(place.path[i]))
+			ret = switch_on(place.path[i]);
+	return ret;
+}
+
+/* Nothing else switches on a device without a driver: its DMA engine is this program's. */
+int config_prepare(const char *device)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "/%s", device);
+	if (access(path, F_OK))
+		return 0;
+	snprintf(path, sizeof(path), DEVICES "/%s/driver", device);
+	return access(path, F_OK) ? switch_on_path(device) : 0;
+}
+
+/* As firmware that keeps its device going, whatever driver is bound and does not use it */
+void enable(const char *device)
+{
+	char why[200];
+	int ret;
+
+	if (is_open(device)) {
+		say("BUSY", "it is open: VFIO has its command register");
+		return;
+	}
+	ret = switch_on_path(device);
+	if (ret)
+		say_error(ret, "the command registers");
+	else if (!config_ready(device, why, sizeof(why)))
+		say("OFF", "%s", why);
+	else
+		say_word("ok");
 }

@@ -15,6 +15,8 @@
 
 #define MAX_BARS 16
 
+#define EDU_VENDOR "0x1234"
+#define EDU_DEVICE "0x11e8"
 #define EDU_SIZE 0x100000
 #define EDU_ID 0x00
 #define EDU_DMA_SOURCE 0x80
@@ -25,48 +27,26 @@
 #define EDU_DMA_TO_MEMORY 0x2
 #define EDU_BUFFER 0x40000
 
-#define PCI_COMMAND_OFFSET 4
-#define PCI_COMMAND_MEMORY_MASTER 0x6
-
 /* The engine takes a tenth of a second; a busy host may take longer. */
 #define TRIES 2000
 #define WAIT_US 5000
+/* A host may stop the guest for longer than that, and then a write is not seen under way. */
+#define STARTS 5
+#define PATTERN 0xa5a5a5a5
+#define EDU 0xed
 
-static int enable(const char *folder)
+/* For a device that no driver has; others are not the DMA engine of this program. */
+int dma_prepare(const char *device)
 {
-	uint16_t command;
-	char path[300];
-	int fd, ret = 0;
+	char path[200], text[32];
 
-	snprintf(path, sizeof(path), "%s/power/control", folder);
-	write_text(path, "on");
-	snprintf(path, sizeof(path), "%s/config", folder);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd == -1)
-		return -errno;
-	if (pread(fd, &command, 2, PCI_COMMAND_OFFSET) != 2) {
-		ret = -EIO;
-	} else {
-		command |= PCI_COMMAND_MEMORY_MASTER;
-		if (pwrite(fd, &command, 2, PCI_COMMAND_OFFSET) != 2)
-			ret = -EIO;
-	}
-	close(fd);
-	return ret;
-}
-
-/* Whoever had the device last may have switched it off, or the bridge above it. */
-static int dma_prepare(const char *device)
-{
-	char above[200], folder[200];
-
-	snprintf(folder, sizeof(folder), DEVICES "/%s", device);
-	snprintf(above, sizeof(above), DEVICES "/%s/../config", device);
-	if (access(above, F_OK) == 0) {
-		*strrchr(above, '/') = 0;
-		enable(above);
-	}
-	return enable(folder);
+	snprintf(path, sizeof(path), DEVICES "/%s/vendor", device);
+	if (!read_text(path, text, sizeof(text)) && strcmp(text, EDU_VENDOR))
+		return 0;
+	snprintf(path, sizeof(path), DEVICES "/%s/device", device);
+	if (!read_text(path, text, sizeof(text)) && strcmp(text, EDU_DEVICE))
+		return 0;
+	return config_prepare(device);
 }
 
 /* Where BAR 0 of each device is, for when the kernel has let go of the device. */
@@ -120,7 +100,7 @@ static volatile uint8_t *map_registers(const char *device)
 		return map_file(path, 0, EDU_SIZE);
 	for (int i = 0; i < bar_count; i++)
 		if (!strcmp(bars[i].device, device) && bars[i].address)
-			return map_file("/dev/mem", bars[i].address, EDU_SIZE);
+			return map_file(MEMORY, bars[i].address, EDU_SIZE);
 	errno = ENODEV;
 	return NULL;
 }
@@ -145,7 +125,7 @@ int dma_busy(volatile uint8_t *bar)
 
 volatile uint32_t *memory_open(uint64_t address)
 {
-	volatile uint8_t *page = map_file("/dev/mem", address & ~0xfffULL, 0x1000);
+	volatile uint8_t *page = map_file(MEMORY, address & ~0xfffULL, 0x1000);
 
 	return page ? (volatile uint32_t *)(page + (address & 0xffc)) : NULL;
 }
@@ -155,24 +135,22 @@ void memory_close(volatile uint32_t *memory)
 	munmap((void *)((uintptr_t)memory & ~0xfffUL), 0x1000);
 }
 
+static uint32_t first_register(volatile uint8_t *bar)
+{
+	return *(volatile uint32_t *)(bar + EDU_ID);
+}
+
 volatile uint8_t *dma_open(const char *device)
 {
 	volatile uint8_t *bar;
-	char folder[200];
-	uint32_t id;
-	int ret;
+	int ret = dma_prepare(device);
 
-	snprintf(folder, sizeof(folder), DEVICES "/%s", device);
-	ret = access(folder, F_OK) ? 0 : dma_prepare(device);
 	if (ret) {
 		errno = -ret;
 		return NULL;
 	}
 	bar = map_registers(device);
-	if (!bar)
-		return NULL;
-	id = *(volatile uint32_t *)(bar + EDU_ID);
-	if ((id & 0xff) == 0xed)
+	if (!bar || (first_register(bar) & 0xff) == EDU)
 		return bar;
 	dma_close(bar);
 	errno = ENOTTY;
@@ -184,11 +162,21 @@ void dma_close(volatile uint8_t *bar)
 	munmap((void *)bar, EDU_SIZE);
 }
 
+static int is_alive(const char *device, volatile uint8_t *bar, char *why, size_t size)
+{
+	if (!config_ready(device, why, size))
+		return 0;
+	if ((first_register(bar) & 0xff) == EDU)
+		return 1;
+	snprintf(why, size, "the first register of %s holds 0x%08x", device, first_register(bar));
+	return 0;
+}
+
 /* Whether a write of its engine gets as far as the IOMMU, and if not why; it only looks. */
 int dma_alive(const char *device, char *why, size_t size)
 {
 	volatile uint8_t *bar;
-	uint32_t id;
+	int alive;
 
 	if (!config_ready(device, why, size))
 		return 0;
@@ -197,69 +185,148 @@ int dma_alive(const char *device, char *why, size_t size)
 		snprintf(why, size, "BAR 0 of %s: %s", device, strerror(errno));
 		return 0;
 	}
-	id = *(volatile uint32_t *)(bar + EDU_ID);
+	alive = is_alive(device, bar, why, size);
 	dma_close(bar);
-	if ((id & 0xff) == 0xed)
-		return 1;
-	snprintf(why, size, "the first register of %s holds 0x%08x", device, id);
-	return 0;
+	return alive;
 }
 
-/* Have it write: 1 if it gets there, 0 if not, -EIO if it is no memory, -EBUSY if it never ends. */
-int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
+static int wait_for_end(volatile uint8_t *bar)
 {
-	/* The engine's own buffer holds zeros: nothing was ever read into it. */
-	uint32_t before = 0xa5a5a5a5;
-
-	*memory = before;
-	if (*memory != before)
-		return -EIO;
-	dma_start(bar, address);
 	for (int i = 0; i < TRIES; i++) {
 		if (!dma_busy(bar))
-			return *memory != before;
+			return 0;
 		usleep(WAIT_US);
 	}
 	return -EBUSY;
 }
 
-static void engine(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
+/*
+ * Have it write: 1 if it gets there, 0 if not, -EIO if it is no memory, -EBUSY if it never
+ * ends, -EAGAIN if it is never seen to begin.
+ */
+int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory)
 {
-	int ret = dma_reaches(bar, address, memory);
+	int busy;
 
-	if (ret == -EIO)
-		say("NOMEMORY", "0x%llx holds 0x%08x whatever is written",
-		    (unsigned long long)address, *memory);
-	else if (ret == -EBUSY)
-		say("STUCK", "the DMA engine does not end");
-	else
-		say(ret ? "REACHED" : "BLOCKED", "0x%llx", (unsigned long long)address);
+	/* It ignores what is written to it while it is under way. */
+	if (wait_for_end(bar))
+		return -EBUSY;
+	/* The engine's own buffer holds zeros: nothing was ever read into it. */
+	*memory = PATTERN;
+	if (*memory != PATTERN)
+		return -EIO;
+	for (int i = 0; i < STARTS; i++) {
+		dma_start(bar, address);
+		busy = dma_busy(bar);
+		if (wait_for_end(bar))
+			return -EBUSY;
+		if (*memory != PATTERN)
+			return 1;
+		if (busy)
+			return 0;
+	}
+	return -EAGAIN;
 }
 
-/* Have the device write to an address, of which memory is our view; NULL for /dev/mem. */
-void dma(const char *device, uint64_t address, volatile uint32_t *memory)
+/*
+ * Blocked is a write of an engine that could write at that time: of a device that is
+ * alive before and after, and that reaches what it must reach if there is such a thing.
+ */
+static void judge(const char *device, volatile uint8_t *bar, uint64_t address,
+		  volatile uint32_t *memory, struct outcome *out)
+{
+	unsigned long long where = address;
+	struct known known;
+	int alive, before = 1, after = 1, ret;
+
+	alive = is_alive(device, bar, out->more, sizeof(out->more));
+	known_open(device, address, &known);
+	if (known.memory)
+		before = dma_reaches(bar, known.address, known.memory);
+	ret = dma_reaches(bar, address, memory);
+	if (!ret && known.memory)
+		after = dma_reaches(bar, known.address, known.memory);
+	if (alive && ret <= 0)
+		alive = is_alive(device, bar, out->more, sizeof(out->more));
+
+	if (ret == 1) {
+		out->word = "REACHED";
+		snprintf(out->more, sizeof(out->more), "0x%llx", where);
+	} else if (ret == -EIO) {
+		out->word = "NOMEMORY";
+		snprintf(out->more, sizeof(out->more), "0x%llx holds 0x%08x whatever is written",
+			 where, *memory);
+	} else if (!alive) {
+		out->word = "OFF";
+	} else if (ret) {
+		out->word = "STUCK";
+		snprintf(out->more, sizeof(out->more), "the DMA engine does not %s",
+			 ret == -EBUSY ? "end" : "begin");
+	} else if (before != 1 || after != 1) {
+		out->word = "UNSEEN";
+		snprintf(out->more, sizeof(out->more),
+			 "0x%llx is not reached, and %s at 0x%llx is not either, %s", where,
+			 known.what, (unsigned long long)known.address,
+			 before != 1 ? "before it" : "after it");
+	} else {
+		out->word = "BLOCKED";
+		snprintf(out->more, sizeof(out->more), "0x%llx", where);
+		if (known.memory)
+			snprintf(out->more, sizeof(out->more),
+				 "0x%llx, while %s at 0x%llx is reached", where, known.what,
+				 (unsigned long long)known.address);
+	}
+	known_close(&known);
+}
+
+/* Why dma_open() failed: so it looks without memory decoding, too. */
+static void unopened(const char *device, int error, struct outcome *out)
+{
+	out->word = word_of(-error);
+	snprintf(out->more, sizeof(out->more), "BAR 0");
+	if (error != ENOTTY)
+		return;
+	out->word = "OFF";
+	if (!config_ready(device, out->more, sizeof(out->more)))
+		return;
+	out->word = "NOEDU";
+	snprintf(out->more, sizeof(out->more), "its first register is another one's");
+}
+
+void say_unopened(const char *device, int error)
+{
+	struct outcome out;
+
+	unopened(device, error, &out);
+	say(out.word, "%s", out.more);
+}
+
+void dma_try(const char *device, uint64_t address, volatile uint32_t *memory, struct outcome *out)
 {
 	volatile uint32_t *own = NULL;
-	volatile uint8_t *bar;
+	volatile uint8_t *bar = dma_open(device);
 
-	bar = dma_open(device);
 	if (!bar) {
-		if (errno == ENOTTY)
-			say("NOEDU", "its first register is another one's");
-		else
-			say_error(-errno, "BAR 0");
+		unopened(device, errno, out);
 		return;
 	}
-	if (!memory) {
+	if (!memory)
 		memory = own = memory_open(address);
-		if (!memory) {
-			say_error(-errno, "/dev/mem");
-			goto out;
-		}
+	if (memory) {
+		judge(device, bar, address, memory, out);
+	} else {
+		out->word = word_of(-errno);
+		snprintf(out->more, sizeof(out->more), "/dev/mem");
 	}
-	engine(bar, address, memory);
 	if (own)
 		memory_close(own);
-out:
 	dma_close(bar);
+}
+
+void dma(const char *device, uint64_t address, volatile uint32_t *memory)
+{
+	struct outcome out;
+
+	dma_try(device, address, memory, &out);
+	say(out.word, "%s", out.more);
 }

@@ -171,33 +171,13 @@ static int rescan_failing(int nth)
 	snprintf(text, sizeof(text), "%d", nth);
 	ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
 	if (!ret)
-		ret = write_text("/sys/bus/pci/rescan", "1");
+		ret = write_text(RESCAN, "1");
 	memset(text, 0, sizeof(text));
 	if (!ret && pread(fd, text, sizeof(text) - 1, 0) <= 0)
 		ret = -EIO;
 	pwrite(fd, "0", 1, 0);
 	close(fd);
 	return ret ? ret : !atoi(text);
-}
-
-/* Whether the device reaches its region; a negative error number if that cannot be told */
-static int reaches(const char *device, uint64_t address)
-{
-	volatile uint8_t *bar = dma_open(device);
-	volatile uint32_t *memory;
-	int ret;
-
-	if (!bar)
-		return -errno;
-	memory = memory_open(address);
-	if (memory) {
-		ret = dma_reaches(bar, address, memory);
-		memory_close(memory);
-	} else {
-		ret = -errno;
-	}
-	dma_close(bar);
-	return ret;
 }
 
 /*
@@ -207,6 +187,7 @@ static int reaches(const char *device, uint64_t address)
  */
 void rescan_with_faults(const char *device, uint64_t address, const char *function)
 {
+	struct outcome out;
 	int faults = 0, ret;
 
 	ret = filter(function);
@@ -226,13 +207,13 @@ void rescan_with_faults(const char *device, uint64_t address, const char *functi
 		if (!ret)
 			break;
 		faults++;
-		ret = group_of(device) < 0 ? 1 : reaches(device, address);
-		if (ret < 0) {
-			say_error(ret, "the oracle");
-			return;
-		}
-		if (!ret) {
-			say("LOST", "after fault %d", nth);
+		if (group_of(device) < 0)
+			continue;
+		dma_try(device, address, NULL, &out);
+		if (!strcmp(out.word, "BLOCKED"))
+			out.word = "LOST";
+		if (strcmp(out.word, "REACHED")) {
+			say(out.word, "after fault %d: %s", nth, out.more);
 			return;
 		}
 	}

@@ -52,14 +52,19 @@ void say_word(const char *word)
 	say(word, "%s", "");
 }
 
-void say_error(int error, const char *where)
+const char *word_of(int error)
 {
 	const char *name = strerrorname_np(-error);
 
+	return name ? name : "ERROR";
+}
+
+void say_error(int error, const char *where)
+{
 	if (!error)
 		say("ok", "%s", where);
-	else if (name)
-		say(name, "%s", where);
+	else if (strerrorname_np(-error))
+		say(word_of(error), "%s", where);
 	else
 		say("ERROR", "%d, %s", error, where);
 }
@@ -154,6 +159,14 @@ static int is_bridge(const char *device)
 	return !read_text(path, class, sizeof(class)) && !strncmp(class, "0x0604", 6);
 }
 
+/* Have a device to ourselves */
+static int take(const char *device)
+{
+	int ret = is_bridge(device) ? 0 : unbind_driver(device);
+
+	return ret ? ret : dma_prepare(device);
+}
+
 /* A device of the machine: it must be there, and then nobody has it. */
 static void do_device(char **words)
 {
@@ -161,7 +174,7 @@ static void do_device(char **words)
 
 	for (int i = 0; i < APPEAR_TRIES && !is_there(words[1]); i++) {
 		if (!i)
-			write_text("/sys/bus/pci/rescan", "1");
+			write_text(RESCAN, "1");
 		usleep(100 * 1000);
 	}
 	device_file(path, words[1], "vendor");
@@ -176,7 +189,7 @@ static void do_device(char **words)
 	if (strcmp(words[2], "-") && strcmp(seen, words[2]))
 		say("MISSING", "%s is at %s", seen, words[1]);
 	else
-		say_error(is_bridge(words[1]) ? 0 : unbind_driver(words[1]), seen);
+		say_error(take(words[1]), seen);
 }
 
 static void do_bind(char **words)
@@ -190,7 +203,7 @@ static void do_bind(char **words)
 		ret = write_text(path, words[2]);
 	}
 	if (!ret)
-		ret = write_text("/sys/bus/pci/drivers_probe", words[1]);
+		ret = write_text(ROOT "/sys/bus/pci/drivers_probe", words[1]);
 	if (ret) {
 		say_error(ret, "sysfs");
 		return;
@@ -247,6 +260,11 @@ static void do_dma_foreign(char **words)
 	dma_mapped(words[1], words[2], strtoull(words[3], NULL, 16));
 }
 
+static void do_enable(char **words)
+{
+	enable(words[1]);
+}
+
 static void do_switch(char **words)
 {
 	switch_type(words[1], words[2], strtoull(words[3], NULL, 16), words[4]);
@@ -295,7 +313,7 @@ static void do_removals(char **words)
 static void do_rescan(char **words)
 {
 	(void)words;
-	say_error(write_text("/sys/bus/pci/rescan", "1"), "");
+	say_error(write_text(RESCAN, "1"), "");
 }
 
 static void do_reset(char **words)
@@ -326,7 +344,7 @@ static void do_renumber(char **words)
 	if (!ret)
 		ret = write_text(path, "1");
 	if (!ret)
-		ret = write_text("/sys/bus/pci/rescan", "1");
+		ret = write_text(RESCAN, "1");
 	if (ret) {
 		say_error(ret, "the port above it");
 		return;
@@ -338,7 +356,7 @@ static void do_renumber(char **words)
 	}
 	ret = group_of(place);
 	if (ret >= 0) {
-		snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/type", ret);
+		snprintf(path, sizeof(path), GROUPS "/%d/type", ret);
 		ret = read_text(path, type, sizeof(type));
 	}
 	if (ret < 0)
@@ -360,7 +378,7 @@ static int group_file(char *path, const char *device, const char *name)
 		say_error(group, "it has no IOMMU group");
 		return -1;
 	}
-	snprintf(path, PATH_MAX, "/sys/kernel/iommu_groups/%d/%s", group, name);
+	snprintf(path, PATH_MAX, GROUPS "/%d/%s", group, name);
 	return 0;
 }
 
@@ -384,26 +402,6 @@ static void do_set_type(char **words)
 
 	if (!group_file(path, words[1], "type"))
 		say_error(write_text(path, words[2]), "type");
-}
-
-/* The kind of the reserved region of a device that begins at an address, or none */
-static int region_kind(const char *device, uint64_t address, char *kind, size_t size)
-{
-	unsigned long long start, end;
-	char path[PATH_MAX], text[4096], name[64];
-	char *line, *rest;
-	int ret;
-
-	snprintf(kind, size, "none");
-	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/reserved_regions",
-		 group_of(device));
-	ret = read_text(path, text, sizeof(text));
-	if (ret)
-		return ret;
-	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-		if (sscanf(line, "%llx %llx %63s", &start, &end, name) == 3 && start == address)
-			snprintf(kind, size, "%s", name);
-	return 0;
 }
 
 static void do_region(char **words)
@@ -504,6 +502,7 @@ static const struct {
 	{ "device", 2, do_device },
 	{ "bind", 2, do_bind },
 	{ "unbind", 1, do_unbind },
+	{ "enable", 1, do_enable },
 	{ "driver", 1, do_driver },
 	{ "claim", 2, do_claim },
 	{ "own", 2, do_own },

@@ -6,7 +6,15 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define DEVICES "/sys/bus/pci/devices"
+/* Tests of the program have a machine of files somewhere else. */
+#ifndef ROOT
+#define ROOT ""
+#endif
+
+#define DEVICES ROOT "/sys/bus/pci/devices"
+#define GROUPS ROOT "/sys/kernel/iommu_groups"
+#define RESCAN ROOT "/sys/bus/pci/rescan"
+#define MEMORY ROOT "/dev/mem"
 
 /*
  * How a step ends: with one word, and perhaps more for people. Negative error
@@ -15,6 +23,8 @@
 void say(const char *word, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void say_word(const char *word);
 void say_error(int error, const char *where);
+/* The word of a negative error number */
+const char *word_of(int error);
 
 /* A file of sysfs: 0 or a negative error number; the text has no newline. */
 int read_text(const char *path, char *text, size_t size);
@@ -46,15 +56,27 @@ void rescan_with_faults(const char *device, uint64_t address, const char *functi
 void fail(const char *function, const char *nth);
 void failed(void);
 
-/* edu.c: whether the device's DMA engine can write to memory */
+/*
+ * edu.c: whether the device's DMA engine can write to memory, of which memory is our
+ * view, NULL for /dev/mem. Before that it is remembered while the kernel has it.
+ */
+struct outcome {
+	const char *word;
+	char more[300];
+};
+
 void dma(const char *device, uint64_t address, volatile uint32_t *memory);
+void dma_try(const char *device, uint64_t address, volatile uint32_t *memory, struct outcome *out);
 void dma_remember(const char *device);
+/* Switch it on, with the bridges above it, if no driver has it */
+int dma_prepare(const char *device);
 
 /*
  * The same in parts: registers, NULL and errno if they cannot be reached; a write of
  * four zeros; whether it is still to come. Memory by its physical address.
  */
 volatile uint8_t *dma_open(const char *device);
+void say_unopened(const char *device, int error);
 void dma_close(volatile uint8_t *bar);
 /* 1 if a write would get as far as the IOMMU; 0 and why if not. Nothing is changed. */
 int dma_alive(const char *device, char *why, size_t size);
@@ -66,10 +88,30 @@ int dma_alive(const char *device, char *why, size_t size);
 volatile uint32_t *memory_open(uint64_t address);
 void memory_close(volatile uint32_t *memory);
 
-/* config.c: the command registers of a device and of the bridges above it */
+/*
+ * config.c: the command registers of a device and of the bridges above it. To switch
+ * them on: if no driver is bound, and at the step enable. Else they are only read.
+ */
 int config_command(const char *device, uint16_t *command);
 int config_ready(const char *device, char *why, size_t size);
 void config_remember(const char *device);
+int config_prepare(const char *device);
+void enable(const char *device);
+
+/* known.c: the kind of the reserved region that begins at an address, or none */
+int region_kind(const char *device, uint64_t address, char *kind, size_t size);
+
+/* ... and a word that the device reaches in its state; no memory if there is none */
+struct known {
+	const char *what;
+	uint64_t address;
+	volatile uint32_t *memory;
+	uint32_t value;
+	int physical;
+};
+
+void known_open(const char *device, uint64_t address, struct known *known);
+void known_close(struct known *known);
 
 /* log.c: say whether the kernel's log has a text: since log_listen(), or since the boot */
 int log_listen(void);
@@ -92,6 +134,10 @@ void map(const char *device, uint64_t iova, uint64_t size);
 int is_claimed(const char *device);
 /* Our view of what is mapped there for a device that is claimed, or NULL */
 volatile uint32_t *mapped(const char *device, uint64_t iova);
+/* What this program has: a device's file, a group, memory that is mapped for a device */
+int is_open(const char *device);
+int is_group_owned(int group);
+volatile uint32_t *mapped_word(const char *device, uint64_t *iova, uint64_t *begin);
 /* Have the device write to what is mapped for another one that is claimed, or for itself */
 void dma_mapped(const char *device, const char *owned, uint64_t iova);
 

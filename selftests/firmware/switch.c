@@ -64,7 +64,7 @@ static int set_type(const char *device, const char *type)
 
 	if (group < 0)
 		return group;
-	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/type", group);
+	snprintf(path, sizeof(path), GROUPS "/%d/type", group);
 	return write_text(path, type);
 }
 
@@ -73,7 +73,7 @@ static int find_again(const char *device)
 {
 	int ret = remove_device(device);
 
-	return ret ? ret : write_text("/sys/bus/pci/rescan", "1");
+	return ret ? ret : write_text(RESCAN, "1");
 }
 
 /* Wait for the end of a write: whether it is lost, or a negative error number */

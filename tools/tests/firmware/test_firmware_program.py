@@ -101,12 +101,13 @@ def test_devices_that_are_not_there(steps: Path, tmp_path: Path) -> None:
         f"dma-mapped\t{device}\t0",
         f"remove\t{device}",
         f"together\t{device}\t{device}",
+        f"enable\t{device}",
     ]
     said = do(steps, tmp_path, *lines).output.splitlines()
     words = [line.split()[2] for line in said[:-1]]
     assert words == [
         *("no", "none", "ENOENT", "ENOENT", "ENOENT", "ok", "UNCLAIMED", "ENODEV", "UNMAPPED"),
-        *("ENOENT", "no"),
+        *("ENOENT", "no", "ENOENT"),
     ]
 
 

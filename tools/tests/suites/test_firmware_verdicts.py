@@ -69,6 +69,17 @@ def test_an_oracle_that_does_not_work_is_an_error(word: str) -> None:
     assert found["refused"] == "pass"
 
 
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("OFF", "error"), ("STUCK", "error"), ("NOEDU", "error"), ("NOMEMORY", "error"),
+     ("UNSEEN", "skip"), ("REACHED", "fail"), ("BLOCKED", "pass")],
+)  # fmt: skip
+def test_a_write_that_nothing_is_known_about_is_not_blocked(word: str, status: str) -> None:
+    steps = (Action("dma marked other", "blocked", "BLOCKED"),)
+    found = judge(Scenario("t", "h", ("m",), steps), "m", read([f"step 0 {word} why", "end"]), 0)
+    assert found[0].status.value == status
+
+
 def test_what_nobody_may_look_at_is_skipped() -> None:
     found = judged(*WELL[:4], "step 4 UNSEEN this kernel lets nobody look", "end")
     assert found["reached"] == "skip `dma marked region`: this kernel lets nobody look"

@@ -13,7 +13,7 @@ from iommuq.firmware.scenario import NO_SPLAT, Action, Scenario
 from iommuq.results.store import Status
 
 #: Words about the test device or the script, not about the kernel.
-UNTOLD = ("NOEDU", "NOMEMORY", "STUCK", "MALFORMED", "MISSING")
+UNTOLD = ("NOEDU", "NOMEMORY", "OFF", "STUCK", "MALFORMED", "MISSING")
 #: The word for something that this kernel does not show.
 UNSEEN = "UNSEEN"
 #: Words of a step that did not end.
