@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import shutil
 import struct
 import threading
@@ -34,6 +35,7 @@ class Machine:
     :ivar reached: addresses that the IOMMU lets through.
     :ivar identification: the first register of the device.
     :ivar at_end: called before a write of the engine ends.
+    :ivar blocked_in: no write lands that starts while the group has this type.
     """
 
     def __init__(self, root: Path) -> None:
@@ -41,6 +43,7 @@ class Machine:
         self.reached: set[int] = set()
         self.identification = 0x010000ED
         self.at_end: Callable[[], None] = lambda: None
+        self.blocked_in = ""
         self.folder = root / "sys/devices/pci0000:00" / BRIDGE / DEVICE
         self.folder.mkdir(parents=True)
         self.link = root / "sys/bus/pci/devices" / DEVICE
@@ -101,6 +104,9 @@ class Machine:
         text += "0x00000000fee00000 0x00000000feefffff msi\n"
         (group / "reserved_regions").write_text(text)
 
+    def _type(self) -> str:
+        return (self.root / "sys/kernel/iommu_groups/3/type").read_text()
+
     def _lands(self, target: int) -> bool:
         both = MEMORY | MASTER
         window = [ECAM + 4 + (7 << 15), ECAM + 4 + 0x108000]
@@ -115,9 +121,10 @@ class Machine:
             time.sleep(0.002)
             for bar, at in bars:
                 if bar[at + 0x98] & 1:
+                    stopped = self.blocked_in and self._type().startswith(self.blocked_in)
                     time.sleep(0.02)
                     (target,) = struct.unpack_from("<Q", bar, at + 0x88)
-                    if self._lands(target):
+                    if not stopped and self._lands(target):
                         self._memory[target : target + 4] = bytes(4)
                     self.at_end()
                     bar[at + 0x98] &= ~1
@@ -159,7 +166,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the program; its machine is in the folder ``root`` next to it."""
     where = tmp_path_factory.mktemp("oracle")
     code = [path for path in program.sources() if path.suffix == ".c"]
-    flags = ["-O2", "-D_GNU_SOURCE", f'-DROOT="{where}/root"']
+    flags = ["-O2", "-D_GNU_SOURCE", f'-DROOT="{where}/root"', "-DLIMIT_NS=2000000000ULL"]
     run(["gcc", *flags, "-o", where / "steps", *code], cwd=where, timeout=60)
     return where / "steps"
 
@@ -326,3 +333,61 @@ def test_a_region_must_be_reached_to_the_end(machine: Machine, built: Path) -> N
     machine.at_end = machine.reached.clear
     said = f"{OTHER:#x} is not reached, and its region at {LAST:#x} is not either, after it"
     assert machine.do(built, DMA) == [f"UNSEEN {said}"]
+
+
+SWITCH = f"switch {DEVICE} identity {OTHER:x} type"
+
+
+def test_writes_outside_of_any_switch_keep_nothing(machine: Machine, built: Path) -> None:
+    # A switch is a write to a file here, and takes far less than it takes to hit it.
+    machine.group("DMA", OTHER)
+    machine.reached = {OTHER}
+    [said] = machine.do(built, SWITCH)
+    found = re.fullmatch(
+        r"UNSEEN 0 of (\d+) writes lost, (\d+) came .*, which are too few; .*", said
+    )
+    assert found, said
+    assert int(found[1]) >= 5
+    assert int(found[2]) < 10
+
+
+def test_a_switch_needs_a_write_that_lands(machine: Machine, built: Path) -> None:
+    machine.bind()
+    machine.group("DMA", OTHER)
+    machine.reached = set()
+    assert machine.do(built, SWITCH) == [f"BLOCKED before the first switch: {OTHER:#x}"]
+    machine.reached = {OTHER}
+    machine.set_command(BRIDGE, 0x103)
+    off = f"{BRIDGE}: command 0x0103, no bus mastering"
+    assert machine.do(built, SWITCH) == [f"OFF before the first switch: {off}"]
+
+
+def test_a_write_is_lost_by_an_engine_that_could_write(machine: Machine, built: Path) -> None:
+    machine.bind()
+    machine.group("DMA", OTHER)
+    machine.reached = {OTHER}
+    writes = iter(range(1000))
+
+    def lose() -> None:
+        if next(writes) == 10:
+            machine.reached = set()
+
+    machine.at_end = lose
+    [said] = machine.do(built, SWITCH)
+    assert said.startswith("lost 3 of ")
+
+    def die() -> None:
+        if next(writes) == 510:
+            machine.set_command(DEVICE, 0x103)
+
+    machine.reached = {OTHER}
+    machine.at_end = die
+    writes = iter(range(500, 1000))
+    assert machine.do(built, SWITCH) == [f"OFF {DEVICE}: command 0x0103, no bus mastering"]
+
+
+def test_after_the_last_switch_a_write_must_land(machine: Machine, built: Path) -> None:
+    machine.group("DMA", OTHER)
+    machine.reached = {OTHER}
+    machine.blocked_in = "identity"
+    assert machine.do(built, SWITCH) == [f"BLOCKED after the last switch: {OTHER:#x}"]

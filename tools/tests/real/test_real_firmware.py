@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -139,3 +140,12 @@ def test_a_device_that_reaches_nothing_is_no_oracle() -> None:
     )
     status = (found["its_own"].status, found["others"].status)
     assert status in ((Status.FAIL, Status.SKIP), (Status.PASS, Status.PASS))
+
+
+def test_writes_that_are_kept_came_during_a_switch() -> None:
+    # No domain goes away for a flush queue.
+    found = checked("q35-intel", Action("switch marked DMA-FQ region type", "kept", "kept"))
+    inside = re.search(r"(\d+) came during a switch", found["kept"].answer)
+    assert found["kept"].status is Status.PASS
+    assert inside
+    assert int(inside[1]) >= 30
