@@ -68,6 +68,9 @@ static void begin(struct one *it)
 		return;
 	it->letter = dma_alive(it->device, why, sizeof(why)) ? 'B' : 'O';
 	dma_start(it->bar, it->address);
+	/* It ignores what it is told while it is under way, and then this is not seen. */
+	if (!dma_busy(it->bar))
+		it->letter = 'O';
 }
 
 static void end(struct one *it, int *tries)

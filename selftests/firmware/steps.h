@@ -83,8 +83,6 @@ int dma_alive(const char *device, char *why, size_t size);
 void dma_start(volatile uint8_t *bar, uint64_t address);
 int dma_busy(volatile uint8_t *bar);
 int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory);
-/* Whether the device, and all above it, can write: 1, or 0 and why not */
-int dma_alive(const char *device, char *why, size_t size);
 volatile uint32_t *memory_open(uint64_t address);
 void memory_close(volatile uint32_t *memory);
 

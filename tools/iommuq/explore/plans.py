@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from iommuq.explore.exceptions import load as load_exceptions
 from iommuq.explore.finds import Find
 from iommuq.explore.image import Subject
 from iommuq.explore.rules import all_rules, choose
+from iommuq.firmware import packages
+from iommuq.suites.firmware.subjects import foreign, queued
 from iommuq.system.errors import UserError
 from iommuq.system.files import new_log
 
@@ -33,6 +36,7 @@ class Wanted:
     :ivar empty: neither use nor keep earlier finds and examples.
     :ivar only: patterns of the signatures that are looked for, also of known ones; empty for all.
     :ivar on: a machine of QEMU, to explore its driver; empty: the core, on a simulated IOMMU.
+    :ivar kernel: explore this kernel in place of a base: an image or a Debian package.
     :ivar layout: what firmware claims there; empty: one layout after the other.
     """
 
@@ -46,11 +50,13 @@ class Wanted:
     only: tuple[str, ...] = ()
     on: str = ""
     layout: str = ""
+    kernel: str = ""
 
     @property
     def place(self) -> str:
         """The name under which finds are kept."""
-        return f"{self.base}-{self.on}" if self.on else self.base
+        name = _file_name(self.kernel) if self.kernel else self.base
+        return f"{name}-{self.on}" if self.on else name
 
 
 def plans_of(wanted: Wanted) -> list[Plan]:
@@ -59,6 +65,8 @@ def plans_of(wanted: Wanted) -> list[Plan]:
     :raises UserError: a name is unknown, or an entry of the list of exceptions has expired.
     :raises VerdictError: the step does not build.
     """
+    if wanted.kernel and (not wanted.on or wanted.at):
+        raise UserError("--kernel needs --on MACHINE, and --at is for a base")
     return _driver_plans(wanted) if wanted.on else [plan_of(wanted)]
 
 
@@ -86,13 +94,16 @@ def _driver_plans(wanted: Wanted) -> list[Plan]:
     names = [wanted.layout] if wanted.layout else list(layouts())
     worlds = [World.open(wanted.on, name) for name in names]
     rules = chosen(wanted.without)
-    exceptions = _exceptions(wanted, load_spec(wanted.base).folder)
-    subject = drivers.tested(wanted.base, wanted.at)
+    if wanted.kernel:
+        exceptions, subject = Exceptions(), foreign(packages.find(wanted.kernel))
+    else:
+        exceptions = _exceptions(wanted, load_spec(wanted.base).folder)
+        subject = queued(wanted.base, wanted.at)
     kernel = drivers.kernel_of(subject, worlds[0])
     kept = [] if wanted.empty else list(store.kept(wanted.place))
     plans = []
     for world in worlds:
-        log = new_log(f"explore-{wanted.base}-{wanted.on}-{world.layout}")
+        log = new_log(f"explore-{wanted.place}-{world.layout}")
         own = [f for f in kept if isinstance(f, DriverFind) and f.layout == world.layout]
         examples = store.folder(wanted.place) / "examples" / world.layout
         plans.append(
@@ -104,7 +115,7 @@ def _driver_plans(wanted: Wanted) -> list[Plan]:
                 wanted.seed,
                 None if wanted.empty else examples,
                 log,
-                wanted.base,
+                _file_name(subject.subject.base),
                 subject.subject.patch,
                 only=wanted.only,
                 first=own,
@@ -116,6 +127,10 @@ def _driver_plans(wanted: Wanted) -> list[Plan]:
             )
         )
     return plans
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[-100:]
 
 
 def _exceptions(wanted: Wanted, folder: Path) -> Exceptions:

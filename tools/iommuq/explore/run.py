@@ -97,6 +97,7 @@ def run_all(wanted: Wanted, plans: Sequence[Plan], outcome: Outcome, emit: Emit)
             *(word for name in wanted.only for word in ("--only", name)),
             *(["--empty"] if wanted.empty else []),
             *(["--on", wanted.on] if wanted.on else []),
+            *(["--kernel", wanted.kernel] if wanted.kernel else []),
         ]
         run.run(
             argv,

@@ -112,7 +112,7 @@ def boot(
     limit: float | None = None,
     hopeless: Callable[[Transcript], str] | None = None,
     foreign: bool = False,
-    port: Path | None = None,
+    port: Callable[[Path], Path] | None = None,
     on_console: Callable[[str], None] | None = None,
 ) -> GuestReport:
     """Boot, run the suites of the initramfs, and power off.
@@ -123,7 +123,7 @@ def boot(
     :param hopeless: called several times a second, from another thread: returns why the
         guest is to be killed, or an empty string.
     :param foreign: the kernel was not built here: QEMU runs in a sandbox, if there can be one.
-    :param port: two FIFOs for a second port; see `qemu.argv`.
+    :param port: makes two FIFOs for a second port in a folder; see `qemu.argv`.
     :param on_console: called with each line of the console, from another thread.
     :raises GuestLost: the guest ended without a complete report.
     :raises InfraError: the guest could not be started.
@@ -155,7 +155,8 @@ def boot(
             archive = Path(shutil.copyfile(archive, work / "initramfs"))
         if machine.guest == "qemu":
             environment: dict[str, str] = {}
-            argv = qemu.argv(machine, kernel, archive, fifo, work, accelerator, port)
+            second = port(work) if port is not None else None
+            argv = qemu.argv(machine, kernel, archive, fifo, work, accelerator, second)
             pid_file = qemu.pid_file(work)
         else:
             environment = uml.environment()

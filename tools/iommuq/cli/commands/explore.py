@@ -68,6 +68,12 @@ class _Duration(click.ParamType[float]):
     metavar="MACHINE",
     help="Explore the driver of a machine of QEMU: q35-intel, q35-intel-scalable, q35-amd.",
 )
+@click.option(
+    "--kernel",
+    default="",
+    metavar="IMAGE|PACKAGE",
+    help="With --on: explore this kernel instead of a base.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
 @click.option(
     "--jobs",
@@ -97,7 +103,8 @@ class _Duration(click.ParamType[float]):
     "--write",
     "case",
     metavar="NAME",
-    help="With --replay: add the find to the KUnit suite iommu_explored as case NAME.",
+    help="With --replay: add the find as case NAME to the KUnit suite iommu_explored, or as "
+    "scenario NAME to those of `iommuq firmware`.",
 )
 @click.option(
     "--known",
@@ -110,6 +117,7 @@ def explore(
     at: str | None,
     seconds: float,
     on: str,
+    kernel: str,
     seed: int,
     jobs: int,
     without: tuple[str, ...],
@@ -136,7 +144,7 @@ def explore(
 
     if case is not None and replay is None:
         raise UserError("--write needs --replay FILE", hint="each find names its file")
-    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on)
+    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on, kernel=kernel)
     if replay is not None:
         find = store.read(replay)
         if case is not None:

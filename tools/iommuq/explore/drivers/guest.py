@@ -26,7 +26,6 @@ from iommuq.results.console.splats import Splat
 from iommuq.suites.firmware.guest import own_table, with_regions
 from iommuq.system.errors import IommuqError
 from iommuq.system.logtext import clean_line, split_stamp
-from iommuq.system.temporary import temporary_folder
 
 #: Seconds for the answer to one line.
 ANSWER_LIMIT = 30.0
@@ -118,15 +117,21 @@ class DriverGuest:
 
     def _start(self) -> None:
         world = self.world
-        folder = self._stack.enter_context(temporary_folder("explore"))
-        port = folder / "port"
-        fds = {}
-        for name in ("in", "out"):
-            os.mkfifo(f"{port}.{name}")
-            # For both directions: opening does not wait, and there is no end of file.
-            fds[name] = os.open(f"{port}.{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._stack.callback(os.close, fds[name])
-        self._in, self._out = fds["in"], fds["out"]
+        opened = threading.Event()
+
+        def port(folder: Path) -> Path:
+            fds = []
+            for name in ("in", "out"):
+                os.mkfifo(folder / f"port.{name}")
+                # For both directions: opening does not wait, and there is no end of file.
+                fds.append(
+                    os.open(folder / f"port.{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                )
+                self._stack.callback(os.close, fds[-1])
+            self._in, self._out = fds
+            opened.set()
+            return folder / "port"
+
         self._console, self._mark, self._error, self._rest = [], 0, "", b""
         self._sound, self._number = True, 0
         # Until they are watched, an answer has no states.
@@ -158,14 +163,19 @@ class DriverGuest:
                     limit=LIFETIME,
                     hopeless=hopeless,
                     port=port,
+                    foreign=not self.kernel.built,
                     on_console=console.append,
                 )
                 self._error = "its program has ended"
             except IommuqError as error:
                 self._error = str(error)
+            finally:
+                opened.set()
 
+        self._in = self._out = -1
         self._thread = threading.Thread(target=serve, daemon=True)
         self._thread.start()
+        opened.wait()
         self.boots += 1
         greeting = self._line(time.monotonic() + machine.boot_limit)
         if greeting != _GREETING:
@@ -208,7 +218,7 @@ class DriverGuest:
 
     def _line(self, deadline: float) -> str:
         poll = select.poll()
-        if self._thread is None:
+        if self._thread is None or self._out == -1:
             raise self._died(self._error or "it has ended")
         poll.register(self._out, select.POLLIN)
         while b"\n" not in self._rest:

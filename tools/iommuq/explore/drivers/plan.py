@@ -17,15 +17,7 @@ from iommuq.explore.play import Play
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Action, Scenario
 from iommuq.suites.firmware.cases import Case
-from iommuq.suites.firmware.subjects import Tested, queued
-
-
-def tested(base: str, at: str | None) -> Tested:
-    """Open the kernel of a base.
-
-    :raises UserError: there is no such base or step.
-    """
-    return queued(base, at)
+from iommuq.suites.firmware.subjects import Tested
 
 
 def kernel_of(subject: Tested, world: World) -> Kernel:
