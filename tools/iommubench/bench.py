@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,6 +59,8 @@ _LIMIT = 3600.0
 _SLOWER = 1.3
 #: Operations a second of one guest.
 _RATE = 2000.0
+#: Steps per second that are promised on a machine of QEMU under TCG, and the kernel.
+_STEP_RATE, _KERNEL = 15.0, "linux-image-6.12-amd64"
 _FILE = "drivers/iommu/iommu.c"
 #: Printed by kunit.py after the results.
 _TESTED = "Testing complete."
@@ -252,20 +255,37 @@ def measure(workspace: Workspace) -> list[Measure]:
         found += _queue(workspace, site, text, cold=found[0])
     with progress.task("Exploring"):
         found.append(_explore(workspace.base.spec.name))
+        found.append(_explore_driver(workspace.base.spec.name))
     return found
 
 
 def _explore(base: str) -> Measure:
     """Measure 1000 operations of an exploration against the rate that is promised."""
-    words = ["explore", base, "--for", "30s", "--seed", "1", "--empty", "--json"]
-    argv = [sys.executable, "-m", "iommuq", *words]
-    done = run(argv, cwd=files.project_root(), timeout=_LIMIT, check=False, watched=True)
-    end = json.loads((done.output.splitlines() or ["{}"])[-1])
-    if not end.get("operations"):
-        raise failure(done)
+    end = _explored(base, "--for", "30s")[-1]
     return Measure(
         "explore, 1000 ops", 1000 * end["seconds"] / end["operations"], 1000 / _RATE, 1.0
     )
+
+
+def _explore_driver(base: str) -> Measure:
+    """Measure 100 steps on a machine of QEMU, after its boot, against the promised rate."""
+    events = _explored(
+        base, "--for", "60s", "--on", "q35-intel", "--layout", "alone",
+        "--kernel", _KERNEL, "--only", "nothing",
+    )  # fmt: skip
+    first = next(event for event in events if event.get("operations"))
+    last = events[-1]
+    seconds, steps = (last[key] - first[key] for key in ("seconds", "operations"))
+    return Measure("explore, 100 steps", 100 * seconds / max(1, steps), 100 / _STEP_RATE, 1.0)
+
+
+def _explored(*words: str) -> list[dict[str, Any]]:
+    argv = [sys.executable, "-m", "iommuq", "explore", *words, "--seed", "1", "--empty", "--json"]
+    done = run(argv, cwd=files.project_root(), timeout=_LIMIT, check=False, watched=True)
+    events = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    if not events or not events[-1].get("operations"):
+        raise failure(done)
+    return events
 
 
 def _queue(workspace: Workspace, site: _Site, text: str, cold: Measure) -> Iterator[Measure]:

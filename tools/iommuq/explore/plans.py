@@ -65,8 +65,10 @@ def plans_of(wanted: Wanted) -> list[Plan]:
     :raises UserError: a name is unknown, or an entry of the list of exceptions has expired.
     :raises VerdictError: the step does not build.
     """
-    if wanted.kernel and (not wanted.on or wanted.at):
-        raise UserError("--kernel needs --on MACHINE, and --at is for a base")
+    if (wanted.kernel or wanted.layout) and not wanted.on:
+        raise UserError("--kernel and --layout need --on MACHINE")
+    if wanted.kernel and wanted.at:
+        raise UserError("--at and --kernel exclude each other")
     return _driver_plans(wanted) if wanted.on else [plan_of(wanted)]
 
 

@@ -97,6 +97,7 @@ def run_all(wanted: Wanted, plans: Sequence[Plan], outcome: Outcome, emit: Emit)
             *(word for name in wanted.only for word in ("--only", name)),
             *(["--empty"] if wanted.empty else []),
             *(["--on", wanted.on] if wanted.on else []),
+            *(["--layout", wanted.layout] if wanted.layout else []),
             *(["--kernel", wanted.kernel] if wanted.kernel else []),
         ]
         run.run(
@@ -138,9 +139,10 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 def summary(outcome: Outcome) -> str:
     """Return the numbers of an exploration in a line."""
     rate = outcome.operations / outcome.seconds if outcome.seconds else 0.0
+    blocks = f"{outcome.blocks} blocks of iommu.c, " if outcome.blocks else ""
     return (
         f"{outcome.sequences} sequences, {outcome.operations} operations ({rate:.0f}/s), "
-        f"{outcome.blocks} blocks of iommu.c, {progress.count(len(outcome.finds), 'find')}"
+        f"{blocks}{progress.count(len(outcome.finds), 'find')}"
     )
 
 

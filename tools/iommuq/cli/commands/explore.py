@@ -69,6 +69,12 @@ class _Duration(click.ParamType[float]):
     help="Explore the driver of a machine of QEMU: q35-intel, q35-intel-scalable, q35-amd.",
 )
 @click.option(
+    "--layout",
+    default="",
+    metavar="NAME",
+    help="With --on: what its firmware claims; by default one layout after the other.",
+)
+@click.option(
     "--kernel",
     default="",
     metavar="IMAGE|PACKAGE",
@@ -117,6 +123,7 @@ def explore(
     at: str | None,
     seconds: float,
     on: str,
+    layout: str,
     kernel: str,
     seed: int,
     jobs: int,
@@ -144,7 +151,7 @@ def explore(
 
     if case is not None and replay is None:
         raise UserError("--write needs --replay FILE", hint="each find names its file")
-    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on, kernel=kernel)
+    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on, layout, kernel)
     if replay is not None:
         find = store.read(replay)
         if case is not None:
