@@ -96,7 +96,7 @@ def make_page(wanted: Wanted) -> tuple[str, bool]:
     limit = min(LIMIT, wanted.seconds)
     rows = [row for base in bases for row in search(replace(wanted, base=base), limit)]
     text = table(rows)
-    if not wanted.without:
+    if not wanted.without and not wanted.on:
         path = project_root() / PAGE
         with os_errors_as(UserError, path):
             write_whole(path, text.encode())
