@@ -136,8 +136,14 @@ def possible(world: World, state: State) -> Mapping[str, list[str]]:
         "reset": [name for name in present if not state.seen[name].claimed],
         "set-type": [name for name in present if state.seen[name].group is not None],
         "look": [""],
-        "replug": [""],
+        # To remove a device waits for its user.
+        "replug": [] if claimed else [""],
     }
+
+
+def fits(world: World, state: State, step: Step) -> bool:
+    """Whether a step makes sense in a state: what waits for a user would wait for ever."""
+    return step.device in possible(world, state)[step.kind]
 
 
 def choose(world: World, state: State, code: int, left_out: int) -> Step | None:
