@@ -40,6 +40,8 @@ class DriverPlayer:
         self._told = 0
         self._standing: set[Breach] = set()
         self._failed: frozenset[str] = frozenset()
+        # Whether the last step besides looks met a failure.
+        self._met = False
 
     @property
     def world(self) -> World:
@@ -87,7 +89,7 @@ class DriverPlayer:
         self.sequences += 1
         self.crashed = self.spoiled = False
         self._history, self._moment, self._lost = [], None, None
-        self._told, self._standing, self._failed = 0, set(), frozenset()
+        self._told, self._standing, self._failed, self._met = 0, set(), frozenset(), False
         told = self.guest.ask("listen")
         self.state = State(dict(told.devices))
 
@@ -148,7 +150,8 @@ class DriverPlayer:
     def pass_over(self, finds: Sequence[DriverFind]) -> None:
         """Go on after finds: what lasts of them is not found again."""
         self.spoiled = False
-        self._standing |= {find.breach for find in finds}
+        # Each splat is another one.
+        self._standing |= {each.breach for each in finds if each.breach.rule != "splats.printed"}
 
     def end(self) -> list[DriverFind]:
         """End the sequence: look, let all go, find all again, and look."""
@@ -211,10 +214,20 @@ class DriverPlayer:
         if step.kind == "map" and told.word == "ok":
             mapped.add(step.device)
         self.state = State(dict(told.devices), mapped, reached)
-        if faulted:
-            came = {n for n, each in told.devices.items() if not before.seen[n].present}
-            self._failed |= frozenset(came)
+        if step.kind != "look":
+            self._met = faulted
+        self._note_failed(before, faulted)
         return Moment(self.world, step, before, self.state, told, faulted, self._failed)
+
+    def _note_failed(self, before: State, faulted: bool) -> None:
+        """Note which devices came back while an allocation failed, and are unknown to the core."""
+        came = {
+            name
+            for name, each in self.state.seen.items()
+            if each.present and not before.seen[name].present
+        }
+        failed = {name for name in came if faulted and self.state.seen[name].group is None}
+        self._failed = self._failed - came | failed
 
     def _replugged(self, step: Step) -> Answer:
         """Remove all devices and find them again, unless the sequence before has ended so."""
@@ -237,17 +250,16 @@ class DriverPlayer:
             if each.present and each.driver == VFIO and not each.claimed:
                 self.guest.ask(f"enable\t{world.addresses[name]}")
         owners = sorted(self.state.mapped)
-        rounds: list[dict[str, tuple[str, str]]] = [{}, {}, {}]
-        for number, name in enumerate(world.oracles):
+        rounds: list[dict[str, tuple[str, str]]] = [{}, {}, *({} for _ in owners)]
+        for name in world.oracles:
             cell, region = world.cell(name), world.region_of(name)
             rounds[1][name] = ("other", f"{OTHER + cell:x}")
             if name in self.state.mapped:
                 rounds[0][name] = self._page(name, name)
             elif region is not None:
                 rounds[0][name] = ("region", f"{region.base + cell:x}")
-            others = [owner for owner in owners if owner != name]
-            if others:
-                rounds[2][name] = self._page(name, others[(self.count + number) % len(others)])
+            for number, owner in enumerate((o for o in owners if o != name), 2):
+                rounds[number][name] = self._page(name, owner)
         reached: dict[tuple[str, str], str] = {}
         told = None
         for round_ in rounds:
@@ -285,7 +297,8 @@ class DriverPlayer:
             world.machine.name,
             world.layout,
             titles,
-            moment.faulted,
+            # A look shows what the step before it has done.
+            self._met,
             _note(breach, moment),
         )
 

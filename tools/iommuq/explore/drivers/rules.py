@@ -25,7 +25,7 @@ class Moment:
 
     :ivar answer: what came of it.
     :ivar faulted: an allocation was made to fail in it, and did.
-    :ivar failed: devices that came back while an allocation failed.
+    :ivar failed: devices that came back while an allocation failed, and are in no group.
     """
 
     world: World
@@ -73,6 +73,9 @@ def _lost(moment: Moment) -> Iterator[Breach]:
             continue
         seen, region = moment.after.seen[device], moment.world.region_of(device)
         if moment.after.owned(device) or (not seen.present and _alike(moment, device, "claimed")):
+            continue
+        # The core could not learn of it for want of memory.
+        if device in moment.failed and seen.group is None:
             continue
         assert region is not None
         yield Breach(
