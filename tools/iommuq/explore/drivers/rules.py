@@ -72,7 +72,7 @@ def _lost(moment: Moment) -> Iterator[Breach]:
         if place != "region" or letter != "B":
             continue
         seen, region = moment.after.seen[device], moment.world.region_of(device)
-        if moment.after.owned(device) or (not seen.present and _alike(moment, device, "claimed")):
+        if not seen.present and _alike(moment, device, "claimed"):
             continue
         # The core could not learn of it for want of memory.
         if device in moment.failed and seen.group is None:
@@ -182,12 +182,21 @@ def _back(moment: Moment) -> Iterator[Breach]:
             yield Breach(
                 "nofail.grouped",
                 f"{device} is found again and is in no group",
-                f"type {device}|DMA",
+                # Its type may be DMA or DMA-FQ.
+                f"together {device} {device}|yes",
             )
 
 
 def _beside_owner(moment: Moment, device: str) -> bool:
-    return any(seen.claimed for other, seen in moment.after.seen.items() if other != device)
+    """Whether a device may be of a group that is claimed: its slot or its bridge is."""
+    world = moment.world
+    slot = world.addresses[device].rpartition(".")[0]
+    return any(
+        seen.claimed
+        for other, seen in moment.after.seen.items()
+        if other != device
+        and (other in world.shares[device] or world.addresses[other].rpartition(".")[0] == slot)
+    )
 
 
 def _ends(moment: Moment) -> Iterator[Breach]:
