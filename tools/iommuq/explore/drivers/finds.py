@@ -21,7 +21,7 @@ from iommuq.system.files import write_whole
 
 _TEXTS = {
     "text": r"[A-Za-z0-9][A-Za-z0-9 ,.;:()_@/+-]{0,400}",
-    "expect": r"[a-z][A-Za-z0-9 ,.:_-]{0,100}\|[A-Za-z]{1,20}|",
+    "expect": r"[a-z][A-Za-z0-9 ,.:_-]{0,100}\|[A-Za-z_-]{1,20}|",
     "base": r"[A-Za-z0-9._+-]{0,100}",
     "step": r"[A-Za-z0-9 ,.:=@~()_/+-]{0,300}",
     "note": r"[a-z ,]{0,60}",
@@ -51,7 +51,9 @@ class DriverFind:
         """What tells it from others: machine, rule, and the last step that changed something."""
         name = f"{self.machine}: {self.breach.rule}"
         if self.breach.rule == "splats.printed" and self.splats:
-            return f"{name}: {splat_key(self.splats[-1])}"
+            # What a panic says is not where it comes from.
+            causes = [each for each in self.splats if not each.startswith("Kernel panic")]
+            return f"{name}: {splat_key([*self.splats, *causes][-1])}"
         kinds = [step.kind for step in self.operations if step.kind != "look"]
         name += f" ({self.note})" if self.note else ""
         last = kinds[-1] if kinds else "boot"
@@ -100,13 +102,13 @@ def load(data: Mapping[str, Any], where: str) -> DriverFind:
 
     :raises UserError: it is malformed.
     """
-    if data.get("format") != FORMAT:
+    if type(data.get("format")) is not int or data["format"] != FORMAT:
         raise UserError(f"{where}: not a find of format {FORMAT}")
     for name, pattern in _TEXTS.items():
         value = data.get(name)
         if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
             raise UserError(f"{where}: {name} cannot be {reprlib.repr(value)}")
-    if data.get("rule") not in {rule.name for rule in RULES}:
+    if data.get("rule") not in [rule.name for rule in RULES]:
         raise UserError(f"{where}: no rule {reprlib.repr(data.get('rule'))}")
     splats, seed, faulted = data.get("splats"), data.get("seed"), data.get("faulted")
     if not isinstance(splats, list) or not all(isinstance(each, str) for each in splats):
@@ -175,18 +177,25 @@ def scenario(find: DriverFind) -> str:
     last = len(find.operations) - 1
     do, _, word = find.breach.expect.partition("|")
     for number, step in enumerate(find.operations):
-        if step.kind == "look" or (number == last and step.text == do):
+        if step.kind == "look":
             continue
         if step.kind == "replug":
-            lines += [x for name in world.devices for x in _step(f"remove {name}")]
-            lines += _step("rescan")
+            for kind in ("remove", "rescan", "unbind"):
+                names = world.devices if kinds()[kind].words else ("",)
+                lines += [each for name in names for each in _step(f"{kind} {name}".strip())]
             continue
         if step.function:
             lines += _step(f"fail {step.function} {step.nth}")
+        if number == last and step.text == do:
+            # What it must end with is asked below.
+            break
         lines += _step(step.text, expect=("ok", *_may_end(step)))
         if step.function:
             lines += _step("failed", expect=("yes", "no"))
-    lines += _step(do, expect=(word,), check="holds") if do else _step("listen", check="holds")
+    expect: tuple[str, ...] = (word,)
+    if rule.name == "errnos.documented":
+        expect += _may_end(find.operations[-1])
+    lines += _step(do, expect=expect, check="holds") if do else _step("listen", check="holds")
     return "\n".join([*lines, ""])
 
 

@@ -234,10 +234,12 @@ class DriverPlayer:
         told = self.guest.ask("listen")
         if self._stale and self._history == [step]:
             return told
+        bad = ""
         for each in self._replugging():
             told = self.guest.ask(line(self.world, each))
             self.state = State(dict(told.devices))
-        return told
+            bad = bad or (told.word if told.word != "ok" else "")
+        return replace(told, word=bad or told.word)
 
     def _armed(self, step: Step) -> bool:
         return self.guest.ask(f"fail\t{step.function}\t{step.nth}").word == "ok"

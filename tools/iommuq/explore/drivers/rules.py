@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from iommuq.explore.drivers.steps import Step
-from iommuq.explore.drivers.world import Answer, State, World, kinds
+from iommuq.explore.drivers.world import Answer, Seen, State, World, kinds
 from iommuq.explore.rules.model import Breach
 from iommuq.system.errors import UserError
 
 #: Steps that a caller cannot do anything about if they fail.
-MUST_END = ("remove", "rescan", "unbind", "release")
+MUST_END = ("remove", "rescan", "unbind", "release", "replug")
 _TRANSLATED = ("DMA", "DMA-FQ")
 
 
@@ -163,8 +163,19 @@ def _changed(moment: Moment) -> Iterator[Breach]:
             yield Breach(
                 "refusal.changed",
                 f"{step.text} was refused, and {device} is not as before",
-                f"{step.text}|ok",
+                _as_before(device, moment.before.seen[device], seen),
             )
+
+
+def _as_before(device: str, before: Seen, after: Seen) -> str:
+    """Return what asks whether a device is as it was; empty: nothing can."""
+    if before.present != after.present:
+        return f"present {device}|{'yes' if before.present else 'no'}"
+    if before.driver != after.driver:
+        return f"driver {device}|{'none' if before.driver == '-' else before.driver}"
+    if (before.group is None) != (after.group is None):
+        return f"together {device} {device}|{'no' if before.group is None else 'yes'}"
+    return f"type {device}|{before.type}" if before.type != after.type else ""
 
 
 def _back(moment: Moment) -> Iterator[Breach]:
@@ -202,9 +213,8 @@ def _beside_owner(moment: Moment, device: str) -> bool:
 def _ends(moment: Moment) -> Iterator[Breach]:
     step = moment.step
     if step.kind in MUST_END and moment.refused and not moment.faulted:
-        yield Breach(
-            "nofail.refused", f"{step.text} ends with {moment.answer.word}", f"{step.text}|ok"
-        )
+        expect = "rescan|ok" if step.kind == "replug" else f"{step.text}|ok"
+        yield Breach("nofail.refused", f"{step.text} ends with {moment.answer.word}", expect)
 
 
 def _documented(moment: Moment) -> Iterator[Breach]:

@@ -89,21 +89,27 @@ def from_json(found: object, world: World, where: str) -> Iterator[Step]:
         raise UserError(f"{where}: operations must be a list of at most {MOST}")
     for number, each in enumerate(found):
         words = each.get("words") if isinstance(each, dict) else None
-        if not isinstance(words, list) or each.get("kind") not in kinds():
+        if not isinstance(words, list) or each.get("kind") not in list(kinds()):
             raise UserError(f"{where}: operation {number}: no step {reprlib.repr(each)}")
         expected = kinds()[each["kind"]].words
         function, nth = each.get("function", ""), each.get("nth", 0)
         good = (
             len(words) == len(expected)
             and all(isinstance(word, str) and _WORD.fullmatch(word) for word in words)
-            and (function == "" or function in data()["faults"]["functions"])
             and type(nth) is int
-            and 0 <= nth <= data()["faults"]["nth"]
+            and _may_fail(each["kind"], function, nth)
         )
         step = Step(each["kind"], tuple(words), function, nth) if good else None
         if step is None or (step.device and step.device not in world.devices) or not _fits(step):
             raise UserError(f"{where}: operation {number}: no step {reprlib.repr(each)}")
         yield step
+
+
+def _may_fail(kind: str, function: object, nth: int) -> bool:
+    if function == "":
+        return nth == 0
+    faults = data()["faults"]
+    return kinds()[kind].fails and function in faults["functions"] and 1 <= nth <= faults["nth"]
 
 
 def _fits(step: Step) -> bool:
