@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import threading
 import time
@@ -35,6 +36,9 @@ ANSWER_SIZE = 1 << 16
 LIFETIME = 24 * 3600.0
 _GREETING = "steps 1"
 _TICK = 0.05
+# Seconds for the text of a splat, which takes another way than the answer.
+_SPLAT_LIMIT = 1.0
+_CUT = re.compile(r"\bcut here\b")
 
 
 class DriverGuest:
@@ -92,8 +96,12 @@ class DriverGuest:
         self._write(f"{line}\n".encode())
         lines: list[str] = []
         deadline = time.monotonic() + ANSWER_LIMIT
+        size = 0
         while not lines or not lines[-1].startswith("now "):
             lines.append(self._line(deadline))
+            size += len(lines[-1]) + 1
+            if size > ANSWER_SIZE:
+                raise self._died("its answer has no end")
         try:
             return answer(self._known, lines, number)
         except ValueError as error:
@@ -102,10 +110,14 @@ class DriverGuest:
     def splats(self, told: int) -> list[Splat]:
         """Return the splats since the sequence began, if there are more than were told."""
         found = splats.find(self.console())
-        if len(found) > told:
-            # The rest of its text may still be on its way.
+        deadline = time.monotonic() + _SPLAT_LIMIT
+        while len(found) > told and time.monotonic() < deadline:
+            # The rest of its text may still be on its way; the second line names a WARN.
+            size = len(self._console)
             time.sleep(_TICK)
             found = splats.find(self.console())
+            if len(self._console) == size and not _CUT.search(found[-1].title):
+                break
         if any(each.kind not in HARMLESS for each in found):
             self._sound = False
         return found
@@ -168,7 +180,7 @@ class DriverGuest:
                 )
                 self._error = "its program has ended"
             except IommuqError as error:
-                self._error = str(error)
+                self._error = error.what.removeprefix("guest lost: ")
             finally:
                 opened.set()
 

@@ -205,11 +205,7 @@ class DriverPlayer:
             faulted = armed and self.guest.ask("failed").word == "yes"
         self.count += 1
         if told.word in _OWN:
-            raise GuestDied(
-                f"guest lost: {step.text}: {told.word} {told.more}",
-                hint=f"full log: {self.guest.log}",
-                console=self.guest.console(),
-            )
+            raise self._garbled(step.text, told)
         mapped = {name for name in before.mapped if told.devices[name].claimed}
         if step.kind == "map" and told.word == "ok":
             mapped.add(step.device)
@@ -218,6 +214,13 @@ class DriverPlayer:
             self._met = faulted
         self._note_failed(before, faulted)
         return Moment(self.world, step, before, self.state, told, faulted, self._failed)
+
+    def _garbled(self, text: str, told: Answer) -> GuestDied:
+        return GuestDied(
+            f"guest lost: {text}: {told.word} {told.more}",
+            hint=f"full log: {self.guest.log}",
+            console=self.guest.console(),
+        )
 
     def _note_failed(self, before: State, faulted: bool) -> None:
         """Note which devices came back while an allocation failed, and are unknown to the core."""
@@ -270,7 +273,7 @@ class DriverPlayer:
             words = [f"{world.addresses[name]}={where}" for name, (_, where) in round_.items()]
             told = self.guest.ask("\t".join(["look", *words]))
             if len(told.word) != len(round_) or set(told.word) - set("RBONMS"):
-                return told, {}
+                raise self._garbled("look", told)
             for (name, (place, _)), letter in zip(round_.items(), told.word, strict=True):
                 reached[name, place] = letter
         assert told is not None
@@ -310,7 +313,8 @@ class DriverPlayer:
         self.spoiled = self.crashed = True
         said = splats.find(error.console)[self._told :]
         if not said or "splats.printed" not in self.rules:
-            raise error
+            what = f"{error.what}, in {self._history[-1].text if self._history else 'its boot'}"
+            raise GuestDied(what, hint=error.hint, console=error.console)
         breach = Breach("splats.printed", "the kernel crashed", "")
         titles = tuple(each.title for each in said)
         world = self.world

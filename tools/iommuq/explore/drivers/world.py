@@ -21,6 +21,7 @@ BASE, DISTANCE, SIZE = 0x3E000000, 0x100000, 0x10000
 _ORACLE, _RESETTABLE = "edu", "virtio-rng-pci"
 # Bridges that hide which device it was: those behind one have one requester ID.
 _HIDING = "pcie-pci-bridge"
+_WORD = re.compile(r"[A-Za-z0-9_.:+-]{1,64}", re.ASCII)
 _STATE = re.compile(r"(x|-|\d{1,6}),([\w-]{1,20}),([\w-]{1,20}),([01])", re.ASCII)
 
 
@@ -179,6 +180,9 @@ def answer(world: World, lines: Sequence[str], number: int) -> Answer:
         if name != "step" or told != str(number) or word:
             raise ValueError(line[:80])
         word, _, more = rest.partition(" ")
+        # It goes into finds, and from there into scenarios.
+        if _WORD.fullmatch(word) is None:
+            raise ValueError(line[:80])
     last = lines[-1].split(" ")
     if not word or last[:2] != ["now", str(number)] or len(last) != 2 + len(world.devices):
         raise ValueError(lines[-1][:80])
