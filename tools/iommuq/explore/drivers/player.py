@@ -40,6 +40,8 @@ class DriverPlayer:
         self._told = 0
         self._standing: set[Breach] = set()
         self._failed: frozenset[str] = frozenset()
+        # What there was after the last boot.
+        self._booted: object = None
         # Whether the last step besides looks met a failure.
         self._met = False
 
@@ -90,8 +92,14 @@ class DriverPlayer:
         self.crashed = self.spoiled = False
         self._history, self._moment, self._lost = [], None, None
         self._told, self._standing, self._failed, self._met = 0, set(), frozenset(), False
-        told = self.guest.ask("listen")
-        self.state = State(dict(told.devices))
+        self.state = State(dict(self.guest.ask("listen").devices))
+        if self._stale and self.state.shape() != self._booted:
+            # The type of a group stays where a bridge is in it, which is never removed.
+            self.guest.renew()
+            self._stale = not self.guest.ready()
+            self.state = State(dict(self.guest.ask("listen").devices))
+        if not self._stale:
+            self._booted = self.state.shape()
 
     def _cleaned(self) -> bool:
         """Let all go after a sequence that did not come to its end; whether nothing is left."""
@@ -169,6 +177,7 @@ class DriverPlayer:
         self.guest.ready()
         self._stale = False
         self.state = State(dict(self.guest.ask("listen").devices))
+        self._booted = self.state.shape()
 
     def _ending(self) -> Iterator[Step]:
         yield _LOOK

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -213,6 +213,13 @@ class State:
         """Return the devices of the group of a device, itself among them."""
         own = self.seen[device].group
         return [name for name, each in self.seen.items() if own is not None and each.group == own]
+
+    def shape(self) -> Mapping[str, tuple[Seen, tuple[str, ...]]]:
+        """Return what two states have in common that differ in the numbers of groups alone."""
+        return {
+            name: (replace(each, group=None), tuple(self.group(name)))
+            for name, each in self.seen.items()
+        }
 
     def owned(self, device: str) -> bool:
         """Whether a device of its group is claimed."""
