@@ -192,16 +192,12 @@ def choose(world: World, state: State, code: int, left_out: int) -> Step | None:
 def simpler(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     """Yield sequences with fewer steps, many at first, then with a simpler one.
 
-    The last one begins at boot, which takes longest to try.
+    Each keeps the replug that it begins with: without it a sequence takes a boot.
     """
-    head = [step for step in steps[:1] if step.kind == "replug"]
-    for fewer in _fewer(steps[len(head) :]):
-        yield [*head, *fewer]
-    if head:
+    if steps and steps[0].kind == "replug":
+        yield from ([steps[0], *rest] for rest in simpler(steps[1:]))
         yield steps[1:]
-
-
-def _fewer(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+        return
     chunk = len(steps) // 2
     while chunk > 1:
         for start in range(0, len(steps), chunk):
