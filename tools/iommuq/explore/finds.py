@@ -98,7 +98,7 @@ class Find:
 def splat_key(title: str) -> str:
     """Return the title of a splat without line numbers and addresses."""
     kind = title.partition(":")[0].split(" ")[0]
-    if "KASAN" in title:
+    if "KASAN: " in title:
         kind = title.partition("KASAN: ")[2].partition(" in ")[0]
     match = _FUNCTION.search(title)
     return f"{kind} in {match[1]}" if match else re.sub(r"0x[0-9a-f]+|\d+", "N", title)[:80]

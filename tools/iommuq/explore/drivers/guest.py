@@ -38,6 +38,9 @@ _GREETING = "steps 1"
 _TICK = 0.05
 # Seconds for the text of a splat, which takes another way than the answer.
 _SPLAT_LIMIT = 1.0
+# The kinds of splat whose title does not say where it was, and the line that does.
+_FAULTS = ("Oops", "general protection fault", "BUG")
+_PLACE = re.compile(r"^RIP: \S*?:(\w+\+0x\w+)", re.MULTILINE)
 _CUT = re.compile(r"\bcut here\b")
 
 
@@ -237,7 +240,8 @@ class DriverGuest:
             if len(self._rest) > ANSWER_SIZE:
                 raise self._died("its answer has no end")
             if not poll.poll(_TICK * 1000):
-                if not self._alive():
+                # It may have answered and ended meanwhile.
+                if not self._alive() and not poll.poll(0):
                     raise self._died(self._error or "it has ended")
                 if time.monotonic() > deadline:
                     raise self._died("no answer in time")
@@ -248,6 +252,14 @@ class DriverGuest:
         return line.decode("ascii", "backslashreplace").removesuffix("\r")
 
 
-def texts(found: Sequence[Splat]) -> tuple[str, ...]:
-    """Return the titles of splats."""
-    return tuple(each.title for each in found)
+def titles(found: Sequence[Splat]) -> tuple[str, ...]:
+    """Return the titles of splats; where one names no function, with that of the text."""
+    return tuple(_titled(each) for each in found)
+
+
+def _titled(splat: Splat) -> str:
+    place = _PLACE.search(splat.text)
+    # As for `splat_key`: a title with a number is that of a place already.
+    if place is None or "+0x" in splat.title or splat.kind not in _FAULTS:
+        return splat.title
+    return f"{splat.title} at {place[1]}"

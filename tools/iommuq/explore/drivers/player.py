@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from iommuq.explore.drivers import steps
 from iommuq.explore.drivers.finds import DriverFind
-from iommuq.explore.drivers.guest import DriverGuest
+from iommuq.explore.drivers.guest import DriverGuest, titles
 from iommuq.explore.drivers.rules import Moment, breaches
 from iommuq.explore.drivers.steps import VFIO, Step, line
 from iommuq.explore.drivers.world import Answer, State, World
@@ -148,8 +148,8 @@ class DriverPlayer:
         self._told += len(said)
         if said and "splats.printed" in self.rules:
             found.append(Breach("splats.printed", "the kernel printed a splat", ""))
-        titles = tuple(each.title for each in said)
-        finds = [self._find(each, titles, moment) for each in found if each not in self._standing]
+        names = titles(said)
+        finds = [self._find(each, names, moment) for each in found if each not in self._standing]
         if moment.step.kind == "look":
             self._standing &= set(found)
         self.spoiled = self.spoiled or bool(finds)
@@ -214,7 +214,7 @@ class DriverPlayer:
             faulted = armed and self.guest.ask("failed").word == "yes"
         self.count += 1
         if told.word in _OWN:
-            raise self._garbled(step.text, told)
+            raise self._garbled(told)
         mapped = {name for name in before.mapped if told.devices[name].claimed}
         if step.kind == "map" and told.word == "ok":
             mapped.add(step.device)
@@ -224,9 +224,9 @@ class DriverPlayer:
         self._note_failed(before, faulted)
         return Moment(self.world, step, before, self.state, told, faulted, self._failed)
 
-    def _garbled(self, text: str, told: Answer) -> GuestDied:
+    def _garbled(self, told: Answer) -> GuestDied:
         return GuestDied(
-            f"guest lost: {text}: {told.word} {told.more}",
+            f"guest lost: it answers {told.word} {told.more}".rstrip(),
             hint=f"full log: {self.guest.log}",
             console=self.guest.console(),
         )
@@ -282,7 +282,7 @@ class DriverPlayer:
             words = [f"{world.addresses[name]}={where}" for name, (_, where) in round_.items()]
             told = self.guest.ask("\t".join(["look", *words]))
             if len(told.word) != len(round_) or set(told.word) - set("RBONMS"):
-                raise self._garbled("look", told)
+                raise self._garbled(told)
             for (name, (place, _)), letter in zip(round_.items(), told.word, strict=True):
                 reached[name, place] = letter
         assert told is not None
@@ -303,14 +303,14 @@ class DriverPlayer:
         place = f"{world.addresses[owner]}@{world.iova(owner) + world.cell(device):x}"
         return f"page of {owner}", place
 
-    def _find(self, breach: Breach, titles: tuple[str, ...], moment: Moment) -> DriverFind:
+    def _find(self, breach: Breach, names: tuple[str, ...], moment: Moment) -> DriverFind:
         world = self.world
         return DriverFind(
             breach,
             tuple(self._history),
             world.machine.name,
             world.layout,
-            titles,
+            names,
             # A look shows what the step before it has done.
             self._met,
             _note(breach, moment),
@@ -325,9 +325,9 @@ class DriverPlayer:
             what = f"{error.what}, in {self._history[-1].text if self._history else 'its boot'}"
             raise GuestDied(what, hint=error.hint, console=error.console)
         breach = Breach("splats.printed", "the kernel crashed", "")
-        titles = tuple(each.title for each in said)
         world = self.world
-        return [DriverFind(breach, tuple(self._history), world.machine.name, world.layout, titles)]
+        history = tuple(self._history)
+        return [DriverFind(breach, history, world.machine.name, world.layout, titles(said))]
 
 
 def _note(breach: Breach, moment: Moment) -> str:
