@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from fakedriver import FakeGuest
 from iommuq.cli.main import cli
-from iommuq.explore import run, store
+from iommuq.explore import plans, run, store
 from iommuq.explore.campaign import REPEATS, Outcome, Plan, explore
 from iommuq.explore.drivers import plan as drivers
 from iommuq.explore.drivers.finds import DriverFind
@@ -252,8 +252,8 @@ def test_the_command_with_an_unknown_machine() -> None:
 def built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build no kernel."""
     kernel = SimpleNamespace(image=Path("/image"), modules=())
-    subject = SimpleNamespace(subject=SimpleNamespace(patch="a/0001"))
-    monkeypatch.setattr(drivers, "tested", lambda _base, _at: subject)
+    subject = SimpleNamespace(subject=SimpleNamespace(base="7.3", patch="a/0001"))
+    monkeypatch.setattr(plans, "queued", lambda _base, _at: subject)
     monkeypatch.setattr(drivers, "kernel_of", lambda _subject, _world: kernel)
 
 

@@ -7,6 +7,7 @@ How it ends is always a `GuestDied`, and nothing of it is left.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -119,12 +120,17 @@ class Machine:
         """Run the program, as `iommuq.guests.boot.boot` runs QEMU."""
         self.seen = {"machine": machine, "image": image, "archive": archive, "log": log, **more}
         transcript: Any = None
-        port = Port(more["port"], lambda: bool(more["hopeless"](transcript)), more["on_console"])
+        folder = Path(tempfile.mkdtemp())
+        self.seen["port"] = more["port"](folder)
+        port = Port(
+            self.seen["port"], lambda: bool(more["hopeless"](transcript)), more["on_console"]
+        )
         self.ports.append(port)
         try:
             self.program(port)
         finally:
             port.close()
+            shutil.rmtree(folder)
         if port.over():
             raise GuestLost("guest lost: it was stopped", hint="", tail="", report=None)  # type: ignore[arg-type]
 
@@ -155,7 +161,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
 def opened(limit: float = 5.0) -> Iterator[DriverGuest]:
     """Open a guest; it must not take long."""
     begin = time.monotonic()
-    kernel: Any = SimpleNamespace(check=lambda _m: None, image=Path("/image"), modules=())
+    kernel: Any = SimpleNamespace(
+        built=True, check=lambda _m: None, image=Path("/image"), modules=()
+    )
     world = replace(WORLD, machine=replace(WORLD.machine, boot_limit=0.5))
     with DriverGuest(kernel, world, Path("/log")) as guest:
         yield guest
