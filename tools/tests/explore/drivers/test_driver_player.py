@@ -138,6 +138,14 @@ def test_a_replug_in_a_new_guest() -> None:
     assert guest.asked[0][2:] == [*removed, "rescan", f"unbind\t{WORLD.addresses['ats']}"]
 
 
+def test_a_replug_that_fails() -> None:
+    """What fails is found, although the rescan after it does not."""
+    _, player = started(answers("remove", "EBUSY"))
+    (found,) = play(player, REPLUG)
+    assert [each.signature for each in found] == ["q35-intel: nofail.refused after replug"]
+    assert found[0].breach.text == "replug ends with EBUSY"
+
+
 def test_a_sequence_without_replug_takes_a_boot() -> None:
     """A find from a new guest is tried in a new guest."""
     guest, player = started()
@@ -210,7 +218,8 @@ def stays_away(guest: FakeGuest, line: str, _word: str) -> None:
 def test_what_cannot_be_cleaned_takes_a_boot(bad: After) -> None:
     """What lasts would be blamed on the next sequence."""
     guest, player = started(bad)
-    play(player, bind("control"))
+    # What was passed over is not clean either.
+    play(player, bind("control"), LOOK)
     player.begin()
     assert guest.boots == 2
 
@@ -384,6 +393,21 @@ def test_a_device_that_could_not_be_probed() -> None:
     player.check()
     player.send(LOOK)
     assert [each.breach.rule for each in player.check()] == ["regions.lost"]
+
+
+def test_a_device_that_could_not_be_probed_once() -> None:
+    """When it is refused later, with memory enough, its region is lost."""
+
+    def after(guest: FakeGuest, line: str, word: str) -> str | None:
+        if line == "rescan":
+            guest.change("marked", group=None, type="-")
+        return letters("marked", "=3e0", "B")(guest, line, word)
+
+    _, player = started(after, chosen(["nofail"]))
+    fails = Step("rescan", (), "iommu_probe_device", 1)
+    found = play(player, remove("marked"), fails, LOOK, remove("marked"), RESCAN, LOOK)
+    assert [[each.breach.rule for each in some] for some in found if some] == [["regions.lost"]]
+    assert found[-1]
 
 
 # Finds.
