@@ -11,7 +11,7 @@ from iommuq.explore.drivers.finds import DriverFind
 from iommuq.explore.drivers.guest import DriverGuest, titles
 from iommuq.explore.drivers.rules import Moment, breaches
 from iommuq.explore.drivers.steps import VFIO, Step, line
-from iommuq.explore.drivers.world import Answer, State, World
+from iommuq.explore.drivers.world import Answer, Shape, State, World
 from iommuq.explore.guest import GuestDied
 from iommuq.explore.rules.model import Breach
 from iommuq.firmware.scenario import OTHER
@@ -41,7 +41,7 @@ class DriverPlayer:
         self._standing: set[Breach] = set()
         self._failed: frozenset[str] = frozenset()
         # What there was after the last boot.
-        self._booted: object = None
+        self._booted: Shape = {}
         # Whether the last step besides looks met a failure.
         self._met = False
 
@@ -94,7 +94,6 @@ class DriverPlayer:
         self._told, self._standing, self._failed, self._met = 0, set(), frozenset(), False
         self.state = State(dict(self.guest.ask("listen").devices))
         if self._stale and self.state.shape() != self._booted:
-            # The type of a group stays where a bridge is in it, which is never removed.
             self.guest.renew()
             self._stale = not self.guest.ready()
             self.state = State(dict(self.guest.ask("listen").devices))
@@ -191,7 +190,7 @@ class DriverPlayer:
         yield _LOOK
 
     def _replugging(self) -> Iterator[Step]:
-        """Yield what has all devices removed and found again, with no driver."""
+        """Yield what has all devices removed and found again, as they were after boot."""
         for name in self.world.devices:
             if self.state.seen[name].present:
                 yield Step("remove", (name,))
@@ -199,6 +198,10 @@ class DriverPlayer:
         for name in self.world.devices:
             if self.state.seen[name].driver != "-":
                 yield Step("unbind", (name,))
+        # The group of a bridge, which is never removed, keeps its type.
+        for name, (seen, _) in self._booted.items():
+            if self.state.seen[name].group is not None and self.state.seen[name].type != seen.type:
+                yield Step("set-type", (name, seen.type))
 
     def _done(self, step: Step) -> Moment:
         before = self.state

@@ -154,6 +154,11 @@ class Seen:
     claimed: bool = False
 
 
+#: What two states have in common that differ in the numbers of groups alone: each device
+#: without its group, and the members of that.
+Shape = Mapping[str, tuple[Seen, tuple[str, ...]]]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came of a step.
@@ -214,8 +219,8 @@ class State:
         own = self.seen[device].group
         return [name for name, each in self.seen.items() if own is not None and each.group == own]
 
-    def shape(self) -> Mapping[str, tuple[Seen, tuple[str, ...]]]:
-        """Return what two states have in common that differ in the numbers of groups alone."""
+    def shape(self) -> Shape:
+        """Return its shape."""
         return {
             name: (replace(each, group=None), tuple(self.group(name)))
             for name, each in self.seen.items()
