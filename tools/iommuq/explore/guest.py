@@ -51,11 +51,15 @@ class GuestDied(InfraError):
     """The guest ended, did not answer in time, or its answer is malformed.
 
     :ivar console: what it printed since the last sequence began.
+    :ivar silent: it has not ended, and did not answer in time.
     """
 
-    def __init__(self, what: str, *, hint: str, console: Sequence[str]) -> None:
+    def __init__(
+        self, what: str, *, hint: str, console: Sequence[str], silent: bool = False
+    ) -> None:
         super().__init__(what, hint=hint)
         self.console = tuple(console)
+        self.silent = silent
 
 
 class Guest:

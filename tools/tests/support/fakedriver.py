@@ -104,10 +104,11 @@ class FakeGuest:
         del told
         return splats.find(self.console())
 
-    def died(self, why: str) -> GuestDied:
+    def died(self, why: str, *, silent: bool = False) -> GuestDied:
         """Die; the error is to be raised."""
         self._alive = False
-        return GuestDied(f"guest lost: {why}", hint="full log: /log", console=self.console())
+        said = self.console()
+        return GuestDied(f"guest lost: {why}", hint="full log: /log", console=said, silent=silent)
 
     def name(self, address: str) -> str:
         """Return the device at an address."""
@@ -146,7 +147,7 @@ class FakeGuest:
     def _one(self, kind: str, device: str, words: Sequence[str]) -> str:
         seen = self.seen[device]
         if seen.claimed and kind in ("remove", "unbind", "bind"):
-            raise self.died("no answer in time: its user is waited for")
+            raise self.died("no answer in time: its user is waited for", silent=True)
         if kind == "claim":
             return self._claimed(device)
         if kind == "map":

@@ -214,10 +214,11 @@ class DriverGuest:
             self._thread = None
         self._stack.close()
 
-    def _died(self, why: str) -> GuestDied:
+    def _died(self, why: str, *, silent: bool = False) -> GuestDied:
         said = self.console()
         self._end()
-        return GuestDied(f"guest lost: {why}", hint=f"full log: {self.log}", console=said)
+        hint = f"full log: {self.log}"
+        return GuestDied(f"guest lost: {why}", hint=hint, console=said, silent=silent)
 
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -244,7 +245,7 @@ class DriverGuest:
                 if not self._alive() and not poll.poll(0):
                     raise self._died(self._error or "it has ended")
                 if time.monotonic() > deadline:
-                    raise self._died("no answer in time")
+                    raise self._died("no answer in time", silent=True)
                 continue
             with contextlib.suppress(BlockingIOError):
                 self._rest += os.read(self._out, ANSWER_SIZE)

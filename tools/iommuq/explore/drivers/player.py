@@ -9,7 +9,7 @@ from dataclasses import replace
 from iommuq.explore.drivers import steps
 from iommuq.explore.drivers.finds import DriverFind
 from iommuq.explore.drivers.guest import DriverGuest, titles
-from iommuq.explore.drivers.rules import Moment, breaches
+from iommuq.explore.drivers.rules import Moment, breaches, hangs
 from iommuq.explore.drivers.steps import VFIO, Step, line
 from iommuq.explore.drivers.world import Answer, Shape, State, World
 from iommuq.explore.guest import GuestDied
@@ -324,12 +324,14 @@ class DriverPlayer:
         assert error is not None
         self.spoiled = self.crashed = True
         said = splats.find(error.console)[self._told :]
-        if not said or "splats.printed" not in self.rules:
-            what = f"{error.what}, in {self._history[-1].text if self._history else 'its boot'}"
+        world, history = self.world, tuple(self._history)
+        if said and "splats.printed" in self.rules:
+            breach = Breach("splats.printed", "the kernel crashed", "")
+        elif error.silent and history and "nofail.hangs" in self.rules:
+            breach = hangs(history[-1])
+        else:
+            what = f"{error.what}, in {history[-1].text if history else 'its boot'}"
             raise GuestDied(what, hint=error.hint, console=error.console)
-        breach = Breach("splats.printed", "the kernel crashed", "")
-        world = self.world
-        history = tuple(self._history)
         return [DriverFind(breach, history, world.machine.name, world.layout, titles(said))]
 
 

@@ -16,7 +16,7 @@ from iommuq.system.errors import UserError
 
 #: Steps that a caller cannot do anything about if they fail.
 MUST_END = ("remove", "rescan", "unbind", "release", "replug")
-_TRANSLATED = ("DMA", "DMA-FQ")
+LOOK = Step("look")
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,18 @@ def _beside_owner(moment: Moment, device: str) -> bool:
 def _ends(moment: Moment) -> Iterator[Breach]:
     step = moment.step
     if step.kind in MUST_END and moment.refused and not moment.faulted:
-        expect = "rescan|ok" if step.kind == "replug" else f"{step.text}|ok"
-        yield Breach("nofail.refused", f"{step.text} ends with {moment.answer.word}", expect)
+        yield Breach("nofail.refused", f"{step.text} ends with {moment.answer.word}", _ok(step))
+
+
+def _ok(step: Step) -> str:
+    """Return what a scenario asks for a step that must end well."""
+    # Replug is no step of a scenario.
+    return "rescan|ok" if step.kind == "replug" else f"{step.text}|ok"
+
+
+def hangs(step: Step) -> Breach:
+    """Return the breach of a step that has not ended when its time was over."""
+    return Breach("nofail.hangs", f"{step.text} does not end", "" if step == LOOK else _ok(step))
 
 
 def _documented(moment: Moment) -> Iterator[Breach]:
@@ -285,6 +295,9 @@ RULES = {
         "To remove, to unbind, to release and to rescan does not fail.",
         "drivers/pci/pci-sysfs.c; drivers/base/bus.c",
     ): _ends,
+    Rule(
+        "nofail.hangs", "Each step ends.", "Documentation/admin-guide/sysctl/kernel.rst, hung_task"
+    ): None,
     Rule("errnos.documented", "Errors are those that are documented.", "drivers.toml"): _documented,
     Rule("splats.printed", "The kernel prints no splat.", "Documentation/dev-tools/"): None,
 }

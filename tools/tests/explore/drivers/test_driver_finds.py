@@ -303,6 +303,7 @@ EXPECTED = {
     "nofail.back": "present ats|yes",
     "nofail.grouped": "together ats ats|yes",
     "nofail.refused": "rescan|ok",
+    "nofail.hangs": "claim cdev control|ok",
     "errnos.documented": "claim cdev control|ok",
     "splats.printed": "",
 }

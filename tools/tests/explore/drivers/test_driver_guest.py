@@ -331,8 +331,9 @@ def test_an_answer_that_is_none(
     machine.program = program
     with opened() as guest:
         guest.ready()
-        with pytest.raises(GuestDied, match=why):
+        with pytest.raises(GuestDied, match=why) as caught:
             guest.ask("listen")
+        assert caught.value.silent == (why == "no answer in time")
         # It stays lost until it is started again.
         with pytest.raises(GuestDied):
             guest.ask("listen")

@@ -557,6 +557,50 @@ def test_a_guest_that_dies_without_a_word() -> None:
     assert player.end() == []
 
 
+def silent(guest: FakeGuest, line: str, _word: str) -> None:
+    """Have a step of the kernel wait for ever."""
+    if line.startswith("unbind"):
+        raise guest.died("no answer in time", silent=True)
+
+
+def test_a_step_that_does_not_end() -> None:
+    """A deadlock is a find, which is shortened and repeats; the next sequence has a new guest."""
+    guest, player = started(silent)
+    found = play(player, REPLUG, bind("first"), bind("control"), Step("unbind", ("control",)))
+    (find,) = found[-1]
+    assert find.signature == "q35-intel: nofail.hangs after unbind"
+    assert find.breach.text == "unbind control does not end"
+    assert find.breach.expect == "unbind control|ok"
+    assert player.crashed
+    short = shortest(player, find, alone=False)
+    assert [each.kind for each in short.operations] == ["bind", "unbind"]
+    guest.after = None
+    player.begin()
+    assert player.end() == []
+
+
+def test_a_hang_without_its_rule() -> None:
+    """Then the guest is lost."""
+    _, player = started(silent, chosen(["nofail.hangs"]))
+    with pytest.raises(GuestDied, match="in unbind control"):
+        play(player, bind("control"), Step("unbind", ("control",)))
+
+
+def test_a_crash_is_no_hang() -> None:
+    """A kernel that has said why is named after that."""
+
+    def after(guest: FakeGuest, line: str, word: str) -> None:
+        if line.startswith("unbind"):
+            guest.say(*(each.format("iommu_fun") for each in WARNING))
+        silent(guest, line, word)
+
+    _, player = started(after)
+    found = play(player, bind("control"), Step("unbind", ("control",)))
+    assert [each.signature for each in found[-1]] == [
+        "q35-intel: splats.printed: WARNING in iommu_fun"
+    ]
+
+
 def test_a_guest_that_dies_in_the_end() -> None:
     """The end says so; what is broken off is not cleaned in a dead guest."""
 
