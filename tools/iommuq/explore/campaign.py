@@ -20,7 +20,7 @@ from hypothesis.errors import Flaky, StopTest, Unsatisfiable
 from hypothesis.stateful import run_state_machine_as_test
 
 from iommuq.explore.exceptions import Exceptions
-from iommuq.explore.guest import Guest
+from iommuq.explore.guest import Guest, GuestDied
 from iommuq.explore.machine import STEPS, Found, Lost, Session, machine
 from iommuq.explore.play import AnyFind, Play, replay
 from iommuq.explore.player import Player
@@ -156,12 +156,8 @@ def explore(
                 return False
             return not plan.only or any(fnmatchcase(signature, glob) for glob in plan.only)
 
-        def settle(find: AnyFind) -> None:
-            """Shorten a find, and see whether it repeats each time."""
-            seen.add(find.signature)
-            if plan.quick:
-                outcome.finds.append(find)
-                return
+        def repeated(find: AnyFind) -> tuple[AnyFind, int]:
+            """Return the shortest form of a find, and how often it repeats."""
             alone = not plan.only and not plan.go_on
             short = shortest(player, find, alone=alone)
             short = short.relabelled(plan.base, plan.step, plan.seed)
@@ -172,6 +168,19 @@ def explore(
                     player.renew()
                 again = replay(player, short.operations, "" if alone else find.signature)
                 same += any(each.signature == find.signature for each in again)
+            return short, same
+
+        def settle(find: AnyFind) -> None:
+            """Shorten a find, and see whether it repeats each time."""
+            seen.add(find.signature)
+            if plan.quick:
+                outcome.finds.append(find)
+                return
+            try:
+                short, same = repeated(find)
+            except GuestDied:
+                outcome.flaky.append(find.relabelled(plan.base, plan.step, plan.seed))
+                raise
             (outcome.finds if same == REPEATS else outcome.flaky).append(short)
             found(short, same == REPEATS)
 

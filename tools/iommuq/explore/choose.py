@@ -21,6 +21,8 @@ Target = tuple[int, int, int]  # device, group, domain
 
 # What a number is made of, from its low bits.  The simplest choice comes first.
 _KIND, _PICK, _VALUE, _DETAIL, _FAULT = 128, 4, 1 << 10, 1 << 8, 32
+#: Kinds that are in no ``left_out``, a bit for each: `add` and `rescan`.
+ALWAYS = 0b1010
 #: What a driver has, of 16 numbers: a third block a device first, as VT-d's does.
 SETUPS = (7, 7, 7, 7, 7, 15, 15, 15, 15, 3, 5, 1, 2, 6, 14, 11)
 _DEVICES = (1, 0, 1, 5, 3, 7, 9, 17, 33, 21, 16, 32, 8, 1, 0, 5)

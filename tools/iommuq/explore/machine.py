@@ -26,8 +26,6 @@ _EACH, _BYTES = 3, 4
 _TWO, _EIGHT = st.binary(min_size=2, max_size=2), st.binary(min_size=8, max_size=8)
 # Evenly distributed, which Hypothesis' integers are not.
 _CODES = st.binary(min_size=_EACH * _BYTES, max_size=_EACH * _BYTES)
-# `add` and `rescan`: no sequence does without devices.
-_ALWAYS = 0b1010
 
 
 class Session(Generic[Op, F]):
@@ -173,7 +171,7 @@ def machine(session: Session[Any, Any]) -> type[RuleBasedStateMachine]:
         def leave_out(self, setups: bytes, masks: bytes) -> None:
             # A quarter of the kinds; none is the simplest.
             first, second = int.from_bytes(masks[:4]), int.from_bytes(masks[4:])
-            self.left_out = first & second & ~_ALWAYS
+            self.left_out = first & second & ~session.player.always
             session.setup(setups)
 
         @rule(codes=_CODES)

@@ -68,6 +68,10 @@ class Play(Protocol[Op, F]):
     spoiled: bool
 
     @property
+    def always(self) -> int:
+        """The kinds of operation that no sequence does without, a bit for each."""
+
+    @property
     def boots(self) -> int:
         """How often a guest was started."""
 

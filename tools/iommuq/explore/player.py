@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iommuq.explore import wire
-from iommuq.explore.choose import SETUPS, decode
+from iommuq.explore.choose import ALWAYS, SETUPS, decode
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.finds import Find
 from iommuq.explore.guest import MEMORY, Guest, GuestDied
@@ -61,6 +61,11 @@ class Player:
     def has_splats(self) -> bool:
         """Whether the kernel has printed a splat in the last operation."""
         return bool(self.state.splats)
+
+    @property
+    def always(self) -> int:
+        """The kinds that no sequence does without: there are no devices otherwise."""
+        return ALWAYS
 
     @property
     def boots(self) -> int:

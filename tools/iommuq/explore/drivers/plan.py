@@ -41,6 +41,8 @@ def play(
     @contextlib.contextmanager
     def opened(_plan: Plan) -> Iterator[DriverPlayer]:
         with DriverGuest(kernel, world, log) as guest:
-            yield DriverPlayer(guest, rules)
+            player = DriverPlayer(guest, rules)
+            yield player
+            player.check_oracle()
 
     return opened

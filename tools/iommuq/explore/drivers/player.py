@@ -11,11 +11,12 @@ from iommuq.explore.drivers.finds import DriverFind
 from iommuq.explore.drivers.guest import DriverGuest, titles
 from iommuq.explore.drivers.rules import Moment, breaches, hangs
 from iommuq.explore.drivers.steps import VFIO, Step, line
-from iommuq.explore.drivers.world import Answer, Shape, State, World
+from iommuq.explore.drivers.world import Answer, Shape, State, World, kinds
 from iommuq.explore.guest import GuestDied
 from iommuq.explore.rules.model import Breach
 from iommuq.firmware.scenario import OTHER
 from iommuq.results.console import splats
+from iommuq.system.errors import InfraError
 
 _LOOK, _RESCAN, _REPLUG = Step("look"), Step("rescan"), Step("replug")
 #: Words of the program in the guest about itself.
@@ -34,6 +35,8 @@ class DriverPlayer:
         self.state = State()
         self.count = self.sequences = self.blocks = 0
         self.crashed = self.spoiled = self._stale = False
+        # Writes that told nothing, and that told something.
+        self.looks = [0, 0]
         self._history: list[Step] = []
         self._moment: Moment | None = None
         self._lost: GuestDied | None = None
@@ -49,6 +52,23 @@ class DriverPlayer:
     def world(self) -> World:
         """The machine."""
         return self.guest.world
+
+    def check_oracle(self) -> None:
+        """Check that the DMA engines told something, for no find to mean anything.
+
+        :raises InfraError: most of their writes tell nothing.
+        """
+        if self.looks[False] > self.looks[True]:
+            raise InfraError(
+                f"{self.world.machine.name}: {self.looks[False]} of {sum(self.looks)} writes of "
+                "the DMA engines tell nothing",
+                hint="look whether bus mastering is on: `iommuq firmware run` has the same oracle",
+            )
+
+    @property
+    def always(self) -> int:
+        """The kinds that no sequence does without."""
+        return sum(1 << list(kinds()).index(name) for name in ("rescan", "look"))
 
     @property
     def boots(self) -> int:
@@ -288,6 +308,7 @@ class DriverPlayer:
                 raise self._garbled(told)
             for (name, (place, _)), letter in zip(round_.items(), told.word, strict=True):
                 reached[name, place] = letter
+                self.looks[letter in "RB"] += 1
         assert told is not None
         for name in world.blind:
             reached |= self._entry(name)
