@@ -24,7 +24,7 @@ LATE_JOINER = (
 #: Debian's kernel blocks a device with a direct region that is removed.
 RELEASED = (
     *("7.3", "--kernel", "linux-image-6.12-amd64", "--on", "q35-intel", "--layout", "alone"),
-    *("--only", "q35-intel: regions.lost (removed) after *"),
+    *("--only", "q35-intel: regions.lost (removed)*"),
 )
 
 

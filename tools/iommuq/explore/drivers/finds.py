@@ -48,16 +48,20 @@ class DriverFind:
 
     @property
     def signature(self) -> str:
-        """What tells it from others: machine, rule, and the last step that changed something."""
+        """What tells it from others: machine, rule, and the last step.
+
+        What a look shows may be long there, whatever was the step before it.
+        """
         name = f"{self.machine}: {self.breach.rule}"
         if self.breach.rule == "splats.printed" and self.splats:
             # What a panic says is not where it comes from.
             causes = [each for each in self.splats if not each.startswith("Kernel panic")]
             return f"{name}: {splat_key([*self.splats, *causes][-1])}"
-        kinds = [step.kind for step in self.operations if step.kind != "look"]
         name += f" ({self.note})" if self.note else ""
-        last = kinds[-1] if kinds else "boot"
-        return f"{name} after {last}{' that met a failure' if self.faulted else ''}"
+        last = self.operations[-1].kind if self.operations else "boot"
+        if last != "look":
+            name += f" after {last}"
+        return f"{name}{' that met a failure' if self.faulted else ''}"
 
     def relabelled(self, base: str, step: str, seed: int) -> DriverFind:
         """Return it as one of a base and a step."""

@@ -34,7 +34,7 @@ from iommuq.system.errors import UserError
 from iommuq.system.files import state_dir
 
 WANTED = Wanted("7.3", None, 6.0, 1, on="q35-intel")
-SIGNATURE = "q35-intel: isolation.memory after release"
+SIGNATURE = "q35-intel: isolation.memory"
 
 
 def leaks(guest: FakeGuest, line: str, word: str) -> str | None:
