@@ -53,7 +53,8 @@ static int is_ram(uint64_t address)
 	if (!map)
 		return 1;
 	while (fgets(line, sizeof(line), map) && !found)
-		found = strstr(line, "System RAM") && sscanf(line, "%llx-%llx", &start, &end) == 2 &&
+		found = strstr(line, "System RAM") &&
+			sscanf(line, "%llx-%llx", &start, &end) == 2 &&
 			start <= address && address <= end;
 	fclose(map);
 	return found;

@@ -239,7 +239,8 @@ static void conclude(const struct work *work)
 {
 	const char *word = work->lost ? "lost" : has_enough(work) ? "kept" : "UNSEEN";
 
-	say(word, "%d of %d writes lost, %d came during a switch%s; one takes %llu us, a write %llu us",
+	say(word,
+	    "%d of %d writes lost, %d came during a switch%s; one takes %llu us, a write %llu us",
 	    work->lost, work->rounds, work->inside,
 	    strcmp(word, "UNSEEN") ? "" : ", which are too few",
 	    (unsigned long long)work->duration / 1000, (unsigned long long)work->delay / 1000);
