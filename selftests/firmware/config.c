@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The command registers of a device and of the bridges above it: a device writes to
- * memory only if each of them decodes memory and masters the bus. A write that one of
- * them stops looks like one that the IOMMU stops. They are read in sysfs, or through
- * the ECAM window of the firmware's MCFG if the kernel has let go of the device: the
- * ports 0xcf8 and 0xcfc do the same, but the kernel uses them at the same time.
+ * Configuration space: the command registers of a device and of the bridges above it,
+ * and the bus number of the port above. A device writes to memory only if each of them
+ * decodes memory and masters the bus. A write that one of them stops looks like one that
+ * the IOMMU stops. They are read in sysfs, or through the ECAM window of the firmware's
+ * MCFG if the kernel has let go of the device: the ports 0xcf8 and 0xcfc do the same, but
+ * the kernel uses them at the same time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -278,4 +279,46 @@ void enable(const char *device)
 		say("OFF", "%s", why);
 	else
 		say_word("ok");
+}
+
+/*
+ * Find a device again at the first place of another bus: the port above it is given
+ * that bus number. The word is the type of its group there.
+ */
+void renumber(const char *device, unsigned char bus)
+{
+	unsigned char buses[2] = { bus, bus };
+	char path[PATH_MAX], place[32], type[64];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), DEVICES "/%s/../config", device);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	/* Secondary and subordinate */
+	ret = fd == -1 || pwrite(fd, buses, 2, PCI_SECONDARY_BUS) != 2 ? -errno : 0;
+	if (fd != -1)
+		close(fd);
+	snprintf(path, sizeof(path), DEVICES "/%s/../remove", device);
+	if (!ret)
+		ret = write_text(path, "1");
+	if (!ret)
+		ret = write_text(RESCAN, "1");
+	if (ret) {
+		say_error(ret, "the port above it");
+		return;
+	}
+	snprintf(place, sizeof(place), "%.4s:%02x:00.0", device, bus);
+	snprintf(path, sizeof(path), DEVICES "/%s", place);
+	if (access(path, F_OK)) {
+		say("MISSING", "there is nothing at %s", place);
+		return;
+	}
+	ret = group_of(place);
+	if (ret >= 0) {
+		snprintf(path, sizeof(path), GROUPS "/%d/type", ret);
+		ret = read_text(path, type, sizeof(type));
+	}
+	if (ret < 0)
+		say("none", "%s has no group", place);
+	else
+		say(type, "at %s", place);
 }

@@ -324,45 +324,9 @@ static void do_reset(char **words)
 	say_error(write_text(path, "1"), "");
 }
 
-/*
- * Find a device again at the first place of another bus: the port above it is given
- * that bus number. The word is the type of its group there.
- */
 static void do_renumber(char **words)
 {
-	unsigned char bus = strtoul(words[2], NULL, 16), buses[2] = { bus, bus };
-	char path[PATH_MAX], place[32], type[64];
-	int fd, ret;
-
-	device_file(path, words[1], "../config");
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	/* Secondary and subordinate */
-	ret = fd == -1 || pwrite(fd, buses, 2, 0x19) != 2 ? -errno : 0;
-	if (fd != -1)
-		close(fd);
-	device_file(path, words[1], "../remove");
-	if (!ret)
-		ret = write_text(path, "1");
-	if (!ret)
-		ret = write_text(RESCAN, "1");
-	if (ret) {
-		say_error(ret, "the port above it");
-		return;
-	}
-	snprintf(place, sizeof(place), "%.4s:%02x:00.0", words[1], bus);
-	if (!is_there(place)) {
-		say("MISSING", "there is nothing at %s", place);
-		return;
-	}
-	ret = group_of(place);
-	if (ret >= 0) {
-		snprintf(path, sizeof(path), GROUPS "/%d/type", ret);
-		ret = read_text(path, type, sizeof(type));
-	}
-	if (ret < 0)
-		say("none", "%s has no group", place);
-	else
-		say(type, "at %s", place);
+	renumber(words[1], strtoul(words[2], NULL, 16));
 }
 
 static void do_present(char **words)

@@ -95,6 +95,8 @@ int config_ready(const char *device, char *why, size_t size);
 void config_remember(const char *device);
 int config_prepare(const char *device);
 void enable(const char *device);
+/* Find a device again on another bus */
+void renumber(const char *device, unsigned char bus);
 
 /* known.c: the kind of the reserved region that begins at an address, or none */
 int region_kind(const char *device, uint64_t address, char *kind, size_t size);
