@@ -24,7 +24,7 @@ from iommuq.guests.channel import Transcript
 from iommuq.guests.initramfs import Suite, build
 from iommuq.results.console import splats
 from iommuq.results.console.splats import Splat
-from iommuq.suites.firmware.guest import own_table, with_regions
+from iommuq.suites.firmware.guest import asked, own_table, with_regions
 from iommuq.system.errors import IommuqError
 from iommuq.system.logtext import clean_line, split_stamp
 
@@ -66,7 +66,8 @@ class DriverGuest:
 
     def __enter__(self) -> DriverGuest:
         self.kernel.check(self.world.machine)
-        self._table = own_table(self.kernel, self.world.machine)
+        machine = self.world.machine
+        self._table = own_table(machine, asked(self.kernel, machine))
         self._steps = program.build()
         return self
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iommuq.firmware import override, program, topology
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Region
-from iommuq.guests.boot import boot
+from iommuq.guests.boot import GuestReport, boot
 from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
 from iommuq.suites.firmware import verdicts
@@ -18,10 +18,15 @@ from iommuq.system import progress
 from iommuq.system.errors import InfraError
 from iommuq.system.temporary import temporary_folder
 
+#: The program that reads the table.
+CHECK = "table"
 _LIMIT = 60.0
 
+#: Boots a guest that runs some scripts, with a log.
+Ask = Callable[[dict[str, Path], Path], GuestReport]
 
-def own_table(kernel: Kernel, machine: Machine) -> bytes:
+
+def own_table(machine: Machine, ask: Ask) -> bytes:
     """Return the table that the machine's firmware makes: from the cache, or from a boot.
 
     :raises InfraError: the guest could not be booted, or has no such table.
@@ -35,23 +40,32 @@ def own_table(kernel: Kernel, machine: Machine) -> bytes:
         progress.task(f"Reading the table of {machine.name}", log=log),
         temporary_folder("firmware") as work,
     ):
-        script = Path(work) / "script"
-        script.write_text(f"table\t{signature}\n")
-        modules = {f"/lib/modules/{path.name}": path for path in kernel.modules}
-        place = "/suites/table.steps"
-        archive = build(
-            [Suite("table", (program.GUEST_PATH, place), limit=_LIMIT)],
-            {program.GUEST_PATH: program.build(), place: script} | modules,
-            modules=tuple(modules),
-        )
-        report = boot(machine, kernel.image, archive, log, foreign=not kernel.built)
-        said = verdicts.read(report.suites[0].output)
+        path = work / "script"
+        path.write_text(f"table\t{signature}\n")
+        said = verdicts.read(ask({CHECK: path}, log).suites[0].output)
         if 0 not in said.data:
             answer = said.steps.get(0, "no answer")
             what = f"{machine.name}: no {signature} in the guest: {answer}"
             raise InfraError(what, hint=f"full log: {log}")
         override.keep(machine, said.data[0])
         return said.data[0]
+
+
+def asked(kernel: Kernel, machine: Machine) -> Ask:
+    """Return what boots a machine for scripts, without any regions."""
+
+    def ask(scripts: dict[str, Path], log: Path) -> GuestReport:
+        modules = {f"/lib/modules/{path.name}": path for path in kernel.modules}
+        places = {f"/suites/{name}.steps": path for name, path in scripts.items()}
+        suites = [
+            Suite(name, (program.GUEST_PATH, f"/suites/{name}.steps"), limit=_LIMIT)
+            for name in scripts
+        ]
+        files = {program.GUEST_PATH: program.build(), **places, **modules}
+        archive = build(suites, files, modules=tuple(modules))
+        return boot(machine, kernel.image, archive, log, foreign=not kernel.built)
+
+    return ask
 
 
 def with_regions(table: bytes, machine: Machine, regions: Sequence[Region]) -> bytes:

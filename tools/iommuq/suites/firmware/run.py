@@ -26,7 +26,7 @@ from iommuq.results.console import splats
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.firmware import verdicts
 from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
-from iommuq.suites.firmware.guest import own_table
+from iommuq.suites.firmware.guest import CHECK, own_table
 from iommuq.suites.firmware.verdicts import CheckResult, Said
 from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
@@ -51,8 +51,6 @@ _turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 _asked: dict[frozenset[str], threading.Lock] = {}
 #: MiB that QEMU needs besides its guest's memory.
 _OVERHEAD = 300
-#: The guest's first program: does the guest use our table, and what does it lack?
-_CHECK = "table"
 #: A table of every machine with ACPI.
 _ANY_TABLE = "FACP"
 # Lines of that script and paths, after the line about the table.
@@ -169,7 +167,7 @@ class _Runner:
         own = {batch[0].machine.name: batch[0].machine for batch in batches if _table(batch)}
         with ThreadPoolExecutor(guests, thread_name_prefix="guest") as pool:
             try:
-                list(pool.map(lambda machine: own_table(self.kernel, machine), own.values()))
+                list(pool.map(self._read_table, own.values()))
                 # The longest first, so that all guests end at about the same time.
                 batches.sort(key=lambda batch: -sum(case.scenario.seconds for case in batch))
                 list(pool.map(self._run_batch, batches))
@@ -179,6 +177,9 @@ class _Runner:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return self.runs
+
+    def _read_table(self, machine: Machine) -> None:
+        own_table(machine, lambda scripts, log: self._boot(machine, scripts, (), b"", log))
 
     def _boot(
         self,
@@ -254,8 +255,8 @@ class _Runner:
             progress.task(f"Booting {self.kernel.release} on {machine.name}: {names}", log=log),
             temporary_folder("firmware") as work,
         ):
-            scripts = {_CHECK: work / "table.steps"}
-            scripts[_CHECK].write_text(_check_script(machine))
+            scripts = {CHECK: work / "table.steps"}
+            scripts[CHECK].write_text(_check_script(machine))
             for case in batch:
                 path = work / f"{case.scenario.name}.steps"
                 path.write_text(script(case.scenario, machine)[0])
@@ -291,8 +292,8 @@ class _Runner:
         """Record the results of a guest, and return the cases that need another boot."""
         ran = {suite.name: suite for suite in report.suites}
         about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
-        said = verdicts.read(ran[_CHECK].output if _CHECK in ran else ())
-        unfit = _unfit(said, batch[0].machine, table) if _CHECK in ran else about_lost
+        said = verdicts.read(ran[CHECK].output if CHECK in ran else ())
+        unfit = _unfit(said, batch[0].machine, table) if CHECK in ran else about_lost
         for number, case in enumerate(batch):
             suite = ran.get(case.scenario.name)
             broke: list[splats.Splat] = []

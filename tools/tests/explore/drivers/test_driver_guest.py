@@ -142,7 +142,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     found = Machine()
     monkeypatch.setattr(guests, "boot", found.boot)
-    monkeypatch.setattr(guests, "own_table", lambda _kernel, _machine: b"table")
+    monkeypatch.setattr(guests, "own_table", lambda _machine, _ask: b"table")
     monkeypatch.setattr(program, "build", lambda: Path("/steps"))
     monkeypatch.setattr(guests, "build", lambda *_args, **more: more)
     monkeypatch.setattr(
