@@ -25,6 +25,8 @@ _TYPES = ("identity", "DMA", "DMA-FQ")
 _KIND, _PICK, _VALUE, _FAULT = 128, 64, 16, 32
 # A fault below the first of them: none.
 _NO_FAULT = 26
+# Below this one of a rescan: a device is not found.
+_ABSENT = 10
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,40}", re.ASCII)
 
 
@@ -109,7 +111,8 @@ def _may_fail(kind: str, function: object, nth: int) -> bool:
     if function == "":
         return nth == 0
     faults = data()["faults"]
-    return kinds()[kind].fails and function in faults["functions"] and 1 <= nth <= faults["nth"]
+    allowed = [*faults["functions"], *([faults["absent"]] if kind == "rescan" else [])]
+    return kinds()[kind].fails and function in allowed and 1 <= nth <= faults["nth"]
 
 
 def _fits(step: Step) -> bool:
@@ -182,9 +185,11 @@ def choose(world: World, state: State, code: int, left_out: int) -> Step | None:
     }
     step = Step(name, tuple(words[word] for word in kinds()[name].words))
     code, fault = divmod(code, _FAULT)
+    faults = data()["faults"]
+    if name == "rescan" and fault < _ABSENT:
+        return replace(step, function=faults["absent"], nth=1 + code % faults["nth"])
     if not kinds()[name].fails or fault < _NO_FAULT:
         return step
-    faults = data()["faults"]
     function = faults["functions"][fault % len(faults["functions"])]
     return replace(step, function=function, nth=1 + code % faults["nth"])
 

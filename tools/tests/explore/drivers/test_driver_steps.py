@@ -133,7 +133,7 @@ def test_all_kinds_interfaces_types_and_failures_are_chosen() -> None:
         "DMA-FQ",
     }
     faults = data()["faults"]
-    assert {each.function for each in met} == {"", *faults["functions"]}
+    assert {each.function for each in met} == {"", faults["absent"], *faults["functions"]}
     assert {each.nth for each in met} == set(range(faults["nth"] + 1))
 
 
