@@ -131,7 +131,7 @@ def test_bad_usage(words: tuple[str, ...]) -> None:
 def test_a_case_needs_a_find() -> None:
     """--write without --replay is an error of the user."""
     with pytest.raises(UserError, match="--write needs --replay FILE"):
-        call("7.3", "--write", "late_joiner")
+        call("7.3", "--write", "joins_late")
 
 
 def test_an_unknown_rule() -> None:
@@ -163,7 +163,7 @@ def test_a_file_that_is_no_find(tmp_path: Path, content: bytes) -> None:
     """It is told by name, and no kernel is built for it."""
     path = tmp_path / "find.json"
     path.write_bytes(content)
-    for words in ((), ("--write", "late_joiner")):
+    for words in ((), ("--write", "joins_late")):
         with pytest.raises(UserError) as caught:
             call("7.3", "--replay", str(path), *words)
         assert str(caught.value).startswith(f"{path}: ")
@@ -177,12 +177,11 @@ def test_json_lines(explored: Path) -> None:
     assert done.return_value == 1
     found = lines(done)
     kinds = [each["event"] for each in found]
-    assert kinds[0] == "find"
+    assert set(kinds) == {"find", "progress", "end"}
     assert kinds[-1] == "end"
-    assert "progress" in kinds
     assert found[-1]["exit"] == 1
     assert found[-1]["finds"] == kinds.count("find")
-    first = found[0]
+    first = found[kinds.index("find")]
     assert (first["rule"], first["repeats"]) == ("regions.lost", True)
     assert store.read(Path(first["file"])).operations == LOSES
 
@@ -241,7 +240,7 @@ def test_what_is_not_so_is_no_case(
     monkeypatch.setenv("IOMMUQ_ROOT", str(tmp_path))
     path = store.keep("7.3", FIND)
     with pytest.raises(UserError, match="it is not so"):
-        call("7.3", "--replay", str(path), "--write", "late_joiner")
+        call("7.3", "--replay", str(path), "--write", "joins_late")
     fakeguest.assert_gone(explored)
 
 
@@ -253,7 +252,7 @@ def test_a_find_as_a_case(explored: Path, tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copy(ROOT / write.SUITE, suite)
     monkeypatch.setenv("IOMMUQ_ROOT", str(tmp_path))
     path = store.keep("7.3", FIND)
-    done = call("7.3", "--replay", str(path), "--write", "late_joiner")
+    done = call("7.3", "--replay", str(path), "--write", "joins_late")
     fakeguest.assert_gone(explored)
     assert (done.return_value, done.stdout) == (0, f"{suite}\n")
-    assert "static void explored_late_joiner(struct kunit *test)" in suite.read_text()
+    assert "static void explored_joins_late(struct kunit *test)" in suite.read_text()

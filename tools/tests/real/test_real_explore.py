@@ -55,7 +55,7 @@ def test_nothing_new(base: str) -> None:
 
 def test_late_joiner() -> None:
     """What the second patch of the queue fixes is found before it, and is short."""
-    code, events = explore(*LATE_JOINER)
+    code, events = explore(*LATE_JOINER, seconds="90s")
     assert code == 1
     kinds = {tuple(each["kind"] for each in find["operations"]) for find in found(events).values()}
     assert any("claim" in " ".join(each) and each[-1] in ("add", "rescan") for each in kinds)
