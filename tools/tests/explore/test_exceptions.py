@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from iommuq.explore.drivers.rules import RULES
 from iommuq.explore.exceptions import NAME, Exceptions, load
 from iommuq.explore.finds import Find
 from iommuq.explore.operations import Operation
@@ -180,7 +181,12 @@ def test_the_lists_of_the_project(path: Path) -> None:
     # A pattern that is for no rule would never match.
     for each in found.known:
         for signature in each.signatures:
-            assert signature.split(" ")[0].rstrip(":*") in NAMES, signature
+            machine, _, name = signature.rpartition("q35-")[2].partition(": ")
+            driver = signature.startswith("q35-")
+            names = {rule.name for rule in RULES} if driver else NAMES
+            text = name if driver else signature
+            assert text.split(" ")[0].rstrip(":*") in names, signature
+            assert not driver or machine in ("*", "intel", "intel-scalable", "amd"), signature
 
 
 def test_there_is_a_list() -> None:
