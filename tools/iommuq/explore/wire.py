@@ -26,7 +26,7 @@ NONE, IDENTITY, BLOCKED, PAGING, FREED = 0, 1, 2, 3, 255
 DMA_FQ = 11
 
 #: Bits of `Device.flags`.
-PRESENT, GROUPED, REQUIRE_DIRECT, BOUND = 1, 2, 4, 8
+PRESENT, GROUPED, BOUND = 1, 2, 8
 DEFERRED, RESETTING, DMA_IOMMU, USED = 16, 32, 64, 128
 #: Bits of `Device.config`; the low two are the group.
 PCI, UNTRUSTED, BEHIND, CLAIMED, DEFERS = 4, 8, 16, 32, 64

@@ -115,7 +115,7 @@ def test_the_fields_of_an_operation_are_in_the_order_of_the_header() -> None:
 @pytest.mark.parametrize(
     ("prefix", "names"),
     [
-        ("SIM_S_", "PRESENT GROUPED REQUIRE_DIRECT BOUND DEFERRED RESETTING DMA_IOMMU USED"),
+        ("SIM_S_", "PRESENT GROUPED BOUND DEFERRED RESETTING DMA_IOMMU USED"),
         ("SIM_C_", "PCI UNTRUSTED CLAIMED DEFERS BEHIND=BEHIND_BRIDGE"),
         ("SIM_", "NONE IDENTITY BLOCKED PAGING FREED"),
         ("IOMMU_SIM_", "DEVICES=DEVS GROUPS DOMAINS PASIDS NOT_NOW VERSION"),

@@ -1262,8 +1262,7 @@ static void sim_dev_state(struct sim_slot *slot, struct iommu_sim_dev_state *sta
 			(slot->bound ? SIM_S_BOUND : 0) |
 			(slot->resetting ? SIM_S_RESETTING : 0);
 	if (dev->iommu_group)
-		state->flags |= (dev->iommu->require_direct ? SIM_S_REQUIRE_DIRECT : 0) |
-				(dev->iommu->attach_deferred ? SIM_S_DEFERRED : 0);
+		state->flags |= dev->iommu->attach_deferred ? SIM_S_DEFERRED : 0;
 	state->flags |= use_dma_iommu(dev) ? SIM_S_DMA_IOMMU : 0;
 	for (i = 0; i < IOMMU_SIM_BUFS; i++) {
 		if (!slot->buf[i].live)

@@ -132,7 +132,6 @@ struct iommu_sim_dev_state {
 /* struct iommu_sim_dev_state: flags */
 #define SIM_S_PRESENT		0x01
 #define SIM_S_GROUPED		0x02
-#define SIM_S_REQUIRE_DIRECT	0x04
 #define SIM_S_BOUND		0x08
 #define SIM_S_DEFERRED		0x10
 #define SIM_S_RESETTING		0x20
