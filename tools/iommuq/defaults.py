@@ -13,6 +13,7 @@ SUITES = {
     "kunit": "a KUnit case",
     "selftest": "a test of a userspace suite",
     "firmware": "a check of a firmware scenario",
+    "vfio": "a test of the tree's selftests/vfio",
 }
 #: The machine of ``selftests/machines`` for each kind of guest.
 GUESTS = {"um": "um", "qemu": "q35"}

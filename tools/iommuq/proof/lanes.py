@@ -26,6 +26,9 @@ from iommuq.suites import kunit, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.kunit import Subject, run_kunit
 from iommuq.suites.selftest import Suite, addition, choose, load_suites, run_selftests
+from iommuq.suites.vfio import programs
+from iommuq.suites.vfio.suite import VfioSuite, load_suite
+from iommuq.suites.vfio.suite import choose as choose_machines
 from iommuq.system import arches, progress
 from iommuq.system.arches import Arch
 from iommuq.system.errors import UserError, VerdictError
@@ -352,12 +355,96 @@ class FirmwareLane(Common):
         return store.finish(whole, results, finished, splats)
 
 
+@dataclass(frozen=True)
+class VfioLane(Common):
+    """The tree's selftests/vfio, on the kernel of the firmware scenarios.
+
+    :ivar machines: names of the machines; each has a guest.
+    """
+
+    name: ClassVar[str] = "vfio"
+    suite: VfioSuite
+    machines: tuple[str, ...]
+
+    @classmethod
+    def open(
+        cls, workspace: Workspace, machines: Sequence[str] = (), *, all_fail: bool = False
+    ) -> VfioLane:
+        """Read the files of a queue and make the lane.
+
+        :param machines: empty for all of the suite.
+        :param all_fail: ignore the list of known failures.
+        :raises UserError: one of the files is malformed, or the suite has no such machine.
+        """
+        known = KnownFailures() if all_fail else load_known(workspace.queue)
+        suite = load_suite(workspace.root)
+        return cls(workspace, suite, choose_machines(suite, tuple(machines)), known=known)
+
+    @cached_property
+    def _machine(self) -> Machine:
+        return load_machine(self.machines[0])
+
+    @property
+    def _arch(self) -> str:
+        return self._machine.arch
+
+    @property
+    def title(self) -> str:
+        return "selftests/vfio under QEMU"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        fragments = self.workspace.firmware_fragments(self._machine)
+        return Recipe(arches.get(self._machine.arch), fragments)
+
+    def image(self, step: Step) -> Image:
+        # The image is that of the firmware scenarios; the programs are kept by themselves.
+        image = super().image(step)
+        programs.build(self.workspace, step)
+        return image
+
+    def narrowed(self, tests: Collection[str]) -> VfioLane | None:
+        wanted = {test.partition(".")[0] for test in tests}
+        found = tuple(name for name in self.machines if name in wanted)
+        narrower = 0 < len(found) < len(self.machines)
+        return replace(self, machines=found, quiet=True) if narrower else None
+
+    def runs_file(self, test: str, path: str) -> bool:
+        """See `Lane`: the driver of another IOMMU has no device."""
+        drivers = {name: load_machine(name).driver for name in self.machines}
+        whose = {name for name, driver in drivers.items() if driver and path.startswith(driver)}
+        return not whose or test.partition(".")[0] in whose
+
+    def run_key(self, image: Image) -> str:
+        from iommuq.suites.firmware.subjects import from_image
+        from iommuq.suites.vfio.run import run_key
+
+        kernel = from_image(image, "", self.workspace.base.kernel)
+        return run_key(kernel, self._programs, self.suite, self.machines)
+
+    @cached_property
+    def _programs(self) -> str:
+        return programs.key(self.workspace, self.workspace.step(None))
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
+        from iommuq.suites.firmware.subjects import from_image
+        from iommuq.suites.vfio.run import Built, run_vfio
+
+        base = self.workspace.base
+        kernel = from_image(image, f"{base.spec.name} {step.label}", base.kernel)
+        key = programs.key(self.workspace, step)
+        tested = Built(kernel, programs.build(self.workspace, step), key)
+        subject = self._subject(step)
+        return run_vfio(tested, self.suite, self.machines, subject, store=self.store, again=again)
+
+
 # The suites of `iommuq prove --suite`.  A new one needs a class here, a line in this table,
 # and its name in `iommuq.defaults.SUITES`.
 _LANES: dict[str, Callable[[Workspace], Lane]] = {
     "kunit": lambda workspace: KunitLane.open(workspace, arches.get("um")),
     "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
     "firmware": FirmwareLane.open,
+    "vfio": VfioLane.open,
 }
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Part of every key.  Raise it when the form of records changes.
 _FORMAT = 1
 #: Files and directories of guests and their programs, below ``selftests/``.
-_GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios")
+_GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios", "vfio.toml")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         workspace.base.commit,
         [[step.label, step.tree] for step in workspace.steps()],
         names,
-        _guests(workspace.root) if {"selftest", "firmware"} & set(names) else "",
+        _guests(workspace.root) if {"selftest", "firmware", "vfio"} & set(names) else "",
         _hash(workspace.queue.folder / promises.NAME),
         _hash(workspace.queue.folder / known.NAME),
         [[path.name, _hash(path)] for each in folders for path in sorted(each.glob("*.config"))],

@@ -108,10 +108,10 @@ def addition(root: Path) -> Addition:
         kept = cache_dir() / "programs" / _key(source, key)
         if not kept.is_dir():
             with progress.task("Building the selftests", log=log):
-                headers = _headers(source, objects, log)
+                headers = export_headers(source, objects, log)
                 _kernel_programs(source, objects, headers, into, log)
                 _own_programs(source, texts, headers, into, log)
-            _keep(into, kept)
+            keep(into, kept)
             return
         kept.touch()
         shutil.copytree(kept, into, dirs_exist_ok=True)
@@ -133,7 +133,7 @@ def _key(source: Path, own: str) -> str:
     return hash_of(*words)
 
 
-def _keep(made: Path, kept: Path) -> None:
+def keep(made: Path, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder("programs", kept.parent) as temporary:
         shutil.copytree(made, temporary, dirs_exist_ok=True)
@@ -141,11 +141,11 @@ def _keep(made: Path, kept: Path) -> None:
             temporary.rename(kept)
 
 
-def _headers(source: Path, objects: Path, log: Path) -> Path:
+def export_headers(source: Path, objects: Path, log: Path) -> Path:
     """Export the tree's headers for userspace, those of x86: UML has none."""
     where = objects.with_name(f"{objects.name}-headers")
     # headers_install needs rsync and copies them once more.
-    _make(["make", "ARCH=x86_64", f"O={where}", "headers"], source, log, check=True)
+    run_make(["make", "ARCH=x86_64", f"O={where}", "headers"], source, log, check=True)
     return where / "usr/include"
 
 
@@ -156,7 +156,7 @@ def _kernel_programs(source: Path, objects: Path, headers: Path, into: Path, log
     output.mkdir()
     argv = ["make", "-k", "-C", f"{source}/{KERNEL}", f"OUTPUT={output}"]
     # check=False: a program that is missing afterwards did not compile.
-    said = _make(
+    said = run_make(
         [*argv, f"KHDR_INCLUDES=-isystem {headers}", "LDFLAGS=-static"], source, log, check=False
     )
     for path in sorted((source / KERNEL).glob("*.c")):
@@ -164,7 +164,7 @@ def _kernel_programs(source: Path, objects: Path, headers: Path, into: Path, log
         if (output / name).exists():
             shutil.copy2(output / name, into / name)
         else:
-            (into / f"{name}{REASON}").write_text(_reason(said, path.name, source))
+            (into / f"{name}{REASON}").write_text(reason(said, path.name, source))
 
 
 def _own_programs(
@@ -183,12 +183,12 @@ def _own_programs(
         argv += ["-isystem", str(headers), f"-I{source}/{KERNEL}"]
         argv += [f"-I{source}/tools/testing/selftests", f"-I{source}/drivers/iommu/iommufd"]
         # Messages quote the argument: pass the name, not the path.
-        said = _make([*argv, "-o", str(into / program), name], folder, log, check=False)
+        said = run_make([*argv, "-o", str(into / program), name], folder, log, check=False)
         if not (into / program).exists():
-            (into / f"{program}{REASON}").write_text(_reason(said, name, source))
+            (into / f"{program}{REASON}").write_text(reason(said, name, source))
 
 
-def _make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
+def run_make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
     environment = {"LC_ALL": "C.UTF-8", "MAKEFLAGS": "", "MAKELEVEL": ""}
     try:
         done = run(argv, cwd=cwd, env=environment, log_path=log, timeout=_BUILD_LIMIT, watched=True)
@@ -199,7 +199,7 @@ def _make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
     return done.output
 
 
-def _reason(said: str, name: str, source: Path) -> str:
+def reason(said: str, name: str, source: Path) -> str:
     """Return the first errors of the compiler; raise ToolMissing if a system header is missing."""
     header = toolchain.missing_header(said)
     if header is not None:

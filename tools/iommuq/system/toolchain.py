@@ -65,7 +65,7 @@ def compiled(
 
 # Headers that no kernel tree has: their package is not installed.
 _NO_HEADER = re.compile(
-    r"fatal error: ((?:gelf|libelf|sys/capability|openssl/\S+)\.h): No such file"
+    r"fatal error: ((?:gelf|libelf|sys/capability|uuid/uuid|openssl/\S+)\.h): No such file"
 )
 
 

@@ -124,7 +124,7 @@ def test_two_lists_at_once_share_the_processors(
         return guests.boot(machine, *rest, **more)
 
     monkeypatch.setattr(firmware, "boot", boot)
-    monkeypatch.setattr(firmware, "_turns", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(firmware, "turns", threading.BoundedSemaphore(1))
     wanted = cases(scenario.choose(["identity"]), ["q35-amd"])
     kernels = [replace(KERNEL, key=key) for key in ("one", "other")]
     with pool(2) as executor:

@@ -10,7 +10,7 @@ import pytest
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.suites.kunit import SPLAT_CASE
-from iommuq.suites.selftest import Suite, _key, _Reader, _reason, choose, load_suites
+from iommuq.suites.selftest import Suite, _key, _Reader, choose, load_suites, reason
 from iommuq.system.errors import ToolMissing, UserError
 
 OUTPUT = ("TAP version 13", "1..2", "ok 1 a.first", "not ok 2 a.second")
@@ -149,12 +149,12 @@ def test_a_malformed_list(tmp_path: Path, text: str, word: str) -> None:
 def test_missing_package_is_no_verdict_on_the_tree() -> None:
     said = "iommufd.c:5:10: fatal error: sys/capability.h: No such file or directory\n"
     with pytest.raises(ToolMissing, match=r"sys/capability\.h is not installed, iommufd\.c"):
-        _reason(said, "iommufd.c", Path("/src"))
+        reason(said, "iommufd.c", Path("/src"))
 
 
 def test_missing_header_of_the_tree_is_a_verdict() -> None:
     said = "/src/x.c:5:10: fatal error: linux/iommufd.h: No such file or directory\nmake: ***\n"
-    assert _reason(said, "x.c", Path("/src")) == said.splitlines()[0].removeprefix("/src/")
+    assert reason(said, "x.c", Path("/src")) == said.splitlines()[0].removeprefix("/src/")
 
 
 def test_programs_depend_on_what_they_are_made_of(tmp_path: Path) -> None:

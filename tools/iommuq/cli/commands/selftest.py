@@ -9,10 +9,11 @@ from iommuq.build.workspace import Workspace
 from iommuq.cli import options
 from iommuq.defaults import GUESTS
 from iommuq.proof import recording
-from iommuq.proof.lanes import Lane, SelftestLane
+from iommuq.proof.lanes import Lane, SelftestLane, VfioLane
 from iommuq.report import live
 from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
+from iommuq.system.errors import UserError
 
 
 @click.command()
@@ -22,6 +23,15 @@ from iommuq.results.runs.recorder import recording as recorded
 @click.option(
     "--on", type=click.Choice(tuple(GUESTS)), default="qemu", show_default=True, help="The guest."
 )
+@click.option(
+    "--suite",
+    "tree",
+    type=click.Choice(("iommu", "vfio")),
+    default="iommu",
+    show_default=True,
+    help="Those of selftests/suites.toml, or the tree's selftests/vfio.",
+)
+@click.option("--machine", "machines", metavar="NAME", multiple=True, help="Of the vfio suite.")
 @options.again
 @options.no_known
 @options.json_lines
@@ -30,6 +40,8 @@ def selftest(
     suites: tuple[str, ...],
     at: str | None,
     on: str,
+    tree: str,
+    machines: tuple[str, ...],
     again: bool,
     no_known: bool,
     as_json: bool,
@@ -39,8 +51,16 @@ def selftest(
     SUITE is one of selftests/suites.toml.
     """
     with live.json_lines(as_json):
+        if tree == "vfio" and suites:
+            raise UserError(f"--suite vfio runs all its programs, it takes no {suites[0]!r}")
+        if tree != "vfio" and machines:
+            raise UserError("--machine is for --suite vfio; --on names the guest of the others")
         workspace = Workspace.open(base)
-        lane = SelftestLane.open(workspace, on, suites, all_fail=no_known)
+        lane: Lane
+        if tree == "vfio":
+            lane = VfioLane.open(workspace, machines, all_fail=no_known)
+        else:
+            lane = SelftestLane.open(workspace, on, suites, all_fail=no_known)
         return run_lane(workspace, lane, at, again=again)
 
 

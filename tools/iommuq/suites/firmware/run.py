@@ -44,8 +44,8 @@ HANG_GRACE = 6.0
 SILENCE = STEP_LIMIT + 20.0
 #: Seconds for one scenario.
 LIMIT = 90.0
-# One guest per processor, also if `iommuq prove` runs the scenarios of two steps.
-_turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+#: One guest per processor, also if `iommuq prove` runs the scenarios of two steps.
+turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 # One lock per set of run keys: of two steps with the same kernel the second waits for the
 # results of the first.
 _asked: dict[frozenset[str], threading.Lock] = {}
@@ -103,7 +103,7 @@ def side_by_side(memory: int, largest: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), memory // (largest + _OVERHEAD)))
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the available memory in MiB; 0: unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -163,7 +163,7 @@ class _Runner:
         if not batches:
             return self.runs
         largest = max(case.machine.memory for case in wanted)
-        guests = side_by_side(_free_memory(), largest)
+        guests = side_by_side(free_memory(), largest)
         own = {batch[0].machine.name: batch[0].machine for batch in batches if _table(batch)}
         with ThreadPoolExecutor(guests, thread_name_prefix="guest") as pool:
             try:
@@ -224,7 +224,7 @@ class _Runner:
         with asked:
             batch = batch if self.again else self._unanswered(batch)
             while batch:
-                with _turns:
+                with turns:
                     if self._stop.is_set():
                         return
                     self._check_interrupt()
@@ -256,7 +256,7 @@ class _Runner:
             temporary_folder("firmware") as work,
         ):
             scripts = {CHECK: work / "table.steps"}
-            scripts[CHECK].write_text(_check_script(machine))
+            scripts[CHECK].write_text(check_script(machine))
             for case in batch:
                 path = work / f"{case.scenario.name}.steps"
                 path.write_text(script(case.scenario, machine)[0])
@@ -293,14 +293,14 @@ class _Runner:
         ran = {suite.name: suite for suite in report.suites}
         about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
         said = verdicts.read(ran[CHECK].output if CHECK in ran else ())
-        unfit = _unfit(said, batch[0].machine, table) if CHECK in ran else about_lost
+        unfit = unfit_for(said, batch[0].machine, table) if CHECK in ran else about_lost
         for number, case in enumerate(batch):
             suite = ran.get(case.scenario.name)
             broke: list[splats.Splat] = []
             if suite is None and not unfit and number > 0:
                 # The guest was lost in an earlier case.
                 return batch[number:]
-            reason = unfit or _lacking(said, case.scenario.needs, self.kernel.release)
+            reason = unfit or lacking(said, case.scenario.needs, self.kernel.release)
             if suite is None or reason:
                 status = Status.ERROR if unfit or suite is None else Status.SKIP
                 message = reason or about_lost or "the guest did not start this scenario"
@@ -356,7 +356,7 @@ def _table(batch: Sequence[Case]) -> bool:
     return bool(topology.table_of(batch[0].machine))
 
 
-def _check_script(machine: Machine) -> str:
+def check_script(machine: Machine) -> str:
     """Return the first script for the guest's program."""
     signature = topology.table_of(machine)
     paths = [path for _, path in _NEEDS.values()]
@@ -365,7 +365,7 @@ def _check_script(machine: Machine) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _unfit(said: Said, machine: Machine, table: bytes) -> str:
+def unfit_for(said: Said, machine: Machine, table: bytes) -> str:
     """Return why the guest cannot run any scenario; empty if it can.
 
     :param table: the table that its kernel should use; empty: any.
@@ -388,7 +388,7 @@ def _unfit(said: Said, machine: Machine, table: bytes) -> str:
     return ""
 
 
-def _lacking(said: Said, needs: Iterable[str], release: str) -> str:
+def lacking(said: Said, needs: Iterable[str], release: str) -> str:
     """Return what a scenario needs and the guest does not have; empty if it has all."""
     for number, path in (_NEEDS[need] for need in needs):
         ended = said.steps.get(number)
