@@ -36,6 +36,7 @@ _ENVIRONMENT = {
     # The image has no files but those that were built.
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+_WORST = (Status.ERROR, Status.FAIL, Status.PASS, Status.SKIP)
 #: The case that is an error when the log is incomplete.
 LOG_CASE = "kernel.log_is_whole"
 #: The case that fails when there is a splat outside of every case.
@@ -100,7 +101,7 @@ def run_kunit(
         results += some
         found_splats += complaints
     found_splats = stacks.decoded(found_splats, image.folder / image.arch.image)
-    return store.finish(current, results, splats=found_splats)
+    return store.finish(current, _merged(results), splats=found_splats)
 
 
 def run_key(image: Image, filters: Sequence[str] = ()) -> str:
@@ -164,6 +165,16 @@ def _boot(
         if output.count("\n") > LINES:
             reason = f"the kernel wrote more than {LINES} lines"
     return _results(current, glob, output, reason, log), _complaints(output, log)
+
+
+def _merged(results: Sequence[Result]) -> list[Result]:
+    """Return one result a test, the worst of all boots: each boot has those of the whole log."""
+    found: dict[str, Result] = {}
+    for result in results:
+        before = found.setdefault(result.test, result)
+        if _WORST.index(result.status) < _WORST.index(before.status):
+            found[result.test] = result
+    return list(found.values())
 
 
 def _lay_out(image: Image, folder: Path) -> str:

@@ -139,6 +139,19 @@ def test_a_run_is_kept_under_its_key(tmp_path: Path, make_image: Callable[[str],
     assert boots(tmp_path) == 5
 
 
+def test_a_splat_in_one_of_several_boots(make_image: Callable[[str], Image]) -> None:
+    """Each boot says whether there was one: a later boot without one must not hide it."""
+    splat = "BUG: sleeping function called from invalid context at mm/slab.h:321\n"
+    image = make_image(
+        f"import sys; print(({splat!r} if sys.argv[-1] == 's' else '') + {SMALL.format('', '')!r})"
+    )
+    for filters in (("s", "s.c"), ("s.c", "s")):
+        run = run_kunit(image, SUBJECT, filters=filters)
+        found = {result.test: result.status for result in run.results}
+        assert len(run.results) == len(found) == 2
+        assert found == {"s.c": Status.PASS, kunit.SPLAT_CASE: Status.FAIL}
+
+
 def test_an_error_is_tried_again(tmp_path: Path, make_image: Callable[[str], Image]) -> None:
     image = make_image("import sys; sys.exit('no memory')")
     for _ in range(2):
