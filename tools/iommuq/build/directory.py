@@ -155,7 +155,8 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
         path.unlink(missing_ok=True)
     # In one file: kunit.py refuses two that contradict each other.
     merged = kdir.notes / "merged.config"
-    merged.write_text(dotconfig.render(fragments.wanted))
+    symbols = fragments.wanted_of(kdir.source)
+    merged.write_text(dotconfig.render(symbols))
     with progress.task(f"Configuring {kdir.title}", log=log):
         for argv in _config_commands(kdir, fragments, merged):
             done = run(
@@ -170,7 +171,7 @@ def configure(kdir: BuildDirectory, fragments: Fragments, log: Path) -> None:
             if done.returncode != 0:
                 break
     if config.exists():
-        kconfig.check(kdir.source, fragments.wanted, config)
+        kconfig.check(kdir.source, symbols, config)
     if done.returncode != 0:
         raise explain(kdir, done, log)
     stamp.write_text(json.dumps({**wanted, "tree": kdir.step.tree}))

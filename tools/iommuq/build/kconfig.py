@@ -193,6 +193,8 @@ class Fragments:
     :ivar tiny: start from tinyconfig, not from the defaults of Kconfig like kunit.py.
     :ivar every: start from allmodconfig; such a kernel is never built completely.
     :ivar make_args: further arguments of make, such as ``W=1``.
+    :ivar optional: the content of a fragment whose symbols a tree may lack; all others
+        override it.
     """
 
     texts: tuple[str, ...]
@@ -200,16 +202,25 @@ class Fragments:
     tiny: bool = False
     make_args: tuple[str, ...] = ()
     every: bool = False
+    optional: str = ""
 
     @classmethod
     def read(
-        cls, *paths: Path, variant: str = "", tiny: bool = False, every: bool = False
+        cls,
+        *paths: Path,
+        variant: str = "",
+        tiny: bool = False,
+        every: bool = False,
+        optional: Path | None = None,
     ) -> Fragments:
         """Read fragments from files.
 
+        :param optional: the file of symbols that a tree may lack.
         :raises UserError: one of them is missing or malformed.
         """
-        return cls(tuple(_read_fragment(path) for path in paths), variant, tiny, every=every)
+        texts = tuple(_read_fragment(path) for path in paths)
+        may_lack = "" if optional is None else _read_fragment(optional)
+        return cls(texts, variant, tiny, every=every, optional=may_lack)
 
     @property
     def key(self) -> str:
@@ -217,6 +228,8 @@ class Fragments:
         words = [self.tiny, *(parse(text) for text in self.texts), *self.make_args]
         if self.every:
             words.append("allmodconfig")
+        if self.optional:
+            words.append(["optional", parse(self.optional)])
         return files.hash_of(json.dumps(words))
 
     def with_warnings(self) -> Fragments:
@@ -228,6 +241,20 @@ class Fragments:
     def wanted(self) -> dict[str, str]:
         """The merged symbols; a later fragment overrides an earlier one."""
         return {name: value for text in self.texts for name, value in parse(text).items()}
+
+    def wanted_of(self, tree: Path) -> dict[str, str]:
+        """Return `wanted`, with the optional symbols that a kernel source tree has."""
+        optional = parse(self.optional)
+        known = defined(tree, optional) if optional else frozenset()
+        return {name: value for name, value in optional.items() if name in known} | self.wanted
+
+
+def defined(tree: Path, names: Iterable[str]) -> frozenset[str]:
+    """Return which symbols, without ``CONFIG_``, the Kconfig files of a tree define."""
+    pattern = rf"^[[:space:]]*(menu)?config[[:space:]]+({'|'.join(names)})[[:space:]]*$"
+    argv = ["grep", "-rhE", "--include=Kconfig*", "--", pattern, "."]
+    said = run(argv, cwd=tree, timeout=120, check=False).output
+    return frozenset(line.split()[-1] for line in said.splitlines() if line.strip())
 
 
 def _read_fragment(path: Path) -> str:

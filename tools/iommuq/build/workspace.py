@@ -130,6 +130,7 @@ class Workspace:
                     f"no configuration {name!r}; there are {', '.join(choice) or 'none'}",
                     hint=f"it would be {folder / name}.config",
                 )
+        tree_suites = self.root / "kunit/tree.config"
         explored = arch.name == "um" and has_simulation(self.root, self.base.kernel)
         return Fragments.read(
             self.root / "kunit/drivers/iommu/tests/.kunitconfig",
@@ -137,4 +138,6 @@ class Workspace:
             *([self.root / "explore/kunit.config"] if explored else []),
             *self._own_fragment(arch.name),
             variant="-".join(sorted(extra)),
+            # The tree's own suites need no hardware, and this kernel runs in a second.
+            optional=tree_suites if arch.name == "um" and tree_suites.exists() else None,
         )

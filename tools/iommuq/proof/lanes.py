@@ -22,9 +22,10 @@ from iommuq.results import events
 from iommuq.results.known import NAME as KNOWN_NAME
 from iommuq.results.known import Failure, KnownFailures, Verdict, excused, judge_run, load_known
 from iommuq.results.store import Store, SuiteRun, new_id
-from iommuq.suites import kunit, selftest
+from iommuq.suites import kunit, kunit_tree, selftest
 from iommuq.suites.firmware.cases import Case, cases, run_key
 from iommuq.suites.kunit import Subject, run_kunit
+from iommuq.suites.kunit_tree import Tree, load_tree, run_nothing
 from iommuq.suites.selftest import Suite, addition, choose, load_suites, run_selftests
 from iommuq.suites.vfio import programs
 from iommuq.suites.vfio.suite import VfioSuite, load_suite
@@ -182,7 +183,7 @@ class KunitLane(Common):
         configs: Sequence[str] = (),
         filters: Sequence[str] = (),
         limit: float = KUNIT_LIMIT,
-    ) -> KunitLane:
+    ) -> Self:
         """Read the known failures of a queue and make the lane.
 
         :raises UserError: the list of known failures is malformed.
@@ -206,18 +207,50 @@ class KunitLane(Common):
         return Recipe(self.arch, fragments, self.addition)
 
     def run_key(self, image: Image) -> str:
-        return kunit.run_key(image, self.filters)
+        return kunit.run_key(image, self._globs(image), self.name)
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return load_tree(self.workspace.root)
+
+    def _globs(self, image: Image) -> tuple[str, ...]:
+        """Return the filters for a kernel, which may also have suites of the tree."""
+        return self.filters or ((self._tree.own,) if self._tree.built(image) else ())
 
     def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
         return run_kunit(
             image,
             self._subject(step),
-            filters=self.filters,
+            filters=self._globs(image),
             limit=self.limit,
             store=self.store,
             again=again,
             environment=self.environment,
+            suite=self.name,
         )
+
+
+@dataclass(frozen=True)
+class KunitTreeLane(KunitLane):
+    """The tree's own KUnit suites of drivers/iommu, which are in the same kernel.
+
+    :ivar slow: also those that take minutes.
+    """
+
+    name: ClassVar[str] = kunit_tree.SUITE
+    slow: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"the tree's {super().title}"
+
+    def _globs(self, image: Image) -> tuple[str, ...]:
+        return self.filters or self._tree.filters(image, slow=self.slow)
+
+    def _run(self, image: Image, step: Step, *, again: bool) -> SuiteRun:
+        if not self._globs(image):
+            return run_nothing(image, self._subject(step), self.store or Store())
+        return super()._run(image, step, again=again)
 
 
 @dataclass(frozen=True)
@@ -442,6 +475,7 @@ class VfioLane(Common):
 # and its name in `iommuq.defaults.SUITES`.
 _LANES: dict[str, Callable[[Workspace], Lane]] = {
     "kunit": lambda workspace: KunitLane.open(workspace, arches.get("um")),
+    "kunit-tree": lambda workspace: KunitTreeLane.open(workspace, arches.get("um")),
     "selftest": lambda workspace: SelftestLane.open(workspace, "um"),
     "firmware": FirmwareLane.open,
     "vfio": VfioLane.open,

@@ -32,6 +32,9 @@ _FORMAT = 1
 #: Files and directories of guests and their programs, below ``selftests/``.
 _GUESTS = ("init", "suites.toml", "iommu", "machines", "firmware", "scenarios", "vfio.toml")
 
+#: Files about the tree's own KUnit suites, below ``kunit/``.
+_TREE = ("tree.config", "tree.toml")
+
 
 @dataclass(frozen=True)
 class Ran(Table):
@@ -93,6 +96,7 @@ def key_of(workspace: Workspace, lanes: Sequence[str] = ()) -> str:
         _hash(workspace.queue.folder / promises.NAME),
         _hash(workspace.queue.folder / known.NAME),
         [[path.name, _hash(path)] for each in folders for path in sorted(each.glob("*.config"))],
+        [_hash(workspace.root / "kunit" / name) for name in _TREE],
     ]
     return hash_of(json.dumps(facts))
 

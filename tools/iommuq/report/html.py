@@ -287,7 +287,9 @@ class _Page:
             "rerun": {
                 "kunit": f"iommuq kunit {base} '{{test}}' --at {{step}}",
                 "selftest": f"iommuq selftest {base} {{suite}} --at {{step}}",
+                "kunit-tree": f"iommuq kunit {base} --tree --at {{step}}",
                 "firmware": f"iommuq {self.record.command} --again",
+                "vfio": f"iommuq selftest {base} --suite vfio --at {{step}}",
             },
         }
 

@@ -65,6 +65,7 @@ def run_kunit(
     store: Store | None = None,
     again: bool = False,
     environment: Mapping[str, str] | None = None,
+    suite: str = SUITE,
 ) -> SuiteRun:
     """Run the suites, or take the results from the store if nothing changed.
 
@@ -72,6 +73,7 @@ def run_kunit(
     :param limit: seconds for one boot.
     :param again: run even if the store has the results.
     :param environment: further environment variables for kunit.py and a UML guest.
+    :param suite: the name of the suite in results.
     :return: a complete run, whose results may be errors.
     :raises NoSuchCase: a filter matches no case.
     :raises ToolMissing: a tool that boots the image is not installed.
@@ -83,14 +85,14 @@ def run_kunit(
                 f"{tool} is not installed, kernels for {image.arch.name} need it",
                 hint="`iommuq doctor` names the package",
             )
-    key = run_key(image, filters)
+    key = run_key(image, filters, suite)
     found = None if again else store.find(key)
     # An error is no verdict on the kernel, so the suites run again.
     if found is not None and not found.has_errors:
         return renamed(found, subject)
     started = time.time()
     current = SuiteRun(
-        new_id(started), subject.base, subject.patch, SUITE, key, subject.kernel,
+        new_id(started), subject.base, subject.patch, suite, key, subject.kernel,
         image.arch.guest, image.arch.accelerator, started, image=image.check(),
     )  # fmt: skip
     store.begin(current)
@@ -104,9 +106,9 @@ def run_kunit(
     return store.finish(current, _merged(results), splats=found_splats)
 
 
-def run_key(image: Image, filters: Sequence[str] = ()) -> str:
+def run_key(image: Image, filters: Sequence[str] = (), suite: str = SUITE) -> str:
     """Return the content key of all that the results depend on."""
-    return hash_of(_GENERATION, image.key, SUITE, *filters)
+    return hash_of(_GENERATION, image.key, suite, *filters)
 
 
 def renamed(found: SuiteRun, subject: Subject) -> SuiteRun:
@@ -119,11 +121,12 @@ def renamed(found: SuiteRun, subject: Subject) -> SuiteRun:
 def _boot(
     image: Image, current: SuiteRun, glob: str, limit: float, environment: Mapping[str, str]
 ) -> tuple[list[Result], list[Complaint]]:
-    log = files.new_log(f"kunit-{current.base}-{image.arch.name}-{current.patch}")
+    log = files.new_log(f"{current.suite}-{current.base}-{image.arch.name}-{current.patch}")
     boots = cache_dir() / "boots"
     boots.mkdir(parents=True, exist_ok=True)
+    title = f"KUnit's {glob}" if current.suite != SUITE else "KUnit"
     with (
-        progress.task(f"Running KUnit on {current.base} {current.patch}", log=log) as step,
+        progress.task(f"Running {title} on {current.base} {current.patch}", log=log) as step,
         temporary_folder("kunit", boots) as folder,
     ):
         cases = 0
@@ -199,7 +202,9 @@ def _results(current: SuiteRun, glob: str, output: str, reason: str, log: Path) 
     report, loose = splats.fail_cases(report, splats.find(lines), splats.expected(lines))
 
     def result(test: str, status: Status, message: str, duration: float = 0.0) -> Result:
-        return Result(current.base, current.patch, SUITE, test, status, duration, message, str(log))
+        return Result(
+            current.base, current.patch, current.suite, test, status, duration, message, str(log)
+        )
 
     if not report.tests:
         if glob and "1..0" in output:

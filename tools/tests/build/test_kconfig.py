@@ -162,3 +162,15 @@ def test_check(tree: Path, tmp_path: Path) -> None:
         " IOMMU_SUPPORT (IOMMU_SUPPORT=n) | CONFIG_NOPE=y: no such symbol in this tree"
         " | CONFIG_IOMMU_API=n (drivers/iommu/Kconfig:2): other symbols make it y"
     )
+
+
+def test_a_symbol_that_a_tree_may_lack(tmp_path: Path) -> None:
+    toy.write_tree(tmp_path, FILES)
+    (tmp_path / "must").write_text("CONFIG_OTHER=y\n")
+    may = tmp_path / "may"
+    may.write_text("CONFIG_IOMMU_SUPPORT=y\n# CONFIG_OTHER is not set\nCONFIG_IOMMU_PT=y\n")
+    fragments = kconfig.Fragments.read(tmp_path / "must", optional=may)
+    # IOMMU_PT is in no Kconfig file, and what must be there overrides what may be.
+    assert fragments.wanted_of(tmp_path) == {"IOMMU_SUPPORT": "y", "OTHER": "y"}
+    assert fragments.wanted == {"OTHER": "y"}
+    assert fragments.key != kconfig.Fragments.read(tmp_path / "must").key

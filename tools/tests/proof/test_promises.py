@@ -161,13 +161,16 @@ def test_promise_of_a_suite_that_did_not_run(toy: Queue, store: Store) -> None:
         ("[[patch]]\nname='0001'\nfixes=['kuint.a']", "kuint.a is in no suite of this base"),
         (
             "[[patch]]\nname='0001'\nfixes=['kunit.a']\nbreaks=['s.a']\nbecause='x'",
-            "s.a is in no suite of this base (the suites are kunit, selftest, firmware)",
+            "s.a is in no suite of this base (the suites are kunit, kunit-tree, selftest, ",
         ),
         (
             "suites=['kunit']\n[[patch]]\nname='0001'\nfixes=['selftest.a']",
             "0001: selftest.a is in no suite of this base (the suites are kunit)",
         ),
-        ("suites=['kuint']", "no suite 'kuint'; there are kunit, selftest, firmware"),
+        (
+            "suites=['kuint']",
+            "no suite 'kuint'; there are kunit, kunit-tree, selftest, firmware, vfio",
+        ),
         ("[[patch]]\nreason='x'", "name: is missing"),
         ("[[patch]]\nname='0001'\nreason='x'\n" * 2, "0001 is listed twice"),
         ("[patch", "proof.toml: "),

@@ -55,8 +55,10 @@ def test_proof_is_found_again(project: Project) -> None:
         lambda it: it.edit(SUITE_C, "Nobody has", "Somebody has"),
         lambda it: it.edit(FRAGMENT, "As small", "Nearly as small"),
         lambda it: (it.root / KNOWN).write_text("# none\n"),
+        lambda it: (it.root / "kunit/tree.config").write_text("CONFIG_NONE_HAS_IT=y\n"),
+        lambda it: (it.root / "kunit/tree.toml").write_text("own = 'x'\nsuite = []\n"),
     ],
-    ids=["patch", "promises", "suite", "configuration", "known"],
+    ids=["patch", "promises", "suite", "configuration", "known", "tree", "filters"],
 )
 def test_any_change_wants_another(project: Project, change: Callable[[Project], object]) -> None:
     key = records.key_of(Workspace.open(BASE))
@@ -75,9 +77,10 @@ def test_any_change_wants_another(project: Project, change: Callable[[Project], 
         "machines/new.toml",
         "firmware/new.c",
         "scenarios/new.toml",
+        "vfio.toml",
     ],
 )
-@pytest.mark.parametrize("lane", ["selftest", "firmware"])
+@pytest.mark.parametrize("lane", ["selftest", "firmware", "vfio"])
 def test_what_guests_run_is_part_of_it(project: Project, name: str, lane: str) -> None:
     workspace = Workspace.open(BASE)
     lanes = ("kunit", lane)

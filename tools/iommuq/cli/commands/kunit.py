@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,8 +12,9 @@ import click
 from iommuq.build.workspace import Workspace
 from iommuq.cli import options
 from iommuq.cli.commands.selftest import run_lane
+from iommuq.defaults import KUNIT_LIMIT, TREE_LIMIT
 from iommuq.proof import coverage, recording
-from iommuq.proof.lanes import KunitLane
+from iommuq.proof.lanes import KunitLane, KunitTreeLane
 from iommuq.report import live
 from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
@@ -25,6 +27,9 @@ from iommuq.system.errors import EXIT_OK, InfraError, UserError, os_errors_as
 @click.argument("filters", nargs=-1, metavar="[FILTER]...")
 @options.at_patch
 @options.again
+@click.option(
+    "--tree", is_flag=True, help="Run the tree's own suites of drivers/iommu, and none of ours."
+)
 @click.option("--coverage", "counted", is_flag=True, help="Show the coverage of the queue.")
 @click.option(
     "--coverage-json", type=options.file, metavar="FILE", help="Also write the coverage to FILE."
@@ -38,6 +43,7 @@ def kunit(
     filters: tuple[str, ...],
     at: str | None,
     again: bool,
+    tree: bool,
     counted: bool,
     coverage_json: Path | None,
     arch: str,
@@ -54,6 +60,12 @@ def kunit(
         if counted:
             coverage.check_arch(arch)
         workspace = Workspace.open(base)
+        if tree:
+            if counted or filters:
+                raise UserError("--tree runs all suites of the tree, and counts no coverage")
+            limit = TREE_LIMIT if timeout == KUNIT_LIMIT else timeout
+            of_tree = KunitTreeLane.open(workspace, arches.get(arch), configs, limit=limit)
+            return run_lane(workspace, replace(of_tree, slow=True), at, again=again)
         lane = KunitLane.open(workspace, arches.get(arch), configs, filters, timeout)
         if counted:
             return _run_covered(lane, at, coverage_json)

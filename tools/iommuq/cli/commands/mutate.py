@@ -42,7 +42,7 @@ from iommuq.system.temporary import temporary_folder
     multiple=True,
     default=("kunit",),
     show_default=True,
-    help="Suites to run: kunit, selftest, firmware, explore; after the first that fails no more.",
+    help="Suites of `prove` to run, or explore; after the first that fails no more.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the mutants, and build nothing.")
 @click.option(

@@ -30,7 +30,7 @@ from iommuq.system.groups import pool
     "suites",
     metavar="NAME",
     multiple=True,
-    help="Only this suite: kunit, selftest, firmware.",
+    help="Only this suite: kunit, kunit-tree, selftest, firmware, vfio.",
 )
 @click.option("--from", "first", metavar="PATCH", help="Begin with this patch.")
 @click.option("--to", "last", metavar="PATCH", help="End with this patch.")
