@@ -436,6 +436,10 @@ class VfioLane(Common):
         programs.build(self.workspace, step)
         return image
 
+    def has_programs(self, step: Step) -> bool:
+        """Return whether the tree of a step has the programs."""
+        return bool(programs.key(self.workspace, step))
+
     def narrowed(self, tests: Collection[str]) -> VfioLane | None:
         wanted = {test.partition(".")[0] for test in tests}
         found = tuple(name for name in self.machines if name in wanted)

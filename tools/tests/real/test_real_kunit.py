@@ -119,3 +119,13 @@ def test_our_reading_of_the_log_agrees_with_kunit_py() -> None:
     # One of ours is not KUnit's: that there was no splat outside of the cases.
     assert counts.get("PASS") == int(counted[1]) - 1
     assert counts.get("FAIL", 0) == int(counted[2] or 0)
+
+
+@pytest.mark.full
+def test_the_tree_s_own_page_tables_pass() -> None:
+    done = iommuq("prove", "7.3", "--suite", "kunit-tree", "--from", "statics/0010", "--all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in ("amdv1_fmt_test", "vtdss_iommu_test", "arm_lpae_do_selftests"):
+        assert words in done.stdout
+    # It takes minutes: `iommuq kunit --tree` is for it.
+    assert "test_random_map" not in done.stdout
