@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
 
 
 def test_every_test_of_the_kernel_is_an_item(tmp_path: Path) -> None:
-    words = ["kunit", "selftests/iommu", "selftests/suites.toml", "--iommu-base", "6.12"]
+    words = ["kunit", "explore", "selftests/iommu", "selftests/suites.toml", "--iommu-base", "6.12"]
     words += ["--iommu-on", "um", "-n", "2", "-q", f"--junitxml={tmp_path}/junit.xml"]
     done = subprocess.run(
         [

@@ -22,6 +22,9 @@ KUNIT_WHOLE = Path("kunit/overlay.toml")
 #: The same for the userspace suites; also for the suites of the kernel tree.
 SELFTEST_WHOLE = Path("selftests/suites.toml")
 
+#: Folders of KUnit suites, and the option that those of each need; empty: none.
+KUNIT_FOLDERS = {"kunit": "", "explore": "CONFIG_IOMMU_SIM"}
+
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|(\"(?:\\.|[^\"\\\n])*\")", re.DOTALL)
 _DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b\s*(.*)")
 _INCLUDE = re.compile(r'\s*#\s*include\s+"([^"]+)"')
@@ -49,11 +52,14 @@ class Found:
     condition: str = ""
 
 
-def kunit_cases(path: Path) -> list[Found]:
-    """Return the cases of a file, in order."""
+def kunit_cases(path: Path, option: str = "") -> list[Found]:
+    """Return the cases of a file, in order.
+
+    :param option: what the kernel must have for the file.
+    """
     text = _plain(path)
     arrays = {match[1]: match for match in _CASES.finditer(text)}
-    outer = _included_under(path)
+    outer = " && ".join(filter(None, (option, _included_under(path))))
     under = _conditions(text)
     found = []
     for match in _SUITE.finditer(text):
@@ -144,8 +150,9 @@ def everything(lane: str, root: Path, base: str, at: str | None) -> Iterator[Fou
     """Yield all tests of a lane: ``kunit``, ``selftest`` or ``firmware``."""
     if lane == "kunit":
         yield from kunit_whole()
-        for path in sorted((root / "kunit").rglob("*.c")):
-            yield from kunit_cases(path)
+        for folder, option in KUNIT_FOLDERS.items():
+            for path in sorted((root / folder).rglob("*.c")):
+                yield from kunit_cases(path, option)
     elif lane == "selftest":
         yield from selftest_whole(root, base, at)
         for path, suite in own_programs(root).items():

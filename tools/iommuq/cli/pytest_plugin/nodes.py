@@ -188,8 +188,9 @@ def file_node(
     if options.kernel is not None:
         # A foreign kernel has no other tests.
         return None
-    if here == "kunit" and path.suffix == ".c":
-        return KernelFile.make(parent, path, "kunit", lambda: inventory.kunit_cases(path))
+    if here in inventory.KUNIT_FOLDERS and path.suffix == ".c":
+        option = inventory.KUNIT_FOLDERS[here]
+        return KernelFile.make(parent, path, "kunit", lambda: inventory.kunit_cases(path, option))
     if place == inventory.KUNIT_WHOLE:
         return KernelFile.make(parent, path, "kunit", inventory.kunit_whole)
     if place == inventory.SELFTEST_WHOLE:
