@@ -61,7 +61,7 @@ def test_every_test_of_the_kernel_is_an_item(tmp_path: Path) -> None:
 
 def test_the_first_hour(tmp_path: Path) -> None:
     project = tmp_path / "project"
-    for name in ("patches", "kunit", "selftests", "docs"):
+    for name in ("patches", "kunit", "explore", "selftests", "docs"):
         shutil.copytree(tutorialrun.ROOT / name, project / name)
     tutorialrun.make_checkout(project)
     tutorialrun.follow(project, dict(os.environ), LIMIT)
