@@ -146,6 +146,11 @@ class Common:
     def runs_file(self, test: str, path: str) -> bool:  # noqa: ARG002
         return True
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """How the names of tests begin that its kernels cannot have."""
+        return ()
+
     def _subject(self, step: Step) -> Subject:
         return Subject(self.workspace.base.spec.name, step.label, self.workspace.base.kernel)
 
@@ -194,6 +199,11 @@ class KunitLane(Common):
     @property
     def _arch(self) -> str:
         return self.arch.name
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        # The simulated IOMMU is for User-mode Linux.
+        return () if self.arch.name == "um" else ("iommu_explored.",)
 
     @property
     def title(self) -> str:
