@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from iommuq.explore.operations import Operation, from_json, listing, to_json
+from iommuq.explore.play import AnyFind
 from iommuq.explore.rules import all_rules
 from iommuq.explore.rules.model import Breach
 from iommuq.system.errors import UserError
@@ -68,20 +70,7 @@ class Find:
 
     def to_json(self) -> dict[str, Any]:
         """Return it for a file that `iommuq explore --replay` reads."""
-        return {
-            "format": FORMAT,
-            "rule": self.breach.rule,
-            "text": self.breach.text,
-            "expect": self.breach.expect,
-            "signature": self.signature,
-            "faulted": self.faulted,
-            "note": self.note,
-            "splats": list(self.splats),
-            "base": self.base,
-            "step": self.step,
-            "seed": self.seed,
-            "operations": to_json(self.operations),
-        }
+        return facts_of(self) | {"operations": to_json(self.operations)}
 
     def lines(self) -> list[str]:
         """Return it as text: what, the rule and its source, and the operations."""
@@ -93,6 +82,50 @@ class Find:
             *listing(self.operations),
         ]
         return [*found, *(f"  splat: {title}" for title in self.splats)]
+
+
+def facts_of(find: AnyFind) -> dict[str, Any]:
+    """Return what a find of the core and one of a driver have in common, for their files."""
+    return {
+        "format": FORMAT,
+        "rule": find.breach.rule,
+        "text": find.breach.text,
+        "expect": find.breach.expect,
+        "signature": find.signature,
+        "faulted": find.faulted,
+        "note": find.note,
+        "splats": list(find.splats),
+        "base": find.base,
+        "step": find.step,
+        "seed": find.seed,
+    }
+
+
+def check_facts(
+    data: Mapping[str, Any], texts: Mapping[str, str], rules: Collection[str], where: str
+) -> None:
+    """Check what `facts_of` has written.
+
+    :param texts: the patterns of the fields that are texts.
+    :param rules: the names that there are.
+    :raises UserError: it is malformed.
+    """
+    if not _is_number(data.get("format"), FORMAT, FORMAT + 1):
+        raise UserError(f"{where}: not a find of format {FORMAT}")
+    for name, pattern in texts.items():
+        value = data.get(name)
+        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+            raise UserError(f"{where}: {name} cannot be {reprlib.repr(value)}")
+    # In a list anything can be looked for.
+    if data.get("rule") not in list(rules):
+        raise UserError(f"{where}: no rule {reprlib.repr(data.get('rule'))}")
+    splats = data.get("splats")
+    if not isinstance(splats, list) or not all(isinstance(each, str) for each in splats):
+        raise UserError(f"{where}: splats must be a list of strings")
+    if not _is_number(data.get("seed"), 0, _SEEDS):
+        raise UserError(f"{where}: seed must be a number from 0 to {_SEEDS - 1}")
+    if type(data.get("faulted")) is not bool:
+        raise UserError(f"{where}: faulted must be true or false")
 
 
 def splat_key(title: str) -> str:
@@ -109,34 +142,20 @@ def load(data: object, where: str) -> Find:
 
     :raises UserError: it is malformed.
     """
-    if not isinstance(data, dict) or not _is_number(data.get("format"), FORMAT, FORMAT + 1):
+    if not isinstance(data, dict):
         raise UserError(f"{where}: not a find of format {FORMAT}")
-    data = {"note": "", **data}
-    texts = ("rule", *_TEXTS)
-    if not all(isinstance(data.get(name), str) for name in texts):
-        raise UserError(f"{where}: {', '.join(texts)} must be strings")
-    if data["rule"] not in {rule.name for rule in all_rules()}:
-        raise UserError(f"{where}: no rule {reprlib.repr(data['rule'])}")
-    for name, pattern in _TEXTS.items():
-        if not re.fullmatch(pattern, data[name], re.ASCII):
-            raise UserError(f"{where}: {name} cannot be {reprlib.repr(data[name])}")
-    splats, faulted = data.get("splats", []), data.get("faulted", False)
-    seed = data.get("seed", 0)
-    if not isinstance(splats, list) or not all(isinstance(each, str) for each in splats):
-        raise UserError(f"{where}: splats must be a list of strings")
-    if not _is_number(seed, 0, _SEEDS):
-        raise UserError(f"{where}: seed must be a number from 0 to {_SEEDS - 1}")
-    if type(faulted) is not bool:
-        raise UserError(f"{where}: faulted must be true or false")
+    # Files of before these were written have none of them.
+    data = {"note": "", "splats": [], "faulted": False, "seed": 0, **data}
+    check_facts(data, _TEXTS, [rule.name for rule in all_rules()], where)
     return Find(
         Breach(data["rule"], data["text"], data["expect"]),
         tuple(from_json(data.get("operations"), where)),
-        tuple(splats),
-        faulted,
+        tuple(data["splats"]),
+        data["faulted"],
         note=data["note"],
         base=data["base"],
         step=data["step"],
-        seed=seed,
+        seed=data["seed"],
     )
 
 

@@ -33,6 +33,18 @@ class AnyFind(Protocol):
         """The rule, and what is wrong."""
 
     @property
+    def splats(self) -> tuple[str, ...]:
+        """The titles of the splats."""
+
+    @property
+    def faulted(self) -> bool:
+        """Whether a failure was injected and met."""
+
+    @property
+    def note(self) -> str:
+        """What else tells it from others."""
+
+    @property
     def base(self) -> str:
         """The base that was explored."""
 

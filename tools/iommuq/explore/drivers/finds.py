@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from iommuq.explore.drivers.rules import RULES, named
 from iommuq.explore.drivers.steps import Step, from_json, listing
 from iommuq.explore.drivers.world import World, kinds
-from iommuq.explore.finds import FORMAT, splat_key
+from iommuq.explore.finds import check_facts, facts_of, splat_key
 from iommuq.explore.rules.model import Breach
 from iommuq.firmware.scenario import folder
 from iommuq.system.errors import InfraError, UserError, os_errors_as
@@ -69,20 +68,9 @@ class DriverFind:
 
     def to_json(self) -> dict[str, Any]:
         """Return it for a file that `iommuq explore --replay` reads."""
-        return {
-            "format": FORMAT,
+        return facts_of(self) | {
             "machine": self.machine,
             "layout": self.layout,
-            "rule": self.breach.rule,
-            "text": self.breach.text,
-            "expect": self.breach.expect,
-            "signature": self.signature,
-            "faulted": self.faulted,
-            "note": self.note,
-            "splats": list(self.splats),
-            "base": self.base,
-            "step": self.step,
-            "seed": self.seed,
             "operations": [each.to_json() for each in self.operations],
         }
 
@@ -106,33 +94,19 @@ def load(data: Mapping[str, Any], where: str) -> DriverFind:
 
     :raises UserError: it is malformed.
     """
-    if type(data.get("format")) is not int or data["format"] != FORMAT:
-        raise UserError(f"{where}: not a find of format {FORMAT}")
-    for name, pattern in _TEXTS.items():
-        value = data.get(name)
-        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-            raise UserError(f"{where}: {name} cannot be {reprlib.repr(value)}")
-    if data.get("rule") not in [rule.name for rule in RULES]:
-        raise UserError(f"{where}: no rule {reprlib.repr(data.get('rule'))}")
-    splats, seed, faulted = data.get("splats"), data.get("seed"), data.get("faulted")
-    if not isinstance(splats, list) or not all(isinstance(each, str) for each in splats):
-        raise UserError(f"{where}: splats must be a list of strings")
-    if type(seed) is not int or not 0 <= seed < 1 << 32:
-        raise UserError(f"{where}: seed must be a number below {1 << 32}")
-    if type(faulted) is not bool:
-        raise UserError(f"{where}: faulted must be true or false")
+    check_facts(data, _TEXTS, [rule.name for rule in RULES], where)
     world = World.open(data["machine"], data["layout"])
     return DriverFind(
         Breach(data["rule"], data["text"], data["expect"]),
         tuple(from_json(data.get("operations"), world, where)),
         world.machine.name,
         world.layout,
-        tuple(splats),
-        faulted,
+        tuple(data["splats"]),
+        data["faulted"],
         data["note"],
         data["base"],
         data["step"],
-        seed,
+        data["seed"],
     )
 
 

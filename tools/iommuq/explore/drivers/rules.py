@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from iommuq.explore.drivers.steps import Step
@@ -44,11 +44,22 @@ class Moment:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule; see `iommuq.explore.rules.model.Rule`."""
+    """One rule; see `iommuq.explore.rules.model.Rule`.
+
+    :ivar check: None: what it is about is told by no state, see `player`.
+    """
 
     name: str
     says: str
     source: str
+    check: Callable[[Moment], Iterable[Breach]] | None
+
+
+def _looks(moment: Moment, letter: str, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield device and place of the last look where a letter was seen; of one place, or of all."""
+    for (device, where), seen in moment.after.reached.items():
+        if seen == letter and place in ("", where):
+            yield device, where
 
 
 def _alike(moment: Moment, device: str, good: str) -> bool:
@@ -68,9 +79,7 @@ def _alike(moment: Moment, device: str, good: str) -> bool:
 
 
 def _lost(moment: Moment) -> Iterator[Breach]:
-    for (device, place), letter in moment.after.reached.items():
-        if place != "region" or letter != "B":
-            continue
+    for device, _ in _looks(moment, "B", "region"):
         seen, region = moment.after.seen[device], moment.world.region_of(device)
         if not seen.present and _alike(moment, device, "claimed"):
             continue
@@ -86,9 +95,7 @@ def _lost(moment: Moment) -> Iterator[Breach]:
 
 
 def _memory(moment: Moment) -> Iterator[Breach]:
-    for (device, place), letter in moment.after.reached.items():
-        if place != "other" or letter != "R":
-            continue
+    for device, _ in _looks(moment, "R", "other"):
         seen = moment.after.seen[device]
         owned = moment.after.owned(device)
         if seen.type == "identity" and not owned:
@@ -103,9 +110,9 @@ def _memory(moment: Moment) -> Iterator[Breach]:
 
 
 def _foreign(moment: Moment) -> Iterator[Breach]:
-    for (device, place), letter in moment.after.reached.items():
+    for device, place in _looks(moment, "R"):
         owner = place.removeprefix("page of ")
-        if owner == place or letter != "R" or owner in moment.world.shares[device]:
+        if owner == place or owner in moment.world.shares[device]:
             continue
         own, other = moment.after.seen[device].group, moment.after.seen[owner].group
         if own is not None and own == other:
@@ -118,8 +125,8 @@ def _foreign(moment: Moment) -> Iterator[Breach]:
 
 
 def _own(moment: Moment) -> Iterator[Breach]:
-    for (device, place), letter in moment.after.reached.items():
-        if place == f"page of {device}" and letter == "B":
+    for device, place in _looks(moment, "B"):
+        if place == f"page of {device}":
             yield Breach(
                 "belief.mapped",
                 f"{_called(moment, device)} does not reach what its owner has mapped",
@@ -128,11 +135,10 @@ def _own(moment: Moment) -> Iterator[Breach]:
 
 
 def _identity(moment: Moment) -> Iterator[Breach]:
-    for (device, place), letter in moment.after.reached.items():
+    for device, _ in _looks(moment, "B", "other"):
         seen = moment.after.seen[device]
-        if place != "other" or letter != "B" or seen.type != "identity":
-            continue
-        if seen.group is not None and not moment.after.owned(device):
+        identity = seen.type == "identity" and seen.group is not None
+        if identity and not moment.after.owned(device):
             yield Breach(
                 "belief.identity",
                 f"the group of {_called(moment, device)} is in identity, and it is blocked",
@@ -243,64 +249,77 @@ def _called(moment: Moment, device: str) -> str:
 
 
 #: The rules, each with its sentence and source.
-RULES = {
+RULES = (
     Rule(
         "regions.lost",
         "A device reaches its direct regions, also when it was refused or removed.",
         "include/linux/iommu.h, IOMMU_RESV_DIRECT; Intel VT-d specification, 8.4",
-    ): _lost,
+        _lost,
+    ),
     Rule(
         "isolation.memory",
         "A device whose group is not in identity reaches nothing that is not mapped.",
         "Documentation/ABI/testing/sysfs-kernel-iommu_groups",
-    ): _memory,
+        _memory,
+    ),
     Rule(
         "isolation.removed",
         "A device that was removed reaches nothing but its direct regions.",
         "include/linux/iommu.h, release_domain",
-    ): _memory,
+        _memory,
+    ),
     Rule(
         "isolation.owner",
         "What an owner maps is reached by the devices of its group alone.",
         "Documentation/driver-api/vfio.rst",
-    ): _foreign,
+        _foreign,
+    ),
     Rule(
         "belief.mapped",
         "A device reaches what its owner has mapped.",
         "Documentation/driver-api/vfio.rst",
-    ): _own,
+        _own,
+    ),
     Rule(
         "belief.identity",
         "A device whose group is in identity reaches all memory.",
         "Documentation/ABI/testing/sysfs-kernel-iommu_groups",
-    ): _identity,
+        _identity,
+    ),
     Rule(
         "ownership.direct",
         "A group with a device that has a direct region cannot be claimed.",
         "20230607035145.343698-1-baolu.lu@linux.intel.com",
-    ): _claimed,
-    Rule("refusal.changed", "A step that is refused changes nothing.", "errno(3)"): _changed,
+        _claimed,
+    ),
+    Rule("refusal.changed", "A step that is refused changes nothing.", "errno(3)", _changed),
     Rule(
         "nofail.back",
         "A device that is plugged in is found by a rescan.",
         "Documentation/ABI/testing/sysfs-bus-pci, rescan",
-    ): _back,
+        _back,
+    ),
     Rule(
         "nofail.grouped",
         "A device that is found again is in a group.",
         "iommu.c, iommu_probe_device()",
-    ): _back,
+        _back,
+    ),
     Rule(
         "nofail.refused",
         "To remove, to unbind, to release and to rescan does not fail.",
         "drivers/pci/pci-sysfs.c; drivers/base/bus.c",
-    ): _ends,
+        _ends,
+    ),
     Rule(
-        "nofail.hangs", "Each step ends.", "Documentation/admin-guide/sysctl/kernel.rst, hung_task"
-    ): None,
-    Rule("errnos.documented", "Errors are those that are documented.", "drivers.toml"): _documented,
-    Rule("splats.printed", "The kernel prints no splat.", "Documentation/dev-tools/"): None,
-}
+        "nofail.hangs",
+        "Each step ends.",
+        "Documentation/admin-guide/sysctl/kernel.rst, hung_task",
+        None,
+    ),
+    Rule("errnos.documented", "Errors are those that are documented.", "drivers.toml", _documented),
+    Rule("splats.printed", "The kernel prints no splat.", "Documentation/dev-tools/", None),
+)
 
 
 def named(name: str) -> Rule:
@@ -323,5 +342,6 @@ def chosen(without: Collection[str] = ()) -> frozenset[str]:
 
 def breaches(moment: Moment, wanted: frozenset[str]) -> list[Breach]:
     """Return what does not hold after a step."""
-    checks = dict.fromkeys(check for check in RULES.values() if check is not None)
+    # One may be that of two rules.
+    checks = dict.fromkeys(rule.check for rule in RULES if rule.check is not None)
     return [each for check in checks for each in check(moment) if each.rule in wanted]
