@@ -47,6 +47,10 @@ class Lane(Protocol):
     def title(self) -> str:
         """The suite and its guest, in words."""
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """How the names of tests begin that its kernels cannot have."""
+
     def image(self, step: Step) -> Image:
         """Return the image of a step, as `build.build_image` does."""
 
@@ -148,7 +152,6 @@ class Common:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """How the names of tests begin that its kernels cannot have."""
         return ()
 
     def _subject(self, step: Step) -> Subject:

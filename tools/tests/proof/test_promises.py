@@ -47,6 +47,18 @@ def test_promises_that_are_broken(
     assert proof.exit_code == 1
 
 
+@pytest.mark.parametrize(("lacks", "kept"), [(("s.",), True), (("s.b",), False), (("t.",), False)])
+def test_promise_of_a_test_that_the_kernels_cannot_have(
+    toy: Queue, store: Store, lacks: tuple[str, ...], *, kept: bool
+) -> None:
+    """It is not held against them, and that of each other test is."""
+    promise(toy, GOOD)
+    tests = lane(store, **{"u.c": "p p p"})
+    tests.lacks = lacks
+    missing = ["0001: does not fix kunit.s.a: no step has this test"]
+    assert proven(toy, [tests]).findings == ([] if kept else missing)
+
+
 def test_patch_without_a_promise(toy: Queue, store: Store) -> None:
     tests = lane(store, **{"s.a": "f p p"})
     assert proven(toy, [tests]).findings == [

@@ -60,6 +60,7 @@ class ToyLane:
     known: frozenset[str] = frozenset()
     guests: Mapping[str, Collection[str]] = field(default_factory=dict)
     prefix: str = ""
+    lacks: tuple[str, ...] = ()
     _ids: Iterator[int] = field(default_factory=count)
 
     def image(self, step: Step) -> Image:
