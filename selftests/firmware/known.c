@@ -14,7 +14,8 @@
 
 #define REGIONS_SIZE 4096
 
-static int read_group(const char *device, const char *name, char *text, size_t size)
+/* A file of its group */
+int read_group(const char *device, const char *name, char *text, size_t size)
 {
 	char path[PATH_MAX];
 	int group = group_of(device);

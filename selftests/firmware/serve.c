@@ -57,10 +57,7 @@ static void say_state(int number)
 		strcpy(type, "-");
 		strcpy(driver, "-");
 		group = group_of(watched[i]);
-		if (group >= 0) {
-			snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/type", group);
-			read_text(path, type, sizeof(type));
-		}
+		read_group(watched[i], "type", type, sizeof(type));
 		read_link(watched[i], "driver", driver, sizeof(driver));
 		if (group >= 0)
 			length += snprintf(text + length, sizeof(text) - length, " %d,", group);
@@ -103,7 +100,7 @@ int serve(const char *name)
 		fprintf(stderr, "there is no port %s\n", name);
 		return 2;
 	}
-	/* Two of the program's own, so that no step can end the one by the other */
+	/* Its answers are what it says; its buffered input needs a descriptor of its own. */
 	in = fdopen(dup(fd), "re");
 	if (!in || dup2(fd, STDOUT_FILENO) == -1)
 		return 2;

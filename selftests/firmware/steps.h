@@ -99,6 +99,7 @@ void enable(const char *device);
 void renumber(const char *device, unsigned char bus);
 
 /* known.c: the kind of the reserved region that begins at an address, or none */
+int read_group(const char *device, const char *name, char *text, size_t size);
 int region_kind(const char *device, uint64_t address, char *kind, size_t size);
 
 /* ... and a word that the device reaches in its state; no memory if there is none */

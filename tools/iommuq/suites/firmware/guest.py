@@ -9,12 +9,13 @@ from pathlib import Path
 from iommuq.firmware import override, program, topology
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import Region
-from iommuq.guests.boot import GuestReport, boot
+from iommuq.guests import qemu
+from iommuq.guests.boot import GuestLost, GuestReport, boot
 from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
 from iommuq.suites.firmware import verdicts
 from iommuq.system import files as logs
-from iommuq.system import progress
+from iommuq.system import groups, progress
 from iommuq.system.errors import InfraError
 from iommuq.system.temporary import temporary_folder
 
@@ -63,9 +64,31 @@ def asked(kernel: Kernel, machine: Machine) -> Ask:
         ]
         files = {program.GUEST_PATH: program.build(), **places, **modules}
         archive = build(suites, files, modules=tuple(modules))
-        return boot(machine, kernel.image, archive, log, foreign=not kernel.built)
+        return twice(lambda: boot(machine, kernel.image, archive, log, foreign=not kernel.built))
 
     return ask
+
+
+def twice(
+    once: Callable[[], GuestReport], stopped: Callable[[], bool] = lambda: False
+) -> GuestReport:
+    """Boot a guest, and once more if it is lost before its first program.
+
+    An emulated kernel may fail to boot now and then; an error of QEMU is permanent.
+
+    :param stopped: tells whether nothing is to be booted any more.
+    :raises GuestLost: it was lost in the second boot, or in a program.
+    :raises KeyboardInterrupt: all processes are being ended: another thread gets the Ctrl-C.
+    """
+    try:
+        return once()
+    except GuestLost as error:
+        if groups.ending():
+            raise KeyboardInterrupt from error
+        if error.report.suites or f"{qemu.PROGRAM}: " in error.what or stopped():
+            raise
+        progress.note(f"{error.what}: trying once more")
+    return once()
 
 
 def with_regions(table: bytes, machine: Machine, regions: Sequence[Region]) -> bytes:

@@ -16,7 +16,6 @@ from pathlib import Path
 from iommuq.firmware import override, program, topology
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import NO_SPLAT, script
-from iommuq.guests import qemu
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.channel import Transcript
 from iommuq.guests.initramfs import Suite, build
@@ -26,7 +25,7 @@ from iommuq.results.console import splats
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.firmware import verdicts
 from iommuq.suites.firmware.cases import Case, answer, plan, run_key, stored
-from iommuq.suites.firmware.guest import CHECK, own_table
+from iommuq.suites.firmware.guest import CHECK, own_table, twice
 from iommuq.suites.firmware.verdicts import CheckResult, Said
 from iommuq.suites.kunit import Subject
 from iommuq.system import files as logs
@@ -202,16 +201,10 @@ class _Runner:
         if wanted and file_sha256(image) != wanted:
             raise InfraError(f"{image}: has changed since it was opened", hint="run it again")
         foreign = not self.kernel.built
-        try:
-            return boot(machine, image, archive, log, hopeless=_Hung(self._stop), foreign=foreign)
-        except GuestLost as error:
-            self._check_interrupt()
-            # An emulated kernel may fail to boot now and then; an error of QEMU is permanent.
-            refused = f"{qemu.PROGRAM}: " in error.what
-            if error.report.suites or refused or self._stop.is_set():
-                raise
-            progress.note(f"{error.what}: trying once more")
-        return boot(machine, image, archive, log, hopeless=_Hung(self._stop), foreign=foreign)
+        return twice(
+            lambda: boot(machine, image, archive, log, hopeless=_Hung(self._stop), foreign=foreign),
+            self._stop.is_set,
+        )
 
     def _check_interrupt(self) -> None:
         """Stop if all processes are being ended: in a proof another thread gets the Ctrl-C."""

@@ -15,20 +15,20 @@ from iommuq.firmware.scenario import script
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
 from iommuq.guests.boot import GuestLost, GuestReport, boot
-from iommuq.guests.initramfs import Initramfs, Suite, build
+from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
 from iommuq.results.console import ktap, splats, stacks
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.firmware import run as firmware
 from iommuq.suites.firmware import verdicts as scenarios
-from iommuq.suites.firmware.guest import CHECK, asked, own_table
+from iommuq.suites.firmware.guest import CHECK, asked, own_table, twice
 from iommuq.suites.kunit import Subject, renamed
 from iommuq.suites.selftest import BUILDS, ENDS, REASON
 from iommuq.suites.vfio import verdicts
 from iommuq.suites.vfio.programs import FOLDER
 from iommuq.suites.vfio.suite import CONTROL, MARKED, PLACE, Program, VfioSuite
 from iommuq.system import files as logs
-from iommuq.system import groups, progress
+from iommuq.system import progress
 from iommuq.system.files import file_sha256, hash_of, project_root
 from iommuq.system.temporary import temporary_folder
 
@@ -185,7 +185,7 @@ class _Guest:
             arguments = (*machine.arguments, *scenario.kernel_arguments)
             given = replace(machine, arguments=arguments)
             try:
-                report = self._boot(given, archive)
+                report = twice(lambda: boot(given, self.kernel.image, archive, self.log))
             except GuestLost as error:
                 report, lost = error.report, error
         self.accelerator = report.accelerator
@@ -216,18 +216,6 @@ class _Guest:
             for device in (CONTROL, MARKED)
             for each in wanted
         ]
-
-    def _boot(self, machine: Machine, archive: Initramfs) -> GuestReport:
-        try:
-            return boot(machine, self.kernel.image, archive, self.log)
-        except GuestLost as error:
-            if groups.ending():
-                raise KeyboardInterrupt from error
-            # An emulated kernel may fail to boot now and then; an error of QEMU is permanent.
-            if error.report.suites or f"{qemu.PROGRAM}: " in error.what:
-                raise
-            progress.note(f"{error.what}: trying once more")
-        return boot(machine, self.kernel.image, archive, self.log)
 
     def _read(
         self, report: GuestReport, lost: GuestLost | None, table: bytes, wanted: Sequence[Program]
