@@ -337,22 +337,18 @@ volatile uint32_t *mapped(const char *device, uint64_t iova)
 {
 	struct claimed *it = find(device);
 
-	if (!it || !it->buffer || iova < it->iova || iova + 4 > it->iova + it->size)
+	if (!it || !it->buffer || iova < it->iova ||
+	    iova - it->iova > it->size - sizeof(uint32_t))
 		return NULL;
 	return (volatile uint32_t *)((char *)it->buffer + (iova - it->iova));
 }
 
 void dma_mapped(const char *device, const char *owned, uint64_t iova)
 {
-	struct claimed *it = find(owned);
+	volatile uint32_t *memory = mapped(owned, iova);
 
-	if (!it || !it->buffer) {
-		say_word("UNMAPPED");
-		return;
-	}
-	if (iova < it->iova || iova + 4 > it->iova + it->size) {
-		say("UNMAPPED", "0x%llx is not in it", (unsigned long long)iova);
-		return;
-	}
-	dma(device, iova, (volatile uint32_t *)((char *)it->buffer + (iova - it->iova)));
+	if (memory)
+		dma(device, iova, memory);
+	else
+		say("UNMAPPED", "nothing of %s is at 0x%llx", owned, (unsigned long long)iova);
 }

@@ -34,7 +34,6 @@
 #define WAIT_US 5000
 /* A host may stop the guest for longer than that, and then a write is not seen under way. */
 #define STARTS 5
-#define PATTERN 0xa5a5a5a5
 #define EDU 0xed
 
 /* For a device that no driver has; others are not the DMA engine of this program. */
@@ -245,11 +244,17 @@ static void judge(const char *device, volatile uint8_t *bar, uint64_t address,
 	known_open(device, address, &known);
 	if (known.memory)
 		before = dma_reaches(bar, known.address, known.memory);
+	if (before == -EIO) {
+		/* It is no memory, so nothing is known by it. */
+		known_close(&known);
+		memset(&known, 0, sizeof(known));
+		before = 1;
+	}
 	/* Each wait for the end of an engine that is stuck takes half of a step's time. */
-	ret = before == -EBUSY ? before : dma_reaches(bar, address, memory);
+	ret = before < 0 ? before : dma_reaches(bar, address, memory);
 	if (!ret && known.memory)
 		after = dma_reaches(bar, known.address, known.memory);
-	if (after == -EBUSY)
+	if (after < 0)
 		ret = after;
 	if (alive && ret <= 0)
 		alive = is_alive(device, bar, out->more, sizeof(out->more));

@@ -38,6 +38,7 @@ static int read_symbols(void)
 {
 	FILE *file = fopen("/proc/kallsyms", "re");
 	size_t room = 0, size = 0;
+	struct symbol *more;
 	char *line = NULL, *end;
 
 	if (!file)
@@ -50,9 +51,10 @@ static int read_symbols(void)
 			continue;
 		if (symbol_count == room) {
 			room = room ? 2 * room : 1 << 16;
-			symbols = realloc(symbols, room * sizeof(*symbols));
-			if (!symbols)
+			more = realloc(symbols, room * sizeof(*symbols));
+			if (!more)
 				break;
+			symbols = more;
 		}
 		symbols[symbol_count].address = address;
 		symbols[symbol_count++].name = strndup(end + 3, strcspn(end + 3, "\t\n"));
@@ -217,5 +219,6 @@ void rescan_with_faults(const char *device, uint64_t address, const char *functi
 			return;
 		}
 	}
-	say("ok", "%d faults", faults);
+	/* Without a fault nothing was tried, and with so many not all were. */
+	say(faults && faults < MAX_FAULTS ? "ok" : "UNSEEN", "%d faults", faults);
 }

@@ -74,8 +74,11 @@ static int find_region(char *text, uint64_t address, uint64_t *word)
 			continue;
 		if (start <= address && address <= end)
 			return 0;
-		*word = end - (sizeof(uint32_t) - 1);
-		found = found || !is_ram(*word);
+		end -= sizeof(uint32_t) - 1;
+		if (is_ram(end))
+			continue;
+		*word = end;
+		found = 1;
 	}
 	return found;
 }

@@ -18,7 +18,6 @@
 #include "steps.h"
 
 #define MAX_LOOKS 16
-#define PATTERN 0xa5a5a5a5
 #define TRIES 4000
 #define WAIT_US 1000
 
@@ -28,6 +27,7 @@ struct one {
 	volatile uint8_t *bar;
 	volatile uint32_t *memory;
 	int own;
+	int begun;
 	char letter;
 };
 
@@ -66,9 +66,14 @@ static void begin(struct one *it)
 	it->bar = dma_open(it->device);
 	if (!it->bar)
 		return;
+	/* It ignores what it is told while it is under way. */
+	it->letter = 'S';
+	if (dma_busy(it->bar))
+		return;
 	it->letter = dma_alive(it->device, why, sizeof(why)) ? 'B' : 'O';
 	dma_start(it->bar, it->address);
-	/* It ignores what it is told while it is under way, and then this is not seen. */
+	it->begun = 1;
+	/* It has not begun, or a host that is busy has hidden it. */
 	if (!dma_busy(it->bar))
 		it->letter = 'O';
 }
@@ -77,7 +82,7 @@ static void end(struct one *it, int *tries)
 {
 	char why[200];
 
-	if (it->bar) {
+	if (it->begun) {
 		while (dma_busy(it->bar) && --*tries > 0)
 			usleep(WAIT_US);
 		if (dma_busy(it->bar))
@@ -86,8 +91,9 @@ static void end(struct one *it, int *tries)
 			it->letter = 'R';
 		else if (!dma_alive(it->device, why, sizeof(why)))
 			it->letter = 'O';
-		dma_close(it->bar);
 	}
+	if (it->bar)
+		dma_close(it->bar);
 	if (it->memory && it->own)
 		memory_close(it->memory);
 }

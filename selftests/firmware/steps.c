@@ -501,7 +501,8 @@ static const struct {
 
 void do_line(char *line)
 {
-	char *words[MAX_WORDS + 1] = { NULL };
+	/* One more than any step has, and the end */
+	char *words[MAX_WORDS + 2] = { NULL };
 	int count = 0;
 
 	for (char *word = strtok(line, "\t"); word && count <= MAX_WORDS; word = strtok(NULL, "\t"))

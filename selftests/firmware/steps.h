@@ -56,6 +56,9 @@ void rescan_with_faults(const char *device, uint64_t address, const char *functi
 void fail(const char *function, const char *nth);
 void failed(void);
 
+/* What memory holds before a write of zeros */
+#define PATTERN 0xa5a5a5a5
+
 /*
  * edu.c: whether the device's DMA engine can write to memory, of which memory is our
  * view, NULL for /dev/mem. Before that it is remembered while the kernel has it.

@@ -35,7 +35,6 @@
  */
 #define NEEDED 30
 #define NEEDED_LONG 10
-#define PATTERN 0xa5a5a5a5
 #define STUCK_NS 2000000000ULL
 /* Sleep up to here before a moment, and then wait for it awake */
 #define AWAKE_NS 2000000ULL

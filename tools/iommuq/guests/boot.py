@@ -89,6 +89,11 @@ class GuestReport:
             lines.append(text.removeprefix(mark) if text.startswith(mark) else line)
         return lines
 
+    def outside(self, suites: Sequence[SuiteReport]) -> list[str]:
+        """Return the lines of the console that are of none of some suites."""
+        inside = {number for suite in suites for number in suite.console}
+        return [line for number, line in enumerate(self.console) if number not in inside]
+
 
 class GuestLost(InfraError):
     """A guest ended without a complete report.

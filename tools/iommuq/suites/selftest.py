@@ -284,7 +284,6 @@ class _Reader:
         self.log = log
         self.results: list[Result] = []
         self.splats: list[Complaint] = []
-        self._claimed: list[range] = []
 
     def add(self, test: str, status: Status, message: str = "", seconds: float = 0.0) -> None:
         run = self.current
@@ -320,14 +319,12 @@ class _Reader:
         placed = report.interleaved(suite)
         parsed, found = ktap.parse(placed), splats.find(placed)
         promised = splats.expected(placed)
-        blamed, loose = splats.fail_cases(parsed, found, promised)
+        splat, loose = splats.blamed_on(parsed, found, promised)
         self.splats += stacks.complaints(parsed, found, promised, self.log, prefix=f"{suite.name}.")
-        splat = {case.name: case.message for case in blamed.tests if case.status is Status.FAIL}
-        self._claimed.append(suite.console)
         failed = False
         for case in said.tests:
             status, message = case.status, case.message
-            if status is Status.PASS and case.name in splat:
+            if case.name in splat:
                 status, message = Status.FAIL, splat[case.name]
             failed = failed or status is not Status.PASS
             self.add(f"{suite.name}.{case.name}", status, message, case.duration or 0.0)
@@ -348,9 +345,7 @@ class _Reader:
 
     def read_console(self, report: GuestReport) -> None:
         """Add the result for splats outside of all suites."""
-        inside = {number for claimed in self._claimed for number in claimed}
-        lines = [line for number, line in enumerate(report.console) if number not in inside]
-        found = splats.find(lines)
+        found = splats.find(report.outside(report.suites))
         self.splats += stacks.complaints(ktap.Report((), ()), found, (), self.log)
         status = Status.FAIL if found else Status.PASS
         self.add(SPLAT_CASE, status, "\n".join(splat.text for splat in found))

@@ -70,6 +70,7 @@ def judged(
         # It was opened, and something else failed, with the same errno.
         (MARKED, fails(*asserts("rc == 0", 22)), Status.FAIL, "not to open the device"),
         (MARKED, fails("# x.c:1:case:Expected 0 == rc (22)"), Status.FAIL, "not to open"),
+        (MARKED, fails("# VFIO_DEVICE_BIND_IOMMUFD failed"), Status.FAIL, "not with EINVAL"),
         # The harness prints no errno.
         (MARKED, fails("# Expected 0 == vfio_device_bind_iommufd_ioctl(fd) (-1)"), Status.PASS, ""),
     ],
@@ -81,6 +82,27 @@ def test_a_case_with_each_device(
     assert found["a.case"].status is status
     assert says in found["a.case"].message
     assert found["ends_well"].status is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("device", "output", "status"),
+    [
+        (CONTROL, PASSES, 0),
+        (MARKED, fails(*asserts("__ret == 0", 22, SET_CONTAINER)), 1),
+        (CONTROL, fails("# x.c:1:case:Expected 0 == rc (22)"), 1),
+        (CONTROL, PASSES[:-2], None),
+    ],
+)
+def test_a_splat_in_a_case(device: str, output: tuple[str, ...], status: int | None) -> None:
+    """It fails the case, also one that must fail, and one in which the kernel died."""
+    report = SuiteReport(
+        "prog", status, "" if status is not None else "died", output, 1.0, range(0)
+    )
+    placed = [*output[:4], *WARN.splitlines(), *output[4:]]
+    found = {one.test: one for one in judge(SUITE, PROGRAM, device, report, placed)}
+    case = found[f"prog.{device}.a.case"]
+    assert case.status is Status.FAIL
+    assert "WARNING" in case.message
 
 
 @pytest.mark.parametrize("device", [CONTROL, MARKED])
@@ -119,7 +141,10 @@ def test_a_skip_that_is_not_expected_is_a_failure() -> None:
         (CONTROL, 4, ("No driver found for device",), Status.FAIL),
         (MARKED, 1, asserts("__ret == 0", 22, "Failed VFIO_DEVICE_BIND_IOMMUFD"), Status.PASS),
         (CONTROL, 1, asserts("__ret == 0", 22, "Failed VFIO_DEVICE_BIND_IOMMUFD"), Status.FAIL),
-        (MARKED, 0, (), Status.FAIL),
+        # Content, and nothing was tried.
+        (MARKED, 0, (), Status.ERROR),
+        (CONTROL, 0, ("hello",), Status.ERROR),
+        (CONTROL, 0, ("TAP version 13", "1..0"), Status.ERROR),
         (MARKED, 139, (), Status.FAIL),
     ],
 )
@@ -153,6 +178,7 @@ class Guests:
         self.ignores_table = False
         self.unbound = False
         self.ends_after = 1000
+        self.console: tuple[str, ...] = ()
 
     def boot(self, machine: Machine, image: Path, archive: Initramfs, log: Path) -> GuestReport:
         del image, log
@@ -167,7 +193,7 @@ class Guests:
             self.argv[suite.name] = suite.argv
             output, status = self._play(machine, suite.name)
             reports.append(SuiteReport(suite.name, status, "", output, 1.0, range(0)))
-        return GuestReport(tuple(reports), "tcg", 1.0, ())
+        return GuestReport(tuple(reports), "tcg", 1.0, self.console)
 
     def _play(self, machine: Machine, name: str) -> tuple[tuple[str, ...], int]:
         if name == "table":
@@ -314,3 +340,23 @@ def test_the_store_is_that_of_the_caller(guests: Guests, tested: Built, tmp_path
     run = run_vfio(tested, SUITE, ["q35-amd"], SUBJECT, store=store)
     assert store.find(run.key) is not None
     assert Store().find(run.key) is None
+
+
+def test_a_splat_outside_of_all_programs(guests: Guests, tested: Built) -> None:
+    """Such as one at boot: it has a case of its own."""
+    name = "q35-amd.kernel.no_splat_outside_of_cases"
+    for lines, status in (((), Status.PASS), (tuple(WARN.splitlines()), Status.FAIL)):
+        guests.console = lines
+        run = run_vfio(tested, SUITE, ["q35-amd"], SUBJECT, again=True)
+        assert {one.test: one.status for one in run.results}[name] is status
+
+
+def test_a_program_that_is_not_listed(guests: Guests, tested: Built) -> None:
+    """A newer tree may have one more: it is not run, and that is said."""
+    del guests
+    assert tested.folder is not None
+    (tested.folder / "vfio_new_test").touch()
+    run = run_vfio(tested, SUITE, ["q35-amd"], SUBJECT, again=True)
+    (one,) = [each for each in run.results if "vfio_new_test" in each.test]
+    assert (one.status, one.test) == (Status.SKIP, "q35-amd.vfio_new_test.builds")
+    assert "selftests/vfio.toml" in one.message

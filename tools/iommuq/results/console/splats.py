@@ -254,3 +254,15 @@ def fail_cases(
             case = replace(case, status=Status.FAIL, message=message)
         tests.append(case)
     return replace(report, tests=tuple(tests)), tuple(loose)
+
+
+def blamed_on(
+    report: Report, splats: Iterable[Splat], expected: Sequence[Expected] = ()
+) -> tuple[dict[str, str], tuple[Splat, ...]]:
+    """Return what `fail_cases` says of the cases that it fails, whatever their own status is.
+
+    :return: by case the message, and the splats outside of all cases.
+    """
+    after, loose = fail_cases(report, splats, expected)
+    pairs = zip(report.tests, after.tests, strict=True)
+    return {new.name: new.message for old, new in pairs if new is not old}, loose

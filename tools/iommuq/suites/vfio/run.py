@@ -22,7 +22,7 @@ from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new
 from iommuq.suites.firmware import run as firmware
 from iommuq.suites.firmware import verdicts as scenarios
 from iommuq.suites.firmware.guest import CHECK, asked, own_table, twice
-from iommuq.suites.kunit import Subject, renamed
+from iommuq.suites.kunit import SPLAT_CASE, Subject, renamed
 from iommuq.suites.selftest import BUILDS, ENDS, REASON
 from iommuq.suites.vfio import verdicts
 from iommuq.suites.vfio.programs import FOLDER
@@ -158,6 +158,10 @@ class _Guest:
     def run(self) -> None:
         """Boot, run what was built, and judge it."""
         wanted = [each for each in self.suite.program if self._was_built(each)]
+        listed = {each.name for each in self.suite.program}
+        for name in sorted({path.name.removesuffix(REASON) for path in self.built.iterdir()}):
+            if name not in listed:
+                self.add(f"{name}.{BUILDS}", Status.SKIP, f"not run: {PLACE} does not list it")
         machine, scenario = self.machine, self.suite.guest
         table = override.extended(
             own_table(machine, asked(self.kernel, machine)), machine, scenario.region
@@ -223,6 +227,7 @@ class _Guest:
         """Judge what the guest reported."""
         ran = {suite.name: suite for suite in report.suites}
         about_lost = f"{lost.what}\n{lost.tail}" if lost else ""
+        self._read_console(report)
         unfit, skip = self._prepared(report, about_lost, table)
         for each in wanted:
             for device in (CONTROL, MARKED):
@@ -242,6 +247,13 @@ class _Guest:
                     ktap.parse(placed), splats.find(placed), splats.expected(placed), self.log,
                     prefix=f"{self.machine.name}.{name}.",
                 )  # fmt: skip
+
+    def _read_console(self, report: GuestReport) -> None:
+        """Add the result for splats outside of all programs."""
+        found = splats.find(report.outside(report.suites))
+        self.splats += stacks.complaints(ktap.Report((), ()), found, (), self.log)
+        status = Status.FAIL if found else Status.PASS
+        self.add(SPLAT_CASE, status, "\n".join(splat.text for splat in found))
 
     def _prepared(self, report: GuestReport, about_lost: str, table: bytes) -> tuple[str, str]:
         """Add the results of the guest's scenario; return why no program has a verdict.

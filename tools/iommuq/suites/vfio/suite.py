@@ -58,6 +58,7 @@ class VfioSuite(Table):
 
     :ivar guest: binds the devices; not one of ``selftests/scenarios``.
     :ivar refused: parts of an assertion that fails because a device cannot be opened.
+    :ivar silent: those whose program prints no errno.
     :ivar errnos: names of the errnos of a refusal.
     :ivar huge_pages: of the guest.
     """
@@ -67,6 +68,7 @@ class VfioSuite(Table):
     refused: tuple[str, ...]
     errnos: tuple[str, ...]
     huge_pages: int = 0
+    silent: tuple[str, ...] = ()
     skip: tuple[Skip, ...] = ()
 
     def __post_init__(self) -> None:

@@ -48,18 +48,18 @@ def judge(
     """
     name = f"{program.name}.{device}"
     said = ktap.parse(report.output)
-    blamed, loose = splats.fail_cases(
+    splat, loose = splats.blamed_on(
         ktap.parse(placed), splats.find(placed), splats.expected(placed)
     )
-    splat = {case.name: case.message for case in blamed.tests if case.status is Status.FAIL}
     shown = {case.name for case in said.tests if case.status is Status.FAIL}
     found = []
     early = not said.tests and not report.trouble and report.status is not None
-    cases = (_early(report),) if early else said.tests
+    cases = (_early(report, said.problems),) if early else said.tests
     for case in cases:
         text = _lines(report.output, case)
         status, message = _status(suite, program, device, case, text)
-        if case.name in splat and case.name not in shown and status is Status.PASS:
+        # Also where it must fail, or may be skipped.
+        if case.name in splat:
             status, message = Status.FAIL, splat[case.name]
         found.append(Judged(f"{name}.{case.name}", status, message, case.duration or 0.0))
     # What the cases do not tell.
@@ -76,11 +76,16 @@ def judge(
     return found
 
 
-def _early(report: SuiteReport) -> Case:
-    """Return a program that ended before its first case as one case."""
-    statuses = {0: Status.PASS, _SKIPPED: Status.SKIP}
+def _early(report: SuiteReport, problems: Sequence[str]) -> Case:
+    """Return a program that ended before its first case as one case.
+
+    One that was content without any has tested nothing.
+    """
+    statuses = {0: Status.ERROR, _SKIPPED: Status.SKIP}
     status = statuses.get(report.status or 0, Status.FAIL)
-    return Case(WHOLE, status, report.output[0] if report.output else "", 0.0, first=1)
+    first = report.output[0] if report.output else ""
+    message = "\n".join(["no test was run", *problems]) if status is Status.ERROR else first
+    return Case(WHOLE, status, message, 0.0, first=1)
 
 
 def _lines(output: Sequence[str], case: Case) -> list[str]:
@@ -107,9 +112,10 @@ def _status(
         return case.status, "" if case.status is Status.PASS else quoted
     if case.status is Status.PASS:
         return Status.FAIL, "passed, although nothing may open this device"
-    if not any(word in line for line in text for word in suite.refused):
+    if not any(word in line for line in text for word in (*suite.refused, *suite.silent)):
         return Status.FAIL, f"failed, but not to open the device:\n{quoted}"
     numbers = {int(match[1]) for line in text for match in _ERRNO.finditer(line)}
-    if not numbers <= suite.numbers:
+    silent = any(word in line for line in text for word in suite.silent)
+    if not numbers <= suite.numbers or not (numbers or silent):
         return Status.FAIL, f"refused, but not with {' or '.join(suite.errnos)}:\n{quoted}"
     return Status.PASS, ""
