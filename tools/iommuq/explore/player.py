@@ -253,4 +253,6 @@ def _note(breach: Breach, moment: Moment) -> str:
         words.append("behind a bridge")
     if breach.rule.startswith("iova.") and group.nr_devs > 1:
         words.append("beside others")
+    if breach.rule == "iova.reached" and breach.dev in moment.history.short:
+        words.append("short of memory")
     return ", ".join(words)

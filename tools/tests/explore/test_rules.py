@@ -12,7 +12,7 @@ from iommuq.explore import wire
 from iommuq.explore.finds import Find, load
 from iommuq.explore.operations import Operation
 from iommuq.explore.rules import all_rules, choose
-from iommuq.explore.rules.model import Breach, Moment
+from iommuq.explore.rules.model import Breach, History, Moment
 from iommuq.system.errors import UserError
 from simstates import BARE, DEFAULT, GOOD, JOINED, PLUGGED, changed, moment
 
@@ -266,6 +266,22 @@ PAIRS: dict[str, tuple[Moment, Moment]] = {
         moment(Operation("end"), changed(BARE, live_domains=5)),
     ),
 }  # fmt: skip
+
+
+def test_history_of_memory() -> None:
+    """A device is short of memory from a failure beside it until it is plugged in again."""
+    history = History()
+    history.note(Operation("add"), GOOD)
+    assert history.short == set()
+    history.note(TYPE, changed(GOOD, alloc_hit=1))
+    assert history.short == {0}
+    history.note(Operation("bind"), GOOD)
+    assert history.short == {0}
+    history.note(Operation("rescan"), GOOD)
+    assert history.short == set()
+    # One that no group took in has nothing to be short of.
+    history.note(Operation("add", fail_alloc=1), changed(ungrouped(), alloc_hit=1))
+    assert (history.short, history.failed) == (set(), {0})
 
 
 def breaches(at: Moment) -> list[Breach]:

@@ -36,10 +36,12 @@ class History:
 
     :ivar operations: all so far.
     :ivar failed: devices whose probe met a failed allocation.
+    :ivar short: devices in a group where an allocation failed since they joined it.
     """
 
     operations: list[Operation] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
+    short: set[int] = field(default_factory=set)
 
     def note(self, operation: Operation, after: State) -> None:
         """Add an operation and what came of it."""
@@ -48,6 +50,9 @@ class History:
             self.failed.discard(operation.dev)
             if after.alloc_hit and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.failed.add(operation.dev)
+            self.short.discard(operation.dev)
+        if after.alloc_hit:
+            self.short.update(n for n, d in enumerate(after.devices) if d.flags & wire.GROUPED)
 
 
 @dataclass(frozen=True)
