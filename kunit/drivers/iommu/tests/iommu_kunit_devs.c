@@ -324,7 +324,10 @@ static void mock_reset_log(struct mock_ctx *ctx)
 } while (0)
 #else
 #define mock_warns(test, nr, ...) do {					\
-	kunit_info(test, "expects splat: WARNING");			\
+	unsigned int __nr = (nr);					\
+									\
+	while (__nr--)							\
+		kunit_info(test, "expects splat: WARNING");		\
 	__VA_ARGS__;							\
 } while (0)
 #endif
@@ -382,7 +385,7 @@ static int mock_set_device(struct mock_dev *mdev, struct iommu_domain *domain,
 	mutex_lock(&group->mutex);
 #ifdef IOMMU_KUNIT_OLD_DOMAIN
 	ret = __iommu_device_set_domain(group, &mdev->pci.dev, domain,
-					group->domain, flags);
+					mdev->hw, flags);
 #else
 	ret = __iommu_device_set_domain(group, &mdev->pci.dev, domain, flags);
 #endif

@@ -222,7 +222,7 @@ def fail_cases(
 
     A case in which the kernel died with a splat fails: it is no error of the guest.
 
-    :param expected: from `expected`, of the lines of the report.
+    :param expected: from `expected`, of the lines of the report; each stands for one splat.
     :return: the report with these cases failed, and the splats outside of all cases.
     """
     loose = []
@@ -236,9 +236,14 @@ def fail_cases(
     came = set()
     for splat, case in attribute(report, splats):
         name = None if case is None else case.name
-        promises = [p for p, of in awaited.items() if of == name and p.covers(splat)]
-        came.update(promises)
+        promises = [
+            promise
+            for promise, of in awaited.items()
+            if of == name and promise not in came and promise.covers(splat)
+        ]
         if promises:
+            # The most exact one: a splat that others need is not taken from them.
+            came.add(max(promises, key=lambda promise: len(promise.part)))
             continue
         if name is None:
             loose.append(splat)

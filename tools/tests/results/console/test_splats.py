@@ -318,6 +318,28 @@ def test_promise_holds_for_its_own_case_alone() -> None:
     assert report.tests[0].message.startswith("expected splat did not come: WARNING")
 
 
+@pytest.mark.parametrize(("promises", "status"), [(1, "fail"), (2, "pass"), (3, "fail")])
+def test_promise_is_of_one_splat(promises: int, status: str) -> None:
+    """Where a test says how often, that often it is."""
+    start, end = LOG.index("------------[ cut"), LOG.index("---[ end trace")
+    end = LOG.index("\n", end) + 1
+    said = "    # expects splat: WARNING\n" * promises
+    lines = (LOG[:start] + said + LOG[start:end] * 2 + LOG[end:]).splitlines()
+    report, _ = fail_cases(parse(lines), find(lines), expected(lines))
+    assert {case.name: case.status.value for case in report.tests}["s.warns"] == status
+
+
+def test_exact_promise_is_kept_first() -> None:
+    """A splat that one promise names is not taken by one that names none."""
+    both = "# expects splat: WARNING\n    # expects splat: WARNING: f+0x6c"
+    start, end = LOG.index("------------[ cut"), LOG.index("---[ end trace")
+    end = LOG.index("\n", end) + 1
+    other = LOG[start:end].replace("f+0x6c", "g+0x1")
+    lines = (LOG[:start] + f"    {both}\n" + LOG[start:end] + other + LOG[end:]).splitlines()
+    report, _ = fail_cases(parse(lines), find(lines), expected(lines))
+    assert {case.name: case.status.value for case in report.tests}["s.warns"] == "pass"
+
+
 def test_promise_is_read_whole() -> None:
     lines = ["", "    # a_case: expects splat: soft lockup: stuck for: ever  "]
     assert expected(lines) == [Expected("soft lockup", "stuck for: ever", 2)]
