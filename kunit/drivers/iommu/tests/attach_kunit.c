@@ -172,6 +172,7 @@ static void detach_blocking_fails(struct kunit *test)
 	mock_fail(mdev, &ctx->blocked);
 	mock_reset_log(ctx);
 	mock_warns(test, 1, iommu_detach_group(user, ctx->group));
+	mdev->stuck = true;
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
 	KUNIT_EXPECT_EQ(test, 1, ctx->nr_log);
 	iommu_group_release_dma_owner(ctx->group);

@@ -204,6 +204,7 @@ static void handle_gone_though_detach_fails(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group_handle(user, ctx->group, &handle));
 	mock_fail(mdev, &ctx->blocked);
 	mock_warns(test, 1, iommu_detach_group_handle(user, ctx->group));
+	mdev->stuck = true;
 	KUNIT_EXPECT_EQ(test, -ENOENT, PTR_ERR(mock_handle_of(ctx)));
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain, &ctx->blocked);
 	iommu_group_release_dma_owner(ctx->group);

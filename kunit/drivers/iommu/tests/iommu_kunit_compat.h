@@ -44,7 +44,6 @@
 #define iommu_device_claim_dma_owner(dev, owner) \
 	iommu_group_claim_dma_owner((dev)->iommu_group, owner)
 #define iommu_paging_domain_alloc(dev)	iommu_domain_alloc((dev)->bus)
-#define kunit_get_current_test()	(current->kunit_test)
 #endif
 
 #endif /* __IOMMU_KUNIT_COMPAT_H */

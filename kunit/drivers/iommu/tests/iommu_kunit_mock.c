@@ -11,7 +11,6 @@
  * device of the group changes, and no page is mapped twice.
  */
 #include <kunit/test.h>
-#include <kunit/test-bug.h>
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
 #include <linux/iommu.h>
@@ -67,6 +66,9 @@ struct mock_dev {
 	/* So does one of a PASID */
 	struct iommu_domain *fail_pasid;
 	u32 max_pasids;
+	/* The last attach failed, and then the device was put elsewhere or left behind */
+	bool failed;
+	bool stuck;
 	/* What the "hardware" translates this device with, released or not */
 	struct iommu_domain *hw;
 	struct iommu_domain *pasid_hw[MOCK_MAX_PASIDS];
@@ -159,7 +161,7 @@ static void mock_assert_locked(struct device *dev)
 			  mutex_is_locked(&group->mutex));
 }
 
-/* An entry of a page table; pages are of 4 KiB, so three bits are free */
+/* An entry of a page table; pages are of 4 KiB, so twelve bits are free */
 static void *mock_pte(phys_addr_t phys, int prot)
 {
 	return xa_mk_value(phys | (prot & (IOMMU_READ | IOMMU_WRITE)));
@@ -256,8 +258,17 @@ static int mock_attach_dev(struct iommu_domain *domain,
 		};
 	else
 		KUNIT_FAIL(ctx->test, "the log of attaches is full");
-	if (ret)
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+	/* What the core says that the device leaves must be so, while it can know */
+	if (old && mdev->hw && !mdev->stuck)
+		KUNIT_EXPECT_PTR_EQ(ctx->test, old, mdev->hw);
+#endif
+	if (ret) {
+		mdev->failed = true;
 		return ret;
+	}
+	mdev->stuck = mdev->failed;
+	mdev->failed = false;
 	mdev->hw = domain;
 	return pci_for_each_dma_alias(&mdev->pci, mock_set_rid, &set);
 }
@@ -344,13 +355,17 @@ static void mock_domain_free(struct iommu_domain *domain)
 {
 	struct mock_domain *mdom = to_mock_domain(domain);
 	struct mock_ctx *ctx = mdom->ctx;
-	unsigned int i;
+	unsigned int i, pasid;
 
 	mock_stop(ctx);
 	ctx->nr_freed++;
-	for (i = 0; i < ctx->nr_devs; i++)
+	for (i = 0; i < ctx->nr_devs; i++) {
 		if (ctx->devs[i]->hw == domain)
 			ctx->freed_in_use++;
+		for (pasid = 0; pasid < MOCK_MAX_PASIDS; pasid++)
+			if (ctx->devs[i]->pasid_hw[pasid] == domain)
+				ctx->freed_in_use++;
+	}
 }
 
 #ifdef IOMMU_KUNIT_OLD_DOMAIN
@@ -431,7 +446,11 @@ static void mock_static_free(struct iommu_domain *domain)
 /* Real drivers have no page tables here that they could flush, and may crash */
 static void mock_flush_static(struct iommu_domain *domain)
 {
-	KUNIT_FAIL(kunit_get_current_test(), "flush of a domain without page tables");
+	struct mock_ctx *ctx = domain->type == IOMMU_DOMAIN_IDENTITY ?
+			       container_of(domain, struct mock_ctx, identity) :
+			       container_of(domain, struct mock_ctx, blocked);
+
+	KUNIT_FAIL(ctx->test, "flush of a domain without page tables");
 }
 
 static const struct iommu_domain_ops mock_static_ops = {

@@ -118,6 +118,8 @@ static void must_succeed_blocking_direct_goes_to_identity(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_group(ctx, mock_blocking_domain(ctx),
 				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	/* The domain of the group does not tell */
+	mdev->stuck = true;
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
 	iommu_domain_free(user);
 }
@@ -133,16 +135,16 @@ static struct iommu_domain *last_resort(struct mock_dev *mdev)
 	struct mock_ctx *ctx = mdev->ctx;
 	struct iommu_domain *user = mock_user_domain(mdev);
 	struct iommu_domain *hw;
-	unsigned int i;
 
 	mdev->fail_domain = user;
 	mdev->fail_ret = -ENOMEM;
+	mock_reset_log(ctx);
 	KUNIT_EXPECT_EQ(ctx->test, -ENOMEM,
 			mock_set_device(mdev, user, IOMMU_SET_DOMAIN_MUST_SUCCEED));
 	hw = mdev->hw;
-	/* Nothing that has its requester ID was opened along with it */
-	for (i = 0; i < ctx->nr_devs && hw != &ctx->identity; i++)
-		KUNIT_EXPECT_PTR_NE(ctx->test, mock_wire(ctx->devs[i]), &ctx->identity);
+	/* Nothing that has its requester ID was opened along with it, not even before */
+	KUNIT_EXPECT_EQ(ctx->test, hw == &ctx->identity || mdev->fail_too == &ctx->identity,
+			mock_attaches(mdev, &ctx->identity));
 	mdev->fail_domain = NULL;
 	mdev->fail_too = NULL;
 	KUNIT_EXPECT_EQ(ctx->test, 0,
@@ -179,7 +181,7 @@ static const struct last_resort_row last_resort_rows[] = {
 	/* End goal 3: an untrusted device never ends in identity */
 	{ "direct_untrusted", IOMMU_RESV_DIRECT, .pci = true, .untrusted = true,
 	  .blocked = true },
-	/* Nor does one in its group, which is not isolated from it */
+	/* Nor does one that could open all memory to one in its group */
 	{ "direct_beside_untrusted", IOMMU_RESV_DIRECT, .other = OTHER_UNTRUSTED,
 	  .blocked = true },
 	/* Nor one in a group that has an owner */
@@ -257,7 +259,6 @@ static void last_resort_direct_identity_fails(struct kunit *test)
 	struct mock_dev *mdev = mock_direct(ctx);
 
 	mdev->fail_too = &ctx->identity;
-	mock_reset_log(ctx);
 	KUNIT_EXPECT_PTR_EQ(test, last_resort(mdev), &ctx->blocked);
 	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, &ctx->identity));
 }

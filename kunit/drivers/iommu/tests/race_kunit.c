@@ -2,8 +2,8 @@
 /*
  * Two threads that change a group. The first stops in a callback of the driver,
  * and the second runs until it has to wait or is done: in each of the callbacks
- * in turn, so all orders are tried that callbacks can tell apart. Where nothing
- * of the driver is called, the order is left to the scheduler.
+ * in turn. What lies between two callbacks is not taken apart, and the second
+ * one is never stopped.
  */
 #include <linux/kthread.h>
 
@@ -13,15 +13,21 @@ struct race_row {
 	const char *name;
 	enum race_op first;
 	enum race_op second;
+	/* What is written to the type file; the group has the other type before */
+	const char *type;
 };
 
 static const struct race_row race_rows[] = {
 	{ "add_meets_claim", RACE_ADD, RACE_CLAIM },
 	{ "claim_meets_add", RACE_CLAIM, RACE_ADD },
-	{ "add_meets_type_change", RACE_ADD, RACE_TYPE },
-	{ "type_change_meets_add", RACE_TYPE, RACE_ADD },
-	{ "claim_meets_type_change", RACE_CLAIM, RACE_TYPE },
-	{ "type_change_meets_claim", RACE_TYPE, RACE_CLAIM },
+	{ "add_meets_identity", RACE_ADD, RACE_TYPE, "identity" },
+	{ "add_meets_dma", RACE_ADD, RACE_TYPE, "DMA" },
+	{ "identity_meets_add", RACE_TYPE, RACE_ADD, "identity" },
+	{ "dma_meets_add", RACE_TYPE, RACE_ADD, "DMA" },
+	{ "claim_meets_identity", RACE_CLAIM, RACE_TYPE, "identity" },
+	{ "claim_meets_dma", RACE_CLAIM, RACE_TYPE, "DMA" },
+	{ "identity_meets_claim", RACE_TYPE, RACE_CLAIM, "identity" },
+	{ "dma_meets_claim", RACE_TYPE, RACE_CLAIM, "DMA" },
 };
 
 static void race_get_desc(const struct race_row *row, char *desc)
@@ -38,6 +44,7 @@ struct race_thread {
 	struct mock_ctx *ctx;
 	struct mock_dev *joiner;
 	struct iommu_domain *user;
+	const char *type;
 	enum race_op op;
 	int ret;
 	struct completion *start;
@@ -48,7 +55,6 @@ static int race_run(void *data)
 {
 	struct race_thread *thread = data;
 	struct mock_ctx *ctx = thread->ctx;
-	const char *type;
 
 	wait_for_completion(thread->start);
 	switch (thread->op) {
@@ -61,8 +67,7 @@ static int race_run(void *data)
 			thread->ret = iommu_attach_group(thread->user, ctx->group);
 		break;
 	case RACE_TYPE:
-		type = mock_default(ctx) == &ctx->identity ? "DMA" : "identity";
-		thread->ret = iommu_group_store_type(ctx->group, type, strlen(type));
+		thread->ret = mock_store_type(ctx, thread->type);
 		break;
 	}
 	complete(&thread->done);
@@ -76,6 +81,37 @@ static struct task_struct *race_start(struct race_thread *thread)
 	KUNIT_ASSERT_FALSE(thread->ctx->test, IS_ERR(task));
 	init_completion(&thread->done);
 	return task;
+}
+
+/* What an operation returns after the other one, or with nothing before it */
+static int race_ret(const struct race_thread *thread, const struct race_thread *before)
+{
+	bool owned = before && before->op == RACE_CLAIM;
+
+	switch (thread->op) {
+	case RACE_ADD:
+		return owned ? -ENODEV : 0;
+	case RACE_CLAIM:
+		return before && before->op == RACE_ADD ? IOMMU_KUNIT_REFUSED : 0;
+	case RACE_TYPE:
+		return owned ? -EPERM : strlen(thread->type);
+	}
+	return 0;
+}
+
+/* One came before the other; which one is up to them if @any */
+static void race_expect_order(const struct race_thread *first,
+			      const struct race_thread *second, bool any)
+{
+	struct kunit *test = first->ctx->test;
+
+	if (any && first->ret != race_ret(first, NULL))
+		swap(first, second);
+	KUNIT_EXPECT_EQ(test, first->ret, race_ret(first, NULL));
+	KUNIT_EXPECT_EQ(test, second->ret, race_ret(second, first));
+	if (first->op == RACE_CLAIM || second->op == RACE_CLAIM)
+		KUNIT_EXPECT_EQ(test, iommu_group_dma_owner_claimed(first->ctx->group),
+				!(first->op == RACE_CLAIM ? first : second)->ret);
 }
 
 /* Whatever came first: what the devices have is what the group says that they have */
@@ -114,8 +150,8 @@ static void race_is_no_race(struct kunit *test)
 {
 	const struct race_row *row = test->param_value;
 	struct mock_ctx *ctx = test->priv;
-	struct race_thread first = { .ctx = ctx, .op = row->first };
-	struct race_thread second = { .ctx = ctx, .op = row->second };
+	struct race_thread first = { .ctx = ctx, .op = row->first, .type = row->type };
+	struct race_thread second = { .ctx = ctx, .op = row->second, .type = row->type };
 	DECLARE_COMPLETION_ONSTACK(go);
 	struct iommu_domain *user;
 	struct task_struct *task[2];
@@ -123,8 +159,6 @@ static void race_is_no_race(struct kunit *test)
 	unsigned int stop;
 	bool stopped = true;
 
-	/* The driver must not insist on a type */
-	ctx->def_type = 0;
 	user = mock_user_domain(mock_plain(ctx));
 	mock_plain(ctx);
 	joiner = mock_new(ctx);
@@ -138,6 +172,10 @@ static void race_is_no_race(struct kunit *test)
 	second.start = &ctx->stopped;
 
 	for (stop = 0; stopped && stop < RACE_MAX_STOPS; stop++) {
+		/* A new default domain: nothing is mapped for the joiner of before */
+		KUNIT_ASSERT_EQ(test, 8, mock_store_type(ctx, "identity"));
+		if (!row->type || strcmp(row->type, "DMA"))
+			KUNIT_ASSERT_EQ(test, 3, mock_store_type(ctx, "DMA"));
 		mock_find_iommu(joiner);
 		mock_reset_log(ctx);
 		reinit_completion(&go);
@@ -156,6 +194,7 @@ static void race_is_no_race(struct kunit *test)
 		complete(&ctx->stopped);
 		wait_for_completion(&second.done);
 
+		race_expect_order(&first, &second, stopped);
 		race_expect_consistent(ctx, joiner, user);
 		if (iommu_group_dma_owner_claimed(ctx->group)) {
 			iommu_detach_group(user, ctx->group);

@@ -100,6 +100,22 @@ static void release_last(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, mock_default(ctx));
 }
 
+/* Rule: who stays behind the same bridge, with its requester ID, keeps its domain. */
+static void release_beside_shared_rid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_new(ctx);
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_behind_bridge(other);
+	mock_behind_bridge(mdev);
+	KUNIT_ASSERT_TRUE(test, mock_add(other));
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_ASSERT_PTR_EQ(test, mock_wire(other), mock_default(ctx));
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mock_wire(other), mock_default(ctx));
+}
+
 #ifdef IOMMU_KUNIT_RELEASE
 /* As hotplug does it, but with what PCI knows of the device */
 static void mock_release_as_pci(struct mock_dev *mdev)
@@ -158,6 +174,7 @@ static void release_direct_beside_untrusted(struct kunit *test)
 	mock_release_as_pci(mdev);
 	mock_as_pci(other, false);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
 }
 
 /* Rule: nor does one whose requester ID others go on using. */
@@ -178,7 +195,7 @@ static void release_direct_shared_rid(struct kunit *test)
 	mock_as_pci(other, false);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 	/* What the other sends bears the ID of the bridge, too */
-	KUNIT_EXPECT_PTR_NE(test, mock_wire(other), &ctx->identity);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
 }
 
 /* Rule: nor one that uses the ID of another function besides its own. */
@@ -193,7 +210,7 @@ static void release_direct_alias(struct kunit *test)
 	mock_release_as_pci(mdev);
 	mock_as_pci(other, false);
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
-	KUNIT_EXPECT_PTR_NE(test, mock_wire(other), &ctx->identity);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
 }
 
 /* Rule: no domain is freed under a device, so there is a second choice. */
@@ -231,6 +248,7 @@ static struct kunit_case iommu_release_cases[] = {
 	KUNIT_CASE(release_no_domain),
 	KUNIT_CASE(release_deferred),
 	KUNIT_CASE(release_last),
+	KUNIT_CASE(release_beside_shared_rid),
 #ifdef IOMMU_KUNIT_RELEASE
 	KUNIT_CASE(release_direct),
 	KUNIT_CASE(release_direct_from_group),
