@@ -13,6 +13,7 @@ breach is accepted for as long as it lasts; else for as long as the entry fits.
     splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
     identity = false                # the driver has no identity domain
     untrusted = true                # a device of the group is untrusted
+    shared = true                   # a device of the group is behind a bridge, as others are
     blocked = false                 # the driver has no blocked domain
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
@@ -63,6 +64,7 @@ class Exemption(Table):
     identity: bool | None = None
     blocked: bool | None = None
     untrusted: bool | None = None
+    shared: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.rules, "rules is empty")
@@ -84,7 +86,11 @@ class Exemption(Table):
             and (not self.splats or _are_of(find.splats, self.splats))
             and (self.identity is None or self.identity == _has(1, find, moment))
             and (self.blocked is None or self.blocked == _has(2, find, moment))
-            and (self.untrusted is None or self.untrusted == _has_untrusted(find, moment))
+            and (
+                self.untrusted is None
+                or self.untrusted == (_number(wire.UNTRUSTED, find, moment) > 0)
+            )
+            and (self.shared is None or self.shared == (_number(wire.BEHIND, find, moment) > 1))
             and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
 
@@ -99,11 +105,11 @@ def _has(bit: int, find: Find, moment: Moment) -> bool:
     return all(group.setup & bit for group in groups)
 
 
-def _has_untrusted(find: Find, moment: Moment) -> bool:
-    """Tell whether the group of the device, or any, has an untrusted device."""
+def _number(config: int, find: Find, moment: Moment) -> int:
+    """Return how many devices of the group of the device, or of any group, have a property."""
     dev = find.breach.dev
-    return any(
-        device.config & wire.UNTRUSTED
+    return sum(
+        bool(device.config & config)
         for _, device in moment.present
         if dev < 0 or device.group == moment.after.devices[dev].group
     )

@@ -253,6 +253,10 @@ def _note(breach: Breach, moment: Moment) -> str:
         words.append("behind a bridge")
     if breach.rule.startswith("iova.") and group.nr_devs > 1:
         words.append("beside others")
-    if breach.rule == "iova.reached" and breach.dev in moment.history.short:
+    if (
+        breach.rule in ("iova.reached", "regions.lost")
+        and breach.dev in moment.history.short
+        and not moment.after.faulted
+    ):
         words.append("short of memory")
     return ", ".join(words)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from iommuq.explore import wire
 from iommuq.explore.drivers.rules import RULES
 from iommuq.explore.exceptions import NAME, Exceptions, load
 from iommuq.explore.finds import Find
@@ -17,7 +18,7 @@ from iommuq.explore.rules import all_rules
 from iommuq.explore.rules.model import Breach
 from iommuq.system.errors import UserError
 from simheader import ROOT
-from simstates import GOOD, changed, moment
+from simstates import GOOD, JOINED, changed, moment
 
 NAMES = frozenset(rule.name for rule in all_rules())
 REST = 'reason = "a reason"\nsource = "a source"\nexpires = 2027-06-30\n'
@@ -40,11 +41,12 @@ def covers(
     find: Find = FIND,
     group: dict[str, int] | None = None,
     head: str = "blocks",
+    devices: dict[int, dict[str, int]] | None = None,
 ) -> bool:
     """Tell whether an entry with one more line accepts a breach."""
     found = read(folder, ACCEPTED + line)
     met: dict[str, Any] = {head: 1}
-    after = changed(GOOD, group={0: group or {}}, **met)
+    after = changed(GOOD, dev=devices or {}, group={0: group or {}}, **met)
     return found.covering(find, moment(Operation(kind), after)) is not None
 
 
@@ -94,6 +96,18 @@ def test_accepted_with_a_splat(tmp_path: Path) -> None:
     assert not accepted(named, other)
     assert not accepted(named, kasan)
     assert not accepted()
+
+
+def test_accepted_with_other_devices(tmp_path: Path) -> None:
+    """`untrusted` asks for one such device, `shared` for two behind a bridge."""
+    plain = {"flags": JOINED}
+    one = {0: {"config": wire.UNTRUSTED | wire.BEHIND}, 1: plain}
+    two = {0: {"config": wire.BEHIND}, 1: plain | {"config": wire.BEHIND}}
+    assert covers(tmp_path, "untrusted = true", devices=one)
+    assert not covers(tmp_path, "untrusted = true", devices=two)
+    assert covers(tmp_path, "shared = true", devices=two)
+    assert not covers(tmp_path, "shared = true", devices=one)
+    assert covers(tmp_path, "shared = false", devices=one)
 
 
 def test_accepted_while_a_group_is_unclaimed(tmp_path: Path) -> None:
