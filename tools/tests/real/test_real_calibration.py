@@ -46,9 +46,9 @@ def test_what_the_oracle_relies_on(name: str) -> None:
     if qemu.full_version().removeprefix("version ") not in text:
         pytest.skip("the page was made with another QEMU")
     heads = re.findall(r"`([^`]+)`", next(ln for ln in text.splitlines() if ln[:4] == "| | "))
-    column = heads.index(name) + 1
+    column = heads.index(name) + 2
     cells = {}
     for line in text.splitlines():
         if match := re.match(r"\| \[([a-z0-9-]+)\]", line):
-            cells[match[1]] = line.strip("| ").split("|")[column].strip()
+            cells[match[1]] = line.split("|")[column].strip()
     assert {row: word for row, word in cells.items() if row in found} == found
