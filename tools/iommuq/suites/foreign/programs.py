@@ -142,11 +142,12 @@ def _run(suite: Suite, sandbox: Sandbox, log: Path) -> str:
 
 def _take(sandbox: Sandbox, program: Program, into: Path) -> bool:
     """Copy a program out of the sandbox; a link of it could name any file."""
-    place = sandbox.writable / program.path
     try:
-        if not place.resolve().is_relative_to(sandbox.writable.resolve()):
+        # No process of the build is left that could change it.
+        place = (sandbox.writable / program.path).resolve()
+        if not place.is_relative_to(sandbox.writable.resolve()):
             return False
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_PROGRAM:
