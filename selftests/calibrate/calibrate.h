@@ -34,8 +34,8 @@ extern unsigned int bridge_id;
 int device_open(struct device *device, const char *name);
 
 /*
- * Whether a device's write to an address gets to a page: 1, 0, or a negative error number
- * if its engine does not work. tell() ends the program at such an error.
+ * Whether a device's write to an address gets to a page: 1 or 0. The program ends if its
+ * engine does not work.
  */
 int writes(struct device *device, uint64_t iova, int which);
 
