@@ -15,13 +15,11 @@
  * process, can be told of by the parent: WORD is then HANG or DIED, and the script
  * is over.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -34,100 +32,9 @@
 /* How long a device may take to appear after a rescan: 50 times 0.1 s */
 #define APPEAR_TRIES 50
 
-int number;
-
-void say(const char *word, const char *format, ...)
-{
-	char more[300];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(more, sizeof(more), format, args);
-	va_end(args);
-	dprintf(STDOUT_FILENO, "step %d %s%s%s\n", number, word, *more ? " " : "", more);
-}
-
-void say_word(const char *word)
-{
-	say(word, "%s", "");
-}
-
-const char *word_of(int error)
-{
-	const char *name = strerrorname_np(-error);
-
-	return name ? name : "ERROR";
-}
-
-void say_error(int error, const char *where)
-{
-	if (!error)
-		say("ok", "%s", where);
-	else if (strerrorname_np(-error))
-		say(word_of(error), "%s", where);
-	else
-		say("ERROR", "%d, %s", error, where);
-}
-
-int read_text(const char *path, char *text, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t length;
-	int error;
-
-	if (fd == -1)
-		return -errno;
-	length = read(fd, text, size - 1);
-	error = errno;
-	close(fd);
-	if (length < 0)
-		return -error;
-	text[length] = 0;
-	while (length > 0 && isspace((unsigned char)text[length - 1]))
-		text[--length] = 0;
-	return 0;
-}
-
-int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int ret = 0;
-
-	if (fd == -1)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
 static int device_file(char *path, const char *device, const char *name)
 {
 	return snprintf(path, PATH_MAX, DEVICES "/%s/%s", device, name);
-}
-
-/* The last part of what a symbolic link of the device points to */
-int read_link(const char *device, const char *name, char *target, size_t size)
-{
-	char path[PATH_MAX], text[PATH_MAX];
-	ssize_t length;
-
-	device_file(path, device, name);
-	length = readlink(path, text, sizeof(text) - 1);
-	if (length < 0)
-		return -errno;
-	text[length] = 0;
-	name = strrchr(text, '/');
-	snprintf(target, size, "%.*s", (int)size - 1, name ? name + 1 : text);
-	return 0;
-}
-
-int group_of(const char *device)
-{
-	char text[64];
-	int ret = read_link(device, "iommu_group", text, sizeof(text));
-
-	return ret ? ret : atoi(text);
 }
 
 static int is_there(const char *device)

@@ -26,7 +26,7 @@ void say_error(int error, const char *where);
 /* The word of a negative error number */
 const char *word_of(int error);
 
-/* A file of sysfs: 0 or a negative error number; the text has no newline. */
+/* A file of sysfs (text.c): 0 or a negative error number; the text has no newline. */
 int read_text(const char *path, char *text, size_t size);
 int write_text(const char *path, const char *text);
 

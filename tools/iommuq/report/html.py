@@ -290,6 +290,7 @@ class _Page:
                 "kunit-tree": f"iommuq kunit {base} --tree --at {{step}}",
                 "firmware": f"iommuq {self.record.command} --again",
                 "vfio": f"iommuq selftest {base} --suite vfio --at {{step}}",
+                "foreign": f"iommuq selftest {base} --suite foreign --at {{step}}",
             },
         }
 

@@ -180,8 +180,11 @@ class Guests:
         self.ends_after = 1000
         self.console: tuple[str, ...] = ()
 
-    def boot(self, machine: Machine, image: Path, archive: Initramfs, log: Path) -> GuestReport:
+    def boot(
+        self, machine: Machine, image: Path, archive: Initramfs, log: Path, *, foreign: bool
+    ) -> GuestReport:
         del image, log
+        assert not foreign
         self.boots.append(machine.name)
         assert machine.huge_pages == SUITE.huge_pages
         assert any(word.startswith("memmap=64K$0x3e000000") for word in machine.arguments)

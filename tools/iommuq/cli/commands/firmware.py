@@ -130,6 +130,20 @@ def exposure(stored: bool, into: Path | None) -> None:
 
 
 @firmware.command()
+@click.option("--kernel", metavar="IMAGE|PACKAGE", help="By default that of the table.")
+@click.option("--stored", is_flag=True, help="Use only stored answers: boot nothing.")
+@click.option("--into", type=options.file, help="By default docs/generated/calibration.md.")
+@options.again
+def calibrate(kernel: str | None, stored: bool, into: Path | None, again: bool) -> None:
+    """Write docs/generated/calibration.md: what the emulated IOMMUs do and do not do."""
+    from iommuq.report.calibration import write_calibration
+
+    if stored and again:
+        raise UserError("--stored and --again exclude each other")
+    write_calibration(into, kernel, again=again, stored_only=stored)
+
+
+@firmware.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--classes",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from iommuq.build.workspace import Workspace
@@ -14,7 +16,7 @@ from iommuq.report import live
 from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
 from iommuq.suites.vfio import programs
-from iommuq.system.errors import EXIT_OK, UserError
+from iommuq.system.errors import EXIT_OK, InfraError, UserError
 
 
 @click.command()
@@ -27,12 +29,21 @@ from iommuq.system.errors import EXIT_OK, UserError
 @click.option(
     "--suite",
     "tree",
-    type=click.Choice(("iommu", "vfio")),
+    type=click.Choice(("iommu", "vfio", "foreign")),
     default="iommu",
     show_default=True,
-    help="Those of selftests/suites.toml, or the tree's selftests/vfio.",
+    help="Those of selftests/suites.toml, the tree's selftests/vfio, or suites of others.",
 )
-@click.option("--machine", "machines", metavar="NAME", multiple=True, help="Of the vfio suite.")
+@click.option(
+    "--machine", "machines", metavar="NAME", multiple=True, help="Of the vfio and foreign suites."
+)
+@click.option(
+    "--from",
+    "given",
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The sources of --suite foreign, each in a directory with its name. By default the cache.",
+)
 @options.again
 @options.no_known
 @options.json_lines
@@ -43,6 +54,7 @@ def selftest(
     on: str,
     tree: str,
     machines: tuple[str, ...],
+    given: Path | None,
     again: bool,
     no_known: bool,
     as_json: bool,
@@ -52,10 +64,14 @@ def selftest(
     SUITE is one of selftests/suites.toml.
     """
     with live.json_lines(as_json):
-        if tree == "vfio" and suites:
-            raise UserError(f"--suite vfio runs all its programs, it takes no {suites[0]!r}")
-        if tree != "vfio" and machines:
-            raise UserError("--machine is for --suite vfio; --on names the guest of the others")
+        if tree != "iommu" and suites:
+            raise UserError(f"--suite {tree} runs all its programs, it takes no {suites[0]!r}")
+        if tree == "iommu" and machines:
+            raise UserError(
+                "--machine is for --suite vfio and foreign; --on names the guest of the others"
+            )
+        if tree != "foreign" and given is not None:
+            raise UserError("--from is for --suite foreign")
         workspace = Workspace.open(base)
         lane: Lane
         if tree == "vfio":
@@ -67,9 +83,32 @@ def selftest(
                 print(f"PASS: {base} {step.label}: {what}")
                 live.emit("end", exit_code=EXIT_OK, findings=[], errors=[])
                 return EXIT_OK
+        elif tree == "foreign":
+            lane = _foreign(workspace, machines, given, all_fail=no_known)
         else:
             lane = SelftestLane.open(workspace, on, suites, all_fail=no_known)
         return run_lane(workspace, lane, at, again=again)
+
+
+def _foreign(
+    workspace: Workspace, machines: tuple[str, ...], given: Path | None, *, all_fail: bool
+) -> Lane:
+    """Return the lane of suites of others, if there is any: the kernel takes long to build.
+
+    :raises UserError: none has its sources and tools.
+    :raises InfraError: one does not build, and there is no other.
+    """
+    from iommuq.proof.foreign import ForeignLane
+
+    lane = ForeignLane.open(workspace, machines, given, all_fail=all_fail)
+    if any(one.paths for one in lane.built):
+        return lane
+    for one in lane.built:
+        word, why = ("ERROR", one.failed) if one.failed else ("SKIPPED", one.skipped)
+        print(f"{word:<15} {one.suite.name}: {why}")
+    if any(one.failed for one in lane.built):
+        raise InfraError("no suite of others can be run: none was built")
+    raise UserError("no suite of others can be run: the sources are not here", hint="see above")
 
 
 def run_lane(workspace: Workspace, lane: Lane, at: str | None, *, again: bool) -> int:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from iommuq.firmware import override, program, topology
 from iommuq.firmware.kernels import Kernel
 from iommuq.firmware.scenario import script
 from iommuq.guests import machine as machines
 from iommuq.guests import qemu
-from iommuq.guests.boot import GuestLost, GuestReport, boot
+from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.initramfs import Suite, build
 from iommuq.guests.machine import Machine
 from iommuq.results.console import ktap, splats, stacks
@@ -27,6 +28,7 @@ from iommuq.suites.selftest import BUILDS, ENDS, REASON
 from iommuq.suites.vfio import verdicts
 from iommuq.suites.vfio.programs import FOLDER
 from iommuq.suites.vfio.suite import CONTROL, MARKED, PLACE, Program, VfioSuite
+from iommuq.suites.vfio.verdicts import Judged
 from iommuq.system import files as logs
 from iommuq.system import progress
 from iommuq.system.files import file_sha256, hash_of, project_root
@@ -109,15 +111,13 @@ def run_vfio(
             for name in names
         ]
         return store.finish(current, results)
-    guests = [
-        _Guest(tested, tested.folder, suite, _machine(name, suite), subject) for name in names
-    ]
+    guests = [Guest(tested, tested.folder, suite, _machine(name, suite), subject) for name in names]
     for guest in guests:
         kernel.check(guest.machine)
     largest = max(guest.machine.memory for guest in guests)
     limit = firmware.side_by_side(firmware.free_memory(), largest)
     with ThreadPoolExecutor(min(limit, len(guests)), thread_name_prefix="vfio") as pool:
-        list(pool.map(_Guest.run, guests))
+        list(pool.map(Guest.run, guests))
     ran = next((guest.accelerator for guest in guests if guest.accelerator), "")
     image = kernel.image
     return store.finish(
@@ -131,8 +131,17 @@ def _machine(name: str, suite: VfioSuite) -> Machine:
     return replace(machines.load_machine(name), huge_pages=suite.huge_pages)
 
 
-class _Guest:
-    """The guest of one machine, and the results of all programs in it."""
+class Guest:
+    """The guest of one machine, and the results of all programs in it.
+
+    :cvar suite_name: the name of the suite in results.
+    :cvar title: the same, in words.
+    :cvar foreign: the programs are others': QEMU runs in a sandbox, if there can be one.
+    """
+
+    suite_name: ClassVar[str] = SUITE
+    title: ClassVar[str] = "selftests/vfio"
+    foreign: ClassVar[bool] = False
 
     def __init__(
         self, tested: Built, built: Path, suite: VfioSuite, machine: Machine, subject: Subject
@@ -145,23 +154,21 @@ class _Guest:
         self.results: list[Result] = []
         self.splats: list[Complaint] = []
         self.accelerator = ""
-        self.log = logs.new_log(f"vfio-{subject.base}-{machine.name}-{subject.patch}")
+        self.log = logs.new_log(f"{self.suite_name}-{subject.base}-{machine.name}-{subject.patch}")
 
     def add(self, test: str, status: Status, message: str = "", seconds: float = 0.0) -> None:
         """Add a result; the test is named without the machine."""
         subject, name = self.subject, f"{self.machine.name}.{test}"
         log = str(self.log)
         self.results.append(
-            Result(subject.base, subject.patch, SUITE, name, status, seconds, message, log)
-        )
+            Result(
+                subject.base, subject.patch, self.suite_name, name, status, seconds, message, log
+            )
+        )  # fmt: skip
 
     def run(self) -> None:
         """Boot, run what was built, and judge it."""
-        wanted = [each for each in self.suite.program if self._was_built(each)]
-        listed = {each.name for each in self.suite.program}
-        for name in sorted({path.name.removesuffix(REASON) for path in self.built.iterdir()}):
-            if name not in listed:
-                self.add(f"{name}.{BUILDS}", Status.SKIP, f"not run: {PLACE} does not list it")
+        wanted = self.wanted()
         machine, scenario = self.machine, self.suite.guest
         table = override.extended(
             own_table(machine, asked(self.kernel, machine)), machine, scenario.region
@@ -170,7 +177,7 @@ class _Guest:
         lost: GuestLost | None = None
         with (
             firmware.turns,
-            progress.task(f"Running selftests/vfio on {title} in {machine.name}", log=self.log),
+            progress.task(f"Running {self.title} on {title} in {machine.name}", log=self.log),
             temporary_folder("vfio") as work,
         ):
             scripts = {CHECK: firmware.check_script(machine), _GUEST: script(scenario, machine)[0]}
@@ -183,17 +190,42 @@ class _Guest:
                 words = (program.GUEST_PATH, f"/suites/{path.name}", str(firmware.STEP_LIMIT))
                 guest.append(Suite(name, words, limit=_LIMIT))
             for each in wanted:
-                paths[f"/suites/{each.name}"] = self.built / each.name
-            guest += self._runs(wanted)
-            archive = build(guest, paths, before=override.archive(machine, table))
+                paths[f"/suites/{each.name}"] = self.path(each)
+            guest += self.runs(wanted)
+            modules = {f"/lib/modules/{path.name}": path for path in self.kernel.modules}
+            before = override.archive(machine, table)
+            archive = build(guest, paths | modules, modules=tuple(modules), before=before)
             arguments = (*machine.arguments, *scenario.kernel_arguments)
             given = replace(machine, arguments=arguments)
             try:
-                report = twice(lambda: boot(given, self.kernel.image, archive, self.log))
+                report = twice(
+                    lambda: boot(
+                        given, self.kernel.image, archive, self.log, foreign=self.foreign
+                    )
+                )  # fmt: skip
             except GuestLost as error:
                 report, lost = error.report, error
         self.accelerator = report.accelerator
         self._read(report, lost, table, wanted)
+
+    def wanted(self) -> list[Program]:
+        """Return the programs to run; add a result for each other one."""
+        listed = {each.name for each in self.suite.program}
+        found = [each for each in self.suite.program if self._was_built(each)]
+        for name in sorted({path.name.removesuffix(REASON) for path in self.built.iterdir()}):
+            if name not in listed:
+                self.add(f"{name}.{BUILDS}", Status.SKIP, f"not run: {PLACE} does not list it")
+        return found
+
+    def path(self, program: Program) -> Path:
+        """Return where a program is that was built."""
+        return self.built / program.name
+
+    def judged(
+        self, program: Program, device: str, suite: SuiteReport, placed: Sequence[str]
+    ) -> list[Judged]:
+        """Return the results of one run of a program."""
+        return verdicts.judge(self.suite, program, device, suite, placed)
 
     def _was_built(self, wanted: Program) -> bool:
         """Return whether there is a program, and add a result for it."""
@@ -208,7 +240,7 @@ class _Guest:
             self.add(test, Status.SKIP, "this tree does not have the program")
         return False
 
-    def _runs(self, wanted: Iterable[Program]) -> list[Suite]:
+    def runs(self, wanted: Iterable[Program]) -> list[Suite]:
         """Return each program with each device, as suites of the guest."""
         places = topology.devices(self.machine)
         return [
@@ -241,7 +273,7 @@ class _Guest:
                 placed = report.interleaved(suite)
                 if suite.trouble and about_lost:
                     suite = replace(suite, trouble=about_lost)
-                for one in verdicts.judge(self.suite, each, device, suite, placed):
+                for one in self.judged(each, device, suite, placed):
                     self.add(one.test, one.status, one.message, one.seconds)
                 self.splats += stacks.complaints(
                     ktap.parse(placed), splats.find(placed), splats.expected(placed), self.log,
