@@ -27,11 +27,14 @@ FIXTURE_TEARDOWN(resv_direct_fail_nth)
 	EXPECT_EQ(self->warn_count, read_warn_count());
 }
 
-#define EXPECT_AT_NTH(expected, seen)                                  \
-	EXPECT_EQ(expected, seen)                                      \
-	{                                                              \
-		TH_LOG("error injected at %u", _nth_state->iteration); \
-	}
+#define EXPECT_AT_NTH(expected, seen)                                     \
+	({                                                                \
+		EXPECT_EQ(expected, seen)                                 \
+		{                                                         \
+			TH_LOG("error injected at %u",                    \
+			       _nth_state->iteration);                    \
+		}                                                         \
+	})
 
 /* -1 if the error is not met before this, and there is nothing to see then */
 static int check_on_default(struct __test_metadata *_metadata,
