@@ -31,7 +31,7 @@ FIXTURE_TEARDOWN(resv_direct_fail_nth)
 	({                                                                \
 		EXPECT_EQ(expected, seen)                                 \
 		{                                                         \
-			TH_LOG("error injected at %u",                    \
+			TH_LOG("fail_nth iteration %u",                   \
 			       _nth_state->iteration);                    \
 		}                                                         \
 	})
