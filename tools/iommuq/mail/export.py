@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Make in-tree patches of the suites, as ``export.toml`` in their folder describes.
 
-The kernel's own ``scripts/unifdef`` removes code for other kernels (see `resolve`).
+The kernel's own ``scripts/unifdef`` removes code for other kernels (see `resolve`).  Sources
+that include each other become one (see `joined`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from iommuq.queue.inserts import Insert
 from iommuq.queue.overlay import Layer, Overlay
 from iommuq.system import tables
 from iommuq.system.errors import InfraError, UserError, VerdictError, os_errors_as
-from iommuq.system.files import cache_dir, read_text, write_whole
-from iommuq.system.git.command import is_safe_path
+from iommuq.system.files import cache_dir, write_whole
 from iommuq.system.git.objects import Objects
 from iommuq.system.run import run
 from iommuq.system.tables import Table, require
@@ -29,18 +30,15 @@ FOLDERS = ("kunit", "selftests")
 _AT_LEAST = re.compile(r"LINUX_VERSION_CODE\s*>=\s*KERNEL_VERSION\((\d+),\s*(\d+),\s*(\d+)\)")
 _SYMBOL = "IOMMUQ_AT_LEAST_{}_{}_{}"
 _INCLUDE = re.compile(r'^#include "([^"]+)"', re.M)
+_PART = re.compile(r'^#include "(\w+\.c)"\n', re.M)
+#: The top of a source: SPDX line, comment, and headers, of which there may be none.
+_TOP = re.compile(
+    r"\A(?://[^\n]*\n)?((?:/\*(?:(?!\*/).)*\*/\n)?\n*)((?:#include [^\n]*\n|\n)*)", re.S
+)
+_HEADER = re.compile(r'^#include (?:<[^>\n]+>|"[^"\n]+\.h")\n', re.M)
 _FLAG = re.compile(r"^\s*#define\s+(\w+)\s*$", re.M)
 _VALUE = re.compile(r"^\s*#define\s+(\w+)[ \t]+\(?([^()\n]+)\)?[ \t]*$", re.M)
 _LIMIT = 60.0
-
-
-@dataclass(frozen=True)
-class Insert(Table):
-    """Lines to insert after a line of a file in the tree."""
-
-    file: str
-    after: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,11 @@ class Export(Table):
     needs: tuple[str, ...] = ()
     compat: str = ""
     overlay: bool = False
-    copy: tuple[Mapping[str, str], ...] = ()
     insert: tuple[Insert, ...] = ()
 
     def __post_init__(self) -> None:
         require(bool(self.subject.strip()) and "\n" not in self.subject, "needs a subject")
-        require(self.overlay != bool(self.copy), "needs either overlay or copy")
-        for each in self.copy:
-            require(each.keys() == {"from", "to"}, "copy needs from and to, and nothing else")
-        paths = [each.file for each in self.insert] + [each["to"] for each in self.copy]
-        for path in paths:
-            require(is_safe_path(path), f"{path!r} is not a path inside a tree")
+        require(self.overlay != bool(self.insert), "needs either overlay or insert")
 
 
 def load_exports(root: Path) -> list[tuple[Path, Export]]:
@@ -96,41 +88,26 @@ def lay(
         files = {name: data.decode() for name, data, _ in overlay.files}
         hooks = overlay.hooks
     else:
-        files, hooks = _copied(folder, export), ()
+        files, hooks = {}, ()
     if export.compat:
         if export.compat not in files:
             raise UserError(f"{folder / NAME}: {export.compat} is not an exported file")
         files = resolve(files, export.compat, kernel, unifdef(store, tree))
+    files = joined(files)
     listed = tuple((name, text.encode(), "100644") for name, text in sorted(files.items()))
     laid = Layer(Overlay(listed, hooks), store).over(tree, "the tree")
     return _insert(store, laid, folder, export)
 
 
-def _copied(folder: Path, export: Export) -> dict[str, str]:
-    found = {}
-    for each in export.copy:
-        for path in sorted((folder / each["from"]).glob("*.[ch]")):
-            found[f"{each['to']}/{path.name}"] = read_text(path)
-    return found
-
-
 def _insert(store: Objects, tree: str, folder: Path, export: Export) -> str:
-    edits = {}
     for each in export.insert:
         data = store.read_file(tree, each.file)
-        lines = (data or b"").decode("utf-8", "surrogateescape").splitlines(keepends=True)
-        at = [number for number, line in enumerate(lines) if line.rstrip() == each.after]
-        if len(at) != 1:
-            raise VerdictError(
-                f"{folder / NAME}: {len(at)} lines {each.after!r} in {each.file}, must be 1",
-                hint="the tests cannot be exported to this tree",
-            )
-        text = each.text.strip("\n") + "\n"
-        if text not in "".join(lines):
-            lines.insert(at[0] + 1, text)
-        (blob,) = store.write_blobs(["".join(lines).encode("utf-8", "surrogateescape")])
-        edits[each.file] = f"100644 blob {blob}"
-    return store.replace(tree, edits)
+        if data is None:
+            raise VerdictError(f"{folder / NAME}: there is no {each.file} in the tree")
+        text = each.into(data.decode("utf-8", "surrogateescape"), folder)
+        (blob,) = store.write_blobs([text.encode("utf-8", "surrogateescape")])
+        tree = store.replace(tree, {each.file: f"100644 blob {blob}"})
+    return tree
 
 
 def unifdef(store: Objects, tree: str) -> Path:
@@ -227,3 +204,61 @@ def _drop_unused(before: Mapping[str, str], after: dict[str, str]) -> None:
     while gone := [name for name in after if name in once and name not in included(after)]:
         for name in gone:
             del after[name]
+
+
+def joined(files: Mapping[str, str]) -> dict[str, str]:
+    """Put sources in the place where another one includes them.
+
+    What is left is one source for each that the kernel includes or compiles.  The headers of
+    all come first; a comment at the top of a part stays above it.
+
+    :param files: path -> content; parts are in the folder of the source that includes them.
+    :raises UserError: a source includes itself, or one that there is not.
+    """
+    parts = {
+        f"{name.rpartition('/')[0]}/{part}"
+        for name, text in files.items()
+        for part in _PART.findall(text)
+    }
+    result = {}
+    placed: set[str] = set()
+    for name, text in files.items():
+        if name in parts:
+            continue
+        result[name] = text
+        if _PART.search(text):
+            headers: set[str] = set()
+            result[name] = _topped(_with_parts(name, files, headers, placed), headers)
+    if left := parts & set(files) - placed:
+        raise UserError(f"{min(left)}: includes itself")
+    return result
+
+
+def _topped(text: str, headers: set[str]) -> str:
+    """Return a source with headers below the comment at its top."""
+    top = _TOP.match(text)
+    assert top is not None  # Everything in it is optional.
+    lines = "".join(sorted(headers, key=lambda line: ('"' in line, line)))
+    text = f"{text[: top.end(1)].rstrip()}\n{lines}\n{text[top.end() :].lstrip()}"
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _with_parts(name: str, files: Mapping[str, str], headers: set[str], placed: set[str]) -> str:
+    """Return a source with its parts in it, and collect the headers at the top of each."""
+    text = files[name]
+    top = _TOP.match(text)
+    assert top is not None  # Everything in it is optional.
+    headers |= set(_HEADER.findall(top[2]))
+
+    def part(found: re.Match[str]) -> str:
+        inner = f"{name.rpartition('/')[0]}/{found[1]}"
+        if inner not in files or inner in placed:
+            why = "included twice" if inner in files else "not exported"
+            raise UserError(f"{name}: {inner} is {why}")
+        placed.add(inner)
+        text = _with_parts(inner, files, headers, placed)
+        # Its SPDX line is that of the whole.
+        return "\n" + re.sub(r"\A//[^\n]*\n", "", text).strip("\n") + "\n"
+
+    body = _HEADER.sub("", top[2]) + text[top.end() :]
+    return text[: top.end(1)] + _PART.sub(part, body)

@@ -21,11 +21,12 @@ from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport, boot
 from iommuq.guests.initramfs import Suite as GuestSuite
 from iommuq.guests.initramfs import build as build_initramfs
 from iommuq.guests.machine import Machine
+from iommuq.queue.inserts import Insert
 from iommuq.results.console import ktap, splats, stacks
 from iommuq.results.store import Complaint, Result, Status, Store, SuiteRun, new_id
 from iommuq.suites.kunit import SPLAT_CASE, Subject, renamed
 from iommuq.system import files, progress, tables, toolchain
-from iommuq.system.errors import CommandFailed, InfraError, ToolMissing, UserError
+from iommuq.system.errors import CommandFailed, InfraError, ToolMissing, UserError, VerdictError
 from iommuq.system.files import cache_dir, file_sha256, hash_of, project_root
 from iommuq.system.run import run, tail
 from iommuq.system.tables import Table, require
@@ -33,10 +34,13 @@ from iommuq.system.temporary import temporary_folder
 
 #: The programs of the tree.
 KERNEL = "tools/testing/selftests/iommu"
+_MOCK = "drivers/iommu/iommufd/iommufd_test.h"
 #: Suffix of the file that tells why a program does not compile.
 REASON = ".failed"
+#: Suffix of the file that tells why a tree cannot have a program.
+SKIPPED = ".skipped"
 #: Part of the key; raise it when the same sources give other programs.
-_PROGRAMS_GENERATION = "3"
+_PROGRAMS_GENERATION = "4"
 _BUILD_LIMIT = 600.0
 _INPUTS = tables.own_table(__package__, "selftest.toml")["inputs"]
 SUITE = "selftest"
@@ -56,20 +60,42 @@ class Suite(Table):
     :ivar source: ``kernel`` or ``project``.
     :ivar limit: in seconds.
     :ivar needs: paths that must exist in the guest.
+    :ivar program: the program of the tree into which the project inserts its fixtures.
+    :ivar fixtures: those of the project, which alone are run.
+    :ivar header: a name that ``iommufd_test.h`` of the tree must have.
     """
 
     name: str
     source: str
     limit: float
     needs: tuple[str, ...] = ()
+    program: str = ""
+    fixtures: tuple[str, ...] = ()
+    header: str = ""
 
     def __post_init__(self) -> None:
         require(self.source in ("kernel", "project"), "source is neither kernel nor project")
+        own = self.source == "project"
+        for key in ("program", "fixtures", "header"):
+            require(bool(getattr(self, key)) == own, f"{key} is for source project, and must be")
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The program in the guest, and its arguments."""
+        chosen = [word for fixture in self.fixtures for word in ("-f", fixture)]
+        return (f"/suites/{self.name}", *chosen)
 
 
 @dataclass(frozen=True)
 class _Document(Table):
     suite: tuple[Suite, ...]
+
+
+@dataclass(frozen=True)
+class _Inserts:
+    """What ``selftests/export.toml`` says of the programs; the rest is for mails."""
+
+    insert: tuple[Insert, ...]
 
 
 def load_suites(root: Path) -> tuple[Suite, ...]:
@@ -97,12 +123,12 @@ def addition(root: Path) -> Addition:
 
     :param root: the checkout of the project.
     """
-    own = sorted((root / "selftests/iommu").glob("*.[ch]"))
-    words = [_PROGRAMS_GENERATION]
-    for path in own:
-        words += [path.name, file_sha256(path)]
+    folder = root / "selftests"
+    own = [suite for suite in load_suites(root) if suite.source == "project"]
+    inserts = tables.load_toml(_Inserts, folder / "export.toml").insert
+    words = [_PROGRAMS_GENERATION, repr(own), repr(inserts)]
+    words += [each.lines(folder, numbered=True) for each in inserts]
     key = hash_of(*words)
-    texts = {path.name: path.read_text("utf-8") for path in own}
 
     def make(source: Path, objects: Path, into: Path, log: Path) -> None:
         kept = cache_dir() / "programs" / _key(source, key)
@@ -110,13 +136,28 @@ def addition(root: Path) -> Addition:
             with progress.task("Building the selftests", log=log):
                 headers = export_headers(source, objects, log)
                 _kernel_programs(source, objects, headers, into, log)
-                _own_programs(source, texts, headers, into, log)
+                with_fixtures(source, folder, inserts, into / "src")
+                for suite in own:
+                    _own_program(source, suite, headers, into, log)
             keep(into, kept)
             return
         kept.touch()
         shutil.copytree(kept, into, dirs_exist_ok=True)
 
     return Addition(key, make)
+
+
+def with_fixtures(source: Path, folder: Path, inserts: Sequence[Insert], into: Path) -> None:
+    """Copy the files of the tree that the project inserts something into, with that.
+
+    A file that is not in the tree, or that does not fit, is left out.
+    """
+    into.mkdir()
+    for each in inserts:
+        copy = into / Path(each.file).name
+        with contextlib.suppress(FileNotFoundError, VerdictError):
+            text = (copy if copy.exists() else source / each.file).read_text("utf-8")
+            copy.write_text(each.into(text, folder, numbered=True), "utf-8")
 
 
 def _key(source: Path, own: str) -> str:
@@ -167,25 +208,25 @@ def _kernel_programs(source: Path, objects: Path, headers: Path, into: Path, log
             (into / f"{name}{REASON}").write_text(reason(said, path.name, source))
 
 
-def _own_programs(
-    source: Path, texts: dict[str, str], headers: Path, into: Path, log: Path
-) -> None:
-    folder = into / "src"
-    folder.mkdir()
-    for name, text in texts.items():
-        (folder / name).write_text(text, "utf-8")
-    for name in texts:
-        if not name.endswith(".c"):
-            continue
-        program = name.removesuffix(".c")
-        argv = ["gcc", "-Wall", "-O2", "-static", "-D_GNU_SOURCE=", "-Wno-unused-function"]
-        # This tree's headers first, then harness and utilities of its selftests.
-        argv += ["-isystem", str(headers), f"-I{source}/{KERNEL}"]
-        argv += [f"-I{source}/tools/testing/selftests", f"-I{source}/drivers/iommu/iommufd"]
-        # Messages quote the argument: pass the name, not the path.
-        said = run_make([*argv, "-o", str(into / program), name], folder, log, check=False)
-        if not (into / program).exists():
-            (into / f"{program}{REASON}").write_text(reason(said, name, source))
+def _own_program(source: Path, suite: Suite, headers: Path, into: Path, log: Path) -> None:
+    mock = source / _MOCK
+    if not mock.exists() or suite.header not in mock.read_text("utf-8"):
+        (into / f"{suite.name}{SKIPPED}").write_text(f"{_MOCK} has no {suite.header}")
+        return
+    argv = ["gcc", "-Wall", "-O2", "-static", "-D_GNU_SOURCE=", "-Wno-unused-function"]
+    # This tree's headers first, then harness and utilities of its selftests.
+    argv += [
+        "-isystem",
+        str(headers),
+        f"-I{source}/{KERNEL}",
+        f"-I{source}/tools/testing/selftests",
+    ]
+    # Messages quote the argument: pass the name, not the path.
+    argv += ["-o", str(into / suite.name), f"{suite.program}.c", "-lcap"]
+    said = run_make(argv, into / "src", log, check=False)
+    if not (into / suite.name).exists():
+        text = reason(said, f"{suite.program}.c", source)
+        (into / f"{suite.name}{REASON}").write_text(text)
 
 
 def run_make(argv: list[str], cwd: Path, log: Path, check: bool) -> str:
@@ -257,7 +298,7 @@ def _boot(
     image: Image, machine: Machine, suites: Sequence[Suite], log: Path, reader: _Reader
 ) -> GuestReport:
     programs = {f"/suites/{s.name}": image.folder / Addition.FOLDER / s.name for s in suites}
-    guest = [GuestSuite(s.name, (f"/suites/{s.name}",), s.limit, s.needs) for s in suites]
+    guest = [GuestSuite(s.name, s.argv, s.limit, s.needs) for s in suites]
     title = f"{reader.current.base} {reader.current.patch}"
     with progress.task(f"Running selftests on {title} in {machine.name}", log=log):
         try:
@@ -297,12 +338,16 @@ class _Reader:
         if (folder / suite.name).exists():
             self.add(test, Status.PASS)
             return True
-        try:
-            self.add(test, Status.FAIL, (folder / f"{suite.name}{REASON}").read_text("utf-8"))
-        except FileNotFoundError:
-            self.add(test, Status.SKIP, "this tree does not have the program")
-        except OSError as error:
-            raise InfraError(f"{folder}: {error.strerror}", hint="remove that image") from error
+        status, message = Status.SKIP, "this tree does not have the program"
+        for suffix, meaning in ((REASON, Status.FAIL), (SKIPPED, Status.SKIP)):
+            try:
+                message = (folder / f"{suite.name}{suffix}").read_text("utf-8")
+                status = meaning
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise InfraError(f"{folder}: {error.strerror}", hint="remove that image") from error
+        self.add(test, status, message)
         return False
 
     def lost(self, error: GuestLost, names: Iterable[str]) -> None:

@@ -103,15 +103,105 @@ def test_what_cannot_be_resolved_is_not_mailed(program: Path) -> None:
         export.resolve(files(**{"t/suite.c": text}), "t/compat.h", "7.3", program)
 
 
+WHOLE = """\
+// SPDX-License-Identifier: GPL-2.0-only
+/* The whole. */
+#include "mock.c"
+
+#ifdef PCI
+#include "reset.c"
+#endif
+"""
+MOCK = """\
+// SPDX-License-Identifier: GPL-2.0-only
+/* The mock. */
+#include <linux/sizes.h>
+#include <kunit/test.h>
+#include "../private.h"
+
+/* Its pages */
+#define MOCK_PAGES 3
+"""
+RESET = """\
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/sizes.h>
+
+static void reset(void)
+{
+}
+"""
+ONE = """\
+// SPDX-License-Identifier: GPL-2.0-only
+/* The whole. */
+#include <kunit/test.h>
+#include <linux/sizes.h>
+#include "../private.h"
+
+/* The mock. */
+
+/* Its pages */
+#define MOCK_PAGES 3
+
+#ifdef PCI
+
+static void reset(void)
+{
+}
+#endif
+"""
+PARTS = {"t/whole.c": WHOLE, "t/mock.c": MOCK, "t/reset.c": RESET}
+
+
+def test_what_is_mailed_is_one_source() -> None:
+    other = {"t/Kconfig": "x\n", "t/alone.c": "/* Alone. */\n#include <linux/b.h>\nint b;\n"}
+    assert export.joined({**PARTS, **other}) == {"t/whole.c": ONE, **other}
+
+
+def test_parts_may_have_parts() -> None:
+    files = {**PARTS, "t/top.c": '#include "whole.c"\nint last;\n'}
+    assert list(export.joined(files)) == ["t/top.c"]
+    assert export.joined(files)["t/top.c"].count("#include") == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"t/a.c": '#include "b.c"\n'}, "t/a.c: t/b.c is not exported"),
+        ({"t/a.c": '#include "b.c"\n#include "b.c"\n', "t/b.c": ""}, "t/b.c is included twice"),
+        ({"t/a.c": '#include "b.c"\n', "t/b.c": '#include "a.c"\n'}, "t/a.c: includes itself"),
+    ],
+)
+def test_parts_that_do_not_fit(files: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        export.joined(files)
+
+
+def test_the_project_s_suites_become_one_source() -> None:
+    folder = Path(__file__).parents[3] / "kunit/drivers/iommu/tests"
+    files = {f"t/{path.name}": path.read_text() for path in folder.glob("*.[ch]")}
+    made = export.joined(files)
+    assert made.keys() == {"t/iommu_kunit.c", "t/iommu_kunit_compat.h"}
+    text = made["t/iommu_kunit.c"]
+    assert text.count("SPDX-License-Identifier") == 1
+    assert not re.search(r'^#include ".*\.c"', text, re.M)
+    one = re.compile(r"^static struct kunit_suite ", re.M)
+    assert len(one.findall(text)) == sum(len(one.findall(each)) for each in files.values())
+    for name in files.keys() - made.keys():
+        # Nothing is lost of a part but its SPDX line and its headers.
+        body = re.sub(r"\A//.*\n|^#include .*\n", "", files[name], flags=re.M)
+        lines = [line for line in body.splitlines() if line.strip()]
+        assert not set(lines) - set(text.splitlines()), name
+
+
 def test_malformed_description(tmp_path: Path) -> None:
     path = tmp_path / "kunit/export.toml"
     path.parent.mkdir()
     for text, said in (
-        ('subject = "x"\nmessage = "y"\n', "needs either overlay or copy"),
+        ('subject = "x"\nmessage = "y"\n', "needs either overlay or insert"),
         ('subject = ""\nmessage = "y"\noverlay = true\n', "needs a subject"),
         ('subject = "x"\noverlay = true\n', "message"),
         ('subject = "x"\nmessage = "y"\noverlay = true\nfoo = 1\n', "foo"),
-        ('subject = "x"\nmessage = "y"\n[[copy]]\nfrom = "a"\nto = "../b"\n', "inside a tree"),
+        ('subject = "x"\nmessage = "y"\n[[insert]]\nfile = "../b"\ntext = "z"\n', "inside a tree"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=said):

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from iommuq.build.workspace import Workspace
+from iommuq.mail.export import lay, load_exports
 from iommuq.system import files
+from iommuq.system.git.objects import Objects
 from realrun import iommuq
 
 pytestmark = pytest.mark.real
@@ -133,3 +136,33 @@ def test_the_tree_s_own_page_tables_pass() -> None:
         assert words in done.stdout
     # It takes minutes: `iommuq kunit --tree` is for it.
     assert "test_random_map" not in done.stdout
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("base", ["6.12", "7.3"])
+def test_the_source_that_is_mailed_says_the_same(base: str, tmp_path: Path) -> None:
+    root = files.project_root()
+    for part in ("explore", "kunit", "patches", "selftests"):
+        shutil.copytree(root / part, tmp_path / part)
+    space = Workspace.open(base)
+    store = Objects(space.base.git_dir, tmp_path)
+    tree = space.step(None).tree
+    folder, one = next(each for each in load_exports(root) if each[1].overlay)
+    laid = lay(store, tree, folder, one, space.exported, space.base.kernel)
+    where = tmp_path / "kunit/drivers/iommu/tests"
+    shutil.rmtree(where)
+    where.mkdir()
+    for name in ("Kconfig", ".kunitconfig", "iommu_kunit.c", "iommu_kunit_compat.h"):
+        data = store.read_file(laid, f"drivers/iommu/tests/{name}")
+        # The step's tree has the parts, too.
+        if data is not None:
+            (where / name).write_bytes(data)
+    assert not re.search(rb'^#include "\w+\.c"', (where / "iommu_kunit.c").read_bytes(), re.M)
+    mailed, parts = iommuq("kunit", base, root=tmp_path), iommuq("kunit", base)
+    assert mailed.returncode == parts.returncode == 0, mailed.stdout + mailed.stderr
+    told = [
+        {line for line in done.stdout.splitlines() if re.match(r"(pass|known) ", line)}
+        for done in (mailed, parts)
+    ]
+    assert told[0] == told[1]
+    assert len(told[0]) > 100

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,19 @@ import pytest
 from iommuq.guests.boot import GuestLost, GuestReport, SuiteReport
 from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.suites.kunit import SPLAT_CASE
-from iommuq.suites.selftest import Suite, _key, _Reader, choose, load_suites, reason
+from iommuq.suites.selftest import (
+    KERNEL,
+    Suite,
+    _Inserts,
+    _key,
+    _Reader,
+    choose,
+    load_suites,
+    reason,
+    with_fixtures,
+)
 from iommuq.system.errors import ToolMissing, UserError
+from iommuq.system.tables import load_toml
 
 OUTPUT = ("TAP version 13", "1..2", "ok 1 a.first", "not ok 2 a.second")
 GOOD = ("TAP version 13", "1..1", "ok 1 a.first")
@@ -108,18 +120,49 @@ def test_a_lost_guest_is_an_error_and_not_a_failure(reader: _Reader) -> None:
 def test_a_program_that_does_not_compile_is_a_failing_case(reader: _Reader, tmp_path: Path) -> None:
     (tmp_path / "good").touch()
     (tmp_path / "bad.failed").write_text("iommufd.c:1: error: no")
-    made = [Suite(name, "kernel", 1.0) for name in ("good", "bad", "none")]
-    assert [reader.was_built(one, tmp_path) for one in made] == [True, False, False]
+    (tmp_path / "early.skipped").write_text("iommufd_test.h has no MOCK_DEV")
+    made = [Suite(name, "kernel", 1.0) for name in ("good", "bad", "none", "early")]
+    assert [reader.was_built(one, tmp_path) for one in made] == [True, False, False, False]
     assert verdicts(reader) == {
         "good.builds": Status.PASS,
         "bad.builds": Status.FAIL,
         "none.builds": Status.SKIP,
+        "early.builds": Status.SKIP,
     }
+    assert of(reader, "early.builds").message == "iommufd_test.h has no MOCK_DEV"
     assert "error: no" in of(reader, "bad.builds").message
 
 
+OWN = Suite("b", "project", 1.0, program="iommufd", fixtures=("f", "g"), header="MOCK_DEV")
+
+
+def test_of_a_program_of_the_tree_the_project_s_fixtures_are_run() -> None:
+    assert OWN.argv == ("/suites/b", "-f", "f", "-f", "g")
+    assert Suite("a", "kernel", 1.0).argv == ("/suites/a",)
+
+
+def test_the_project_s_fixtures_are_in_the_programs(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[3] / "selftests"
+    inserts = load_toml(_Inserts, folder / "export.toml").insert
+    tree = tmp_path / "tree"
+    for name in ("iommufd.c", "iommufd_utils.h"):
+        path = tree / KERNEL / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("int tree;\nTEST_HARNESS_MAIN\n")
+    with_fixtures(tree, folder, inserts, tmp_path / "src")
+    # A tree without the third program has none of it.
+    made = {path.name: path.read_text() for path in (tmp_path / "src").iterdir()}
+    assert made.keys() == {"iommufd.c", "iommufd_utils.h"}
+    assert "_test_cmd_mock_dev(" in made["iommufd_utils.h"]
+    one = next(suite for suite in load_suites(folder.parent) if suite.name == "resv_direct")
+    for fixture in one.fixtures:
+        assert f"\nFIXTURE({fixture})\n" in made[f"{one.program}.c"]
+    found = re.findall(r"^FIXTURE\((\w+)\)", (folder / "iommu/resv_direct.c").read_text(), re.M)
+    assert sorted(found) == sorted(one.fixtures)
+
+
 def test_suites_are_chosen_by_name() -> None:
-    suites = (Suite("a", "kernel", 1.0), Suite("b", "project", 1.0))
+    suites = (Suite("a", "kernel", 1.0), OWN)
     assert choose(suites, []) == suites
     assert choose(suites, ["b"]) == suites[1:]
     with pytest.raises(UserError, match="no suite 'c'; there are a, b"):
@@ -135,6 +178,7 @@ def test_the_project_s_own_list_is_well_formed() -> None:
     ("text", "word"),
     [
         ('[[suite]]\nname = "x"\nlimit = 1\n', "source"),
+        ('[[suite]]\nname = "x"\nsource = "project"\nlimit = 1\n', "program is for"),
         ('[[suite]]\nname = "x"\nsource = "web"\nlimit = 1\n', "neither kernel nor project"),
         ('[[suite]]\nname = "x"\nsource = "kernel"\nlimit = 1\nodd = 1\n', "odd"),
         ("suite = 1", "suite"),

@@ -32,6 +32,12 @@
 #define IOMMU_KUNIT_REPLACE_DOMAIN
 #endif
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+/* There is kzalloc_obj() */
+#else
+#define kzalloc_obj(obj)	kzalloc(sizeof(obj), GFP_KERNEL)
+#endif
+
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 /* Identity and blocked domains are static and named in struct iommu_ops */
 #define IOMMU_KUNIT_STATIC_DOMAINS

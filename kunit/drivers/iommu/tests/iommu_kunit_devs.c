@@ -6,7 +6,12 @@
 
 static const struct fwnode_operations mock_fwnode_ops;
 
+#ifdef IOMMU_KUNIT_STATIC_DOMAINS
+static const struct bus_type mock_bus = {
+#else
+/* The ops of the driver are in it */
 static struct bus_type mock_bus = {
+#endif
 	.name = "iommu_kunit",
 };
 
@@ -155,7 +160,7 @@ static struct mock_dev *mock_new(struct mock_ctx *ctx)
 	struct mock_dev *mdev;
 
 	KUNIT_ASSERT_LT(ctx->test, ctx->nr_devs, MOCK_MAX_DEVS);
-	mdev = kzalloc(sizeof(*mdev), GFP_KERNEL);
+	mdev = kzalloc_obj(*mdev);
 	KUNIT_ASSERT_NOT_NULL(ctx->test, mdev);
 	mdev->ctx = ctx;
 	device_initialize(&mdev->pci.dev);

@@ -402,7 +402,7 @@ static const struct iommu_domain_ops mock_paging_ops = {
 
 static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 {
-	struct mock_domain *mdom = kzalloc(sizeof(*mdom), GFP_KERNEL);
+	struct mock_domain *mdom = kzalloc_obj(*mdom);
 
 	mock_stop(ctx);
 	if (!mdom)
