@@ -13,7 +13,8 @@ breach is accepted for as long as it lasts; else for as long as the entry fits.
     splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
     identity = false                # the driver has no identity domain
     untrusted = true                # a device of the group is untrusted
-    shared = true                   # a device of the group is behind a bridge, as others are
+    shared = true                   # two devices of the group are behind a bridge
+    waiting = true                  # the device waits for its group to be free
     blocked = false                 # the driver has no blocked domain
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
@@ -65,6 +66,7 @@ class Exemption(Table):
     blocked: bool | None = None
     untrusted: bool | None = None
     shared: bool | None = None
+    waiting: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.rules, "rules is empty")
@@ -91,6 +93,9 @@ class Exemption(Table):
                 or self.untrusted == (_number(wire.UNTRUSTED, find, moment) > 0)
             )
             and (self.shared is None or self.shared == (_number(wire.BEHIND, find, moment) > 1))
+            and (
+                self.waiting is None or self.waiting == (find.breach.dev in moment.history.waiting)
+            )
             and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
 

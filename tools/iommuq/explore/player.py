@@ -249,6 +249,8 @@ def _note(breach: Breach, moment: Moment) -> str:
     words = []
     if device.flags & wire.PRESENT and not device.flags & wire.GROUPED:
         words.append("in no group")
+    elif breach.dev in moment.history.waiting:
+        words.append("waiting")
     if device.config & wire.BEHIND:
         words.append("behind a bridge")
     if breach.rule.startswith("iova.") and group.nr_devs > 1:

@@ -631,6 +631,8 @@ static int sim_plug(unsigned int number)
 	struct sim_group *group = &sim.group[slot->group];
 	struct sim_dev *sdev = kzalloc(sizeof(*sdev), GFP_KERNEL);
 	struct device *dev;
+	/* What IOMMUs that are not of PCI know it by */
+	u32 stream = number + 1;
 	int ret;
 
 	if (!sdev)
@@ -671,6 +673,8 @@ static int sim_plug(unsigned int number)
 		ret = iommu_fwspec_init(dev, group->iommu.fwnode);
 		mutex_unlock(&iommu_probe_device_lock);
 	}
+	if (!ret)
+		ret = iommu_fwspec_add_ids(dev, &stream, 1);
 	slot->sdev = sdev;
 	if (!ret) {
 		ret = device_add(dev);

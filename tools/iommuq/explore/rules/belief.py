@@ -16,6 +16,10 @@ def domain(moment: Moment) -> Iterator[Breach]:
         if not device.flags & wire.GROUPED or device.flags & (wire.DEFERRED | wire.RESETTING):
             continue
         group = after.groups[device.group]
+        # Left alone, or where it has no more than its region.
+        quarantined = device.hw >= wire.PAGING and device.hw not in after.user
+        if number in moment.history.waiting and (device.own == wire.NONE or quarantined):
+            continue
         if device.hw == group.domain or {device.hw, group.domain} <= {wire.NONE, wire.BLOCKED}:
             continue
         yield Breach(

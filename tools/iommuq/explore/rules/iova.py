@@ -27,6 +27,9 @@ def joined(moment: Moment) -> Iterator[Breach]:
     """Find devices that join where a buffer lies in their region."""
     if moment.operation.kind not in JOINS:
         return
+    # One that waits until the buffer is gone has not joined.
+    if moment.operation.dev in moment.history.waiting:
+        return
     for number, device in moment.present:
         if device.bufs_bad & ~moment.before.devices[number].bufs_bad:
             yield Breach(

@@ -30,6 +30,12 @@ class Breach:
     dev: int = -1
 
 
+def _is_over(number: int, after: State) -> bool:
+    """Tell whether the group that a device waits for, or was removed from, is free."""
+    group = after.groups[after.devices[number].group]
+    return not group.owner and group.domain == group.default_domain
+
+
 @dataclass
 class History:
     """What has happened in a sequence, as far as a state does not tell.
@@ -37,11 +43,13 @@ class History:
     :ivar operations: all so far.
     :ivar failed: devices whose probe met a failed allocation.
     :ivar short: devices in a group where an allocation failed since they joined it.
+    :ivar waiting: devices that have joined a group in use, and are not in its domain.
     """
 
     operations: list[Operation] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
     short: set[int] = field(default_factory=set)
+    waiting: set[int] = field(default_factory=set)
 
     def note(self, operation: Operation, after: State) -> None:
         """Add an operation and what came of it."""
@@ -51,6 +59,11 @@ class History:
             if after.alloc_hit and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.failed.add(operation.dev)
             self.short.discard(operation.dev)
+            self.waiting.discard(operation.dev)
+            device = after.devices[operation.dev]
+            if device.regions and device.own != after.groups[device.group].domain:
+                self.waiting.add(operation.dev)
+        self.waiting -= {number for number in self.waiting if _is_over(number, after)}
         if after.alloc_hit:
             self.short.update(n for n, d in enumerate(after.devices) if d.flags & wire.GROUPED)
 
