@@ -38,6 +38,12 @@ kunit_test_suites(&iommu_attach_suite, &iommu_dma_owner_suite,
 		  &iommu_regions_suite, &iommu_group_claim_suite);
 #endif
 
+#ifdef IOMMU_KUNIT_WAITS
+#include "late_kunit.c"
+
+kunit_test_suite(iommu_late_suite);
+#endif
+
 /* A reset is no concern of the IOMMU if there is no ATS */
 #if defined(IOMMU_KUNIT_PCI_RESET) && defined(CONFIG_PCI_ATS)
 #include "reset_kunit.c"

@@ -23,6 +23,8 @@
 #define IOMMU_KUNIT_DEFERRED_LOCKED
 /* kunit_warning_suppress() */
 #define IOMMU_KUNIT_SUPPRESS
+/* What needs direct mappings and joins a group in use waits; older queues refuse it */
+#define IOMMU_KUNIT_WAITS
 /* A PASID is replaced by iommu_replace_device_pasid(), and removed by blocking it */
 #define IOMMU_KUNIT_REPLACE_PASID
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)

@@ -171,6 +171,7 @@ static struct mock_dev *mock_new(struct mock_ctx *ctx)
 			dev_set_name(&mdev->pci.dev, "iommu_kunit%u", ctx->nr_devs));
 	mdev->pci.bus = &ctx->pci_bus;
 	mdev->pci.devfn = PCI_DEVFN(ctx->nr_devs, 0);
+	mdev->stream = ctx->nr_devs;
 	return mdev;
 }
 
@@ -206,6 +207,9 @@ static void mock_find_iommu(struct mock_dev *mdev)
 	ret = iommu_fwspec_init(&mdev->pci.dev, &ctx->fwnode);
 	mutex_unlock(&iommu_probe_device_lock);
 	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
+	if (mdev->stream && !dev_iommu_fwspec_get(&mdev->pci.dev)->num_ids)
+		KUNIT_ASSERT_EQ(ctx->test, 0,
+				iommu_fwspec_add_ids(&mdev->pci.dev, &mdev->stream, 1));
 #endif
 }
 

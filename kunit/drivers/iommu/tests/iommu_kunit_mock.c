@@ -57,11 +57,15 @@ struct mock_dev {
 	} region[MOCK_MAX_REGIONS];
 	unsigned int nr_regions;
 	bool defer;
+	/* The ID by which its IOMMU knows it; 0: firmware does not say */
+	u32 stream;
 	/* An attach to one of these domains returns that error */
 	struct iommu_domain *fail_domain;
 	struct iommu_domain *fail_too;
 	int fail_ret;
-	/* As do so many attaches, whatever the domain */
+	/* As does one to any domain with page tables */
+	bool fail_paging;
+	/* And so many attaches, whatever the domain */
 	unsigned int fail_next;
 	/* So does one of a PASID */
 	struct iommu_domain *fail_pasid;
@@ -114,6 +118,8 @@ struct mock_ctx {
 	/* Chosen by the test: default domain type, and a region not to map */
 	int def_type;
 	unsigned long fail_map;
+	/* There is no memory for another domain */
+	bool fail_alloc;
 	/* How often the driver was asked to flush what was mapped */
 	unsigned int nr_flush;
 	/* Domains that went away */
@@ -240,6 +246,7 @@ static int mock_attach_dev(struct iommu_domain *domain,
 	int ret = 0;
 
 	if (domain == mdev->fail_domain || domain == mdev->fail_too ||
+	    (mdev->fail_paging && domain->type & __IOMMU_DOMAIN_PAGING) ||
 	    mdev->fail_next)
 		ret = mdev->fail_ret;
 	if (mdev->fail_next)
@@ -407,6 +414,10 @@ static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 	mock_stop(ctx);
 	if (!mdom)
 		return NULL;
+	if (ctx->fail_alloc) {
+		kfree(mdom);
+		return NULL;
+	}
 	mdom->ctx = ctx;
 	xa_init(&mdom->pages);
 	mdom->domain.ops = &mock_paging_ops;

@@ -99,9 +99,10 @@ static void must_succeed_error_direct_goes_to_identity(struct kunit *test)
 	struct iommu_domain *user = mock_user_domain(mdev);
 
 	mock_blocking_domain(ctx);
-	mdev->fail_domain = user;
+	mdev->fail_paging = true;
 	mdev->fail_ret = -ENOMEM;
 	mock_set_group(ctx, user, IOMMU_SET_DOMAIN_MUST_SUCCEED);
+	mdev->fail_paging = false;
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
 }
@@ -115,9 +116,12 @@ static void must_succeed_blocking_direct_goes_to_identity(struct kunit *test)
 
 	/* As if its owner had attached a domain, and now goes away */
 	KUNIT_ASSERT_EQ(test, 0, mock_set_group(ctx, user, 0));
+	mdev->fail_paging = true;
+	mdev->fail_ret = -ENOMEM;
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_group(ctx, mock_blocking_domain(ctx),
 				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	mdev->fail_paging = false;
 	/* The domain of the group does not tell */
 	mdev->stuck = true;
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
@@ -127,8 +131,8 @@ static void must_succeed_blocking_direct_goes_to_identity(struct kunit *test)
 /* Devices that firmware needs, and that must not end in identity all the same */
 
 /*
- * Let the attach of a user's domain, which must succeed, fail, and tell where
- * the device ended up. What the test holds against identity is set up already.
+ * Let the attach of a user's domain, which must succeed, fail, as does that of any
+ * other one with page tables, and tell where the device ended up. What the test holds against identity is set up already.
  */
 static struct iommu_domain *last_resort(struct mock_dev *mdev)
 {
@@ -136,7 +140,7 @@ static struct iommu_domain *last_resort(struct mock_dev *mdev)
 	struct iommu_domain *user = mock_user_domain(mdev);
 	struct iommu_domain *hw;
 
-	mdev->fail_domain = user;
+	mdev->fail_paging = true;
 	mdev->fail_ret = -ENOMEM;
 	mock_reset_log(ctx);
 	KUNIT_EXPECT_EQ(ctx->test, -ENOMEM,
@@ -145,7 +149,7 @@ static struct iommu_domain *last_resort(struct mock_dev *mdev)
 	/* Nothing that has its requester ID was opened along with it, not even before */
 	KUNIT_EXPECT_EQ(ctx->test, hw == &ctx->identity || mdev->fail_too == &ctx->identity,
 			mock_attaches(mdev, &ctx->identity));
-	mdev->fail_domain = NULL;
+	mdev->fail_paging = false;
 	mdev->fail_too = NULL;
 	KUNIT_EXPECT_EQ(ctx->test, 0,
 			mock_set_device(mdev, ctx->group->default_domain, 0));
@@ -161,12 +165,17 @@ struct last_resort_row {
 	bool untrusted;
 	bool no_identity;
 	bool owned;
+	/* Its driver uses the DMA API */
+	bool bound;
 	/* Of another one in the group */
 	enum { ALONE, OTHER, OTHER_PCI, OTHER_UNTRUSTED, OTHER_BRIDGE } other;
 	/* Both have the requester ID of the bridge that they are behind */
 	bool behind_bridge;
 	/* The device uses the requester ID of the other one as well as its own */
 	bool alias;
+	/* The other one has the same stream ID; or none, so it may be the same */
+	bool same_stream;
+	bool no_stream;
 	/* Where it must be in the end, if not in identity */
 	bool blocked;
 };
@@ -186,9 +195,11 @@ static const struct last_resort_row last_resort_rows[] = {
 	  .blocked = true },
 	/* Nor one in a group that has an owner */
 	{ "direct_owned", IOMMU_RESV_DIRECT, .owned = true, .blocked = true },
+	/* Nor one with IOVAs in flight, which would be taken for physical addresses */
+	{ "direct_bound", IOMMU_RESV_DIRECT, .bound = true, .blocked = true },
 	/* Another PCI device in the group is no reason against identity */
 	{ "direct_own_rid", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER_PCI },
-	/* Nor is one on another bus, which has no requester ID */
+	/* Nor is one on another bus, which has another stream ID */
 	{ "direct_beside_other_bus", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER,
 	  .behind_bridge = true },
 	{ "direct_on_other_bus", IOMMU_RESV_DIRECT, .other = OTHER_PCI,
@@ -198,6 +209,12 @@ static const struct last_resort_row last_resort_rows[] = {
 	  .behind_bridge = true, .blocked = true },
 	{ "direct_alias", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER_PCI,
 	  .alias = true, .blocked = true },
+	/* That is so for stream IDs */
+	{ "direct_own_stream", IOMMU_RESV_DIRECT, .other = OTHER },
+	{ "direct_shared_stream", IOMMU_RESV_DIRECT, .other = OTHER,
+	  .same_stream = true, .blocked = true },
+	{ "direct_no_stream", IOMMU_RESV_DIRECT, .other = OTHER,
+	  .no_stream = true, .blocked = true },
 	/* A bridge has none to lose */
 	{ "direct_behind_bridge", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER_BRIDGE,
 	  .behind_bridge = true },
@@ -220,8 +237,14 @@ static void last_resort_is(struct kunit *test)
 
 	if (row->no_identity)
 		ctx->ops.identity_domain = NULL;
-	if (row->other != ALONE)
-		other = mock_plain(ctx);
+	if (row->other != ALONE) {
+		other = mock_new(ctx);
+		if (row->no_stream)
+			other->stream = 0;
+		else if (row->same_stream)
+			other->stream++;
+		KUNIT_ASSERT_TRUE(test, mock_add(other));
+	}
 	mdev = mock_dev_with(ctx, row->type);
 	KUNIT_ASSERT_NULL(test, ctx->group->blocking_domain);
 
@@ -239,6 +262,8 @@ static void last_resort_is(struct kunit *test)
 	/* No device that firmware needs gets here, so pretend */
 	if (row->owned)
 		ctx->group->owner = ctx;
+	if (row->bound)
+		KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
 	mock_as_pci(mdev, row->pci);
 	if (row->other > OTHER)
 		mock_as_pci(other, true);
@@ -249,6 +274,8 @@ static void last_resort_is(struct kunit *test)
 	mock_as_pci(mdev, false);
 	if (other)
 		mock_as_pci(other, false);
+	if (row->bound)
+		iommu_device_unuse_default_domain(&mdev->pci.dev);
 	ctx->group->owner = NULL;
 }
 
@@ -271,15 +298,176 @@ static void last_resort_direct_from_identity(struct kunit *test)
 
 	mdev->fail_domain = &ctx->identity;
 	mdev->fail_ret = -EINVAL;
+	mdev->fail_paging = true;
 	mock_reset_log(ctx);
 	KUNIT_EXPECT_EQ(test, -EINVAL,
 			mock_set_device(mdev, &ctx->identity,
 					IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	mdev->fail_paging = false;
 	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, &ctx->identity));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_device(mdev, ctx->group->default_domain, 0));
 }
+
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+/* Let a user's domain be left for the default domain, which the driver fails */
+static void quarantine_detach(struct mock_dev *mdev)
+{
+	struct iommu_domain *user = mock_user_domain(mdev);
+	struct mock_ctx *ctx = mdev->ctx;
+
+	KUNIT_ASSERT_EQ(ctx->test, 0, iommu_attach_group(user, ctx->group));
+	mdev->fail_domain = mock_default(ctx);
+	mdev->fail_ret = -ENOMEM;
+	mock_warns(ctx->test, 1, iommu_detach_group(user, ctx->group));
+	iommu_domain_free(user);
+	KUNIT_EXPECT_EQ(ctx->test, 0, ctx->freed_in_use);
+}
+
+/* Rule: what is left of the mappings is the region, whoever else is there. */
+static void quarantine_maps_the_region_alone(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	/* Identity is out of the question */
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	quarantine_detach(mdev);
+	KUNIT_ASSERT_TRUE(test, mdev->hw->type & __IOMMU_DOMAIN_PAGING);
+	KUNIT_EXPECT_PTR_NE(test, mdev->hw, mock_default(ctx));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+	KUNIT_EXPECT_FALSE(test, mock_domain_reaches(mdev->hw, MOCK_REGION + SZ_4K, SZ_4K,
+						     IOMMU_READ));
+	KUNIT_EXPECT_FALSE(test, mock_domain_reaches(mdev->hw, MOCK_REGION - SZ_4K, SZ_4K,
+						     IOMMU_READ));
+	mdev->fail_domain = NULL;
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
+}
+
+/* Rule: want of memory is what it is for. */
+static void quarantine_needs_no_memory(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	ctx->fail_alloc = true;
+	mdev->fail_domain = mock_default(ctx);
+	mdev->fail_ret = -ENOMEM;
+	mock_warns(test, 1, iommu_detach_group(user, ctx->group));
+	ctx->fail_alloc = false;
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_PTR_NE(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+	iommu_domain_free(user);
+}
+
+/* Rule: the device passes through it before it is attached to anything else. */
+static void quarantine_is_tried(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_EXPECT_EQ(test, 2, mock_attaches(mdev, NULL));
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, mock_default(ctx)));
+	KUNIT_EXPECT_PTR_EQ(test, ctx->log[1].domain, mock_default(ctx));
+	KUNIT_EXPECT_TRUE(test, ctx->log[0].mapped);
+}
+
+/* Rule: one that the driver cannot attach is not relied on. */
+static void quarantine_that_failed(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	mdev->fail_next = 1;
+	mdev->fail_ret = -ENOMEM;
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
+	KUNIT_EXPECT_EQ(test, 1, ctx->nr_freed);
+	mock_reset_log(ctx);
+	quarantine_detach(mdev);
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+}
+
+/* Rule: nor one that lacks the region. */
+static void quarantine_without_the_region(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_plain(ctx);
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	ctx->fail_map = mdev->region[0].start;
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	ctx->fail_map = 0;
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, NULL));
+	quarantine_detach(mdev);
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+}
+
+/* Rule: it is not tried where a neighbour has the same requester ID. */
+static void quarantine_is_not_tried_on_others(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	mock_plain(ctx);
+	mdev = mock_new(ctx);
+	mdev->stream = ctx->devs[0]->stream;
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, NULL));
+	/* It is there, however */
+	quarantine_detach(mdev);
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+}
+
+/* Rule: only who needs it has it, and it goes with its device. */
+static void quarantine_goes_with_its_device(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	mock_plain(ctx);
+	mock_dev_with(ctx, IOMMU_RESV_DIRECT_RELAXABLE);
+	KUNIT_EXPECT_TRUE(test, list_is_singular(&ctx->domains));
+	mdev = mock_direct(ctx);
+	mock_del(mdev);
+	KUNIT_EXPECT_EQ(test, 1, ctx->nr_freed);
+	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
+}
+
+/*
+ * Rule: a driver is bound to a device only where its IOVAs are translated. The
+ * last resort may be over by then; if not, the driver is told.
+ */
+static void last_resort_ends_before_bind(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	mdev->fail_domain = mock_default(ctx);
+	mdev->fail_ret = -ENOMEM;
+	mock_warns(test, 1, iommu_detach_group(user, ctx->group));
+	KUNIT_EXPECT_PTR_NE(test, mdev->hw, mock_default(ctx));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, iommu_device_use_default_domain(&mdev->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, ctx->group->owner_cnt);
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
+	iommu_domain_free(user);
+}
+#endif
 
 /* Rule: blocking that must succeed is not refused where identity is no choice. */
 static void must_succeed_blocking_direct_untrusted(struct kunit *test)
@@ -291,9 +479,12 @@ static void must_succeed_blocking_direct_untrusted(struct kunit *test)
 	mdev->pci.untrusted = true;
 	mock_as_pci(mdev, true);
 	KUNIT_ASSERT_EQ(test, 0, mock_set_group(ctx, user, 0));
+	mdev->fail_paging = true;
+	mdev->fail_ret = -ENOMEM;
 	KUNIT_EXPECT_EQ(test, 0,
 			mock_set_group(ctx, mock_blocking_domain(ctx),
 				       IOMMU_SET_DOMAIN_MUST_SUCCEED));
+	mdev->fail_paging = false;
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 	mock_as_pci(mdev, false);
 	iommu_domain_free(user);
@@ -327,6 +518,16 @@ static struct kunit_case iommu_must_succeed_cases[] = {
 	KUNIT_CASE_PARAM(last_resort_is, last_resort_gen_params),
 	KUNIT_CASE(last_resort_direct_identity_fails),
 	KUNIT_CASE(last_resort_direct_from_identity),
+#ifdef IOMMU_KUNIT_OLD_DOMAIN
+	KUNIT_CASE(last_resort_ends_before_bind),
+	KUNIT_CASE(quarantine_maps_the_region_alone),
+	KUNIT_CASE(quarantine_needs_no_memory),
+	KUNIT_CASE(quarantine_is_tried),
+	KUNIT_CASE(quarantine_that_failed),
+	KUNIT_CASE(quarantine_without_the_region),
+	KUNIT_CASE(quarantine_is_not_tried_on_others),
+	KUNIT_CASE(quarantine_goes_with_its_device),
+#endif
 	{}
 };
 

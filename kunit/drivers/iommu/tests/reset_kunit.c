@@ -135,13 +135,13 @@ static struct iommu_domain *reset_fails(struct mock_dev *mdev)
 	struct kunit *test = ctx->test;
 
 	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
-	mdev->fail_domain = ctx->group->default_domain;
+	mdev->fail_paging = true;
 	mdev->fail_ret = -ENOMEM;
 	kunit_warning_suppress(test) {
 		pci_dev_reset_iommu_done(&mdev->pci);
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
 	}
-	mdev->fail_domain = NULL;
+	mdev->fail_paging = false;
 	return mdev->hw;
 }
 
@@ -162,6 +162,22 @@ static void reset_done_fails_direct(struct kunit *test)
 	struct mock_dev *mdev = mock_ats(ctx, true);
 
 	KUNIT_EXPECT_PTR_EQ(test, reset_fails(mdev), &ctx->identity);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: as long as the region alone can be mapped, no other memory is open. */
+static void reset_done_fails_default(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, true);
+
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	mdev->fail_domain = mock_default(ctx);
+	mdev->fail_ret = -ENOMEM;
+	mock_warns(test, 1, pci_dev_reset_iommu_done(&mdev->pci));
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_TRUE(test, mdev->hw->type & __IOMMU_DOMAIN_PAGING);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
 	mock_as_pci(mdev, false);
 }
 
@@ -270,6 +286,7 @@ static struct kunit_case iommu_reset_cases[] = {
 	KUNIT_CASE(reset_blocks_pasids),
 	KUNIT_CASE(reset_done_fails_plain),
 	KUNIT_CASE(reset_done_fails_direct),
+	KUNIT_CASE(reset_done_fails_default),
 	KUNIT_CASE(reset_done_fails_for_good),
 	KUNIT_CASE(reset_done_fails_owned),
 	{}

@@ -321,9 +321,22 @@ static void group_second_refused(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, ctx->group->domain, ctx->group->default_domain);
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, ctx->group->default_domain);
 	KUNIT_EXPECT_PTR_EQ(test, second->hw, ctx->group->default_domain);
-	KUNIT_EXPECT_EQ(test, 1, mock_attaches(first, &ctx->blocked));
-	KUNIT_EXPECT_EQ(test, 1, mock_attaches(first, ctx->group->default_domain));
+	KUNIT_EXPECT_EQ(test, mock_attaches(first, &ctx->blocked),
+			mock_attaches(first, ctx->group->default_domain));
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(second, &ctx->blocked));
+}
+
+/* Rule: what is refused changes nothing, not even for a moment. */
+static void group_second_refused_untouched(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *second = mock_direct(ctx);
+
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(first, NULL));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(second, NULL));
 }
 
 /* Rule: the same in the other order; the second is never touched. */
@@ -396,6 +409,7 @@ static struct kunit_case iommu_set_domain_cases[] = {
 	KUNIT_CASE(group_moves_every_device),
 	KUNIT_CASE(group_same_domain_is_no_attach),
 	KUNIT_CASE(group_second_refused),
+	KUNIT_CASE(group_second_refused_untouched),
 	KUNIT_CASE(group_first_refused),
 	KUNIT_CASE(group_driver_error_reverts),
 	KUNIT_CASE(device_driver_error_keeps_domain),

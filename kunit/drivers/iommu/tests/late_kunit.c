@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A device that needs direct mappings, and joins a group that userspace has: it
+ * waits in the group until that is free.
+ */
+
+static int late_init(struct kunit *test)
+{
+	struct mock_ctx *ctx;
+	int ret = mock_init(test);
+
+	if (ret)
+		return ret;
+	ctx = test->priv;
+	ctx->ops.release_domain = &ctx->blocked;
+	return 0;
+}
+
+/* The group that one device is in, claimed and attached to @user if there is one */
+static void late_claim(struct mock_ctx *ctx, struct iommu_domain *user)
+{
+	KUNIT_ASSERT_EQ(ctx->test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
+	if (user)
+		KUNIT_ASSERT_EQ(ctx->test, 0, iommu_attach_group(user, ctx->group));
+}
+
+static void late_leave(struct mock_ctx *ctx, struct iommu_domain *user)
+{
+	if (user)
+		iommu_detach_group(user, ctx->group);
+	if (user)
+		iommu_domain_free(user);
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_EQ(ctx->test, 0, ctx->freed_in_use);
+}
+
+/* A late device; with the ID of the first one if @shared */
+static struct mock_dev *late_direct(struct mock_ctx *ctx, bool shared)
+{
+	struct mock_dev *late = mock_new(ctx);
+
+	mock_region(late, IOMMU_RESV_DIRECT);
+	if (shared)
+		late->stream = ctx->devs[0]->stream;
+	mock_reset_log(ctx);
+	KUNIT_ASSERT_TRUE(ctx->test, mock_add(late));
+	return late;
+}
+
+static void late_expect_joined(struct mock_dev *late)
+{
+	struct mock_ctx *ctx = late->ctx;
+
+	KUNIT_EXPECT_PTR_EQ(ctx->test, late->hw, mock_default(ctx));
+	KUNIT_EXPECT_TRUE(ctx->test, mock_reaches(late, 0));
+	KUNIT_EXPECT_EQ(ctx->test, 0, mock_attaches(late, &ctx->blocked));
+	KUNIT_EXPECT_EQ(ctx->test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	iommu_device_unuse_default_domain(&late->pci.dev);
+}
+
+static const struct late_row {
+	const char *name;
+	/* The user has attached a domain; it has claimed the group */
+	bool attached;
+	bool claimed;
+	/* The device has the requester or stream ID of another one */
+	bool shared;
+} late_rows[] = {
+	{ "claimed", .claimed = true },
+	{ "claimed_shared", .claimed = true, .shared = true },
+	{ "attached", .claimed = true, .attached = true },
+	{ "attached_shared", .claimed = true, .attached = true, .shared = true },
+	{ "unclaimed", .attached = true },
+	{ "unclaimed_shared", .attached = true, .shared = true },
+};
+
+static void late_get_desc(const struct late_row *row, char *desc)
+{
+	strscpy(desc, row->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(late, late_rows, late_get_desc);
+
+/* Rule: no driver is bound to it, and it is attached when the user has left. */
+static void late_waits(struct kunit *test)
+{
+	const struct late_row *row = test->param_value;
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = NULL;
+	struct mock_dev *late;
+
+	if (row->attached)
+		user = mock_user_domain(first);
+	if (row->claimed)
+		late_claim(ctx, user);
+	else
+		KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	late = late_direct(ctx, row->shared);
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&late->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(first, NULL));
+	if (row->shared)
+		KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	if (row->claimed) {
+		late_leave(ctx, user);
+	} else {
+		iommu_detach_group(user, ctx->group);
+		iommu_domain_free(user);
+		KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
+	}
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, mock_default(ctx));
+	late_expect_joined(late);
+}
+
+/* Rule: where it has an ID of its own, firmware does not lose the region meanwhile. */
+static void late_reaches_region_meanwhile(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct iommu_domain *user;
+	struct mock_dev *late;
+
+	user = mock_user_domain(mock_plain(ctx));
+	late_claim(ctx, user);
+	late = late_direct(ctx, false);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+	KUNIT_EXPECT_NOT_NULL(test, late->hw);
+	if (late->hw)
+		KUNIT_EXPECT_FALSE(test, mock_domain_reaches(late->hw, 0, SZ_4K, IOMMU_READ));
+	late_leave(ctx, user);
+	late_expect_joined(late);
+}
+
+/* Rule: its owner does not get it by claiming it, too, as iommufd does. */
+static void late_is_not_claimed(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_claim_dma_owner(&first->pci.dev, ctx));
+	late = late_direct(ctx, true);
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_device_claim_dma_owner(&late->pci.dev, ctx));
+	KUNIT_EXPECT_EQ(test, 1, ctx->group->owner_cnt);
+	iommu_device_release_dma_owner(&first->pci.dev);
+	late_expect_joined(late);
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_device_claim_dma_owner(&late->pci.dev, ctx));
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_device_claim_dma_owner(&first->pci.dev, ctx));
+}
+
+/* Rule: what the user attaches and detaches next is not its concern. */
+static void late_takes_no_part(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct iommu_domain *next = mock_user_domain(first);
+	struct mock_dev *late;
+
+	late_claim(ctx, user);
+	late = late_direct(ctx, true);
+	iommu_detach_group(user, ctx->group);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0, iommu_attach_group(next, ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, next);
+	/* One that fails is put back without it */
+	mock_fail(first, user);
+	iommu_detach_group(next, ctx->group);
+	KUNIT_EXPECT_EQ(test, -ENOSPC, iommu_attach_group(user, ctx->group));
+	first->fail_domain = NULL;
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	iommu_domain_free(next);
+	iommu_group_release_dma_owner(ctx->group);
+	iommu_domain_free(user);
+	late_expect_joined(late);
+}
+
+/* Rule: nor are the PASIDs. */
+static void late_has_no_pasid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct iommu_domain *user;
+	struct mock_dev *first = mock_new(ctx);
+	struct mock_dev *late;
+
+	first->max_pasids = MOCK_MAX_PASIDS;
+	KUNIT_ASSERT_TRUE(test, mock_add(first));
+	user = mock_user_domain(first);
+	late_claim(ctx, NULL);
+	late = late_direct(ctx, true);
+	late->pci.dev.iommu->max_pasids = MOCK_MAX_PASIDS;
+	KUNIT_EXPECT_EQ(test, 0, iommu_attach_device_pasid(user, &first->pci.dev, 1, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, first->pasid_hw[1], user);
+	KUNIT_EXPECT_NULL(test, late->pasid_hw[1]);
+	iommu_detach_device_pasid(user, &first->pci.dev, 1);
+	KUNIT_EXPECT_NULL(test, late->pasid_hw[1]);
+	iommu_domain_free(user);
+	late_leave(ctx, NULL);
+	late_expect_joined(late);
+}
+
+/* Rule: a device that goes before its user does leaves no trace on hardware. */
+static void late_leaves_before(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct mock_dev *late;
+
+	late_claim(ctx, user);
+	late = late_direct(ctx, true);
+	mock_del(late);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, user);
+	late_leave(ctx, user);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, mock_default(ctx));
+}
+
+/* Rule: one that cannot be attached when its time has come is where any other is. */
+static void late_attach_fails_in_the_end(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_plain(ctx);
+	late_claim(ctx, NULL);
+	late = late_direct(ctx, true);
+	late->fail_paging = true;
+	late->fail_ret = -ENOMEM;
+	late->fail_too = &ctx->identity;
+	mock_warns(test, 1, iommu_group_release_dma_owner(ctx->group));
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, &ctx->blocked);
+	late->fail_paging = false;
+	late->fail_too = NULL;
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	iommu_device_unuse_default_domain(&late->pci.dev);
+}
+
+/* Rule: where a driver has a buffer, firmware has no region; see the buffer off. */
+static void late_meets_a_buffer(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *domain = mock_default(ctx);
+	struct mock_dev *late;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	KUNIT_ASSERT_EQ(test, 0, iommu_map(domain, MOCK_REGION, SZ_1M, SZ_4K,
+					   IOMMU_READ | IOMMU_WRITE, GFP_KERNEL));
+	late = late_direct(ctx, false);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, domain));
+	/* It is the buffer of the first one still */
+	KUNIT_EXPECT_EQ(test, iommu_iova_to_phys(domain, MOCK_REGION), SZ_1M);
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&late->pci.dev));
+	KUNIT_EXPECT_EQ(test, SZ_4K, iommu_unmap(domain, MOCK_REGION, SZ_4K));
+	/* It is asked for again when a driver is to be bound */
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	iommu_device_unuse_default_domain(&late->pci.dev);
+	late_expect_joined(late);
+	KUNIT_EXPECT_EQ(test, iommu_iova_to_phys(domain, MOCK_REGION), MOCK_REGION);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+}
+
+/* Rule: what was mapped 1:1 for another device will do. */
+static void late_shares_a_region(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_direct(ctx);
+	late = late_direct(ctx, false);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, mock_default(ctx));
+	late_expect_joined(late);
+}
+
+static struct kunit_case iommu_late_cases[] = {
+	KUNIT_CASE_PARAM(late_waits, late_gen_params),
+	KUNIT_CASE(late_reaches_region_meanwhile),
+	KUNIT_CASE(late_is_not_claimed),
+	KUNIT_CASE(late_takes_no_part),
+	KUNIT_CASE(late_has_no_pasid),
+	KUNIT_CASE(late_leaves_before),
+	KUNIT_CASE(late_attach_fails_in_the_end),
+	KUNIT_CASE(late_meets_a_buffer),
+	KUNIT_CASE(late_shares_a_region),
+	{}
+};
+
+static struct kunit_suite iommu_late_suite = {
+	.name = "iommu_late",
+	.suite_init = mock_suite_init,
+	.suite_exit = mock_suite_exit,
+	.init = late_init,
+	.exit = mock_exit,
+	.test_cases = iommu_late_cases,
+};
