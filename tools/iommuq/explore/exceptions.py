@@ -15,6 +15,7 @@ breach is accepted for as long as it lasts; else for as long as the entry fits.
     untrusted = true                # a device of the group is untrusted
     shared = true                   # two devices of the group are behind a bridge
     waiting = true                  # the device waits for its group to be free
+    bound = true                    # a driver of the group uses the DMA API
     blocked = false                 # the driver has no blocked domain
     unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
@@ -67,6 +68,7 @@ class Exemption(Table):
     untrusted: bool | None = None
     shared: bool | None = None
     waiting: bool | None = None
+    bound: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.rules, "rules is empty")
@@ -96,6 +98,7 @@ class Exemption(Table):
             and (
                 self.waiting is None or self.waiting == (find.breach.dev in moment.history.waiting)
             )
+            and (self.bound is None or self.bound == _is_bound(find, moment))
             and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
         )
 
@@ -115,6 +118,16 @@ def _number(config: int, find: Find, moment: Moment) -> int:
     dev = find.breach.dev
     return sum(
         bool(device.config & config)
+        for _, device in moment.present
+        if dev < 0 or device.group == moment.after.devices[dev].group
+    )
+
+
+def _is_bound(find: Find, moment: Moment) -> bool:
+    """Tell whether a driver is bound in the group of the device, or in any."""
+    dev = find.breach.dev
+    return any(
+        device.flags & wire.BOUND
         for _, device in moment.present
         if dev < 0 or device.group == moment.after.devices[dev].group
     )

@@ -99,7 +99,7 @@ def test_accepted_with_a_splat(tmp_path: Path) -> None:
 
 
 def test_accepted_with_other_devices(tmp_path: Path) -> None:
-    """`untrusted` asks for one such device, `shared` for two behind a bridge."""
+    """`untrusted` and `bound` ask for one such device, `shared` for two behind a bridge."""
     plain = {"flags": JOINED}
     one = {0: {"config": wire.UNTRUSTED | wire.BEHIND}, 1: plain}
     two = {0: {"config": wire.BEHIND}, 1: plain | {"config": wire.BEHIND}}
@@ -108,6 +108,9 @@ def test_accepted_with_other_devices(tmp_path: Path) -> None:
     assert covers(tmp_path, "shared = true", devices=two)
     assert not covers(tmp_path, "shared = true", devices=one)
     assert covers(tmp_path, "shared = false", devices=one)
+    bound = {0: {"flags": JOINED | wire.BOUND}}
+    assert covers(tmp_path, "bound = true", devices=bound)
+    assert not covers(tmp_path, "bound = true", devices=one)
 
 
 def test_accepted_while_a_group_is_unclaimed(tmp_path: Path) -> None:
