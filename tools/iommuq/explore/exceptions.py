@@ -13,7 +13,7 @@ breach is accepted for as long as it lasts; else for as long as the entry fits.
     splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
     identity = false                # the driver has no identity domain
     untrusted = true                # a device of the group is untrusted
-    shared = true                   # two devices of the group are behind a bridge
+    shared = true                   # the device is behind a bridge, and another one is, too
     waiting = true                  # the device waits for its group to be free
     bound = true                    # a driver of the group uses the DMA API
     blocked = false                 # the driver has no blocked domain
@@ -94,7 +94,7 @@ class Exemption(Table):
                 self.untrusted is None
                 or self.untrusted == (_number(wire.UNTRUSTED, find, moment) > 0)
             )
-            and (self.shared is None or self.shared == (_number(wire.BEHIND, find, moment) > 1))
+            and (self.shared is None or self.shared == _shares(find, moment))
             and (
                 self.waiting is None or self.waiting == (find.breach.dev in moment.history.waiting)
             )
@@ -121,6 +121,24 @@ def _number(config: int, find: Find, moment: Moment) -> int:
         for _, device in moment.present
         if dev < 0 or device.group == moment.after.devices[dev].group
     )
+
+
+def _shares(find: Find, moment: Moment) -> bool:
+    """Tell whether the device, or any, shares the requester ID of a bridge with another.
+
+    What was programmed for one that was removed is still there.
+    """
+    after, dev = moment.after, find.breach.dev
+    if dev < 0:
+        return _number(wire.BEHIND, find, moment) > 1
+    others = [
+        number
+        for number, device in enumerate(after.devices)
+        if device.flags & (wire.USED | wire.PRESENT)
+        and device.config & wire.BEHIND
+        and device.group == after.devices[dev].group
+    ]
+    return dev in others and len(others) > 1
 
 
 def _is_bound(find: Find, moment: Moment) -> bool:

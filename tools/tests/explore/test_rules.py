@@ -284,6 +284,32 @@ def test_history_of_memory() -> None:
     assert (history.short, history.failed) == (set(), {0})
 
 
+def waiting(own: int, hw: int) -> list[str]:
+    """Return what rule belief.domain says of a device that joins a claimed group."""
+    claimed = {"owner": 1, "claimed": 1, "domain": wire.BLOCKED, "blocking_domain": wire.BLOCKED}
+    state = changed(
+        GOOD,
+        dev={
+            0: {"hw": wire.BLOCKED, "own": wire.BLOCKED},
+            1: {"flags": JOINED, "regions": 1, "own": own, "hw": hw},
+        },
+        group={0: claimed},
+    )
+    history = History()
+    history.note(ADD_1, state)
+    at = Moment(ADD_1, GOOD, state, history)
+    (rule,) = (rule for rule in all_rules() if rule.name == "belief.domain")
+    return [each.rule for each in rule.check(at)]
+
+
+def test_a_device_that_waits() -> None:
+    """It is attached to nothing, or to a paging domain that no one else has."""
+    assert waiting(wire.NONE, wire.BLOCKED) == []
+    assert waiting(wire.PAGING + 7, wire.PAGING + 7) == []
+    for other in (DEFAULT, wire.IDENTITY, wire.FREED):
+        assert waiting(other, other) == ["belief.domain"]
+
+
 def breaches(at: Moment) -> list[Breach]:
     """Return what does not hold at a moment."""
     return [breach for rule in all_rules() for breach in rule.check(at)]

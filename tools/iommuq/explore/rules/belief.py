@@ -17,8 +17,7 @@ def domain(moment: Moment) -> Iterator[Breach]:
             continue
         group = after.groups[device.group]
         # Left alone, or where it has no more than its region.
-        quarantined = device.hw >= wire.PAGING and device.hw not in after.user
-        if number in moment.history.waiting and (device.own == wire.NONE or quarantined):
+        if number in moment.history.waiting and _waits(device, after):
             continue
         if device.hw == group.domain or {device.hw, group.domain} <= {wire.NONE, wire.BLOCKED}:
             continue
@@ -28,6 +27,14 @@ def domain(moment: Moment) -> Iterator[Breach]:
             f"state.dev[{number}].hw == state.group[{device.group}].domain",
             number,
         )
+
+
+def _waits(device: wire.Device, after: wire.State) -> bool:
+    """Tell whether a device that waits is attached to nothing, or to a domain of its own."""
+    others = {wire.FREED, *after.user}
+    for each in after.groups:
+        others |= {each.domain, each.default_domain, each.blocking_domain}
+    return device.own == wire.NONE or (device.hw >= wire.PAGING and device.hw not in others)
 
 
 def group(moment: Moment) -> Iterator[Breach]:

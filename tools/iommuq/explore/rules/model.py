@@ -30,10 +30,17 @@ class Breach:
     dev: int = -1
 
 
+def _group_of(operation: Operation, after: State) -> int:
+    """Return the number of the group that a device joins, or whose type is written."""
+    if operation.kind in JOINS:
+        return after.devices[operation.dev].group
+    return operation.group
+
+
 def _is_over(number: int, after: State) -> bool:
-    """Tell whether the group that a device waits for, or was removed from, is free."""
-    group = after.groups[after.devices[number].group]
-    return not group.owner and group.domain == group.default_domain
+    """Tell whether a device that waited is in the domain of its group."""
+    device = after.devices[number]
+    return bool(device.flags & wire.GROUPED) and device.own == after.groups[device.group].domain
 
 
 @dataclass
@@ -64,8 +71,13 @@ class History:
             if device.regions and device.own != after.groups[device.group].domain:
                 self.waiting.add(operation.dev)
         self.waiting -= {number for number in self.waiting if _is_over(number, after)}
-        if after.alloc_hit:
-            self.short.update(n for n, d in enumerate(after.devices) if d.flags & wire.GROUPED)
+        if after.alloc_hit and operation.kind in (*JOINS, "set_type"):
+            group = _group_of(operation, after)
+            self.short.update(
+                number
+                for number, device in enumerate(after.devices)
+                if device.flags & wire.GROUPED and device.group == group
+            )
 
 
 @dataclass(frozen=True)
