@@ -73,6 +73,8 @@ struct mock_dev {
 	/* The last attach failed, and then the device was put elsewhere or left behind */
 	bool failed;
 	bool stuck;
+	/* Something was attached since it was probed */
+	bool attached;
 	/* What the "hardware" translates this device with, released or not */
 	struct iommu_domain *hw;
 	struct iommu_domain *pasid_hw[MOCK_MAX_PASIDS];
@@ -267,7 +269,7 @@ static int mock_attach_dev(struct iommu_domain *domain,
 		KUNIT_FAIL(ctx->test, "the log of attaches is full");
 #ifdef IOMMU_KUNIT_OLD_DOMAIN
 	/* What the core says that the device leaves must be so, while it can know */
-	if (old && mdev->hw && !mdev->stuck)
+	if (mdev->attached && !mdev->stuck)
 		KUNIT_EXPECT_PTR_EQ(ctx->test, old, mdev->hw);
 #endif
 	if (ret) {
@@ -276,6 +278,7 @@ static int mock_attach_dev(struct iommu_domain *domain,
 	}
 	mdev->stuck = mdev->failed;
 	mdev->failed = false;
+	mdev->attached = true;
 	mdev->hw = domain;
 	return pci_for_each_dma_alias(&mdev->pci, mock_set_rid, &set);
 }
@@ -477,6 +480,7 @@ static const struct iommu_domain_ops mock_static_ops = {
 static struct iommu_device *mock_probe_device(struct device *dev)
 {
 	mock_stop(to_mock_dev(dev)->ctx);
+	to_mock_dev(dev)->attached = false;
 	return &to_mock_dev(dev)->ctx->iommu;
 }
 

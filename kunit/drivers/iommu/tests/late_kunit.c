@@ -130,6 +130,31 @@ static void late_reaches_region_meanwhile(struct kunit *test)
 	late_expect_joined(late);
 }
 
+/* Rule: nor is it left in what its release may have left, identity, say. */
+static void late_is_not_left_alone(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *deferred, *failing;
+
+	mock_plain(ctx);
+	late_claim(ctx, NULL);
+	deferred = mock_new(ctx);
+	mock_region(deferred, IOMMU_RESV_DIRECT);
+	deferred->defer = true;
+	KUNIT_ASSERT_TRUE(test, mock_add(deferred));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(deferred, 0));
+	KUNIT_EXPECT_PTR_NE(test, deferred->hw, &ctx->identity);
+
+	failing = mock_new(ctx);
+	mock_region(failing, IOMMU_RESV_DIRECT);
+	failing->fail_paging = true;
+	failing->fail_ret = -ENOMEM;
+	KUNIT_ASSERT_TRUE(test, mock_add(failing));
+	KUNIT_EXPECT_PTR_EQ(test, failing->hw, &ctx->blocked);
+	failing->fail_paging = false;
+	late_leave(ctx, NULL);
+}
+
 /* Rule: its owner does not get it by claiming it, too, as iommufd does. */
 static void late_is_not_claimed(struct kunit *test)
 {
@@ -187,7 +212,7 @@ static void late_has_no_pasid(struct kunit *test)
 	user = mock_user_domain(first);
 	late_claim(ctx, NULL);
 	late = late_direct(ctx, true);
-	late->pci.dev.iommu->max_pasids = MOCK_MAX_PASIDS;
+	late->pci.dev.iommu->max_pasids = 1;
 	KUNIT_EXPECT_EQ(test, 0, iommu_attach_device_pasid(user, &first->pci.dev, 1, NULL));
 	KUNIT_EXPECT_PTR_EQ(test, first->pasid_hw[1], user);
 	KUNIT_EXPECT_NULL(test, late->pasid_hw[1]);
@@ -260,6 +285,84 @@ static void late_meets_a_buffer(struct kunit *test)
 	iommu_device_unuse_default_domain(&first->pci.dev);
 }
 
+/* A device that waits for a buffer at its region, of the driver of the first one */
+static struct mock_dev *late_behind_buffer(struct mock_ctx *ctx, struct mock_dev *first)
+{
+	KUNIT_ASSERT_EQ(ctx->test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	KUNIT_ASSERT_EQ(ctx->test, 0,
+			iommu_map(mock_default(ctx), MOCK_REGION, SZ_1M, SZ_4K,
+				  IOMMU_READ | IOMMU_WRITE, GFP_KERNEL));
+	return late_direct(ctx, false);
+}
+
+/* Rule: it does not have to be bound to join, once the driver has gone. */
+static void late_joins_after_the_driver(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = late_behind_buffer(ctx, first);
+
+	iommu_unmap(mock_default(ctx), MOCK_REGION, SZ_4K);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	late_expect_joined(late);
+}
+
+/* Rule: a group with one that waits is not for userspace. */
+static void late_keeps_its_group(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = late_behind_buffer(ctx, first);
+
+	/* A driver that leaves its buffer */
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_device_claim_dma_owner(&first->pci.dev, ctx));
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_device_claim_dma_owner(&late->pci.dev, ctx));
+	KUNIT_EXPECT_EQ(test, 0, ctx->nr_log);
+	iommu_unmap(mock_default(ctx), MOCK_REGION, SZ_4K);
+}
+
+/* Rule: that it cannot be attached then is no reason to take the new type back. */
+static void late_does_not_undo_a_type(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = late_behind_buffer(ctx, first);
+
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	late->fail_next = 1;
+	late->fail_ret = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, 8, mock_store_type(ctx, "identity"));
+	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
+	KUNIT_EXPECT_PTR_EQ(test, mock_default(ctx), &ctx->identity);
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, mock_default(ctx));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+}
+
+/* Rule: a page that cannot be mapped does not hide a buffer behind it. */
+static void late_meets_a_buffer_behind_a_failed_map(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	mock_region(late, IOMMU_RESV_DIRECT);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_EQ(test, 0, iommu_map(mock_default(ctx), MOCK_REGION, SZ_1M, SZ_4K,
+					   IOMMU_READ | IOMMU_WRITE, GFP_KERNEL));
+	ctx->fail_map = late->region[1].start;
+	KUNIT_ASSERT_TRUE(test, mock_add(late));
+	ctx->fail_map = 0;
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, mock_default(ctx)));
+	iommu_unmap(mock_default(ctx), MOCK_REGION, SZ_4K);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, mock_default(ctx));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+}
+
 /* Rule: what was mapped 1:1 for another device will do. */
 static void late_shares_a_region(struct kunit *test)
 {
@@ -275,12 +378,17 @@ static void late_shares_a_region(struct kunit *test)
 static struct kunit_case iommu_late_cases[] = {
 	KUNIT_CASE_PARAM(late_waits, late_gen_params),
 	KUNIT_CASE(late_reaches_region_meanwhile),
+	KUNIT_CASE(late_is_not_left_alone),
 	KUNIT_CASE(late_is_not_claimed),
 	KUNIT_CASE(late_takes_no_part),
 	KUNIT_CASE(late_has_no_pasid),
 	KUNIT_CASE(late_leaves_before),
 	KUNIT_CASE(late_attach_fails_in_the_end),
 	KUNIT_CASE(late_meets_a_buffer),
+	KUNIT_CASE(late_joins_after_the_driver),
+	KUNIT_CASE(late_keeps_its_group),
+	KUNIT_CASE(late_does_not_undo_a_type),
+	KUNIT_CASE(late_meets_a_buffer_behind_a_failed_map),
 	KUNIT_CASE(late_shares_a_region),
 	{}
 };
