@@ -30,11 +30,13 @@ def domain(moment: Moment) -> Iterator[Breach]:
 
 
 def _waits(device: wire.Device, after: wire.State) -> bool:
-    """Tell whether a device that waits is attached to nothing, or to a domain of its own."""
+    """Tell whether a device that waits is blocked, attached to nothing, or to its own domain."""
+    if device.own in (wire.NONE, wire.BLOCKED, after.groups[device.group].blocking_domain):
+        return True
     others = {wire.FREED, *after.user}
     for each in after.groups:
         others |= {each.domain, each.default_domain, each.blocking_domain}
-    return device.own == wire.NONE or (device.hw >= wire.PAGING and device.hw not in others)
+    return device.hw >= wire.PAGING and device.hw not in others
 
 
 def group(moment: Moment) -> Iterator[Breach]:

@@ -38,9 +38,14 @@ def _group_of(operation: Operation, after: State) -> int:
 
 
 def _is_over(number: int, after: State) -> bool:
-    """Tell whether a device that waited is in the domain of its group."""
+    """Tell whether a device that waited is in the default domain, as its group is."""
     device = after.devices[number]
-    return bool(device.flags & wire.GROUPED) and device.own == after.groups[device.group].domain
+    group = after.groups[device.group]
+    return (
+        bool(device.flags & wire.GROUPED)
+        and not group.owner
+        and device.own == group.domain == group.default_domain
+    )
 
 
 @dataclass
