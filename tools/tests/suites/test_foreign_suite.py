@@ -177,6 +177,16 @@ def test_links_and_git_s_files_are_left_out(tmp_path: Path) -> None:
     assert sources.key(tmp_path / "a") != first
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / os.fsdecode(b"\xff.c")).write_text("x")
+    first = sources.key(tmp_path / "a")
+    sources.copy(tmp_path / "a", tmp_path / "c")
+    assert sources.key(tmp_path / "c") == first
+    (tmp_path / "c" / os.fsdecode(b"\xff.c")).rename(tmp_path / "c" / os.fsdecode(b"\xfe.c"))
+    assert sources.key(tmp_path / "c") != first
+
+
 def test_too_many_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text("12345678")
@@ -226,6 +236,36 @@ def test_a_build_is_done_once(tmp_path: Path) -> None:
 
 
 @boxed
+def test_another_list_of_programs_is_another_build(tmp_path: Path) -> None:
+    made_sources(tmp_path, "mkdir out && echo one > out/prog && echo two > out/other")
+    assert set(build(SUITE, tmp_path).paths) == {"prog"}
+    more = replace(SUITE, program=(PROGRAM, replace(PROGRAM, name="other", path="out/other")))
+    found = build(more, tmp_path)
+    assert (set(found.paths), found.failed) == ({"prog", "other"}, "")
+    moved = replace(SUITE, program=(replace(PROGRAM, path="out/other"),))
+    assert build(moved, tmp_path).paths["prog"].read_text() == "two\n"
+
+
+@boxed
+def test_a_program_that_was_lost(tmp_path: Path) -> None:
+    made_sources(tmp_path, "mkdir out && echo made > out/prog")
+    build(SUITE, tmp_path).paths["prog"].unlink()
+    found = build(SUITE, tmp_path)
+    assert re.search(r"has no prog: remove that folder$", found.failed)
+    assert not found.paths
+
+
+def test_sources_that_cannot_be_taken_stop_no_other_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_sources(tmp_path, "true")
+    monkeypatch.setattr(sources, "MOST_FILES", 0)
+    found = build(SUITE, tmp_path)
+    assert found.failed.startswith(f"{tmp_path}/some: more than 0 files")
+    assert not found.paths
+
+
+@boxed
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -233,6 +273,9 @@ def test_a_build_is_done_once(tmp_path: Path) -> None:
         ("true", "the build does not make prog"),
         ("mkdir out && ln -s /etc/hostname out/prog", "the build does not make prog"),
         ("mkdir out && mkfifo out/prog", "the build does not make prog"),
+        ("mkdir out && ln -s prog out/prog", "the build does not make prog"),
+        ("mkdir out && cp /bin/true out/prog", "out/prog is linked dynamically"),
+        ("mkdir out && head -c 60 /bin/true > out/prog", "out/prog: truncated ELF file"),
         # It has no network, and writes nowhere else.
         ("mkdir out && : > /usr/mine && echo x > out/prog", "exit status"),
         ("mkdir out && : > out/prog && (exec 3<>/dev/tcp/127.0.0.1/22) 2>&1", "exit status"),

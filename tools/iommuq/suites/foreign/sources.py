@@ -96,10 +96,13 @@ def _refuse(error: OSError) -> None:
 
 
 def key(path: Path) -> str:
-    """Return a hash of all files; errors as for `listed`."""
+    """Return a hash of all files; errors as for `listed`.
+
+    A name is bytes, in any encoding or none.
+    """
     with os_errors_as(UserError, path):
         words = [
-            f"{name} {found.st_mode & 0o111 != 0} {file_sha256(path / name)}"
+            f"{os.fsencode(name).hex()} {found.st_mode & 0o111 != 0} {file_sha256(path / name)}"
             for name, found in listed(path)
         ]
     return hash_of(*words)
