@@ -339,6 +339,39 @@ def test_the_marked_device(output: tuple[str, ...], status: int, expected: Statu
     assert verdict(MARKED, *output, status=status) is expected
 
 
+VFN = "D vfio_group_set_container (src/iommu/vfio.c:5): iommu/vfio: failed to"
+INIT = "basic: failed to init nvme controller:"
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (("Failed to set group container: -1 (Invalid argument)",), Status.PASS),
+        (("Failed to set group container: -1 (Operation not permitted)",), Status.PASS),
+        (("Failed to set group container: -1 (Device or resource busy)",), Status.FAIL),
+        (("Failed to set group container",), Status.PASS),
+        (("Failed to set IOMMU: -1 (Invalid argument)",), Status.FAIL),
+        ((f"{VFN} add group to vfio container", f"{INIT} Invalid argument"), Status.PASS),
+        ((f"{VFN} add group to vfio container", "D more", f"{INIT} Invalid argument"), Status.PASS),
+        ((f"{VFN} add group to vfio container", f"{INIT} Device or resource busy"), Status.FAIL),
+        ((f"{VFN} set vfio iommu type", f"{INIT} Invalid argument"), Status.FAIL),
+        ((f"{INIT} Invalid argument",), Status.FAIL),
+        ((f"{INIT} Connection timed out",), Status.FAIL),
+        (("E could not bind iommufd 3 to cdev 4, Operation not permitted",), Status.PASS),
+        (("E could not bind iommufd 3 to cdev 4, Device or resource busy",), Status.FAIL),
+    ],
+)
+def test_what_our_suites_say_of_a_refusal(output: tuple[str, ...], expected: Status) -> None:
+    report = SuiteReport("x", 1, "", output, 1.0, range(0))
+    assert judge(PROGRAM, MARKED, report, output, ours().refused)[0] is expected
+
+
+@pytest.mark.parametrize("text", ["(", "x*"])
+def test_a_refusal_that_is_wrong(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^refused: "):
+        replace(ours(), refused=(text,))
+
+
 @pytest.mark.parametrize("device", [CONTROL, MARKED])
 def test_what_is_no_verdict(device: str) -> None:
     hung = "did not end within 60 s and was killed"
@@ -354,6 +387,8 @@ def test_a_program_that_never_ends() -> None:
     assert verdict(CONTROL, "all good", status=0, program=program) is Status.FAIL
     assert verdict(MARKED, "cannot open", status=1, program=program) is Status.PASS
     assert verdict(MARKED, "all good", status=143, program=program) is Status.FAIL
+    # It went on after that.
+    assert verdict(MARKED, "cannot open", status=143, program=program) is Status.FAIL
 
 
 def test_a_run_that_tests_nothing() -> None:
