@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,15 +146,28 @@ def test_sources_that_were_not_fetched() -> None:
 def test_sources_at_another_commit() -> None:
     place = cache_dir() / "foreign/some"
     (place / ".git").mkdir(parents=True)
-    for head in ("ref: refs/heads/main\n", "9" * 40, ""):
+    for head, said in (
+        ("ref: refs/heads/main\n", "no commit"),
+        ("9" * 40, "9" * 12),
+        ("\x1b[0m", "no commit"),
+        ("", "no commit"),
+    ):
         (place / ".git/HEAD").write_text(head)
         found = sources.find(SUITE, None)
         assert found.path is None
-        assert f"is not at 0123456789; get it with: git -C {place} fetch" in found.missing.replace(
-            "012345678901", "0123456789"
+        assert found.missing.startswith(
+            f"{place}: HEAD is at {said}, not at 012345678901; get it with: git -C {place} fetch"
         )
     (place / ".git/HEAD").write_text(f"{COMMIT}\n")
     assert sources.find(SUITE, None) == sources.Sources(place)
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir])
+def test_a_head_that_is_no_file(kind: Callable[[Path], None]) -> None:
+    place = cache_dir() / "foreign/some"
+    (place / ".git").mkdir(parents=True)
+    kind(place / ".git/HEAD")
+    assert "HEAD is at no commit" in sources.find(SUITE, None).missing
 
 
 def test_sources_of_the_user_s_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -198,6 +213,21 @@ def test_too_many_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sources, "MOST_FILES", 2)
     with pytest.raises(UserError, match="more than 2 files"):
         sources.copy(tmp_path, tmp_path / "into")
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_source_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in ("a", "b", "c"):
+        if kind == "folder":
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).symlink_to("nothing")
+    assert not list(sources.listed(tmp_path))
+    monkeypatch.setattr(sources, "MOST_FILES", 2)
+    with pytest.raises(UserError, match="more than 2 files"):
+        sources.key(tmp_path)
 
 
 # The build
@@ -263,6 +293,15 @@ def test_sources_that_cannot_be_taken_stop_no_other_suite(
     found = build(SUITE, tmp_path)
     assert found.failed.startswith(f"{tmp_path}/some: more than 0 files")
     assert not found.paths
+
+
+def test_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_sources(tmp_path, "true")
+    there = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda tool: None if tool == "bwrap" else there(tool))
+    found = build(SUITE, tmp_path)
+    # A review has an option for that, a build has none.
+    assert found.failed == "bwrap is not installed (bubblewrap): no sandbox (nothing was run)"
 
 
 @boxed

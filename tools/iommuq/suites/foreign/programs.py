@@ -112,7 +112,8 @@ def _build(suite: Suite, source: Path, kept: Path) -> str:
     ):
         # The user of the sandbox needs access.
         folder.chmod(0o755)
-        sandbox = Sandbox(folder / "work", limits(suite))
+        noun = f"the build of {suite.name}"
+        sandbox = Sandbox(folder / "work", limits(suite), noun=noun)
         with sandbox.opened():
             sources.copy(source, sandbox.writable)
             sandbox.hand_over()
@@ -144,8 +145,8 @@ def _run(suite: Suite, sandbox: Sandbox, log: Path) -> str:
         try:
             done = bounded.run(shlex.split(line), environment={"LC_ALL": "C.UTF-8"})
         except InfraError as error:
-            # The sandbox speaks of what it was made for.
-            return error.what.replace("the series was", f"the build of {suite.name} was")
+            # Its hint is an option that this build does not have.
+            return error.what
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {line}\n{done.output}{done.stderr}")
         if done.returncode != 0:
