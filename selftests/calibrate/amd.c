@@ -221,9 +221,10 @@ static void row_of_event(const char *name, int has_requester)
 		known += 16;
 }
 
-static void fault(const char *name, uint64_t iova)
+/* Of a write to an address that leads to a page once it is let through */
+static void fault(const char *name, uint64_t iova, int which)
 {
-	if (writes(&plain, iova, TARGET_TEST))
+	if (writes(&plain, iova, which))
 		give_up("0x%llx is reached, and is no fault", (unsigned long long)iova);
 	row_of_event(name, 1);
 }
@@ -242,7 +243,7 @@ static void blocked(void)
 {
 	pool_at(devices)[plain.id * DTE_WORDS] = DTE_TRANSLATION | DTE_VALID;
 	flush_both(plain.id);
-	fault("fault-blocked", IOVA_CONTROL);
+	fault("fault-blocked", IOVA_CONTROL, TARGET_CONTROL);
 	set_device(plain.id, table, 3);
 	flush_both(plain.id);
 	if (!writes(&plain, IOVA_CONTROL, TARGET_CONTROL))
@@ -323,8 +324,8 @@ void amd(void)
 
 	begin();
 	ask_common(&iommu);
-	fault("fault-nothing", IOVA_NOTHING);
-	fault("fault-read-only", IOVA_READ_ONLY);
+	fault("fault-nothing", IOVA_NOTHING, TARGET_TEST);
+	fault("fault-read-only", IOVA_READ_ONLY, TARGET_TEST);
 	blocked();
 	device_table();
 	passthrough();

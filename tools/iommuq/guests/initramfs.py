@@ -124,7 +124,7 @@ def build(
             raise UserError(f"{source}: {path} exists already in the initramfs")
         data = _read(source)
         put(inside, data, 0o755 if os.access(source, os.X_OK) else 0o644)
-        if _is_dynamic(data, source):
+        if is_dynamic(data, source):
             raise InfraError(
                 f"{source} is linked dynamically", hint="the guest has no libraries: use -static"
             )
@@ -183,7 +183,7 @@ def _busybox() -> bytes:
     if path is None:
         raise ToolMissing("busybox is not installed", hint="apt-get install busybox-static")
     data = _read(Path(path))
-    if _is_dynamic(data, Path(path)):
+    if is_dynamic(data, Path(path)):
         raise ToolMissing(
             f"{path} is linked dynamically, a guest needs a static one",
             hint="apt-get install busybox-static",
@@ -196,8 +196,11 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _is_dynamic(data: bytes, path: Path) -> bool:
-    """Tell whether this is an ELF file with a program interpreter."""
+def is_dynamic(data: bytes, path: Path) -> bool:
+    """Tell whether this is an ELF file with a program interpreter.
+
+    :raises InfraError: it is one whose headers lead outside of it.
+    """
     if not data.startswith(b"\x7fELF"):
         return False
     try:
@@ -210,7 +213,7 @@ def _is_dynamic(data: bytes, path: Path) -> bool:
             struct.unpack_from(order + "I", data, offset + number * size)[0]
             for number in range(count)
         ]
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise InfraError(f"{path}: truncated ELF file", hint="build it again") from error
     return _PT_INTERP in kinds
 

@@ -28,8 +28,9 @@ from iommuq.results.events import Judge, listen
 from iommuq.results.known import Verdict, sum_up
 from iommuq.results.runs.archive import plain_verdict
 from iommuq.results.store import Result, SuiteRun
+from iommuq.suites.selftest import BUILDS
 from iommuq.system import progress
-from iommuq.system.errors import EXIT_INTERRUPTED, InfraError, IommuqError
+from iommuq.system.errors import EXIT_INTERRUPTED, EXIT_OK, InfraError, IommuqError, UserError
 from iommuq.system.files import state_dir, write_json
 from iommuq.system.tables import load_json
 
@@ -413,6 +414,7 @@ def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
     """Print the results of a run, and return the exit code.
 
     :param title: name and version of what was tested.
+    :raises UserError: all is skipped.
     """
     verdicts = lane.judge(run)
     for result in run.results:
@@ -420,6 +422,9 @@ def report_run(title: str, lane: Lane, run: SuiteRun) -> int:
     ran = "" if f"({run.accelerator})" in lane.title else f" ({run.accelerator})"
     print(f"{title}, {lane.title}{ran}")
     code, verdict = sum_up(f"{run.base} {run.patch}", verdicts.values())
+    if code == EXIT_OK and set(verdicts.values()) == {Verdict.SKIPPED}:
+        reasons = dict.fromkeys(result.message for result in run.results)
+        raise UserError(f"nothing can be tested: {'; '.join(reasons)}")
     print(verdict)
     emit("end", exit_code=code, findings=[], errors=[])
     return code
@@ -429,7 +434,9 @@ def _print_result(result: Result, verdict: Verdict) -> None:
     if verdict is Verdict.OK and sys.stdout.isatty():
         return
     print(f"{verdict.word:<15} {progress.one_line(result.test)}")
-    if verdict in (Verdict.FAILED, Verdict.ERROR):
+    # Of a program that was not built, the message says how to get it.
+    lacks = verdict is Verdict.SKIPPED and result.test.endswith(f".{BUILDS}")
+    if verdict in (Verdict.FAILED, Verdict.ERROR) or lacks:
         print_message(result, _MESSAGE_LINES)
 
 

@@ -162,6 +162,12 @@ def test_half_a_program_is_refused(files: Path, size: int) -> None:
         build([], {"/tests/prog": files / "prog"})
 
 
+def test_headers_beyond_all_files_are_refused(files: Path) -> None:
+    (files / "prog").write_bytes(DYNAMIC[:0x20] + b"\xff" * 8 + DYNAMIC[0x28:])
+    with pytest.raises(InfraError, match="truncated ELF"):
+        build([], {"/tests/prog": files / "prog"})
+
+
 def test_a_missing_program_is_named(files: Path) -> None:
     with pytest.raises(InfraError, match=r"nosuch: No such file"):
         build([], {"/tests/prog": files / "nosuch"})

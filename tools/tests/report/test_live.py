@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from iommuq.report import live
 from iommuq.report.live import Board
 from iommuq.results import events as told
 from iommuq.results.known import Verdict
+from iommuq.results.runs.archive import plain_verdict
 from iommuq.results.store import Result, Status, SuiteRun
 from iommuq.system import files, progress
 from iommuq.system.errors import UserError
@@ -396,3 +398,28 @@ def test_ctrl_c_while_python_imports(tmp_path: Path) -> None:
             out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (130, "", "iommuq: interrupted\n")
         (tmp_path / "there").unlink()
+
+
+def reported(*results: Result) -> int:
+    verdicts = {one.test: plain_verdict(one.status) for one in results}
+    lane: Any = SimpleNamespace(judge=lambda _: verdicts, title="suites")
+    done: Any = SimpleNamespace(results=results, accelerator="tcg", base="6.12", patch="0001")
+    return live.report_run("6.12", lane, done)
+
+
+def test_a_suite_that_is_not_here_says_how_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = Result("6.12", "0001", "foreign", "a.builds", Status.SKIP, 0.0, "get it with: git")
+    nothing = Result("6.12", "0001", "foreign", "a.prog", Status.SKIP, 0.0, "no engine")
+    built = Result("6.12", "0001", "foreign", "b.builds", Status.PASS)
+    assert reported(lacking, nothing, built) == 0
+    out = capsys.readouterr().out
+    assert "a.builds\n    get it with: git\n" in out
+    assert "no engine" not in out
+    assert out.endswith("PASS: 6.12 0001: 1 pass, 2 skipped\n")
+
+
+def test_nothing_but_skips_is_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = Result("6.12", "0001", "selftest", "a.builds", Status.SKIP, 0.0, "the mock has no x")
+    with pytest.raises(UserError, match="nothing can be tested: the mock has no x"):
+        reported(lacking)
+    assert "PASS" not in capsys.readouterr().out

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,15 +146,28 @@ def test_sources_that_were_not_fetched() -> None:
 def test_sources_at_another_commit() -> None:
     place = cache_dir() / "foreign/some"
     (place / ".git").mkdir(parents=True)
-    for head in ("ref: refs/heads/main\n", "9" * 40, ""):
+    for head, said in (
+        ("ref: refs/heads/main\n", "no commit"),
+        ("9" * 40, "9" * 12),
+        ("\x1b[0m", "no commit"),
+        ("", "no commit"),
+    ):
         (place / ".git/HEAD").write_text(head)
         found = sources.find(SUITE, None)
         assert found.path is None
-        assert f"is not at 0123456789; get it with: git -C {place} fetch" in found.missing.replace(
-            "012345678901", "0123456789"
+        assert found.missing.startswith(
+            f"{place}: HEAD is at {said}, not at 012345678901; get it with: git -C {place} fetch"
         )
     (place / ".git/HEAD").write_text(f"{COMMIT}\n")
     assert sources.find(SUITE, None) == sources.Sources(place)
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir])
+def test_a_head_that_is_no_file(kind: Callable[[Path], None]) -> None:
+    place = cache_dir() / "foreign/some"
+    (place / ".git").mkdir(parents=True)
+    kind(place / ".git/HEAD")
+    assert "HEAD is at no commit" in sources.find(SUITE, None).missing
 
 
 def test_sources_of_the_user_s_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -177,6 +192,16 @@ def test_links_and_git_s_files_are_left_out(tmp_path: Path) -> None:
     assert sources.key(tmp_path / "a") != first
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / os.fsdecode(b"\xff.c")).write_text("x")
+    first = sources.key(tmp_path / "a")
+    sources.copy(tmp_path / "a", tmp_path / "c")
+    assert sources.key(tmp_path / "c") == first
+    (tmp_path / "c" / os.fsdecode(b"\xff.c")).rename(tmp_path / "c" / os.fsdecode(b"\xfe.c"))
+    assert sources.key(tmp_path / "c") != first
+
+
 def test_too_many_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text("12345678")
@@ -188,6 +213,21 @@ def test_too_many_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sources, "MOST_FILES", 2)
     with pytest.raises(UserError, match="more than 2 files"):
         sources.copy(tmp_path, tmp_path / "into")
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_source_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in ("a", "b", "c"):
+        if kind == "folder":
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).symlink_to("nothing")
+    assert not list(sources.listed(tmp_path))
+    monkeypatch.setattr(sources, "MOST_FILES", 2)
+    with pytest.raises(UserError, match="more than 2 files"):
+        sources.key(tmp_path)
 
 
 # The build
@@ -226,6 +266,45 @@ def test_a_build_is_done_once(tmp_path: Path) -> None:
 
 
 @boxed
+def test_another_list_of_programs_is_another_build(tmp_path: Path) -> None:
+    made_sources(tmp_path, "mkdir out && echo one > out/prog && echo two > out/other")
+    assert set(build(SUITE, tmp_path).paths) == {"prog"}
+    more = replace(SUITE, program=(PROGRAM, replace(PROGRAM, name="other", path="out/other")))
+    found = build(more, tmp_path)
+    assert (set(found.paths), found.failed) == ({"prog", "other"}, "")
+    moved = replace(SUITE, program=(replace(PROGRAM, path="out/other"),))
+    assert build(moved, tmp_path).paths["prog"].read_text() == "two\n"
+
+
+@boxed
+def test_a_program_that_was_lost(tmp_path: Path) -> None:
+    made_sources(tmp_path, "mkdir out && echo made > out/prog")
+    build(SUITE, tmp_path).paths["prog"].unlink()
+    found = build(SUITE, tmp_path)
+    assert re.search(r"has no prog: remove that folder$", found.failed)
+    assert not found.paths
+
+
+def test_sources_that_cannot_be_taken_stop_no_other_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_sources(tmp_path, "true")
+    monkeypatch.setattr(sources, "MOST_FILES", 0)
+    found = build(SUITE, tmp_path)
+    assert found.failed.startswith(f"{tmp_path}/some: more than 0 files")
+    assert not found.paths
+
+
+def test_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_sources(tmp_path, "true")
+    there = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda tool: None if tool == "bwrap" else there(tool))
+    found = build(SUITE, tmp_path)
+    # A review has an option for that, a build has none.
+    assert found.failed == "bwrap is not installed (bubblewrap): no sandbox (nothing was run)"
+
+
+@boxed
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -233,6 +312,9 @@ def test_a_build_is_done_once(tmp_path: Path) -> None:
         ("true", "the build does not make prog"),
         ("mkdir out && ln -s /etc/hostname out/prog", "the build does not make prog"),
         ("mkdir out && mkfifo out/prog", "the build does not make prog"),
+        ("mkdir out && ln -s prog out/prog", "the build does not make prog"),
+        ("mkdir out && cp /bin/true out/prog", "out/prog is linked dynamically"),
+        ("mkdir out && head -c 60 /bin/true > out/prog", "out/prog: truncated ELF file"),
         # It has no network, and writes nowhere else.
         ("mkdir out && : > /usr/mine && echo x > out/prog", "exit status"),
         ("mkdir out && : > out/prog && (exec 3<>/dev/tcp/127.0.0.1/22) 2>&1", "exit status"),
@@ -296,6 +378,39 @@ def test_the_marked_device(output: tuple[str, ...], status: int, expected: Statu
     assert verdict(MARKED, *output, status=status) is expected
 
 
+VFN = "D vfio_group_set_container (src/iommu/vfio.c:5): iommu/vfio: failed to"
+INIT = "basic: failed to init nvme controller:"
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (("Failed to set group container: -1 (Invalid argument)",), Status.PASS),
+        (("Failed to set group container: -1 (Operation not permitted)",), Status.PASS),
+        (("Failed to set group container: -1 (Device or resource busy)",), Status.FAIL),
+        (("Failed to set group container",), Status.PASS),
+        (("Failed to set IOMMU: -1 (Invalid argument)",), Status.FAIL),
+        ((f"{VFN} add group to vfio container", f"{INIT} Invalid argument"), Status.PASS),
+        ((f"{VFN} add group to vfio container", "D more", f"{INIT} Invalid argument"), Status.PASS),
+        ((f"{VFN} add group to vfio container", f"{INIT} Device or resource busy"), Status.FAIL),
+        ((f"{VFN} set vfio iommu type", f"{INIT} Invalid argument"), Status.FAIL),
+        ((f"{INIT} Invalid argument",), Status.FAIL),
+        ((f"{INIT} Connection timed out",), Status.FAIL),
+        (("E could not bind iommufd 3 to cdev 4, Operation not permitted",), Status.PASS),
+        (("E could not bind iommufd 3 to cdev 4, Device or resource busy",), Status.FAIL),
+    ],
+)
+def test_what_our_suites_say_of_a_refusal(output: tuple[str, ...], expected: Status) -> None:
+    report = SuiteReport("x", 1, "", output, 1.0, range(0))
+    assert judge(PROGRAM, MARKED, report, output, ours().refused)[0] is expected
+
+
+@pytest.mark.parametrize("text", ["(", "x*"])
+def test_a_refusal_that_is_wrong(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^refused: "):
+        replace(ours(), refused=(text,))
+
+
 @pytest.mark.parametrize("device", [CONTROL, MARKED])
 def test_what_is_no_verdict(device: str) -> None:
     hung = "did not end within 60 s and was killed"
@@ -311,6 +426,8 @@ def test_a_program_that_never_ends() -> None:
     assert verdict(CONTROL, "all good", status=0, program=program) is Status.FAIL
     assert verdict(MARKED, "cannot open", status=1, program=program) is Status.PASS
     assert verdict(MARKED, "all good", status=143, program=program) is Status.FAIL
+    # It went on after that.
+    assert verdict(MARKED, "cannot open", status=143, program=program) is Status.FAIL
 
 
 def test_a_run_that_tests_nothing() -> None:

@@ -123,6 +123,6 @@ def run_lane(workspace: Workspace, lane: Lane, at: str | None, *, again: bool) -
         with live.shown_lanes(workspace, [step], [lane]):
             image = lane.image(step)
             run = lane.run(image, step, again=again)
-        recorder.exit_code = report_run(workspace.title, lane, run)
         recording.run(recorder, lane, run, image.warnings)
+        recorder.exit_code = report_run(workspace.title, lane, run)
         return recorder.exit_code

@@ -99,7 +99,13 @@ def review(wish: Wish) -> Iterator[Reviewed]:
         folder = stack.enter_context(temporary_folder("review", _home()))
         # The user of the sandbox needs access.
         folder.chmod(0o755)
-        sandbox = Sandbox(folder / "work", limits, trusted=wish.trust)
+        sandbox = Sandbox(
+            folder / "work",
+            limits,
+            trusted=wish.trust,
+            noun="the series",
+            hint="nothing was run; --trust runs the series without a sandbox, as your user",
+        )
         stack.enter_context(sandbox.opened())
         (folder / "mails").mkdir()
         with progress.task(f"Fetching {wish.what}"):

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from iommuq.guests.initramfs import is_dynamic
 from iommuq.suites.foreign import sources
 from iommuq.suites.foreign.table import Program, Suite
 from iommuq.suites.selftest import keep
 from iommuq.system import files, progress, toolchain
-from iommuq.system.errors import InfraError
+from iommuq.system.errors import InfraError, IommuqError
 from iommuq.system.files import cache_dir, hash_of
 from iommuq.system.run import tail
 from iommuq.system.sandbox.box import Sandbox
@@ -60,8 +61,7 @@ def build(suite: Suite, given: Path | None) -> Built:
     """Return the programs of a suite: from the cache, or built in a sandbox.
 
     :param given: see `sources.find`.
-    :raises InfraError: there can be no sandbox.
-    :raises UserError: the sources cannot be read, or are too many.
+    :return: without programs if anything is wrong: the other suites are still run.
     """
     found = sources.find(suite, given)
     if found.path is None:
@@ -71,18 +71,32 @@ def build(suite: Suite, given: Path | None) -> Built:
         packages = " ".join(dict.fromkeys(lacking.values()))
         what = f"{', '.join(lacking)} is missing; get it with: apt-get install {packages}"
         return Built(suite, skipped=what)
-    name = hash_of(
-        _GENERATION, toolchain.identity(), suite.name, *suite.build, sources.key(found.path)
-    )
+    try:
+        return _built(suite, found.path)
+    except IommuqError as error:
+        return Built(suite, failed=str(error))
+
+
+def _built(suite: Suite, source: Path) -> Built:
+    name = _key(suite, source)
     kept = cache_dir() / "programs" / name
     if not kept.is_dir():
-        failed = _build(suite, found.path, kept)
+        failed = _build(suite, source, kept)
         if failed:
             return Built(suite, failed=failed)
     else:
         os.utime(kept)
-    paths = {one.name: kept / one.name for one in suite.program if (kept / one.name).is_file()}
+    paths = {one.name: kept / one.name for one in suite.program}
+    lost = [one for one, path in paths.items() if not path.is_file()]
+    if lost:
+        return Built(suite, failed=f"{kept} has no {', '.join(lost)}: remove that folder")
     return Built(suite, name, paths)
+
+
+def _key(suite: Suite, source: Path) -> str:
+    taken = [f"{one.name} {one.path}" for one in suite.program]
+    words = (*suite.build, *taken, sources.key(source))
+    return hash_of(_GENERATION, toolchain.identity(), suite.name, *words)
 
 
 def _is_there(tool: str) -> bool:
@@ -98,7 +112,8 @@ def _build(suite: Suite, source: Path, kept: Path) -> str:
     ):
         # The user of the sandbox needs access.
         folder.chmod(0o755)
-        sandbox = Sandbox(folder / "work", limits(suite))
+        noun = f"the build of {suite.name}"
+        sandbox = Sandbox(folder / "work", limits(suite), noun=noun)
         with sandbox.opened():
             sources.copy(source, sandbox.writable)
             sandbox.hand_over()
@@ -106,9 +121,9 @@ def _build(suite: Suite, source: Path, kept: Path) -> str:
                 return failed
             made = folder / "made"
             made.mkdir()
-            missing = [one.name for one in suite.program if not _take(sandbox, one, made)]
-            if missing:
-                return f"the build does not make {', '.join(missing)}; full log: {log}"
+            wrong = [why for one in suite.program if (why := _take(sandbox, one, made))]
+            if wrong:
+                return f"{'; '.join(wrong)}; full log: {log}"
         keep(made, kept)
     return ""
 
@@ -130,8 +145,8 @@ def _run(suite: Suite, sandbox: Sandbox, log: Path) -> str:
         try:
             done = bounded.run(shlex.split(line), environment={"LC_ALL": "C.UTF-8"})
         except InfraError as error:
-            # The sandbox speaks of what it was made for.
-            return error.what.replace("the series was", f"the build of {suite.name} was")
+            # Its hint is an option that this build does not have.
+            return error.what
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {line}\n{done.output}{done.stderr}")
         if done.returncode != 0:
@@ -140,20 +155,27 @@ def _run(suite: Suite, sandbox: Sandbox, log: Path) -> str:
     return ""
 
 
-def _take(sandbox: Sandbox, program: Program, into: Path) -> bool:
-    """Copy a program out of the sandbox; a link of it could name any file."""
+def _take(sandbox: Sandbox, program: Program, into: Path) -> str:
+    """Copy a program out of the sandbox, or return why not; a link of it could name any file."""
+    missing = f"the build does not make {program.name}"
     try:
         # No process of the build is left that could change it.
         place = (sandbox.writable / program.path).resolve()
         if not place.is_relative_to(sandbox.writable.resolve()):
-            return False
+            return missing
         fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_PROGRAM:
-                return False
-            (into / program.name).write_bytes(file.read(MOST_PROGRAM))
-    except OSError:
-        return False
+                return missing
+            data = file.read(MOST_PROGRAM)
+        if is_dynamic(data, Path(program.path)):
+            return f"{program.path} is linked dynamically: the guest has no libraries"
+        (into / program.name).write_bytes(data)
+    except InfraError as error:
+        return str(error)
+    except (OSError, RuntimeError):
+        # RuntimeError: resolve() of a link to itself.
+        return missing
     (into / program.name).chmod(0o755)
-    return True
+    return ""

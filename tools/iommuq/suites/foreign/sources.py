@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -16,10 +17,11 @@ from iommuq.system import files
 from iommuq.system.errors import UserError, os_errors_as
 from iommuq.system.files import file_sha256, hash_of
 
-#: Bytes and files of a suite's sources, without those of git.
+#: Bytes and entries of a suite's sources, without those of git.
 MOST_BYTES = 256 << 20
 MOST_FILES = 20_000
 _GIT = ".git"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,23 @@ def find(suite: Suite, given: Path | None) -> Sources:
     if not path.is_dir():
         command = f"git clone {suite.url} {place} && {checkout}"
         return Sources(None, f"not fetched; get it with: {command}")
-    if _head(path) != suite.commit:
+    head = _head(path)
+    if head != suite.commit:
         command = f"git -C {place} fetch origin && {checkout}"
-        return Sources(None, f"{path} is not at {suite.commit[:12]}; get it with: {command}")
+        where = f"HEAD is at {head[:12]}" if _COMMIT.fullmatch(head) else "HEAD is at no commit"
+        what = f"{path}: {where}, not at {suite.commit[:12]}; get it with: {command}"
+        return Sources(None, what)
     return Sources(path)
 
 
 def _head(path: Path) -> str:
     # By hand: git would run what the configuration of a foreign repository names.
     try:
-        with (path / _GIT / "HEAD").open("rb") as file:
+        # An open of a FIFO must not wait.
+        fd = os.open(path / _GIT / "HEAD", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return ""
             return file.read(64).decode("ascii").strip()
     except (OSError, ValueError):
         return ""
@@ -80,15 +89,22 @@ def listed(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     with os_errors_as(UserError, path):
         for here, folders, names in os.walk(path, onerror=_refuse):
             folders[:] = sorted(name for name in folders if name != _GIT)
+            # Directories and links, too: they take time, although they are no sources.
+            count += len(folders) + len(names)
+            _bound(path, count, size)
             for name in sorted(names):
                 found = (Path(here) / name).lstat()
                 if not stat.S_ISREG(found.st_mode):
                     continue
-                count, size = count + 1, size + found.st_size
-                if count > MOST_FILES or size > MOST_BYTES:
-                    most = f"{MOST_FILES} files, or {MOST_BYTES >> 20} MiB"
-                    raise UserError(f"{path}: more than {most}", hint="is that a suite's sources?")
+                size += found.st_size
+                _bound(path, count, size)
                 yield str((Path(here) / name).relative_to(path)), found
+
+
+def _bound(path: Path, count: int, size: int) -> None:
+    if count > MOST_FILES or size > MOST_BYTES:
+        most = f"{MOST_FILES} files and directories, or {MOST_BYTES >> 20} MiB"
+        raise UserError(f"{path}: more than {most}", hint="is that a suite's sources?")
 
 
 def _refuse(error: OSError) -> None:
@@ -96,10 +112,13 @@ def _refuse(error: OSError) -> None:
 
 
 def key(path: Path) -> str:
-    """Return a hash of all files; errors as for `listed`."""
+    """Return a hash of all files; errors as for `listed`.
+
+    A name is bytes, in any encoding or none.
+    """
     with os_errors_as(UserError, path):
         words = [
-            f"{name} {found.st_mode & 0o111 != 0} {file_sha256(path / name)}"
+            f"{os.fsencode(name).hex()} {found.st_mode & 0o111 != 0} {file_sha256(path / name)}"
             for name, found in listed(path)
         ]
     return hash_of(*words)

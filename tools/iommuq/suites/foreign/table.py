@@ -28,6 +28,13 @@ _URL = re.compile(r"https://[\w./~+-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def _expression(key: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Program(Table):
     """One program of a suite.
@@ -64,10 +71,7 @@ class Program(Table):
         )
         require(not self.endless or self.pattern, "endless needs a pattern: it has no exit status")
         for key, text in (("pattern", self.pattern), ("fails", self.fails), ("skips", self.skips)):
-            try:
-                re.compile(text)
-            except re.error as error:
-                raise ValueError(f"{key}: {error}") from error
+            _expression(key, text)
         for word in self.arguments:
             require(word.isprintable(), f"arguments: {word!r} is not printable")
 
@@ -114,7 +118,7 @@ class Foreign(Table):
     :ivar guest: binds the devices; not one of ``selftests/scenarios``.
     :ivar devices: of the guest, besides those of its machine, as for QEMU.
     :ivar memory: of the guest, in MiB.
-    :ivar refused: what a program says if it cannot open its device.
+    :ivar refused: regular expressions; the output of a refused program has one of them.
     """
 
     guest: Scenario
@@ -126,6 +130,8 @@ class Foreign(Table):
     def __post_init__(self) -> None:
         require(self.suite, "there is no suite")
         require(self.refused and all(self.refused), "refused is empty, or has an empty word")
+        for text in self.refused:
+            require(not re.search(_expression("refused", text), ""), "refused: one is always true")
         names = [suite.name for suite in self.suite]
         require(len(set(names)) == len(names), "suite: two have one name")
 

@@ -25,7 +25,6 @@ from iommuq.system.sandbox.watch import Watch
 # With our process id added: the user of the processes if we are root, whom RLIMIT_NPROC does
 # not limit.  systemd's list of user ids has no use for these, and two reviews share none.
 _FIRST_ID = 0x70000000
-_HINT = "nothing was run; --trust runs the series without a sandbox, as your user"
 _PROBE_LIMIT = 120.0
 _PROBE_PROCESSES = 24
 # Tests that network, host, namespaces and environment are closed, and processes limited.
@@ -49,12 +48,16 @@ class Sandbox:
     :ivar writable: the only writable directory; it has the same path inside.
     :ivar readable: readable besides the host's programs, with the same paths inside.
     :ivar trusted: only the limits, no sandbox.
+    :ivar noun: what is run, for messages.
+    :ivar hint: what the user can do if there can be no sandbox.
     """
 
     writable: Path
     limits: Limits
     readable: tuple[Path, ...] = ()
     trusted: bool = False
+    noun: str = "the program"
+    hint: str = "nothing was run"
 
     @property
     def owner(self) -> int | None:
@@ -87,7 +90,7 @@ class Sandbox:
         Must be called before the first run in the sandbox, and never after.
         """
         if self.owner is not None:
-            give(self.writable, self.owner, _HINT)
+            give(self.writable, self.owner, self.hint)
 
     def argv(self, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
         """Return the argument vector that runs *words* in the sandbox.
@@ -126,7 +129,9 @@ class Sandbox:
         for tool in ("bwrap", "prlimit", "setpriv"):
             if shutil.which(tool) is None:
                 package = "bubblewrap" if tool == "bwrap" else "util-linux"
-                raise ToolMissing(f"{tool} is not installed ({package}): no sandbox", hint=_HINT)
+                raise ToolMissing(
+                    f"{tool} is not installed ({package}): no sandbox", hint=self.hint
+                )
         few = replace(self, limits=replace(self.limits, processes=_PROBE_PROCESSES))
         # Not by devices: some drivers add one to every new namespace.
         network = str(Path("/proc/self/ns/net").readlink())
@@ -136,10 +141,10 @@ class Sandbox:
         try:
             done = run(argv, cwd=self.writable, env={"IOMMUQ_CANARY": canary}, **options)
         except CommandTimeout as error:
-            raise InfraError("the sandbox does not start", hint=_HINT) from error
+            raise InfraError("the sandbox does not start", hint=self.hint) from error
         if done.returncode != 0 or done.output.strip() != "contained":
             said = tail(done.output.strip() or done.stderr, 1) or f"exit {done.returncode}"
-            raise InfraError(f"no sandbox can be made here: {said}", hint=_HINT)
+            raise InfraError(f"no sandbox can be made here: {said}", hint=self.hint)
 
     def run(
         self,
@@ -179,13 +184,13 @@ class Sandbox:
                 )
             except TooMuchOutput as error:
                 most = f"{self.limits.output} MiB or {self.limits.lines:,} lines"
-                raise InfraError(f"the series was stopped: it printed more than {most}") from error
+                raise InfraError(f"{self.noun} was stopped: it printed more than {most}") from error
             except CommandTimeout as error:
-                text = f"the series was stopped: not done after {self.limits.seconds:g} s"
+                text = f"{self.noun} was stopped: not done after {self.limits.seconds:g} s"
                 raise InfraError(text, hint="--limit SECONDS raises the limit") from error
             reason = watcher.reason or group.reason()
         if reason:
-            raise InfraError(f"the series was stopped: {reason}", hint=str(DATA))
+            raise InfraError(f"{self.noun} was stopped: {reason}", hint=str(DATA))
         return done
 
 
