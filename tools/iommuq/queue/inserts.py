@@ -16,7 +16,9 @@ from iommuq.system.files import read_text
 from iommuq.system.git.command import is_safe_path
 from iommuq.system.tables import Table, require
 
-_ABOVE = re.compile(r"\A.*^#include [^\n]*\n+", re.M | re.S)
+# SPDX line, comments, blank lines and #includes.
+_HEAD = re.compile(r"\A(?:[ \t]*(?://[^\n]*|#include [^\n]*)?\n|/\*(?:[^*]|\*(?!/))*\*/[ \t]*\n)*")
+_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[^\n]*\n+", re.M)
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,21 @@ class Insert(Table):
 
         :param folder: of the description.
         :param numbered: begin with a ``#line``, so that messages name the file of the project.
-        :raises UserError: the file is missing, or has no ``#include``.
+        :raises UserError: the file is missing, has no ``#include``, or has one below code.
         """
         if not self.body:
             return self.text.strip("\n") + "\n"
         path = folder / self.body
         text = read_text(path)
-        above = _ABOVE.match(text)
-        if above is None:
+        head = _HEAD.match(text)
+        end = max((each.end() for each in _INCLUDE.finditer(text)), default=0)
+        if not end:
             raise UserError(f"{path}: has no #include, below which its code begins")
-        number = above[0].count("\n") + 1
+        if head is None or end > head.end():
+            raise UserError(f"{path}: has an #include below code", hint="move it to the top")
+        number = text[:end].count("\n") + 1
         start = f'#line {number} "{path.name}"\n' if numbered else ""
-        return start + text[above.end() :].rstrip("\n") + "\n"
+        return start + text[end:].rstrip("\n") + "\n"
 
     def into(self, text: str, folder: Path, *, numbered: bool = False) -> str:
         """Return a file of the tree with the lines inserted, unless it contains them.

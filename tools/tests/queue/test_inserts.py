@@ -62,7 +62,12 @@ def test_a_tree_that_they_do_not_fit(folder: Path) -> None:
 
 def test_a_file_without_a_beginning(folder: Path) -> None:
     (folder / "odd.c").write_text("int odd;\n")
-    for name, said in (("odd.c", "has no #include"), ("none.c", "none.c")):
+    (folder / "late.c").write_text(f"{BODY}#include <late.h>\nint more;\n")
+    for name, said in (
+        ("odd.c", "has no #include"),
+        ("none.c", "none.c"),
+        ("late.c", "has an #include below code"),
+    ):
         with pytest.raises(UserError, match=said):
             Insert("x/y.c", body=name).into(TREE, folder)
 

@@ -99,7 +99,12 @@ def complaints(
         name, mine = "", False
         if case is not None:
             name = prefix + case.name
-            mine = any(one.covers(splat) for one in promises.get(case, ()))
+            left = promises.get(case, [])
+            fitting = [one for one in left if one.covers(splat)]
+            mine = bool(fitting)
+            if fitting:
+                # As in `fail_cases`: a promise stands for one splat.
+                left.remove(max(fitting, key=lambda one: len(one.part)))
         place = (str(log), splat.start_line)
         found.append(Complaint(name, splat.kind, splat.title, splat.text, *place, mine))
     return found

@@ -98,6 +98,13 @@ WARNING: CPU: 0 PID: 1 at c.c:1 h+0x1/0x2
 """.splitlines()
 
 
+def test_a_promise_is_of_one_splat() -> None:
+    """The second splat of a case that announces one is not expected."""
+    twice = splats.find(LOG)[:1] * 2
+    found = stacks.complaints(ktap.parse(LOG), twice, splats.expected(LOG), Path("/l"))
+    assert [one.expected for one in found] == [True, False]
+
+
 def test_splats_know_their_test_and_whether_it_expected_them() -> None:
     found = stacks.complaints(
         ktap.parse(LOG), splats.find(LOG), splats.expected(LOG), Path("/l"), prefix="p."
