@@ -73,15 +73,19 @@ class History:
             self.short.discard(operation.dev)
             self.waiting.discard(operation.dev)
             device = after.devices[operation.dev]
-            if device.regions and device.own != after.groups[device.group].domain:
+            group = after.groups[device.group]
+            in_use = bool(group.owner) or group.domain != group.default_domain
+            elsewhere = device.own != group.domain
+            users = device.own >= wire.PAGING and device.own in after.user
+            if device.regions and not users and (in_use or elsewhere):
                 self.waiting.add(operation.dev)
         self.waiting -= {number for number in self.waiting if _is_over(number, after)}
         if after.alloc_hit and operation.kind in (*JOINS, "set_type"):
-            group = _group_of(operation, after)
+            number = _group_of(operation, after)
             self.short.update(
-                number
-                for number, device in enumerate(after.devices)
-                if device.flags & wire.GROUPED and device.group == group
+                at
+                for at, each in enumerate(after.devices)
+                if each.flags & wire.GROUPED and each.group == number
             )
 
 
