@@ -14,7 +14,7 @@ from iommuq.build.image import Image
 from iommuq.build.workspace import Workspace
 from iommuq.firmware.kernels import Kernel
 from iommuq.guests.machine import Machine, load_machine
-from iommuq.proof.lanes import Common, Recipe
+from iommuq.proof.lanes import OnMachines
 from iommuq.queue.steps import Step
 from iommuq.results.known import KnownFailures, load_known
 from iommuq.results.store import SuiteRun
@@ -22,11 +22,10 @@ from iommuq.suites.firmware.subjects import from_image
 from iommuq.suites.foreign import programs, table
 from iommuq.suites.foreign.run import SUITE, run_foreign, run_key
 from iommuq.suites.foreign.table import Foreign
-from iommuq.system import arches
 
 
 @dataclass(frozen=True)
-class ForeignLane(Common):
+class ForeignLane(OnMachines):
     """Suites of others, on the kernel of the firmware scenarios.
 
     :ivar machines: names of the machines; each has a guest.
@@ -67,17 +66,8 @@ class ForeignLane(Common):
         return load_machine(self.machines[0])
 
     @property
-    def _arch(self) -> str:
-        return self._machine.arch
-
-    @property
     def title(self) -> str:
         return "suites of others under QEMU"
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        fragments = self.workspace.firmware_fragments(self._machine)
-        return Recipe(arches.get(self._machine.arch), fragments)
 
     def _kernel(self, image: Image, name: str) -> Kernel:
         return from_image(image, name, self.workspace.base.kernel)

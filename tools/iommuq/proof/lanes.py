@@ -313,8 +313,26 @@ class SelftestLane(Common):
         )
 
 
+class OnMachines(Common):
+    """What lanes share whose kernel is that of the firmware scenarios."""
+
+    @property
+    def _machine(self) -> Machine:
+        """One of their machines: the kernel is the same for all."""
+        raise NotImplementedError
+
+    @property
+    def _arch(self) -> str:
+        return self._machine.arch
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        fragments = self.workspace.firmware_fragments(self._machine)
+        return Recipe(arches.get(self._arch), fragments)
+
+
 @dataclass(frozen=True)
-class FirmwareLane(Common):
+class FirmwareLane(OnMachines):
     """The firmware scenarios, each on its machines, all with one kernel."""
 
     name: ClassVar[str] = "firmware"
@@ -338,17 +356,12 @@ class FirmwareLane(Common):
         return cls(workspace, found, known=known)
 
     @property
-    def _arch(self) -> str:
-        return self.cases[0].machine.arch
+    def _machine(self) -> Machine:
+        return self.cases[0].machine
 
     @property
     def title(self) -> str:
         return "firmware scenarios under QEMU"
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        machine = self.cases[0].machine
-        return Recipe(arches.get(machine.arch), self.workspace.firmware_fragments(machine))
 
     def narrowed(self, tests: Collection[str]) -> FirmwareLane | None:
         wanted = {test.rpartition(".")[0] for test in tests}
@@ -402,7 +415,7 @@ class FirmwareLane(Common):
 
 
 @dataclass(frozen=True)
-class VfioLane(Common):
+class VfioLane(OnMachines):
     """The tree's selftests/vfio, on the kernel of the firmware scenarios.
 
     :ivar machines: names of the machines; each has a guest.
@@ -431,17 +444,8 @@ class VfioLane(Common):
         return load_machine(self.machines[0])
 
     @property
-    def _arch(self) -> str:
-        return self._machine.arch
-
-    @property
     def title(self) -> str:
         return "selftests/vfio under QEMU"
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        fragments = self.workspace.firmware_fragments(self._machine)
-        return Recipe(arches.get(self._machine.arch), fragments)
 
     def image(self, step: Step) -> Image:
         # The image is that of the firmware scenarios; the programs are kept by themselves.
