@@ -16,7 +16,7 @@ from iommuq.report import live
 from iommuq.report.live import report_run
 from iommuq.results.runs.recorder import recording as recorded
 from iommuq.suites.vfio import programs
-from iommuq.system.errors import EXIT_OK, InfraError, UserError
+from iommuq.system.errors import InfraError, UserError
 
 
 @click.command()
@@ -79,10 +79,9 @@ def selftest(
             step = workspace.step(at)
             if not lane.has_programs(step):
                 # Without them the kernel is not needed either.
-                what = f"nothing to test: this tree has no {programs.FOLDER}"
-                print(f"PASS: {base} {step.label}: {what}")
-                live.emit("end", exit_code=EXIT_OK, findings=[], errors=[])
-                return EXIT_OK
+                raise UserError(
+                    f"{base} {step.label}: nothing to test: this tree has no {programs.FOLDER}"
+                )
         elif tree == "foreign":
             lane = _foreign(workspace, machines, given, all_fail=no_known)
         else:

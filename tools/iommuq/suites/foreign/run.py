@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +15,7 @@ from iommuq.firmware.kernels import Kernel
 from iommuq.guests import qemu
 from iommuq.guests.boot import SuiteReport
 from iommuq.guests.initramfs import Suite as GuestSuite
-from iommuq.results.console import stacks
 from iommuq.results.store import Result, Status, Store, SuiteRun, new_id
-from iommuq.suites.firmware import run as firmware
 from iommuq.suites.foreign import verdicts
 from iommuq.suites.foreign.programs import Built
 from iommuq.suites.foreign.table import DEVICE, PLACE, Foreign
@@ -26,7 +23,7 @@ from iommuq.suites.foreign.table import Program as ForeignProgram
 from iommuq.suites.kunit import Subject, renamed
 from iommuq.suites.selftest import BUILDS
 from iommuq.suites.vfio.run import Built as Tested
-from iommuq.suites.vfio.run import Guest
+from iommuq.suites.vfio.run import Guest, run_guests
 from iommuq.suites.vfio.suite import CONTROL, MARKED, Program, VfioSuite
 from iommuq.suites.vfio.verdicts import Judged
 from iommuq.system.files import file_sha256, hash_of, project_root
@@ -95,18 +92,7 @@ def run_foreign(
     }
     store.begin(current)
     guests = [_Guest(kernel, found, name, jobs, subject) for name in names if jobs]
-    for guest in guests:
-        kernel.check(guest.machine)
-    if guests:
-        limit = firmware.side_by_side(firmware.free_memory(), found.memory)
-        with ThreadPoolExecutor(min(limit, len(guests)), thread_name_prefix=SUITE) as pool:
-            list(pool.map(_Guest.run, guests))
-    ran = next((guest.accelerator for guest in guests if guest.accelerator), "")
-    results += [result for guest in guests for result in guest.results]
-    complaints = [one for guest in guests for one in guest.splats]
-    return store.finish(
-        replace(current, accelerator=ran), results, splats=stacks.decoded(complaints, kernel.image)
-    )
+    return run_guests(guests, kernel, current, store, results)
 
 
 def _of_build(built: Built, subject: Subject) -> Result:

@@ -112,18 +112,35 @@ def run_vfio(
         ]
         return store.finish(current, results)
     guests = [Guest(tested, tested.folder, suite, _machine(name, suite), subject) for name in names]
+    return run_guests(guests, kernel, current, store)
+
+
+def run_guests(
+    guests: Sequence[Guest],
+    kernel: Kernel,
+    current: SuiteRun,
+    store: Store,
+    results: Sequence[Result] = (),
+) -> SuiteRun:
+    """Run guests side by side, as many as memory allows, and complete a run.
+
+    :param current: the run, which has begun.
+    :param results: what there is already.
+    :raises UserError: the kernel lacks an option that a machine needs.
+    """
     for guest in guests:
         kernel.check(guest.machine)
-    largest = max(guest.machine.memory for guest in guests)
-    limit = firmware.side_by_side(firmware.free_memory(), largest)
-    with ThreadPoolExecutor(min(limit, len(guests)), thread_name_prefix="vfio") as pool:
-        list(pool.map(Guest.run, guests))
+    if guests:
+        largest = max(guest.machine.memory for guest in guests)
+        limit = firmware.side_by_side(firmware.free_memory(), largest)
+        with ThreadPoolExecutor(min(limit, len(guests)), thread_name_prefix=current.suite) as pool:
+            list(pool.map(Guest.run, guests))
     ran = next((guest.accelerator for guest in guests if guest.accelerator), "")
-    image = kernel.image
+    complaints = [one for guest in guests for one in guest.splats]
     return store.finish(
         replace(current, accelerator=ran),
-        [result for guest in guests for result in guest.results],
-        splats=stacks.decoded([one for guest in guests for one in guest.splats], image),
+        [*results, *(result for guest in guests for result in guest.results)],
+        splats=stacks.decoded(complaints, kernel.image),
     )
 
 
