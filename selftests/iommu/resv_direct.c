@@ -250,14 +250,17 @@ TEST_F(resv_direct, attach_fails_in_group)
 TEST_F(resv_direct, joins_bound_group)
 {
 	__u32 plain, direct;
+	int domain;
 
 	test_cmd_mock_dev(0, 0, &plain);
 
 	test_cmd_mock_dev_bind(plain);
 	ASSERT_EQ(0, _test_cmd_mock_dev(self->fd, MOCK_FLAGS_DEVICE_RESV_DIRECT,
 					plain, &direct));
-	EXPECT_NE(MOCK_DEV_DOMAIN_BLOCKED, mock_dev_domain(self->fd, direct));
-	EXPECT_NE(MOCK_DEV_DOMAIN_PAGING, mock_dev_domain(self->fd, direct));
+	domain = mock_dev_domain(self->fd, direct);
+	ASSERT_NE(-1, domain);
+	EXPECT_NE(MOCK_DEV_DOMAIN_BLOCKED, domain);
+	EXPECT_NE(MOCK_DEV_DOMAIN_PAGING, domain);
 
 	test_ioctl_destroy(direct);
 	test_cmd_mock_dev_unbind(plain);
@@ -271,6 +274,7 @@ TEST_F(resv_direct, joins_bound_group)
 TEST_F(resv_direct, joins_attached_group)
 {
 	__u32 plain, direct;
+	int domain;
 
 	test_cmd_mock_dev(0, 0, &plain);
 
@@ -278,8 +282,10 @@ TEST_F(resv_direct, joins_attached_group)
 	test_cmd_mock_dev_attach(plain, self->ioas_id);
 	ASSERT_EQ(0, _test_cmd_mock_dev(self->fd, MOCK_FLAGS_DEVICE_RESV_DIRECT,
 					plain, &direct));
-	EXPECT_NE(MOCK_DEV_DOMAIN_BLOCKED, mock_dev_domain(self->fd, direct));
-	EXPECT_NE(MOCK_DEV_DOMAIN_PAGING, mock_dev_domain(self->fd, direct));
+	domain = mock_dev_domain(self->fd, direct);
+	ASSERT_NE(-1, domain);
+	EXPECT_NE(MOCK_DEV_DOMAIN_BLOCKED, domain);
+	EXPECT_NE(MOCK_DEV_DOMAIN_PAGING, domain);
 
 	/*
 	 * It has to go first. If the owner does, and the device is in the

@@ -83,9 +83,13 @@ def test_follow_up_is_nowhere(base: str, against: str) -> None:
     found = verdicts(against, base)
     follow_up = {name: verdict for name, verdict in found.items() if name.startswith("follow-up")}
     assert len(follow_up) >= 10
-    # A patch that moves lines finds some of them there.
+    # Lines that these add stand elsewhere in the kernel, too: of functions that they split.
+    known = {"7.3": {"0019", "0023"}, "6.12": {"0016", "0022", "0023"}} if base == "7.3" else {}
+    others = {
+        name.partition("/")[2][:4] for name, verdict in follow_up.items() if verdict != "absent"
+    }
+    assert others == known.get(against, set()), follow_up
     assert set(follow_up.values()) <= {"absent", "partly present"}, follow_up
-    assert list(follow_up.values()).count("absent") >= 10, follow_up
 
 
 @pytest.mark.parametrize("against", ["6.12", "7.3"])

@@ -4,18 +4,6 @@
  * waits in the group until that is free.
  */
 
-static int late_init(struct kunit *test)
-{
-	struct mock_ctx *ctx;
-	int ret = mock_init(test);
-
-	if (ret)
-		return ret;
-	ctx = test->priv;
-	ctx->ops.release_domain = &ctx->blocked;
-	return 0;
-}
-
 /* The group that one device is in, claimed and attached to @user if there is one */
 static void late_claim(struct mock_ctx *ctx, struct iommu_domain *user)
 {
@@ -397,7 +385,7 @@ static struct kunit_suite iommu_late_suite = {
 	.name = "iommu_late",
 	.suite_init = mock_suite_init,
 	.suite_exit = mock_suite_exit,
-	.init = late_init,
+	.init = release_init,
 	.exit = mock_exit,
 	.test_cases = iommu_late_cases,
 };
