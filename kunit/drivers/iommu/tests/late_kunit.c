@@ -228,24 +228,48 @@ static void late_leaves_before(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, first->hw, mock_default(ctx));
 }
 
-/* Rule: one that cannot be attached when its time has come is where any other is. */
+/* Rule: one that cannot be attached when its time has come waits for the next one. */
 static void late_attach_fails_in_the_end(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late;
+
+	late_claim(ctx, NULL);
+	late = late_direct(ctx, true);
+	late->fail_paging = true;
+	late->fail_ret = -ENOMEM;
+	iommu_group_release_dma_owner(ctx->group);
+	/* Nothing is opened or blocked instead, for the first one has the same ID */
+	KUNIT_EXPECT_PTR_EQ(test, first->hw, mock_default(ctx));
+	KUNIT_EXPECT_EQ(test, mock_attaches(late, NULL), mock_attaches(late, mock_default(ctx)));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, iommu_device_use_default_domain(&late->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, ctx->group->owner_cnt);
+	late->fail_paging = false;
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	iommu_device_unuse_default_domain(&late->pci.dev);
+	late_expect_joined(late);
+}
+
+/* Rule: nor if its region cannot be mapped by then. */
+static void late_map_fails_in_the_end(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *late;
 
 	mock_plain(ctx);
 	late_claim(ctx, NULL);
-	late = late_direct(ctx, true);
-	late->fail_paging = true;
-	late->fail_ret = -ENOMEM;
-	late->fail_too = &ctx->identity;
-	mock_warns(test, 1, iommu_group_release_dma_owner(ctx->group));
-	KUNIT_EXPECT_PTR_EQ(test, late->hw, &ctx->blocked);
-	late->fail_paging = false;
-	late->fail_too = NULL;
+	late = mock_new(ctx);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	late->stream = ctx->devs[0]->stream;
+	ctx->fail_map = late->region[0].start;
+	KUNIT_ASSERT_TRUE(test, mock_add(late));
+	iommu_group_release_dma_owner(ctx->group);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, mock_default(ctx)));
+	ctx->fail_map = 0;
 	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
 	iommu_device_unuse_default_domain(&late->pci.dev);
+	late_expect_joined(late);
 }
 
 /* Rule: where a driver has a buffer, firmware has no region; see the buffer off. */
@@ -372,6 +396,7 @@ static struct kunit_case iommu_late_cases[] = {
 	KUNIT_CASE(late_has_no_pasid),
 	KUNIT_CASE(late_leaves_before),
 	KUNIT_CASE(late_attach_fails_in_the_end),
+	KUNIT_CASE(late_map_fails_in_the_end),
 	KUNIT_CASE(late_meets_a_buffer),
 	KUNIT_CASE(late_joins_after_the_driver),
 	KUNIT_CASE(late_keeps_its_group),

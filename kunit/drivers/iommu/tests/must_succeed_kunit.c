@@ -376,6 +376,18 @@ static void quarantine_is_tried(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, ctx->log[0].mapped);
 }
 
+/* Rule: not where the device has all memory from the beginning. */
+static void quarantine_is_not_tried_before_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mdev = mock_direct(ctx);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(mdev, NULL));
+}
+
 /* Rule: one that the driver cannot attach is not relied on. */
 static void quarantine_that_failed(struct kunit *test)
 {
@@ -523,6 +535,7 @@ static struct kunit_case iommu_must_succeed_cases[] = {
 	KUNIT_CASE(quarantine_maps_the_region_alone),
 	KUNIT_CASE(quarantine_needs_no_memory),
 	KUNIT_CASE(quarantine_is_tried),
+	KUNIT_CASE(quarantine_is_not_tried_before_identity),
 	KUNIT_CASE(quarantine_that_failed),
 	KUNIT_CASE(quarantine_without_the_region),
 	KUNIT_CASE(quarantine_is_not_tried_on_others),
