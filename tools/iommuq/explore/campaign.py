@@ -53,6 +53,7 @@ class Plan:
     :ivar database: folder of Hypothesis' examples; None: none are kept.
     :ivar only: patterns of the signatures that are finds; empty for all.
     :ivar quick: neither shorten nor repeat a find.
+    :ivar most: end after this many operations; 0: when the time is over.
     :ivar enough: end at this many finds; 0: when the time is over.
     :ivar first: finds to try before anything else.
     :ivar met: signatures that are no finds any more.
@@ -73,6 +74,7 @@ class Plan:
     step: str = ""
     only: tuple[str, ...] = ()
     quick: bool = False
+    most: int = 0
     enough: int = 0
     first: Sequence[AnyFind] = ()
     met: frozenset[str] = frozenset()
@@ -111,7 +113,7 @@ class Outcome:
 
 
 class _Over(BaseException):
-    """The time is over; not an `Exception`, which Hypothesis would take for a find."""
+    """The time or the operations are over; no `Exception`: Hypothesis takes those for finds."""
 
 
 def explore(
@@ -120,7 +122,7 @@ def explore(
     progress: Callable[[Outcome], None],
     found: Callable[[AnyFind, bool], None],
 ) -> None:
-    """Explore until the time is over.
+    """Explore until the time is over, or the operations.
 
     :param outcome: gets what is found, and is right whenever this ends.
     :param progress: called about once a second.
@@ -144,7 +146,7 @@ def explore(
         def tick() -> None:
             nonlocal told
             now = time.monotonic()
-            if now > begin + plan.seconds:
+            if now > begin + plan.seconds or 0 < plan.most <= player.count:
                 raise _Over
             if now > told + 1.0:
                 told = now

@@ -33,6 +33,7 @@ class Wanted:
     :ivar seconds: how long to explore.
     :ivar jobs: processes, each with a guest of its own.
     :ivar without: rules, or groups of rules, that are left out.
+    :ivar most: operations to stop after; 0: when the time is over.
     :ivar empty: neither use nor keep earlier finds and examples.
     :ivar only: patterns of the signatures that are looked for, also of known ones; empty for all.
     :ivar on: a machine of QEMU, to explore its driver; empty: the core, on a simulated IOMMU.
@@ -51,6 +52,7 @@ class Wanted:
     on: str = ""
     layout: str = ""
     kernel: str = ""
+    most: int = 0
 
     @property
     def place(self) -> str:
@@ -88,6 +90,7 @@ def plan_of(wanted: Wanted) -> Plan:
         wanted.base,
         subject.step.label,
         only=wanted.only,
+        most=wanted.most,
         first=[] if wanted.empty else [f for f in store.kept(wanted.place) if isinstance(f, Find)],
     )
 
@@ -120,6 +123,7 @@ def _driver_plans(wanted: Wanted) -> list[Plan]:
                 _file_name(subject.subject.base),
                 subject.subject.patch,
                 only=wanted.only,
+                most=-(-wanted.most // len(worlds)),
                 first=own,
                 # A sequence takes a second, and a boot ten.
                 shrink=False,

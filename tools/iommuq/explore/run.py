@@ -92,6 +92,7 @@ def run_all(wanted: Wanted, plans: Sequence[Plan], outcome: Outcome, emit: Emit)
         argv = [
             *(sys.executable, "-m", "iommuq", "explore", wanted.base, "--json", "--jobs", "1"),
             *("--for", f"{wanted.seconds:g}s", "--seed", str(wanted.seed + number)),
+            *("--operations", str(-(-wanted.most // wanted.jobs))),
             *(["--at", wanted.at] if wanted.at else []),
             *(word for name in wanted.without for word in ("--without", name)),
             *(word for name in wanted.only for word in ("--only", name)),

@@ -103,6 +103,13 @@ def test_a_good_kernel_is_explored_until_the_time_is_over(sims: Path) -> None:
     assert outcome.operations > 0
 
 
+def test_it_ends_after_so_many_operations(sims: Path) -> None:
+    """Two explorations of as many operations do the same, however fast the machine is."""
+    once, again = (explored(plan(sims, "good", most=100, enough=0)) for _ in range(2))
+    assert 100 <= once.operations < 150
+    assert (again.operations, again.sequences) == (once.operations, once.sequences)
+
+
 def test_progress_is_told_about_once_a_second(sims: Path) -> None:
     """The numbers are told while it goes on."""
     told: list[int] = []

@@ -63,6 +63,14 @@ class _Duration(click.ParamType[float]):
     help="How long, like 90s, 10m or 1h.",
 )
 @click.option(
+    "--operations",
+    "most",
+    type=click.IntRange(0, 10**9),
+    default=0,
+    metavar="N",
+    help="Stop after N operations, and so at the same point on each machine.",
+)
+@click.option(
     "--on",
     default="",
     metavar="MACHINE",
@@ -122,6 +130,7 @@ def explore(
     base: str,
     at: str | None,
     seconds: float,
+    most: int,
     on: str,
     layout: str,
     kernel: str,
@@ -151,7 +160,7 @@ def explore(
 
     if case is not None and replay is None:
         raise UserError("--write needs --replay FILE", hint="each find names its file")
-    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on, layout, kernel)
+    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on, layout, kernel, most)
     if replay is not None:
         find = store.read(replay)
         if case is not None:

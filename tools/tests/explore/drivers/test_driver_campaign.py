@@ -205,13 +205,14 @@ def test_finds_of_processes_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "run", child)
     monkeypatch.setattr(run, "progress", _Quiet())
     outcome, events = Outcome(), list[dict[str, Any]]()
-    wanted = Wanted("7.3", None, 6.0, 1, jobs=2, on="q35-intel")
+    wanted = Wanted("7.3", None, 6.0, 1, jobs=2, on="q35-intel", most=7)
     run.run_all(wanted, [plan()[0]], outcome, events.append)
     assert (outcome.finds, outcome.flaky) == ([find], [other])
     assert len(events) == 2
     assert (outcome.operations, outcome.sequences, outcome.boots) == (10, 4, 2)
     assert sorted(each[each.index("--seed") + 1] for each in argvs) == ["1", "2"]
     assert all(each[each.index("--on") + 1] == "q35-intel" for each in argvs)
+    assert all(each[each.index("--operations") + 1] == "4" for each in argvs)
 
 
 # What the user asks for.
