@@ -18,11 +18,11 @@ SECONDS = "60s"
 OPERATIONS = "20000"
 #: A step of 7.3 that lets a device with a direct region join a claimed group.
 LATE_JOINER = (
-    *("7.3", "--at", "follow-up/0001"),
+    *("7.3", "--at", "fixes/0004"),
     *("--only", "regions.lost after add", "--only", "regions.lost after rescan"),
 )
-
-
+#: The same step lets an untrusted device's group unmap lazily, too.
+LAZY = ("7.3", "--at", "fixes/0004", "--only", "isolation.lazy* after set_type")
 #: Debian's kernel blocks a device with a direct region that is removed.
 RELEASED = (
     *("7.3", "--kernel", "linux-image-6.12-amd64", "--on", "q35-intel", "--layout", "alone"),
@@ -64,9 +64,19 @@ def test_late_joiner() -> None:
     assert min(map(len, kinds)) <= 8
 
 
-def test_late_joiner_without_the_rule() -> None:
-    """Without the rules about regions nothing tells that one is lost."""
-    code, events = explore(*LATE_JOINER, "--without", "regions")
+def test_lazy() -> None:
+    """A group of an untrusted device that unmaps lazily is found by the rule about that."""
+    code, events = explore(*LAZY, "--operations", OPERATIONS)
+    assert code == 1
+    (find,) = found(events).values()
+    assert find["operations"][-1]["kind"] == "set_type"
+    assert len(find["operations"]) <= 3
+
+
+@pytest.mark.parametrize(("row", "rule"), [(LATE_JOINER, "regions"), (LAZY, "isolation.lazy")])
+def test_without_the_rule(row: tuple[str, ...], rule: str) -> None:
+    """Without the rule that tells of it a defect is not found."""
+    code, events = explore(*row, "--operations", OPERATIONS, "--without", rule)
     assert (code, found(events)) == (0, {})
     # It has looked.
     assert events[-1]["operations"] > 1000

@@ -466,7 +466,10 @@ static void sim_put_resv_region(struct device *dev, struct iommu_resv_region *re
 	kfree(region);
 }
 
-static void sim_get_resv_regions(struct device *dev, struct list_head *head)
+/* It returns an error, or nothing */
+typedef typeof(((struct iommu_ops *)NULL)->get_resv_regions(NULL, NULL)) sim_resv_t;
+
+static sim_resv_t sim_get_resv_regions(struct device *dev, struct list_head *head)
 {
 	struct sim_slot *slot = to_slot(dev);
 	struct iommu_resv_region *region;
@@ -477,13 +480,13 @@ static void sim_get_resv_regions(struct device *dev, struct list_head *head)
 						 slot->region[i].size,
 						 IOMMU_READ | IOMMU_WRITE,
 						 slot->region[i].type, GFP_KERNEL);
-		/* A driver has no way to say that */
 		if (!region)
-			return;
+			return (sim_resv_t)-ENOMEM;
 		region->free = sim_put_resv_region;
 		sim.nr_lent++;
 		list_add_tail(&region->list, head);
 	}
+	return (sim_resv_t)0;
 }
 
 static bool sim_is_attach_deferred(struct device *dev)

@@ -10,7 +10,12 @@
 #ifndef __IOMMU_KUNIT_COMPAT_H
 #define __IOMMU_KUNIT_COMPAT_H
 
+#include <linux/iommu.h>
 #include <linux/version.h>
+
+/* What get_resv_regions() returns: an error, or nothing */
+typedef typeof(((struct iommu_ops *)NULL)->get_resv_regions(NULL, NULL))
+	iommu_kunit_resv_t;
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
 /* A driver is told which domain a device leaves, and may then not be ready */

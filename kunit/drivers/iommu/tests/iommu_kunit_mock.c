@@ -524,7 +524,8 @@ static void mock_put_resv_region(struct device *dev,
 	kfree(region);
 }
 
-static void mock_get_resv_regions(struct device *dev, struct list_head *head)
+static iommu_kunit_resv_t mock_get_resv_regions(struct device *dev,
+						struct list_head *head)
 {
 	struct mock_dev *mdev = to_mock_dev(dev);
 	struct iommu_resv_region *region;
@@ -539,12 +540,13 @@ static void mock_get_resv_regions(struct device *dev, struct list_head *head)
 						 GFP_KERNEL);
 		if (!region) {
 			KUNIT_FAIL(mdev->ctx->test, "no memory for a region");
-			return;
+			return (iommu_kunit_resv_t)-ENOMEM;
 		}
 		region->free = mock_put_resv_region;
 		mdev->ctx->nr_lent++;
 		list_add_tail(&region->list, head);
 	}
+	return (iommu_kunit_resv_t)0;
 }
 
 static bool mock_is_attach_deferred(struct device *dev)
