@@ -4,20 +4,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from iommudrivers import notes, page, sources
+from iommudrivers import goals, notes, page, sources
 from iommudrivers.memo import judged
 from iommudrivers.page import Kernel
 from iommuq.bases import basefile
 from iommuq.bases import sources as bases
+from iommuq.guests import machine
 from iommuq.queue.model import PLAIN, load_queue
 from iommuq.queue.steps import make_step
 from iommuq.system import progress
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.objects import Objects
 from iommuq.system.temporary import temporary_folder
+
+
+def run_goals(name: str, into: Path | None) -> None:
+    """Print or write which goals the drivers of a base meet, without its queue and with it.
+
+    :param name: the base.
+    :param into: file for the page; None: print the table.
+    :raises UserError: there is no such base, or the file cannot be written.
+    :raises VerdictError: a tree has no IOMMU drivers.
+    """
+    if into is not None and not into.parent.is_dir():
+        raise UserError(f"{into}: no directory {into.parent}")
+    spec = basefile.load_spec(name)
+    found = [machine.load_machine(each) for each in machine.names()]
+    machines = [(each.name, each.driver) for each in found if each.driver]
+    plain, files = _judge(spec, PLAIN), _read(spec, None)[1]
+    core = files.get("drivers/iommu/iommu.c", b"")
+    queued = replace(_judge(spec, None), notes=notes.of(name, queue=True))
+    state = goals.State(plain, queued, goals.LAST_RESORT in core, machines)
+    if into is None:
+        print("\n".join(goals.table(state)))
+    else:
+        _write(into, goals.render(state))
 
 
 def run_drivers(
@@ -52,13 +77,21 @@ def run_drivers(
         print(page.as_text(kernels))
 
 
-def _judge(spec: basefile.BaseSpec, at: str) -> Kernel:
+def _read(spec: basefile.BaseSpec, at: str | None) -> tuple[str, Mapping[str, bytes]]:
+    """Return the title of a kernel, and its sources by path.
+
+    :param at: the step of its queue; None: the last.
+    """
     base = bases.open_base(spec)
     step = make_step(base, load_queue(spec.folder, spec.name), None, to=at)
     title = f"Linux {base.kernel}" + ("" if step.label == PLAIN else f", {step.label}")
+    with progress.task(f"reading the sources of {title}"), temporary_folder("drivers") as folder:
+        return title, sources.read_tree(Objects(base.git_dir, folder), step.tree)
+
+
+def _judge(spec: basefile.BaseSpec, at: str | None) -> Kernel:
+    title, files = _read(spec, at)
     with progress.task(f"reading the drivers of {title}"):
-        with temporary_folder("drivers") as folder:
-            files = sources.read_tree(Objects(base.git_dir, folder), step.tree)
         drivers = judged(files)
     if not drivers:
         raise VerdictError(

@@ -15,11 +15,13 @@ class Note(Table):
     """A remark on a driver.
 
     :ivar bases: the kernels that it is about.
+    :ivar queue: it is about a kernel with the whole queue, and not without.
     """
 
     driver: str
     bases: tuple[str, ...]
     text: str
+    queue: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class _Document(Table):
     note: tuple[Note, ...]
 
 
-def of(base: str) -> tuple[Note, ...]:
-    """Return the notes on the drivers of a base."""
+def of(base: str, *, queue: bool = False) -> tuple[Note, ...]:
+    """Return the notes on the drivers of a base, or on those of its whole queue."""
     with resources.as_file(resources.files(__package__).joinpath("drivers-read.toml")) as path:
-        return tuple(note for note in tables.load_toml(_Document, path).note if base in note.bases)
+        found = tables.load_toml(_Document, path).note
+    return tuple(note for note in found if base in note.bases and note.queue == queue)

@@ -88,11 +88,11 @@ def _plain(value: Any) -> Any:
 
 
 def _kernel(kernel: Kernel) -> list[str]:
-    lines = [f"## {_safe(kernel.title)}", "", f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
+    lines = [f"## {safe(kernel.title)}", "", f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
     lines += [f"| {' | '.join(_row(driver, kernel.drivers))} |" for driver in kernel.drivers]
     lines.append("")
     for note in kernel.notes:
-        lines += [f"- **{_safe(note.driver)}**, by reading: {_safe(note.text)}"]
+        lines += [f"- **{safe(note.driver)}**, by reading: {safe(note.text)}"]
     lines += [""] if kernel.notes else []
     for driver in kernel.drivers:
         lines += _details(driver)
@@ -115,7 +115,7 @@ def _row(driver: Driver, drivers: Sequence[Driver]) -> list[str]:
         default.partition(" (")[0].replace("undecided: ", "undecided ") or "-",
         ", ".join(kinds) or "-",
     ]
-    return [_safe(cell) for cell in cells]
+    return [safe(cell) for cell in cells]
 
 
 def _pair(sources: Sequence[Source]) -> tuple[str, str]:
@@ -149,26 +149,26 @@ def _details(driver: Driver) -> list[str]:
         for source in sources:
             lines += _source(what, source)
     if driver.release:
-        lines.append(f"- release domain: {_safe(driver.release)}")
+        lines.append(f"- release domain: {safe(driver.release)}")
     if driver.default:
-        lines.append(f"- default domain: {_safe(driver.default)}")
+        lines.append(f"- default domain: {safe(driver.default)}")
     if driver.resv:
         lines.append(f"- reserved regions, by `{driver.resv}`:{'' if driver.regions else ' none'}")
         for region in driver.regions:
             way = " → ".join(region.chain[1:])
-            lines.append(f"  - {region.kind}: {region.place}{f', by {_safe(way)}' if way else ''}")
+            lines.append(f"  - {region.kind}: {region.place}{f', by {safe(way)}' if way else ''}")
     for unknown in driver.unknown:
-        lines.append(f"- undecided: {_safe(unknown)}")
+        lines.append(f"- undecided: {safe(unknown)}")
     return [*lines, ""]
 
 
 def _source(what: str, source: Source) -> list[str]:
     if source.how is How.NONE and source.verdict is None:
         text = "; ".join(source.notes)
-        return [f"- {what}: none{f'; {_safe(text)}' if text else ''}"]
+        return [f"- {what}: none{f'; {safe(text)}' if text else ''}"]
     name = f" `{source.name}`" if source.name else ""
     place = f" ({source.place})" if source.place else ""
-    notes = "".join(f"; {_safe(note)}" for note in source.notes)
+    notes = "".join(f"; {safe(note)}" for note in source.notes)
     line = f"- {what}: {source.how.value}{name}{place}{notes}"
     if source.verdict is None:
         return [line]
@@ -198,12 +198,12 @@ def _reasons(verdict: Verdict) -> Iterator[str]:
         ]
         more = len(reasons) - len(said)
         said += [f"{more} more"] if more > 0 else []
-        yield _safe(f"{f'{way}: ' if way else ''}{'; '.join(said)}")
+        yield safe(f"{f'{way}: ' if way else ''}{'; '.join(said)}")
     for reason in verdict.unknown:
         way = " → ".join(f"`{name}`" for name in reason.chain[1:])
-        yield _safe(f"undecided: {reason.what} ({reason.place}){f', in {way}' if way else ''}")
+        yield safe(f"undecided: {reason.what} ({reason.place}){f', in {way}' if way else ''}")
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Return text escaped for a cell or a line."""
     return one_line(text).replace("|", "\\|").replace("<", "&lt;")
