@@ -56,6 +56,8 @@ struct mock_dev {
 		int prot;
 	} region[MOCK_MAX_REGIONS];
 	unsigned int nr_regions;
+	/* There is no memory to list them */
+	bool regions_fail;
 	bool defer;
 	/* The ID by which its IOMMU knows it; 0: firmware does not say */
 	u32 stream;
@@ -494,7 +496,9 @@ static void mock_release_device(struct device *dev)
 
 	mdev->nr_released++;
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
-	mock_assert_locked(dev);
+	/* A probe that failed before device_group() has none */
+	if (dev->iommu_group)
+		mock_assert_locked(dev);
 	if (mdev->ctx->ops.release_domain)
 		return;
 #endif
@@ -532,6 +536,8 @@ static iommu_kunit_resv_t mock_get_resv_regions(struct device *dev,
 	unsigned int i;
 
 	mock_stop(mdev->ctx);
+	if (mdev->regions_fail)
+		return (iommu_kunit_resv_t)-ENOMEM;
 	for (i = 0; i < mdev->nr_regions; i++) {
 		region = iommu_alloc_resv_region(mdev->region[i].start,
 						 mdev->region[i].size,

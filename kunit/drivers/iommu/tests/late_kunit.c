@@ -387,6 +387,29 @@ static void late_shares_a_region(struct kunit *test)
 	late_expect_joined(late);
 }
 
+/* Rule: a device is not taken for one without regions if they cannot be listed. */
+static void late_with_regions_unknown(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_plain(ctx);
+	late = mock_new(ctx);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	late->regions_fail = true;
+	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	/* What is not in the group is not claimed with it */
+	KUNIT_EXPECT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_EXPECT_NULL(test, late->hw);
+	iommu_group_release_dma_owner(ctx->group);
+
+	late->regions_fail = false;
+	mock_find_iommu(late);
+	KUNIT_EXPECT_EQ(test, 0, iommu_probe_device(&late->pci.dev));
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+}
+
 static struct kunit_case iommu_late_cases[] = {
 	KUNIT_CASE_PARAM(late_waits, late_gen_params),
 	KUNIT_CASE(late_reaches_region_meanwhile),
@@ -403,6 +426,7 @@ static struct kunit_case iommu_late_cases[] = {
 	KUNIT_CASE(late_does_not_undo_a_type),
 	KUNIT_CASE(late_meets_a_buffer_behind_a_failed_map),
 	KUNIT_CASE(late_shares_a_region),
+	KUNIT_CASE(late_with_regions_unknown),
 	{}
 };
 
