@@ -18,11 +18,11 @@ SECONDS = "60s"
 OPERATIONS = "20000"
 #: A step of 7.3 that lets a device with a direct region join a claimed group.
 LATE_JOINER = (
-    *("7.3", "--at", "fixes/0004"),
+    *("7.3", "--at", "fixes/0001"),
     *("--only", "regions.lost after add", "--only", "regions.lost after rescan"),
 )
 #: The same step lets an untrusted device's group unmap lazily, too.
-LAZY = ("7.3", "--at", "fixes/0004", "--only", "isolation.lazy* after set_type")
+LAZY = ("7.3", "--at", "fixes/0001", "--only", "isolation.lazy* after set_type")
 #: Debian's kernel blocks a device with a direct region that is removed.
 RELEASED = (
     *("7.3", "--kernel", "linux-image-6.12-amd64", "--on", "q35-intel", "--layout", "alone"),

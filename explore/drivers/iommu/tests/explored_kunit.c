@@ -94,7 +94,7 @@ static void explored_last_resort(struct kunit *test)
  * mappings of an untrusted device end when they are unmapped.
  * Source: iommu.c, iommu_get_default_domain_type();
  * Documentation/ABI/testing/sysfs-kernel-iommu_groups.
- * Found by `iommuq explore 7.3 --at fixes/0004 --seed 3`.
+ * Found by `iommuq explore 7.3 --at fixes/0001 --seed 3`.
  */
 static void explored_lazy_untrusted(struct kunit *test)
 {

@@ -198,6 +198,39 @@ static void release_direct_shared_rid(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
 }
 
+/* Rule: unless those are in identity themselves, and would be cut off. */
+static void release_direct_shared_rid_in_identity(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_new(ctx);
+	struct mock_dev *mdev = mock_new(ctx);
+
+	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
+	mock_behind_bridge(other);
+	mock_behind_bridge(mdev);
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_TRUE(test, mock_add(other));
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_ASSERT_PTR_EQ(test, other->hw, &ctx->identity);
+	mock_as_pci(other, true);
+	mock_release_as_pci(mdev);
+	mock_as_pci(other, false);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->blocked));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+}
+
+/* Rule: what was pulled needs no region, and its ID goes to what is plugged in. */
+static void release_direct_pulled(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	mdev->pci.error_state = pci_channel_io_perm_failure;
+	mock_release_as_pci(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
+}
+
 /* Rule: nor one that uses the ID of another function besides its own. */
 static void release_direct_alias(struct kunit *test)
 {
@@ -255,6 +288,8 @@ static struct kunit_case iommu_release_cases[] = {
 	KUNIT_CASE(release_direct_untrusted),
 	KUNIT_CASE(release_direct_beside_untrusted),
 	KUNIT_CASE(release_direct_shared_rid),
+	KUNIT_CASE(release_direct_shared_rid_in_identity),
+	KUNIT_CASE(release_direct_pulled),
 	KUNIT_CASE(release_direct_alias),
 	KUNIT_CASE(release_direct_identity_fails),
 	KUNIT_CASE(release_direct_no_identity),
