@@ -86,6 +86,8 @@ static void late_waits(struct kunit *test)
 	late = late_direct(ctx, row->shared);
 	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&late->pci.dev));
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(first, NULL));
+	if (user)
+		KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, user));
 	if (row->shared)
 		KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
 	if (row->claimed) {
