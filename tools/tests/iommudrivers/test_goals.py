@@ -49,7 +49,11 @@ def cells(before: Driver | None, after: Driver, *, recovers: bool = True) -> lis
     ("driver", "column", "why"),
     [
         (replace(GOOD, blocked=(replace(GOOD.blocked[0], verdict=FAILS),)), 0, "blocked, -ENOMEM"),
-        (replace(GOOD, identity=(replace(GOOD.identity[0], verdict=DOUBT),)), 0, "identity, undecided, a"),
+        (
+            replace(GOOD, identity=(replace(GOOD.identity[0], verdict=DOUBT),)),
+            0,
+            "identity, undecided, a",
+        ),
         (replace(GOOD, blocked=(Source(How.NONE),)), 1, "blocked is none"),
         (replace(GOOD, identity=(Source(How.ALLOCATED),)), 1, "identity is allocated"),
         (replace(GOOD, release=""), 2, "no release_domain"),
