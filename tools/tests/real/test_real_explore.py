@@ -68,9 +68,9 @@ def test_lazy() -> None:
     """A group of an untrusted device that unmaps lazily is found by the rule about that."""
     code, events = explore(*LAZY, "--operations", OPERATIONS)
     assert code == 1
-    (find,) = found(events).values()
-    assert find["operations"][-1]["kind"] == "set_type"
-    assert len(find["operations"]) <= 3
+    finds = found(events).values()
+    assert {find["operations"][-1]["kind"] for find in finds} == {"set_type"}
+    assert min(len(find["operations"]) for find in finds) <= 3
 
 
 @pytest.mark.parametrize(("row", "rule"), [(LATE_JOINER, "regions"), (LAZY, "isolation.lazy")])
