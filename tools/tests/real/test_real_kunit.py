@@ -66,7 +66,7 @@ def test_each_patch_is_proven_under_uml() -> None:
     assert fixed_by_the_first(rows, "claim_direct_refused")
     assert set(rows["blocked_allowed_plain"].values()) == {"pass"}
     # A known failure is shown as one, and is not a pass.
-    assert rows["must_succeed_blocking_direct_untrusted"]["0001"] == "known"
+    assert rows["untrusted_joins_no_identity"]["0001"] == "known"
     # The last series leaves the failures of the kernel itself, which are known.
     left = {name: last for name, row in rows.items() if (last := list(row.values())[-1]) != "pass"}
     assert left == {
