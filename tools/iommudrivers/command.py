@@ -35,10 +35,10 @@ def run_goals(name: str, into: Path | None) -> None:
     spec = basefile.load_spec(name)
     found = [machine.load_machine(each) for each in machine.names()]
     machines = [(each.name, each.driver) for each in found if each.driver]
-    plain, files = _judge(spec, PLAIN), _read(spec, None)[1]
-    core = files.get("drivers/iommu/iommu.c", b"")
-    queued = replace(_judge(spec, None), notes=notes.of(name, queue=True))
-    state = goals.State(plain, queued, goals.LAST_RESORT in core, machines)
+    title, files = _read(spec, None)
+    queued = replace(_judge(spec, title, files), notes=notes.of(name, queue=True))
+    recovers = goals.LAST_RESORT in files.get("drivers/iommu/iommu.c", b"")
+    state = goals.State(_judge(spec, *_read(spec, PLAIN)), queued, recovers, machines)
     if into is None:
         print("\n".join(goals.table(state)))
     else:
@@ -64,7 +64,7 @@ def run_drivers(
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: no directory {path.parent}")
     specs = [basefile.load_spec(name) for name in chosen]
-    kernels = [_judge(spec, at or PLAIN) for spec in specs]
+    kernels = [_judge(spec, *_read(spec, at or PLAIN)) for spec in specs]
     if json_file is not None:
         text = json.dumps(page.as_json(kernels), indent=1, ensure_ascii=False)
         if str(json_file) == "-":
@@ -89,8 +89,7 @@ def _read(spec: basefile.BaseSpec, at: str | None) -> tuple[str, Mapping[str, by
         return title, sources.read_tree(Objects(base.git_dir, folder), step.tree)
 
 
-def _judge(spec: basefile.BaseSpec, at: str | None) -> Kernel:
-    title, files = _read(spec, at)
+def _judge(spec: basefile.BaseSpec, title: str, files: Mapping[str, bytes]) -> Kernel:
     with progress.task(f"reading the drivers of {title}"):
         drivers = judged(files)
     if not drivers:

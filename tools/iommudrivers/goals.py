@@ -29,7 +29,7 @@ class State:
     :ivar plain: the base.
     :ivar queued: the base with the whole queue.
     :ivar recovers: whether the core of *queued* has a last resort that keeps direct mappings.
-    :ivar machines: path of a driver's sources -> names of the machines of QEMU that run it.
+    :ivar machines: each machine of QEMU, and the folder or file of the driver that it runs.
     """
 
     plain: Kernel
@@ -52,12 +52,15 @@ def table(state: State) -> list[str]:
     """Return a row for each driver that has domains of its own."""
     lines = [f"## {safe(state.queued.title)}", "", f"| {' | '.join(_HEAD)} |", "|---" * 6 + "|"]
     before = {_key(driver): driver for driver in state.plain.drivers}
+    against = {(note.driver, note.opens) for note in state.queued.notes}
     for driver in state.queued.drivers:
         if not _named(driver.identity) and not _named(driver.blocked):
             continue
         cells = [driver.name]
-        for goal in (_never_fails, _are_static, _core_decides, _recovers):
-            cells.append(_cell(goal, before.get(_key(driver)), driver, state.recovers))
+        for number, goal in enumerate((_never_fails, _are_static, _core_decides, _recovers), 1):
+            cell = _cell(goal, before.get(_key(driver)), driver, state.recovers)
+            read = (driver.name, number) in against and not cell.startswith("open")
+            cells.append("open: by reading, see below" if read else cell)
         cells.append(_reports(driver, state))
         lines.append(f"| {' | '.join(map(safe, cells))} |")
     notes = [

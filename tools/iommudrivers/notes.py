@@ -16,12 +16,14 @@ class Note(Table):
 
     :ivar bases: the kernels that it is about.
     :ivar queue: it is about a kernel with the whole queue, and not without.
+    :ivar opens: the goal that it stands against, of those of ``goals.md``; 0: none.
     """
 
     driver: str
     bases: tuple[str, ...]
     text: str
     queue: bool = False
+    opens: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from iommudrivers import goals
 from iommudrivers.command import run_goals
 from iommudrivers.goals import State
 from iommudrivers.model import Driver, How, Reason, Region, Source, Verdict
+from iommudrivers.notes import Note
 from iommudrivers.page import Kernel
 from iommudrivers.values import Place
 from iommuq.system.errors import UserError
@@ -82,6 +83,17 @@ def test_recovery_of_direct_regions_is_the_core_s() -> None:
     assert cells(direct, direct, recovers=False)[3].startswith("open: the core blocks it")
     elsewhere = replace(direct, place=Place("drivers/iommu/toys.c", 1))
     assert cells(elsewhere, elsewhere)[4] == "yes, by source only"
+
+
+def test_a_remark_opens_a_goal() -> None:
+    """What a person has read counts, and is told below; it does not hide what was found."""
+    note = Note("toy", ("7.3",), "It cannot.", queue=True, opens=4)
+    kernel = Kernel("7.3", "Linux 7.3", (GOOD,), (note,))
+    text = "\n".join(goals.table(State(kernel, kernel, True)))
+    assert "| met | met | met | open: by reading, see below | - |" in text
+    assert "- **toy**, by reading: It cannot." in text
+    blocked = replace(kernel, drivers=(replace(GOOD, blocked=(Source(How.NONE),)),))
+    assert "by reading, see" not in "\n".join(goals.table(State(kernel, blocked, True)))
 
 
 def test_a_driver_that_the_queue_adds() -> None:

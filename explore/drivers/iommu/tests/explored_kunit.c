@@ -38,7 +38,7 @@ static void explored_exit(struct kunit *test)
  * group reaches its direct regions.
  * Source: 20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d
  * 8.4, IORT E.d.
- * Found by `iommuq explore 7.3 --at late-joiner/0004 --seed 3`.
+ * Found by `iommuq explore 7.3`, on what is late-joiner/0004 now.
  */
 static void explored_late_joiner(struct kunit *test)
 {
@@ -66,7 +66,7 @@ static void explored_late_joiner(struct kunit *test)
  * group reaches its direct regions.
  * Source: 20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d
  * 8.4, IORT E.d.
- * Found by `iommuq explore 7.3 --at last-resort/0001 --seed 3`.
+ * Found by `iommuq explore 7.3`, on what is last-resort/0001 now.
  */
 static void explored_last_resort(struct kunit *test)
 {
@@ -94,7 +94,7 @@ static void explored_last_resort(struct kunit *test)
  * mappings of an untrusted device end when they are unmapped.
  * Source: iommu.c, iommu_get_default_domain_type();
  * Documentation/ABI/testing/sysfs-kernel-iommu_groups.
- * Found by `iommuq explore 7.3 --at fixes/0001 --seed 3`.
+ * Found by `iommuq explore 7.3`, on what is fixes/0001 now.
  */
 static void explored_lazy_untrusted(struct kunit *test)
 {

@@ -177,22 +177,31 @@ static void release_direct_beside_untrusted(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
 }
 
-/* Rule: nor does one whose requester ID others go on using. */
-static void release_direct_shared_rid(struct kunit *test)
+/* Release a device with a region that has the requester ID of another one */
+static struct mock_dev *release_behind_bridge(struct mock_ctx *ctx)
 {
-	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *other = mock_new(ctx);
 	struct mock_dev *mdev = mock_new(ctx);
 
 	mock_behind_bridge(other);
 	mock_behind_bridge(mdev);
 	mock_region(mdev, IOMMU_RESV_DIRECT);
-	KUNIT_ASSERT_TRUE(test, mock_add(other));
-	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
-	KUNIT_ASSERT_NE(test, other->pci.devfn, mdev->pci.devfn);
+	KUNIT_ASSERT_TRUE(ctx->test, mock_add(other));
+	KUNIT_ASSERT_TRUE(ctx->test, mock_add(mdev));
+	KUNIT_ASSERT_NE(ctx->test, other->pci.devfn, mdev->pci.devfn);
+	KUNIT_ASSERT_PTR_EQ(ctx->test, other->hw, mock_default(ctx));
 	mock_as_pci(other, true);
 	mock_release_as_pci(mdev);
 	mock_as_pci(other, false);
+	return mdev;
+}
+
+/* Rule: nor does one whose requester ID others go on using. */
+static void release_direct_shared_rid(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = release_behind_bridge(ctx);
+
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
 	/* What the other sends bears the ID of the bridge, too */
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
@@ -202,19 +211,10 @@ static void release_direct_shared_rid(struct kunit *test)
 static void release_direct_shared_rid_in_identity(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
-	struct mock_dev *other = mock_new(ctx);
-	struct mock_dev *mdev = mock_new(ctx);
+	struct mock_dev *mdev;
 
 	ctx->def_type = IOMMU_DOMAIN_IDENTITY;
-	mock_behind_bridge(other);
-	mock_behind_bridge(mdev);
-	mock_region(mdev, IOMMU_RESV_DIRECT);
-	KUNIT_ASSERT_TRUE(test, mock_add(other));
-	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
-	KUNIT_ASSERT_PTR_EQ(test, other->hw, &ctx->identity);
-	mock_as_pci(other, true);
-	mock_release_as_pci(mdev);
-	mock_as_pci(other, false);
+	mdev = release_behind_bridge(ctx);
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->blocked));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
 }

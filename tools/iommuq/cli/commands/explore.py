@@ -68,7 +68,8 @@ class _Duration(click.ParamType[float]):
     type=click.IntRange(0, 10**9),
     default=0,
     metavar="N",
-    help="Stop after N operations, and so at the same point on each machine.",
+    help="Stop after N operations, if the time is not over before: at the same point on each "
+    "machine.",
 )
 @click.option(
     "--on",
