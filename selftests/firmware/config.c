@@ -47,11 +47,14 @@ static int look_up(const char *device, struct place *place)
 {
 	char link[PATH_MAX], way[PATH_MAX];
 	unsigned int part;
+	ssize_t length;
 	char *rest;
 
 	snprintf(link, sizeof(link), DEVICES "/%s", device);
-	if (!realpath(link, way))
+	length = readlink(link, way, sizeof(way) - 1);
+	if (length < 0)
 		return -errno;
+	way[length] = 0;
 	place->count = 0;
 	for (char *word = strtok_r(way, "/", &rest); word; word = strtok_r(NULL, "/", &rest)) {
 		if (strlen(word) != 12 || sscanf(word, "%4x:%2x:%2x.%1x", &part, &part, &part,
@@ -124,7 +127,7 @@ static int find_window(const char *device, uint64_t *address)
 	return -ENODEV;
 }
 
-static int read_window(const char *device, unsigned int offset, uint32_t *value)
+static int read_window(const char *device, uint32_t words[2])
 {
 	volatile uint32_t *window;
 	uint64_t address;
@@ -133,45 +136,37 @@ static int read_window(const char *device, unsigned int offset, uint32_t *value)
 	ret = find_window(device, &address);
 	if (ret)
 		return ret;
-	window = memory_open(address + offset);
+	window = memory_open(address);
 	if (!window)
 		return -errno;
-	*value = *window;
+	words[0] = window[0];
+	words[1] = window[1];
 	memory_close(window);
 	return 0;
 }
 
-static int open_config(const char *device, int flags)
+/* Its first two words: vendor and device, command and status */
+static int read_config(const char *device, uint32_t words[2])
 {
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), DEVICES "/%s/config", device);
-	return open(path, flags | O_CLOEXEC);
-}
-
-static int read_config(const char *device, unsigned int offset, uint32_t *value)
-{
-	int fd = open_config(device, O_RDONLY);
+	int fd = device_open(device, "config", O_RDONLY);
 	ssize_t length;
 
 	if (fd == -1)
-		return errno == ENOENT ? read_window(device, offset, value) : -errno;
-	length = pread(fd, value, sizeof(*value), offset);
+		return errno == ENOENT ? read_window(device, words) : -errno;
+	length = pread(fd, words, 2 * sizeof(*words), PCI_VENDOR_ID);
 	close(fd);
-	return length == sizeof(*value) ? 0 : -EIO;
+	return length == 2 * sizeof(*words) ? 0 : -EIO;
 }
 
 int config_command(const char *device, uint16_t *command)
 {
-	uint32_t value;
+	uint32_t words[2] = {};
 	int ret;
 
-	ret = read_config(device, PCI_VENDOR_ID, &value);
-	if (!ret && value == 0xffffffff)
+	ret = read_config(device, words);
+	if (!ret && words[0] == 0xffffffff)
 		ret = -ENODEV;
-	if (!ret)
-		ret = read_config(device, PCI_COMMAND, &value);
-	*command = value;
+	*command = words[1];
 	return ret;
 }
 
@@ -221,17 +216,15 @@ static int is_open_below(const char *bridge)
 /* Like setpci; what is on already is not written. */
 static int switch_on(const char *device)
 {
-	char path[PATH_MAX];
 	uint16_t command;
 	int fd, ret;
 
-	snprintf(path, sizeof(path), DEVICES "/%s/power/control", device);
-	write_text(path, "on");
+	device_write(device, "power/control", "on");
 	ret = config_command(device, &command);
 	if (ret || (command & COMMAND_BOTH) == COMMAND_BOTH)
 		return ret;
 	command |= COMMAND_BOTH;
-	fd = open_config(device, O_RDWR);
+	fd = device_open(device, "config", O_RDWR);
 	if (fd == -1)
 		return -errno;
 	ret = pwrite(fd, &command, sizeof(command), PCI_COMMAND) != sizeof(command) ? -EIO : 0;
@@ -253,13 +246,9 @@ static int switch_on_path(const char *device)
 /* Nothing else switches on a device without a driver: its DMA engine is this program's. */
 int config_prepare(const char *device)
 {
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), DEVICES "/%s", device);
-	if (access(path, F_OK))
+	if (!is_there(device))
 		return 0;
-	snprintf(path, sizeof(path), DEVICES "/%s/driver", device);
-	return access(path, F_OK) ? switch_on_path(device) : 0;
+	return device_has(device, "driver") ? 0 : switch_on_path(device);
 }
 
 /* As firmware that keeps its device going, whatever driver is bound and does not use it */
@@ -288,35 +277,28 @@ void enable(const char *device)
 void renumber(const char *device, unsigned char bus)
 {
 	unsigned char buses[2] = { bus, bus };
-	char path[PATH_MAX], place[32], type[64];
+	char place[32], type[64];
 	int fd, ret;
 
-	snprintf(path, sizeof(path), DEVICES "/%s/../config", device);
-	fd = open(path, O_RDWR | O_CLOEXEC);
+	fd = device_open(device, "../config", O_RDWR);
 	/* Secondary and subordinate */
 	ret = fd == -1 || pwrite(fd, buses, 2, PCI_SECONDARY_BUS) != 2 ? -errno : 0;
 	if (fd != -1)
 		close(fd);
-	snprintf(path, sizeof(path), DEVICES "/%s/../remove", device);
 	if (!ret)
-		ret = write_text(path, "1");
+		ret = device_write(device, "../remove", "1");
 	if (!ret)
-		ret = write_text(RESCAN, "1");
+		ret = find_all();
 	if (ret) {
 		say_error(ret, "the port above it");
 		return;
 	}
 	snprintf(place, sizeof(place), "%.4s:%02x:00.0", device, bus);
-	snprintf(path, sizeof(path), DEVICES "/%s", place);
-	if (access(path, F_OK)) {
+	if (!is_there(place)) {
 		say("MISSING", "there is nothing at %s", place);
 		return;
 	}
-	ret = group_of(place);
-	if (ret >= 0) {
-		snprintf(path, sizeof(path), GROUPS "/%d/type", ret);
-		ret = read_text(path, type, sizeof(type));
-	}
+	ret = read_group(place, "type", type, sizeof(type));
 	if (ret < 0)
 		say("none", "%s has no group", place);
 	else

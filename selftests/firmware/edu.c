@@ -39,13 +39,11 @@
 /* For a device that no driver has; others are not the DMA engine of this program. */
 int dma_prepare(const char *device)
 {
-	char path[200], text[32];
+	char text[32];
 
-	snprintf(path, sizeof(path), DEVICES "/%s/vendor", device);
-	if (!read_text(path, text, sizeof(text)) && strcmp(text, EDU_VENDOR))
+	if (!device_read(device, "vendor", text, sizeof(text)) && strcmp(text, EDU_VENDOR))
 		return 0;
-	snprintf(path, sizeof(path), DEVICES "/%s/device", device);
-	if (!read_text(path, text, sizeof(text)) && strcmp(text, EDU_DEVICE))
+	if (!device_read(device, "device", text, sizeof(text)) && strcmp(text, EDU_DEVICE))
 		return 0;
 	return config_prepare(device);
 }
@@ -60,11 +58,10 @@ static int bar_count;
 void dma_remember(const char *device)
 {
 	unsigned long long start;
-	char path[200], text[1024];
+	char text[1024];
 
 	config_remember(device);
-	snprintf(path, sizeof(path), DEVICES "/%s/resource", device);
-	if (read_text(path, text, sizeof(text)) || sscanf(text, "%llx", &start) != 1)
+	if (device_read(device, "resource", text, sizeof(text)) || sscanf(text, "%llx", &start) != 1)
 		return;
 	/* It may be another one after a rescan. */
 	for (int i = 0; i < bar_count; i++) {
@@ -79,29 +76,39 @@ void dma_remember(const char *device)
 	bars[bar_count++].address = start;
 }
 
-static volatile uint8_t *map_file(const char *path, uint64_t offset, size_t size)
+static volatile uint8_t *map_fd(int fd, uint64_t offset, size_t size)
 {
-	int fd = open(path, O_RDWR | O_SYNC | O_CLOEXEC);
-	void *where;
+	void *where = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+
+	return where == MAP_FAILED ? NULL : where;
+}
+
+/* Memory by its physical address */
+static volatile uint8_t *map_memory(uint64_t address, size_t size)
+{
+	static int fd = -1;
 
 	if (fd == -1)
-		return NULL;
-	where = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
-	close(fd);
-	return where == MAP_FAILED ? NULL : where;
+		fd = open(MEMORY, O_RDWR | O_SYNC | O_CLOEXEC);
+	return fd == -1 ? NULL : map_fd(fd, address, size);
 }
 
 /* Removed from the kernel's view only, the device still does what it is told. */
 static volatile uint8_t *map_registers(const char *device)
 {
-	char path[200];
+	volatile uint8_t *bar;
+	int fd = device_open(device, "resource0", O_RDWR | O_SYNC);
 
-	snprintf(path, sizeof(path), DEVICES "/%s/resource0", device);
-	if (access(path, F_OK) == 0)
-		return map_file(path, 0, EDU_SIZE);
+	if (fd != -1) {
+		bar = map_fd(fd, 0, EDU_SIZE);
+		close(fd);
+		return bar;
+	}
+	if (errno != ENOENT)
+		return NULL;
 	for (int i = 0; i < bar_count; i++)
 		if (!strcmp(bars[i].device, device) && bars[i].address)
-			return map_file(MEMORY, bars[i].address, EDU_SIZE);
+			return map_memory(bars[i].address, EDU_SIZE);
 	errno = ENODEV;
 	return NULL;
 }
@@ -126,7 +133,7 @@ int dma_busy(volatile uint8_t *bar)
 
 volatile uint32_t *memory_open(uint64_t address)
 {
-	volatile uint8_t *page = map_file(MEMORY, address & ~0xfffULL, 0x1000);
+	volatile uint8_t *page = map_memory(address & ~0xfffULL, 0x1000);
 
 	return page ? (volatile uint32_t *)(page + (address & 0xffc)) : NULL;
 }
@@ -163,7 +170,7 @@ void dma_close(volatile uint8_t *bar)
 	munmap((void *)bar, EDU_SIZE);
 }
 
-static int is_alive(const char *device, volatile uint8_t *bar, char *why, size_t size)
+int dma_ready(const char *device, volatile uint8_t *bar, char *why, size_t size)
 {
 	if (!config_ready(device, why, size))
 		return 0;
@@ -186,7 +193,7 @@ int dma_alive(const char *device, char *why, size_t size)
 		snprintf(why, size, "BAR 0 of %s: %s", device, strerror(errno));
 		return 0;
 	}
-	alive = is_alive(device, bar, why, size);
+	alive = dma_ready(device, bar, why, size);
 	dma_close(bar);
 	return alive;
 }
@@ -240,7 +247,7 @@ static void judge(const char *device, volatile uint8_t *bar, uint64_t address,
 	struct known known;
 	int alive, before = 1, after = 1, ret;
 
-	alive = is_alive(device, bar, out->more, sizeof(out->more));
+	alive = dma_ready(device, bar, out->more, sizeof(out->more));
 	known_open(device, address, &known);
 	if (known.memory)
 		before = dma_reaches(bar, known.address, known.memory);
@@ -257,7 +264,7 @@ static void judge(const char *device, volatile uint8_t *bar, uint64_t address,
 	if (after < 0)
 		ret = after;
 	if (alive && ret <= 0)
-		alive = is_alive(device, bar, out->more, sizeof(out->more));
+		alive = dma_ready(device, bar, out->more, sizeof(out->more));
 
 	if (ret == 1) {
 		out->word = "REACHED";

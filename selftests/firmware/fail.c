@@ -87,7 +87,8 @@ static int find_function(const char *name, uint64_t *start, uint64_t *end)
 	return -ENOENT;
 }
 
-static int filter_kind(const char *kind, uint64_t start, uint64_t end)
+/* What is the same for each function */
+static int prepare(const char *kind)
 {
 	static const char *const plain[][2] = {
 		{ "ignore-gfp-wait", "N" },
@@ -97,7 +98,7 @@ static int filter_kind(const char *kind, uint64_t start, uint64_t end)
 		{ "ignore-gfp-highmem", "N" },
 		{ "min-order", "0" },
 	};
-	char path[128], text[32];
+	char path[128];
 	int ret;
 
 	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
@@ -106,6 +107,14 @@ static int filter_kind(const char *kind, uint64_t start, uint64_t end)
 		if (ret && i < 3)
 			return ret;
 	}
+	return 0;
+}
+
+static int filter_kind(const char *kind, uint64_t start, uint64_t end)
+{
+	char path[128], text[32];
+	int ret;
+
 	snprintf(path, sizeof(path), DEBUGFS "%s/require-start", kind);
 	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)start);
 	ret = write_text(path, text);
@@ -116,12 +125,19 @@ static int filter_kind(const char *kind, uint64_t start, uint64_t end)
 
 static int filter(const char *function)
 {
+	static int prepared;
 	uint64_t start, end;
 	int ret;
 
 	ret = find_function(function, &start, &end);
-	if (!ret)
+	if (!ret && !prepared)
+		ret = prepare("failslab");
+	if (!ret && !prepared)
+		prepare("fail_page_alloc");
+	if (!ret) {
+		prepared = 1;
 		ret = filter_kind("failslab", start, end);
+	}
 	if (ret)
 		return ret;
 	ret = filter_kind("fail_page_alloc", start, end);
@@ -173,7 +189,7 @@ static int rescan_failing(int nth)
 	snprintf(text, sizeof(text), "%d", nth);
 	ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
 	if (!ret)
-		ret = write_text(RESCAN, "1");
+		ret = find_all();
 	memset(text, 0, sizeof(text));
 	if (!ret && pread(fd, text, sizeof(text) - 1, 0) <= 0)
 		ret = -EIO;

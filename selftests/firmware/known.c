@@ -14,16 +14,20 @@
 
 #define REGIONS_SIZE 4096
 
-/* A file of its group */
-int read_group(const char *device, const char *name, char *text, size_t size)
+int read_group_file(int group, const char *name, char *text, size_t size)
 {
 	char path[PATH_MAX];
-	int group = group_of(device);
 
 	if (group < 0)
 		return group;
 	snprintf(path, sizeof(path), GROUPS "/%d/%s", group, name);
 	return read_text(path, text, size);
+}
+
+/* A file of its group */
+int read_group(const char *device, const char *name, char *text, size_t size)
+{
+	return read_group_file(group_of(device), name, text, size);
 }
 
 /* The kind of the reserved region of a device that begins at an address, or none */

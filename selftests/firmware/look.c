@@ -20,6 +20,8 @@
 #define MAX_LOOKS 16
 #define TRIES 4000
 #define WAIT_US 1000
+/* How long a write takes: dma_rw() in QEMU's hw/misc/edu.c */
+#define WRITE_US 100000
 
 struct one {
 	char device[32];
@@ -70,7 +72,7 @@ static void begin(struct one *it)
 	it->letter = 'S';
 	if (dma_busy(it->bar))
 		return;
-	it->letter = dma_alive(it->device, why, sizeof(why)) ? 'B' : 'O';
+	it->letter = dma_ready(it->device, it->bar, why, sizeof(why)) ? 'B' : 'O';
 	dma_start(it->bar, it->address);
 	it->begun = 1;
 	/* It has not begun, or a host that is busy has hidden it. */
@@ -89,7 +91,7 @@ static void end(struct one *it, int *tries)
 			it->letter = 'S';
 		else if (*it->memory != PATTERN)
 			it->letter = 'R';
-		else if (!dma_alive(it->device, why, sizeof(why)))
+		else if (!dma_ready(it->device, it->bar, why, sizeof(why)))
 			it->letter = 'O';
 	}
 	if (it->bar)
@@ -113,6 +115,8 @@ void look(char **words, int count)
 		parse(&table[i], words[i]);
 	for (int i = 0; i < count; i++)
 		begin(&table[i]);
+	/* To look every millisecond costs more than the write. */
+	usleep(WRITE_US);
 	for (int i = 0; i < count; i++) {
 		end(&table[i], &tries);
 		letters[i] = table[i].letter;

@@ -46,7 +46,7 @@ void removals(const char *device, int rounds)
 	for (int round = 0; round < rounds && !ret; round++) {
 		ret = remove_device(device);
 		if (!ret)
-			ret = write_text(RESCAN, "1");
+			ret = find_all();
 	}
 	if (ret) {
 		say_error(ret, "remove, or rescan");

@@ -9,6 +9,7 @@
  * script; after the last line of what a step says there is one more:
  *
  *   now NUMBER STATE...     a state for each device of the step `watch`
+ *   now NUMBER =            a step that changes none of them
  *
  * STATE is GROUP,TYPE,DRIVER,CLAIMED: the number of its group, or - if it has none, or x
  * if the kernel does not see the device; the type of the group; its driver, or -; and 1 if
@@ -41,15 +42,26 @@ void watch(const char *device)
 	say_word("ok");
 }
 
+/* To look each up costs more than such a step itself. */
+static int changes_nothing(const char *line)
+{
+	static const char *const kinds[] = { "enable", "entry", "fail", "failed", "look" };
+	size_t length = strcspn(line, "\t");
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strlen(kinds[i]) == length && !strncmp(line, kinds[i], length))
+			return 1;
+	return 0;
+}
+
 static void say_state(int number)
 {
-	char text[MAX_WATCHED * 128 + 32], path[PATH_MAX], type[64], driver[64];
+	char text[MAX_WATCHED * 128 + 32], type[64], driver[64];
 	int length, group;
 
 	length = snprintf(text, sizeof(text), "now %d", number);
 	for (int i = 0; i < watched_count; i++) {
-		snprintf(path, sizeof(path), DEVICES "/%s/vendor", watched[i]);
-		if (access(path, F_OK)) {
+		if (!is_there(watched[i])) {
 			length += snprintf(text + length, sizeof(text) - length, " x,-,-,%d",
 					   is_claimed(watched[i]));
 			continue;
@@ -57,7 +69,7 @@ static void say_state(int number)
 		strcpy(type, "-");
 		strcpy(driver, "-");
 		group = group_of(watched[i]);
-		read_group(watched[i], "type", type, sizeof(type));
+		read_group_file(group, "type", type, sizeof(type));
 		read_link(watched[i], "driver", driver, sizeof(driver));
 		if (group >= 0)
 			length += snprintf(text + length, sizeof(text) - length, " %d,", group);
@@ -93,7 +105,7 @@ static int open_port(const char *name)
 int serve(const char *name)
 {
 	char line[LINE_SIZE];
-	int fd = open_port(name);
+	int fd = open_port(name), same;
 	FILE *in;
 
 	if (fd == -1) {
@@ -110,8 +122,13 @@ int serve(const char *name)
 		/* A sequence begins: what warns once does so in each. */
 		if (!strcmp(line, "listen"))
 			write_text("/sys/kernel/debug/clear_warn_once", "1");
+		/* It is taken apart after this. */
+		same = changes_nothing(line);
 		do_line(line);
-		say_state(number);
+		if (same)
+			dprintf(STDOUT_FILENO, "now %d =\n", number);
+		else
+			say_state(number);
 	}
 	return 0;
 }

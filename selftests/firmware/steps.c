@@ -32,38 +32,21 @@
 /* How long a device may take to appear after a rescan: 50 times 0.1 s */
 #define APPEAR_TRIES 50
 
-static int device_file(char *path, const char *device, const char *name)
-{
-	return snprintf(path, PATH_MAX, DEVICES "/%s/%s", device, name);
-}
-
-static int is_there(const char *device)
-{
-	char path[PATH_MAX];
-
-	device_file(path, device, "vendor");
-	return access(path, F_OK) == 0;
-}
-
 static int unbind_driver(const char *device)
 {
-	char path[PATH_MAX];
 	int ret;
 
-	device_file(path, device, "driver_override");
-	write_text(path, "\n");
-	device_file(path, device, "driver/unbind");
-	ret = write_text(path, device);
+	device_write(device, "driver_override", "\n");
+	ret = device_write(device, "driver/unbind", device);
 	return ret == -ENOENT ? 0 : ret;
 }
 
 /* Ports and bridges keep their drivers: those do no DMA, and what is below needs them. */
 static int is_bridge(const char *device)
 {
-	char path[PATH_MAX], class[32];
+	char class[32];
 
-	device_file(path, device, "class");
-	return !read_text(path, class, sizeof(class)) && !strncmp(class, "0x0604", 6);
+	return !device_read(device, "class", class, sizeof(class)) && !strncmp(class, "0x0604", 6);
 }
 
 /* Have a device to ourselves */
@@ -77,21 +60,20 @@ static int take(const char *device)
 /* A device of the machine: it must be there, and then nobody has it. */
 static void do_device(char **words)
 {
-	char path[PATH_MAX], vendor[32], model[32], seen[64] = "";
+	char vendor[32], model[32], seen[64] = "";
 
 	for (int i = 0; i < APPEAR_TRIES && !is_there(words[1]); i++) {
 		if (!i)
-			write_text(RESCAN, "1");
+			find_all();
 		usleep(100 * 1000);
 	}
-	device_file(path, words[1], "vendor");
-	if (read_text(path, vendor, sizeof(vendor))) {
+	if (device_read(words[1], "vendor", vendor, sizeof(vendor))) {
 		say("MISSING", "there is nothing at %s", words[1]);
 		return;
 	}
 	dma_remember(words[1]);
-	device_file(path, words[1], "device");
-	if (!read_text(path, model, sizeof(model)) && strlen(vendor) > 2 && strlen(model) > 2)
+	if (!device_read(words[1], "device", model, sizeof(model)) && strlen(vendor) > 2 &&
+	    strlen(model) > 2)
 		snprintf(seen, sizeof(seen), "%.20s:%.20s", vendor + 2, model + 2);
 	if (strcmp(words[2], "-") && strcmp(seen, words[2]))
 		say("MISSING", "%s is at %s", seen, words[1]);
@@ -101,13 +83,12 @@ static void do_device(char **words)
 
 static void do_bind(char **words)
 {
-	char path[PATH_MAX], now[64] = "none";
+	char now[64] = "none";
 	int ret;
 
 	ret = unbind_driver(words[1]);
 	if (!ret) {
-		device_file(path, words[1], "driver_override");
-		ret = write_text(path, words[2]);
+		ret = device_write(words[1], "driver_override", words[2]);
 	}
 	if (!ret)
 		ret = write_text(ROOT "/sys/bus/pci/drivers_probe", words[1]);
@@ -196,15 +177,18 @@ static void do_entry(char **words)
 int remove_device(const char *device)
 {
 	volatile uint8_t *bar;
-	char path[PATH_MAX];
+	int fd;
 
 	/* Firmware that uses the device keeps it going, and goes on. */
 	bar = dma_open(device);
 	if (bar)
 		dma_close(bar);
 	dma_remember(device);
-	device_file(path, device, "remove");
-	return write_text(path, "1");
+	fd = device_open(device, "remove", O_WRONLY);
+	if (fd == -1)
+		return -errno;
+	folders_changed();
+	return write_and_close(fd, "1");
 }
 
 static void do_remove(char **words)
@@ -220,15 +204,12 @@ static void do_removals(char **words)
 static void do_rescan(char **words)
 {
 	(void)words;
-	say_error(write_text(RESCAN, "1"), "");
+	say_error(find_all(), "");
 }
 
 static void do_reset(char **words)
 {
-	char path[PATH_MAX];
-
-	device_file(path, words[1], "reset");
-	say_error(write_text(path, "1"), "");
+	say_error(device_write(words[1], "reset", "1"), "");
 }
 
 static void do_renumber(char **words)

@@ -29,6 +29,21 @@ const char *word_of(int error);
 /* A file of sysfs (text.c): 0 or a negative error number; the text has no newline. */
 int read_text(const char *path, char *text, size_t size);
 int write_text(const char *path, const char *text);
+int read_and_close(int fd, char *text, size_t size);
+int write_and_close(int fd, const char *text);
+
+/*
+ * folder.c: the same for a file of a device; a descriptor, or -1 and errno; whether the
+ * kernel sees it, and whether it has such a file. Have the kernel look for devices, and
+ * say that others may be there.
+ */
+int device_read(const char *device, const char *name, char *text, size_t size);
+int device_write(const char *device, const char *name, const char *text);
+int device_open(const char *device, const char *name, int flags);
+int device_has(const char *device, const char *name);
+int is_there(const char *device);
+int find_all(void);
+void folders_changed(void);
 
 /* The last part of what a symbolic link of the device points to: 0 or a negative error number */
 int read_link(const char *device, const char *name, char *target, size_t size);
@@ -83,6 +98,7 @@ void say_unopened(const char *device, int error);
 void dma_close(volatile uint8_t *bar);
 /* 1 if a write would get as far as the IOMMU; 0 and why if not. Nothing is changed. */
 int dma_alive(const char *device, char *why, size_t size);
+int dma_ready(const char *device, volatile uint8_t *bar, char *why, size_t size);
 void dma_start(volatile uint8_t *bar, uint64_t address);
 int dma_busy(volatile uint8_t *bar);
 int dma_reaches(volatile uint8_t *bar, uint64_t address, volatile uint32_t *memory);
@@ -102,6 +118,7 @@ void enable(const char *device);
 void renumber(const char *device, unsigned char bus);
 
 /* known.c: the kind of the reserved region that begins at an address, or none */
+int read_group_file(int group, const char *name, char *text, size_t size);
 int read_group(const char *device, const char *name, char *text, size_t size);
 int region_kind(const char *device, uint64_t address, char *kind, size_t size);
 

@@ -83,7 +83,7 @@ static int find_again(const char *device)
 {
 	int ret = remove_device(device);
 
-	return ret ? ret : write_text(RESCAN, "1");
+	return ret ? ret : find_all();
 }
 
 /* Wait for the end of a write: whether it is lost, or a negative error number */

@@ -3,7 +3,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,16 +45,11 @@ void say_error(int error, const char *where)
 		say("ERROR", "%d, %s", error, where);
 }
 
-int read_text(const char *path, char *text, size_t size)
+int read_and_close(int fd, char *text, size_t size)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t length;
-	int error;
+	ssize_t length = read(fd, text, size - 1);
+	int error = errno;
 
-	if (fd == -1)
-		return -errno;
-	length = read(fd, text, size - 1);
-	error = errno;
 	close(fd);
 	if (length < 0)
 		return -error;
@@ -65,33 +59,26 @@ int read_text(const char *path, char *text, size_t size)
 	return 0;
 }
 
-int write_text(const char *path, const char *text)
+int write_and_close(int fd, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int ret = 0;
+	int ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
 
-	if (fd == -1)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
 	close(fd);
 	return ret;
 }
 
-/* The last part of what a symbolic link of the device points to */
-int read_link(const char *device, const char *name, char *target, size_t size)
+int read_text(const char *path, char *text, size_t size)
 {
-	char path[PATH_MAX], text[PATH_MAX];
-	ssize_t length;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	snprintf(path, sizeof(path), DEVICES "/%s/%s", device, name);
-	length = readlink(path, text, sizeof(text) - 1);
-	if (length < 0)
-		return -errno;
-	text[length] = 0;
-	name = strrchr(text, '/');
-	snprintf(target, size, "%.*s", (int)size - 1, name ? name + 1 : text);
-	return 0;
+	return fd == -1 ? -errno : read_and_close(fd, text, size);
+}
+
+int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	return fd == -1 ? -errno : write_and_close(fd, text);
 }
 
 int group_of(const char *device)

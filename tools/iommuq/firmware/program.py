@@ -19,7 +19,7 @@ _FLAGS = ("-O2", "-Wall", "-static", "-D_GNU_SOURCE")
 #: The program that measures.
 CALIBRATE_PATH = "/suites/calibrate"
 # What it shares with the first one.
-_SHARED = ("claim", "config", "edu", "known", "log", "text")
+_SHARED = ("claim", "config", "edu", "folder", "known", "log", "text")
 
 
 def sources() -> list[Path]:

@@ -9,11 +9,11 @@ import re
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iommuq.explore.drivers.world import Answer, World, answer
+from iommuq.explore.drivers.world import Answer, Seen, World, answer
 from iommuq.explore.guest import CONSOLE_LINES, HARMLESS, GuestDied
 from iommuq.firmware import program
 from iommuq.firmware.kernels import Kernel
@@ -63,6 +63,7 @@ class DriverGuest:
         self._rest = b""
         self._number = 0
         self._sound = True
+        self._seen: Mapping[str, Seen] = {}
 
     def __enter__(self) -> DriverGuest:
         self.kernel.check(self.world.machine)
@@ -107,9 +108,11 @@ class DriverGuest:
             if size > ANSWER_SIZE:
                 raise self._died("its answer has no end")
         try:
-            return answer(self._known, lines, number)
+            told = answer(self._known, lines, number, self._seen)
         except ValueError as error:
             raise self._died(f"malformed answer: {error}") from error
+        self._seen = told.devices
+        return told
 
     def splats(self, told: int) -> list[Splat]:
         """Return the splats since the sequence began, if there are more than were told."""
@@ -149,7 +152,7 @@ class DriverGuest:
             return folder / "port"
 
         self._console, self._mark, self._error, self._rest = [], 0, "", b""
-        self._sound, self._number = True, 0
+        self._sound, self._number, self._seen = True, 0, {}
         # Until they are watched, an answer has no states.
         self._known = replace(world, devices=())
         suite = Suite("steps", (program.GUEST_PATH, "--serve", qemu.PORT), limit=LIFETIME)

@@ -99,7 +99,7 @@ def test_each_kind_of_step_is_one_of_a_scenario() -> None:
 
 def told(*lines: str) -> tuple[str, str]:
     """Return the word and the rest of an answer to line 3."""
-    found = answer(WORLD, lines, 3)
+    found = answer(WORLD, lines, 3, {})
     return found.word, found.more
 
 
@@ -107,7 +107,7 @@ def test_an_answer() -> None:
     """The word, what follows it, and the states in the order of the devices."""
     rest = " ".join(["12,DMA,-,0"] * (len(WORLD.devices) - 3))
     line = f"now 3 x,-,-,1 -,-,virtio-pci,0 999999,DMA-FQ,vfio-pci,1 {rest}"
-    found = answer(WORLD, ["round: 3 of 4", "step 3 EBUSY the group's file", line], 3)
+    found = answer(WORLD, ["round: 3 of 4", "step 3 EBUSY the group's file", line], 3, {})
     assert (found.word, found.more) == ("EBUSY", "the group's file")
     assert tuple(found.devices) == WORLD.devices
     states = list(found.devices.values())
@@ -117,6 +117,15 @@ def test_an_answer() -> None:
         Seen(True, 999999, "DMA-FQ", "vfio-pci", True),
         Seen(True, 12, "DMA", "-", False),
     ]
+
+
+def test_a_step_that_changes_no_device() -> None:
+    """The devices are as before it; unless nothing is known of them."""
+    before = answer(WORLD, ["step 3 ok", GOOD], 3, {}).devices
+    found = answer(WORLD, ["step 4 RB", "now 4 ="], 4, before)
+    assert (found.word, found.devices) == ("RB", before)
+    with pytest.raises(ValueError, match="now 4 ="):
+        answer(WORLD, ["step 4 RB", "now 4 ="], 4, {})
 
 
 def test_an_answer_without_more() -> None:
@@ -156,7 +165,7 @@ def test_an_answer_without_more() -> None:
 def test_a_malformed_answer(lines: list[str]) -> None:
     """It is a `ValueError` that names what is wrong, in few characters."""
     with pytest.raises(ValueError, match=r"^") as caught:
-        answer(WORLD, lines, 3)
+        answer(WORLD, lines, 3, {})
     assert len(str(caught.value)) <= 80
 
 
@@ -185,7 +194,7 @@ _PIECES = st.lists(
 def test_any_answer_is_parsed_or_refused(lines: list[str]) -> None:
     """Nothing but a `ValueError` is raised, and what is taken is whole and printable."""
     with contextlib.suppress(ValueError):
-        found = answer(WORLD, lines, 3)
+        found = answer(WORLD, lines, 3, {})
         assert tuple(found.devices) == WORLD.devices
         assert re.fullmatch(r"[\w.:+-]+", found.word, re.ASCII)
         for each in found.devices.values():
