@@ -16,6 +16,8 @@
 #define DEBUGFS "/sys/kernel/debug/"
 /* More allocations than any such function has */
 #define MAX_FAULTS 64
+/* Functions whose place is kept: to go through all symbols takes 50 ms */
+#define MAX_KNOWN 32
 
 struct symbol {
 	uint64_t address;
@@ -67,24 +69,36 @@ static int read_symbols(void)
 	return 0;
 }
 
+/* The place of a function among the symbols; their number if there is none */
+static size_t find_symbol(const char *name)
+{
+	static size_t known[MAX_KNOWN], count;
+
+	for (size_t i = 0; i < count && i < MAX_KNOWN; i++)
+		if (!strcmp(symbols[known[i]].name, name))
+			return known[i];
+	for (size_t i = 0; i < symbol_count; i++) {
+		if (symbols[i].name && !strcmp(symbols[i].name, name)) {
+			known[count++ % MAX_KNOWN] = i;
+			return i;
+		}
+	}
+	return symbol_count;
+}
+
 /* The addresses of a function: from its own to that of whatever comes next */
 static int find_function(const char *name, uint64_t *start, uint64_t *end)
 {
 	int ret = symbols ? 0 : read_symbols();
+	size_t at;
 
 	if (ret)
 		return ret;
-	for (size_t i = 0; i < symbol_count; i++) {
-		if (!symbols[i].name || strcmp(symbols[i].name, name))
-			continue;
-		*start = symbols[i].address;
-		for (size_t j = i + 1; j < symbol_count; j++) {
-			*end = symbols[j].address;
-			if (*end > *start)
-				return *start ? 0 : -ENOENT;
-		}
-	}
-	return -ENOENT;
+	at = find_symbol(name);
+	*start = *end = at < symbol_count ? symbols[at].address : 0;
+	while (++at < symbol_count && *end == *start)
+		*end = symbols[at].address;
+	return *start && *end > *start ? 0 : -ENOENT;
 }
 
 /* What is the same for each function */

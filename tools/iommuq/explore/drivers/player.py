@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from iommuq.explore.drivers import steps
@@ -47,6 +47,9 @@ class DriverPlayer:
         self._booted: Shape = {}
         # Whether the last step besides looks met a failure.
         self._met = False
+        # The devices that a step may have changed since they were found again; None: all,
+        # as after boot.
+        self._touched: set[str] | None = None
 
     @property
     def world(self) -> World:
@@ -107,7 +110,7 @@ class DriverPlayer:
         if self._history and not self._cleaned():
             # What is left would be blamed on this one.
             self.guest.renew()
-        self._stale = not self.guest.ready()
+        self._stale = self._goes_on()
         self.sequences += 1
         self.crashed = self.spoiled = False
         self._history, self._moment, self._lost = [], None, None
@@ -115,10 +118,17 @@ class DriverPlayer:
         self.state = State(dict(self.guest.ask("listen").devices))
         if self._stale and self.state.shape() != self._booted:
             self.guest.renew()
-            self._stale = not self.guest.ready()
+            self._stale = self._goes_on()
             self.state = State(dict(self.guest.ask("listen").devices))
         if not self._stale:
             self._booted = self.state.shape()
+
+    def _goes_on(self) -> bool:
+        """Have a guest for a sequence; whether it is that of the one before."""
+        fresh = self.guest.ready()
+        if fresh:
+            self._touched = None
+        return not fresh
 
     def _cleaned(self) -> bool:
         """Let all go after a sequence that did not come to its end; whether nothing is left."""
@@ -193,8 +203,7 @@ class DriverPlayer:
     def _boot(self) -> None:
         """Start the guest again for a sequence that does not begin with all devices replugged."""
         self.guest.renew()
-        self.guest.ready()
-        self._stale = False
+        self._stale = self._goes_on()
         self.state = State(dict(self.guest.ask("listen").devices))
         self._booted = self.state.shape()
 
@@ -206,13 +215,16 @@ class DriverPlayer:
         for name in self.world.devices:
             if self.state.seen[name].present and self.state.seen[name].driver == VFIO:
                 yield Step("unbind", (name,))
-        yield from self._replugging()
+        # The others are as they were when they were found again.
+        touched = self.world.devices if self._touched is None else self._touched
+        yield from self._replugging(frozenset(touched))
+        self._touched = set()
         yield _LOOK
 
-    def _replugging(self) -> Iterator[Step]:
-        """Yield what has all devices removed and found again, as they were after boot."""
+    def _replugging(self, names: Collection[str]) -> Iterator[Step]:
+        """Yield what has devices removed and found again, as they were after boot."""
         for name in self.world.devices:
-            if self.state.seen[name].present:
+            if self.state.seen[name].present and name in names:
                 yield Step("remove", (name,))
         yield _RESCAN
         for name in self.world.devices:
@@ -242,6 +254,10 @@ class DriverPlayer:
         if step.kind == "map" and told.word == "ok":
             mapped.add(step.device)
         self.state = State(dict(told.devices), mapped, reached)
+        if step.device and self._touched is not None:
+            # What is done to a device is done to its group.
+            self._touched |= {step.device, *before.group(step.device)}
+            self._touched |= set(self.state.group(step.device))
         if step.kind != "look":
             self._met = faulted
         self._note_failed(before, faulted)
@@ -270,7 +286,7 @@ class DriverPlayer:
         if self._stale and self._history == [step]:
             return told
         bad = ""
-        for each in self._replugging():
+        for each in self._replugging(self.world.devices):
             told = self.guest.ask(line(self.world, each))
             self.state = State(dict(told.devices))
             bad = bad or (told.word if told.word != "ok" else "")
