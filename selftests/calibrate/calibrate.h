@@ -31,7 +31,7 @@ struct device {
 };
 extern struct device plain, bridged;
 extern unsigned int bridge_id;
-int device_open(struct device *device, const char *name);
+int open_device(struct device *device, const char *name);
 
 /*
  * Whether a device's write to an address gets to a page: 1 or 0. The program ends if its

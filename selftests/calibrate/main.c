@@ -135,7 +135,7 @@ volatile uint32_t *target_word(int which)
 	return (volatile uint32_t *)pool_at(target(which));
 }
 
-int device_open(struct device *device, const char *name)
+int open_device(struct device *device, const char *name)
 {
 	unsigned int bus, slot, function;
 
@@ -163,7 +163,7 @@ int writes(struct device *device, uint64_t iova, int which)
 
 static void must_open(struct device *device, const char *name)
 {
-	int ret = device_open(device, name);
+	int ret = open_device(device, name);
 
 	if (ret)
 		give_up("%s: %s", name, strerror(-ret));
@@ -199,7 +199,7 @@ int main(int argc, char **argv)
 	if (argc == 6) {
 		must_open(&bridged, argv[4]);
 		/* It has no engine: only its place is asked for. */
-		device_open(&bridge, argv[5]);
+		open_device(&bridge, argv[5]);
 		bridge_id = bridge.id;
 	}
 	off();

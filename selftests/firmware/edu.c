@@ -55,13 +55,23 @@ static struct {
 } bars[MAX_BARS];
 static int bar_count;
 
-void dma_remember(const char *device)
+static uint64_t address_of(const char *device)
 {
 	unsigned long long start;
 	char text[1024];
 
-	config_remember(device);
 	if (device_read(device, "resource", text, sizeof(text)) || sscanf(text, "%llx", &start) != 1)
+		return 0;
+	return start;
+}
+
+void dma_remember(const char *device)
+{
+	uint64_t start;
+
+	config_remember(device);
+	start = address_of(device);
+	if (!start)
 		return;
 	/* It may be another one after a rescan. */
 	for (int i = 0; i < bar_count; i++) {
@@ -74,6 +84,35 @@ void dma_remember(const char *device)
 		return;
 	snprintf(bars[bar_count].device, sizeof(bars[0].device), "%.31s", device);
 	bars[bar_count++].address = start;
+}
+
+/* Those that the kernel has found again may be somewhere else. */
+void dma_found_again(void)
+{
+	uint64_t start;
+
+	for (int i = 0; i < bar_count; i++) {
+		start = is_there(bars[i].device) ? address_of(bars[i].device) : 0;
+		if (start)
+			bars[i].address = start;
+	}
+}
+
+/*
+ * The kernel gives the address of a device that it has let go of to another one.  Both
+ * answer to it then, and what either of them does tells nothing.
+ */
+static int is_shared(const char *device)
+{
+	uint64_t address = 0;
+
+	for (int i = 0; i < bar_count; i++)
+		if (!strcmp(bars[i].device, device))
+			address = bars[i].address;
+	for (int i = 0; address && i < bar_count; i++)
+		if (strcmp(bars[i].device, device) && bars[i].address == address)
+			return 1;
+	return 0;
 }
 
 static volatile uint8_t *map_fd(int fd, uint64_t offset, size_t size)
@@ -97,8 +136,13 @@ static volatile uint8_t *map_memory(uint64_t address, size_t size)
 static volatile uint8_t *map_registers(const char *device)
 {
 	volatile uint8_t *bar;
-	int fd = device_open(device, "resource0", O_RDWR | O_SYNC);
+	int fd;
 
+	if (is_shared(device)) {
+		errno = EADDRINUSE;
+		return NULL;
+	}
+	fd = device_open(device, "resource0", O_RDWR | O_SYNC);
 	if (fd != -1) {
 		bar = map_fd(fd, 0, EDU_SIZE);
 		close(fd);

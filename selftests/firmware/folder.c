@@ -113,6 +113,10 @@ int read_link(const char *device, const char *name, char *target, size_t size)
 
 int find_all(void)
 {
+	int ret;
+
 	folders_changed();
-	return write_text(RESCAN, "1");
+	ret = write_text(RESCAN, "1");
+	dma_found_again();
+	return ret;
 }

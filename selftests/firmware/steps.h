@@ -86,6 +86,7 @@ struct outcome {
 void dma(const char *device, uint64_t address, volatile uint32_t *memory);
 void dma_try(const char *device, uint64_t address, volatile uint32_t *memory, struct outcome *out);
 void dma_remember(const char *device);
+void dma_found_again(void);
 /* Switch it on, with the bridges above it, if no driver has it */
 int dma_prepare(const char *device);
 

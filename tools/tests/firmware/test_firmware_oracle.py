@@ -247,13 +247,16 @@ def test_what_the_kernel_has_let_go_of_is_looked_at_in_ecam(
 ) -> None:
     # Its group goes with it, and a kernel may well stop all that it does.
     machine.group("DMA", REGION)
-    fifo = machine.root / "fifo"
+    fifo, kept = machine.root / "fifo", machine.root / "kept"
+    kept.mkdir()
     os.mkfifo(fifo)
 
     def remove() -> None:
         with fifo.open("wb"):
-            machine.link.unlink()
             machine.set_command(where, command)
+            machine.link.unlink()
+            # Who has the folder open finds nothing in it either.
+            move(machine.folder, kept)
 
     for wanted in (f"OFF {where}: command {command:#06x}, {lacks}", f"BLOCKED {OTHER:#x}"):
         thread = threading.Thread(target=remove)
@@ -261,8 +264,24 @@ def test_what_the_kernel_has_let_go_of_is_looked_at_in_ecam(
         said = machine.do(built, f"device {DEVICE} -", f"table ../../../..{fifo}", DMA)
         thread.join()
         assert said[2] == wanted
+        move(kept, machine.folder)
         machine.link.symlink_to(f"../../../devices/pci0000:00/{BRIDGE}/{DEVICE}")
         command = 0x107
+
+
+def move(files: Path, to: Path) -> None:
+    """Move all files of a folder into another one."""
+    for each in list(files.iterdir()):
+        each.rename(to / each.name)
+
+
+def test_an_address_that_two_devices_have_tells_nothing(machine: Machine, built: Path) -> None:
+    """The kernel gives the address of a device that it has removed to another one."""
+    other = "0000:01:02.0"
+    shutil.copytree(machine.folder, machine.folder.parent / other, symlinks=True)
+    (machine.link.parent / other).symlink_to(f"../../../devices/pci0000:00/{BRIDGE}/{other}")
+    said = machine.do(built, f"device {DEVICE} -", DMA, f"device {other} -", DMA)
+    assert [line.split()[0] for line in said] == ["ok", "BLOCKED", "ok", "EADDRINUSE"]
 
 
 def test_a_region_shows_that_the_engine_works(machine: Machine, built: Path) -> None:

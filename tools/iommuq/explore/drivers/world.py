@@ -171,9 +171,7 @@ class Answer:
     devices: Mapping[str, Seen]
 
 
-def answer(
-    world: World, lines: Sequence[str], number: int, before: Mapping[str, Seen]
-) -> Answer:
+def answer(world: World, lines: Sequence[str], number: int, before: Mapping[str, Seen]) -> Answer:
     """Parse the lines that a guest says for a step.
 
     :param before: the devices before it: not all steps change them.
