@@ -13,6 +13,7 @@ from iommudrivers.memo import judged
 from iommudrivers.page import Kernel
 from iommuq.bases import basefile
 from iommuq.bases import sources as bases
+from iommuq.firmware import topology
 from iommuq.guests import machine
 from iommuq.queue.model import PLAIN, load_queue
 from iommuq.queue.steps import make_step
@@ -34,7 +35,9 @@ def run_goals(name: str, into: Path | None) -> None:
         raise UserError(f"{into}: no directory {into.parent}")
     spec = basefile.load_spec(name)
     found = [machine.load_machine(each) for each in machine.names()]
-    machines = [(each.name, each.driver) for each in found if each.driver]
+    # Firmware claims regions in the table of one of these IOMMUs.
+    claiming = [each for each in found if each.driver and topology.table_of(each)]
+    machines = [(each.name, each.driver) for each in claiming]
     title, files = _read(spec, None)
     queued = replace(_judge(spec, title, files), notes=notes.of(name, queue=True))
     recovers = goals.LAST_RESORT in files.get("drivers/iommu/iommu.c", b"")

@@ -116,10 +116,9 @@ def _core_decides(driver: Driver, _recovers: bool) -> str:
 
 def _recovers(driver: Driver, recovers: bool) -> str:
     """Goal 4: recovery blocks, or keeps regions mapped that must be."""
-    if not any(region.kind == "DIRECT" for region in driver.regions):
-        blocked = any(each.how is How.STATIC for each in driver.blocked)
-        return "" if blocked else f"no static blocked domain, {driver.place}"
-    if not recovers:
+    if not any(each.how is How.STATIC for each in driver.blocked):
+        return f"no static blocked domain, {driver.place}"
+    if any(region.kind == "DIRECT" for region in driver.regions) and not recovers:
         return "the core blocks it, drivers/iommu/iommu.c"
     return ""
 

@@ -209,6 +209,9 @@ static const struct last_resort_row last_resort_rows[] = {
 	  .behind_bridge = true, .blocked = true },
 	{ "direct_alias", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER_PCI,
 	  .alias = true, .blocked = true },
+	/* Or with the same stream ID, which firmware gives to several requester IDs */
+	{ "direct_pci_shared_stream", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER_PCI,
+	  .same_stream = true, .blocked = true },
 	/* That is so for stream IDs */
 	{ "direct_own_stream", IOMMU_RESV_DIRECT, .other = OTHER },
 	{ "direct_shared_stream", IOMMU_RESV_DIRECT, .other = OTHER,

@@ -207,6 +207,24 @@ static void release_direct_shared_rid(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
 }
 
+/* Rule: nor one that is the same for the IOMMU: firmware maps several IDs to one. */
+static void release_direct_shared_stream(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_new(ctx);
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mdev->stream = other->stream;
+	mock_region(mdev, IOMMU_RESV_DIRECT);
+	KUNIT_ASSERT_TRUE(test, mock_add(other));
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	mock_as_pci(other, true);
+	mock_release_as_pci(mdev);
+	mock_as_pci(other, false);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(mdev, &ctx->identity));
+}
+
 /* Rule: unless those are in identity themselves, and would be cut off. */
 static void release_direct_shared_rid_in_identity(struct kunit *test)
 {
@@ -289,6 +307,7 @@ static struct kunit_case iommu_release_cases[] = {
 	KUNIT_CASE(release_direct_beside_untrusted),
 	KUNIT_CASE(release_direct_shared_rid),
 	KUNIT_CASE(release_direct_shared_rid_in_identity),
+	KUNIT_CASE(release_direct_shared_stream),
 	KUNIT_CASE(release_direct_pulled),
 	KUNIT_CASE(release_direct_alias),
 	KUNIT_CASE(release_direct_identity_fails),
