@@ -38,6 +38,7 @@ class Wanted:
     :ivar only: patterns of the signatures that are looked for, also of known ones; empty for all.
     :ivar on: a machine of QEMU, to explore its driver; empty: the core, on a simulated IOMMU.
     :ivar kernel: explore this kernel in place of a base: an image or a Debian package.
+    :ivar light: build the kernel of a machine without KASAN, lockdep and debug objects.
     :ivar layout: what firmware claims there; empty: one layout after the other.
     """
 
@@ -53,6 +54,7 @@ class Wanted:
     layout: str = ""
     kernel: str = ""
     most: int = 0
+    light: bool = False
 
     @property
     def place(self) -> str:
@@ -69,6 +71,8 @@ def plans_of(wanted: Wanted) -> list[Plan]:
     """
     if (wanted.kernel or wanted.layout) and not wanted.on:
         raise UserError("--kernel and --layout need --on MACHINE")
+    if wanted.light and (wanted.kernel or not wanted.on):
+        raise UserError("--light needs --on MACHINE, and is not for --kernel")
     if wanted.kernel and wanted.at:
         raise UserError("--at and --kernel exclude each other")
     return _driver_plans(wanted) if wanted.on else [plan_of(wanted)]
@@ -104,7 +108,7 @@ def _driver_plans(wanted: Wanted) -> list[Plan]:
     else:
         exceptions = _exceptions(wanted, load_spec(wanted.base).folder)
         subject = queued(wanted.base, wanted.at)
-    kernel = drivers.kernel_of(subject, worlds[0])
+    kernel = drivers.kernel_of(subject, worlds[0], light=wanted.light)
     kept = [] if wanted.empty else list(store.kept(wanted.place))
     plans = []
     for world in worlds:

@@ -100,6 +100,7 @@ def run_all(wanted: Wanted, plans: Sequence[Plan], outcome: Outcome, emit: Emit)
             *(["--on", wanted.on] if wanted.on else []),
             *(["--layout", wanted.layout] if wanted.layout else []),
             *(["--kernel", wanted.kernel] if wanted.kernel else []),
+            *(["--light"] if wanted.light else []),
         ]
         run.run(
             argv,

@@ -128,6 +128,15 @@ def test_bad_usage(words: tuple[str, ...]) -> None:
         call("7.3", *words)
 
 
+@pytest.mark.parametrize(
+    "words", [("--light",), ("--light", "--on", "q35-intel", "--kernel", "linux-image-amd64")]
+)
+def test_only_a_kernel_that_is_built_can_be_light(words: tuple[str, ...]) -> None:
+    """The simulated IOMMU has its own configuration, and a package has what it has."""
+    with pytest.raises(UserError, match="--light needs --on MACHINE"):
+        call("7.3", *words)
+
+
 def test_a_case_needs_a_find() -> None:
     """--write without --replay is an error of the user."""
     with pytest.raises(UserError, match="--write needs --replay FILE"):

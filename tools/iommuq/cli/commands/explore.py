@@ -89,6 +89,11 @@ class _Duration(click.ParamType[float]):
     metavar="IMAGE|PACKAGE",
     help="With --on: explore this kernel instead of a base.",
 )
+@click.option(
+    "--light",
+    is_flag=True,
+    help="With --on: a kernel without KASAN, lockdep and debug objects, for more steps a second.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
 @click.option(
     "--jobs",
@@ -135,6 +140,7 @@ def explore(
     on: str,
     layout: str,
     kernel: str,
+    light: bool,
     seed: int,
     jobs: int,
     without: tuple[str, ...],
@@ -161,7 +167,10 @@ def explore(
 
     if case is not None and replay is None:
         raise UserError("--write needs --replay FILE", hint="each find names its file")
-    wanted = Wanted(base, at, seconds, seed, jobs, without, empty, only, on, layout, kernel, most)
+    wanted = Wanted(
+        *(base, at, seconds, seed, jobs, without, empty, only, on, layout, kernel, most),
+        light=light,
+    )
     if replay is not None:
         find = store.read(replay)
         if case is not None:

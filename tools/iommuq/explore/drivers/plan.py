@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,22 @@ from iommuq.firmware.scenario import Action, Scenario
 from iommuq.suites.firmware.cases import Case
 from iommuq.suites.firmware.subjects import Tested
 
+#: Merged last: in ``selftests/configs``.
+_LIGHT = "light.config"
 
-def kernel_of(subject: Tested, world: World) -> Kernel:
+
+def kernel_of(subject: Tested, world: World, *, light: bool = False) -> Kernel:
     """Return the kernel for a machine from the cache, or build it.
 
+    :param light: without KASAN, lockdep and debug objects.
     :raises VerdictError: the step does not build.
     :raises InfraError: a tool is missing, the disk is full.
     """
-    name = world.machine.name
-    any_case = Scenario("explore", "explore", (name,), (Action("listen", check="any"),))
-    found = subject.kernel(Case(world.machine, any_case), True)
+    machine = world.machine
+    if light:
+        machine = replace(machine, config=(*machine.config, _LIGHT))
+    any_case = Scenario("explore", "explore", (machine.name,), (Action("listen", check="any"),))
+    found = subject.kernel(Case(machine, any_case), True)
     assert found is not None
     return found
 

@@ -28,10 +28,11 @@ from iommuq.explore.drivers.world import World, layouts
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.plans import Wanted, plans_of
 from iommuq.explore.rules.model import Breach
+from iommuq.suites.firmware.cases import Case
 from iommuq.system import progress
 from iommuq.system import run as processes
 from iommuq.system.errors import UserError
-from iommuq.system.files import state_dir
+from iommuq.system.files import project_root, state_dir
 
 WANTED = Wanted("7.3", None, 6.0, 1, on="q35-intel")
 SIGNATURE = "q35-intel: isolation.memory"
@@ -255,7 +256,25 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = SimpleNamespace(image=Path("/image"), modules=())
     subject = SimpleNamespace(subject=SimpleNamespace(base="7.3", patch="a/0001"))
     monkeypatch.setattr(plans, "queued", lambda _base, _at: subject)
-    monkeypatch.setattr(drivers, "kernel_of", lambda _subject, _world: kernel)
+    monkeypatch.setattr(drivers, "kernel_of", lambda _subject, _world, **_more: kernel)
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_a_light_kernel_has_one_fragment_more(*, light: bool) -> None:
+    """It is merged last, so that it takes out what the others have asked for."""
+    asked: list[Case] = []
+    kernel: Any = object()
+
+    def build(case: Case, _build: bool) -> Any:
+        asked.append(case)
+        return kernel
+
+    subject: Any = SimpleNamespace(kernel=build)
+    world = World.open("q35-intel", "mixed")
+    assert drivers.kernel_of(subject, world, light=light) is kernel
+    own = world.machine.config
+    assert asked[0].machine.config == ((*own, "light.config") if light else own)
+    assert (project_root() / "selftests/configs/light.config").is_file()
 
 
 @pytest.mark.usefixtures("built")
