@@ -103,8 +103,10 @@ class Workspace:
 
         ``configs/firmware.config`` in the folder of the base is merged last.
         """
-        paths = [*self._configs(machine), *self._own_fragment("firmware")]
-        return Fragments.read(*paths, variant="firmware", tiny=True)
+        own = self._configs(machine)
+        # To go from one to another in one directory builds all of the kernel again.
+        variant = own[-1].stem
+        return Fragments.read(*own, *self._own_fragment("firmware"), variant=variant, tiny=True)
 
     def _configs(self, machine: Machine) -> list[Path]:
         return [self.root / "selftests/configs" / name for name in machine.config]

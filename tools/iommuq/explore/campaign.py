@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.guest import Guest, GuestDied
 from iommuq.explore.machine import STEPS, Found, Lost, Session, machine
-from iommuq.explore.play import AnyFind, Play, replay
+from iommuq.explore.play import AnyFind, Play, Seen, carry_out, replay
 from iommuq.explore.player import Player
 from iommuq.explore.rules.model import Rule
 from iommuq.explore.shorten import shortest
@@ -32,6 +33,8 @@ from iommuq.system.files import cache_dir
 EXAMPLES = 400
 #: How often a find must repeat.
 REPEATS = 3
+#: How often a find of a signature is tried that does not repeat: another may.
+TRIES = 3
 # Each run has a seed of its own, and no two explorations the same ones.
 _SEEDS = 100_000
 _PHASES = (Phase.reuse, Phase.generate)
@@ -90,6 +93,7 @@ class Outcome:
 
     :ivar flaky: finds that did not repeat each time.
     :ivar times: signature -> seconds and operations until it was found.
+    :ivar unsettled: finds that were not repeated: the exploration ended before.
     """
 
     finds: list[AnyFind] = field(default_factory=list)
@@ -100,10 +104,38 @@ class Outcome:
     seconds: float = 0.0
     blocks: int = 0
     boots: int = 0
+    unsettled: list[AnyFind] = field(default_factory=list)
+
+    def of(self, seen: Seen) -> list[AnyFind]:
+        """Return the finds that were seen so."""
+        lists = {Seen.ALWAYS: self.finds, Seen.SOMETIMES: self.flaky, Seen.ONCE: self.unsettled}
+        return lists[seen]
+
+    def has(self, find: AnyFind, seen: Seen) -> bool:
+        """Tell whether there is a find of that signature that was seen so, or always."""
+        some = [*self.finds, *self.of(seen)]
+        return any(each.signature == find.signature for each in some)
+
+    def add(self, find: AnyFind, seen: Seen) -> bool:
+        """Add a find, unless there is one like it; one that repeats replaces those that do not.
+
+        :return: whether it was added.
+        """
+        if self.has(find, seen):
+            return False
+        if seen is Seen.ALWAYS:
+            for some in (self.flaky, self.unsettled):
+                some[:] = [each for each in some if each.signature != find.signature]
+        self.of(seen).append(find)
+        return True
 
     def sum(self, one: Outcome, other: Outcome) -> None:
         """Become the sum of two."""
-        self.finds, self.flaky = [*one.finds, *other.finds], [*one.flaky, *other.flaky]
+        self.finds, self.flaky, self.unsettled = [], [], []
+        for part in (one, other):
+            for seen in Seen:
+                for find in part.of(seen):
+                    self.add(find, seen)
         self.times = one.times | other.times
         self.operations = one.operations + other.operations
         self.sequences = one.sequences + other.sequences
@@ -116,100 +148,180 @@ class _Over(BaseException):
     """The time or the operations are over; no `Exception`: Hypothesis takes those for finds."""
 
 
-def explore(
-    plan: Plan,
-    outcome: Outcome,
-    progress: Callable[[Outcome], None],
-    found: Callable[[AnyFind, bool], None],
-) -> None:
+Progress = Callable[[Outcome], None]
+Tell = Callable[[AnyFind, Seen], None]
+
+
+def explore(plan: Plan, outcome: Outcome, progress: Progress, found: Tell) -> None:
     """Explore until the time is over, or the operations.
 
     :param outcome: gets what is found, and is right whenever this ends.
     :param progress: called about once a second.
-    :param found: called with each find, and whether it repeats each time.
+    :param found: called with each find, and how it was seen; also with the one that was just
+        met when this is interrupted, or the guest is lost.
     :raises GuestDied: the guest was lost, and its kernel has not printed why.
     """
     # Not where the command is called: Hypothesis keeps what it learns of the code.
     set_hypothesis_home_dir(cache_dir() / "hypothesis")
     begin = time.monotonic()
-    seen: set[str] = set()
-    database = DirectoryBasedExampleDatabase(plan.database) if plan.database else None
-    told = begin
-
     with plan.play(plan) as player:
+        _Campaign(plan, player, outcome, progress, found, begin).go()
 
-        def update() -> None:
-            outcome.operations, outcome.sequences = player.count, player.sequences
-            outcome.blocks, outcome.boots = player.blocks, player.boots
-            outcome.seconds = time.monotonic() - begin
 
-        def tick() -> None:
-            nonlocal told
-            now = time.monotonic()
-            if now > begin + plan.seconds or 0 < plan.most <= player.count:
-                raise _Over
-            if now > told + 1.0:
-                told = now
-                update()
-                progress(outcome)
+class _Campaign:
+    """An exploration that goes on.
 
-        def is_new(signature: str) -> bool:
-            if signature in seen | plan.met or plan.exceptions.knows(signature):
-                return False
-            return not plan.only or any(fnmatchcase(signature, glob) for glob in plan.only)
+    :ivar solid: signatures of finds that have repeated each time.
+    :ivar missed: how often finds of a signature have not.
+    :ivar in_hand: a find that was met, and is not in the outcome yet.
+    """
 
-        def repeated(find: AnyFind) -> tuple[AnyFind, int]:
-            """Return the shortest form of a find, and how often it repeats."""
-            alone = not plan.only and not plan.go_on
-            short = shortest(player, find, alone=alone)
-            short = short.relabelled(plan.base, plan.step, plan.seed)
-            same = 0
-            for number in range(REPEATS):
-                # WARN_ON_ONCE() warns once for each boot.
-                if plan.reboot or not number or find.breach.rule == "splats.printed":
-                    player.renew()
-                again = replay(player, short.operations, "" if alone else find.signature)
-                same += any(each.signature == find.signature for each in again)
-            return short, same
+    def __init__(
+        self,
+        plan: Plan,
+        player: Play[Any, Any],
+        outcome: Outcome,
+        progress: Progress,
+        found: Tell,
+        begin: float,
+    ) -> None:
+        self.plan = plan
+        self.player = player
+        self.outcome = outcome
+        self.progress = progress
+        self.found = found
+        self.begin = self.told = begin
+        self.solid: set[str] = set()
+        self.missed = Counter[str]()
+        self.in_hand: AnyFind | None = None
+        # Others may be found in a sequence before what is looked for.
+        self.alone = not plan.only and not plan.go_on
 
-        def settle(find: AnyFind) -> None:
-            """Shorten a find, and see whether it repeats each time."""
-            seen.add(find.signature)
-            if plan.quick:
-                outcome.finds.append(find)
-                return
-            try:
-                short, same = repeated(find)
-            except GuestDied:
-                outcome.flaky.append(find.relabelled(plan.base, plan.step, plan.seed))
-                raise
-            (outcome.finds if same == REPEATS else outcome.flaky).append(short)
-            found(short, same == REPEATS)
-
-        number = 0
+    def go(self) -> None:
+        """Try what was found before, then what Hypothesis makes; see `explore`."""
+        plan = self.plan
         try:
             for find in plan.first:
-                again = [each for each in replay(player, find.operations) if is_new(each.signature)]
-                if again:
-                    update()
-                    outcome.times[again[0].signature] = (outcome.seconds, outcome.operations)
-                    settle(again[0])
-            while not plan.enough or len(outcome.finds) < plan.enough:
-                session = Session(player, is_new, tick, only=plan.go_on or bool(plan.only))
-                shrink = plan.shrink and not plan.quick
-                phases = (*_PHASES, *((Phase.shrink,) if shrink else ()))
-                over = not _run(session, database, plan.seed * _SEEDS + number, phases)
+                # There is one for each step that it was found on.
+                if self._is_new(find.signature):
+                    self._try(find)
+            database = DirectoryBasedExampleDatabase(plan.database) if plan.database else None
+            number, goes_on = 0, True
+            while goes_on and (not plan.enough or len(self.outcome.finds) < plan.enough):
+                goes_on = self._draw(database, plan.seed * _SEEDS + number)
                 number += 1
-                if session.best is not None:
-                    update()
-                    if session.first is not None:
-                        when, count = session.first
-                        outcome.times[session.best.signature] = (when - begin, count)
-                    settle(session.best)
-                if over:
-                    break
+        except BaseException:
+            # It was met, and has taken its time: Ctrl-C or a lost guest must not hide it.
+            if self.in_hand is not None:
+                self._leave(self.in_hand)
+            raise
         finally:
-            update()
+            self._update()
+
+    def _try(self, find: AnyFind) -> None:
+        """Carry an earlier find out again; others that are no finds any more may hide it."""
+
+        def looked_for(each: AnyFind, others: bool) -> bool:
+            # What else comes after others may follow from them.
+            own = not others or not self.alone or each.signature == find.signature
+            return own and self._is_new(each.signature)
+
+        seen = carry_out(self.player, find.operations, looked_for)
+        others = bool(seen.passed)
+        again = [each for each in seen.found if looked_for(each, others)]
+        if again:
+            self._update()
+            outcome = self.outcome
+            outcome.times[again[0].signature] = (outcome.seconds, outcome.operations)
+            self._settle(again[0], alone=self.alone and not others)
+
+    def _draw(self, database: ExampleDatabase | None, seed: int) -> bool:
+        """Let Hypothesis try some sequences; False if the time is over."""
+        plan = self.plan
+        session = Session(self.player, self._is_new, self._tick, only=not self.alone)
+        shrink = plan.shrink and not plan.quick
+        phases = (*_PHASES, *((Phase.shrink,) if shrink else ()))
+        try:
+            goes_on = _run(session, database, seed, phases)
+        finally:
+            self.in_hand = session.best
+        if session.best is not None:
+            self._update()
+            if session.first is not None:
+                when, count = session.first
+                self.outcome.times[session.best.signature] = (when - self.begin, count)
+            self._settle(session.best, alone=self.alone)
+        return goes_on
+
+    def _settle(self, find: AnyFind, *, alone: bool) -> None:
+        """Shorten a find, and see whether it repeats each time."""
+        self.in_hand = find
+        if self.plan.quick:
+            self._leave(find)
+            return
+        short = self._labelled(shortest(self.player, find, alone=alone))
+        try:
+            same = self._repeats(short, alone=alone)
+        except GuestDied:
+            self._tell(short, Seen.SOMETIMES)
+            raise
+        self._tell(short, Seen.ALWAYS if same == REPEATS else Seen.SOMETIMES)
+
+    def _repeats(self, find: AnyFind, *, alone: bool) -> int:
+        """Return how often a find repeats."""
+        same = 0
+        for number in range(REPEATS):
+            # WARN_ON_ONCE() warns once for each boot.
+            if self.plan.reboot or not number or find.breach.rule == "splats.printed":
+                self.player.renew()
+            again = replay(self.player, find.operations, "" if alone else find.signature)
+            same += any(each.signature == find.signature for each in again)
+        return same
+
+    def _leave(self, find: AnyFind) -> None:
+        """Take a find as it was met; it is not repeated."""
+        if self.plan.quick:
+            self.in_hand = None
+            self.solid.add(find.signature)
+            self.outcome.finds.append(find)
+        else:
+            self._tell(self._labelled(find), Seen.ONCE)
+
+    def _tell(self, find: AnyFind, seen: Seen) -> None:
+        """Add a find to the outcome, and tell of it unless there was one like it."""
+        self.in_hand = None
+        if seen is Seen.ALWAYS:
+            self.solid.add(find.signature)
+        elif seen is Seen.SOMETIMES:
+            self.missed[find.signature] += 1
+        if self.outcome.add(find, seen):
+            self.found(find, seen)
+
+    def _labelled(self, find: AnyFind) -> AnyFind:
+        return find.relabelled(self.plan.base, self.plan.step, self.plan.seed)
+
+    def _is_new(self, signature: str) -> bool:
+        plan = self.plan
+        if signature in self.solid or signature in plan.met or self.missed[signature] >= TRIES:
+            return False
+        if plan.exceptions.knows(signature):
+            return False
+        return not plan.only or any(fnmatchcase(signature, glob) for glob in plan.only)
+
+    def _tick(self) -> None:
+        plan, now = self.plan, time.monotonic()
+        if now > self.begin + plan.seconds or 0 < plan.most <= self.player.count:
+            raise _Over
+        if now > self.told + 1.0:
+            self.told = now
+            self._update()
+            self.progress(self.outcome)
+
+    def _update(self) -> None:
+        outcome, player = self.outcome, self.player
+        outcome.operations, outcome.sequences = player.count, player.sequences
+        outcome.blocks, outcome.boots = player.blocks, player.boots
+        outcome.seconds = time.monotonic() - self.begin
 
 
 def _run(

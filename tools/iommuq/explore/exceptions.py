@@ -2,25 +2,42 @@
 """Breaches that are accepted or known, each with a reason, a source and an expiry date.
 
 Each base has a list, ``patches/<base>/explore.toml``.  After an accepted breach the sequence
-goes on: the rule is not meant for it.  Where an entry names an operation, or a failure, the
-breach is accepted for as long as it lasts; else for as long as the entry fits.
+goes on: the rule is not meant for it, or it is known, and has the signature of what the queue
+fixes, so that only its conditions tell the two apart.  Where an entry names an operation, or
+a failure in it, the breach is accepted for as long as it lasts; else for as long as the entry
+fits.
 
     [[exception]]
     rules = ["regions.lost"]
-    operations = ["attach_group"]   # the last operation; without it any
-    faulted = true                  # a failure was injected in it; without it either
-    fail_kinds = ["identity"]       # and it was an attach to such a domain
-    splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
-    identity = false                # the driver has no identity domain
-    untrusted = true                # a device of the group is untrusted
-    shared = true                   # the device is behind a bridge, and another one is, too
-    waiting = true                  # the device waits for its group to be free
-    bound = true                    # a driver of the group uses the DMA API
-    blocked = false                 # the driver has no blocked domain
-    unclaimed = true                # a group is attached that no user has claimed
     reason = "…"
     source = "…"
     expires = 2027-06-01
+
+    # Of the last operation; without a key, any.
+    operations = ["attach_group"]
+    faulted = true                  # a failure was injected in it, and met
+    attach_failed = true            # it was an attach
+    alloc_failed = true             # it was an allocation
+    fails_again = true              # and each later such attach of the operation failed
+    fail_kinds = ["identity"]       # the attach was to such a domain
+    splats = ["iommu_detach_group"]  # each splat is a WARN in one of these functions
+
+    # Of each device that the breach is about.
+    places = ["parked"]             # where it is, see `Place`
+    identity_safe = false           # identity is no last resort: see iommu_identity_is_safe()
+    shared = true                   # it is behind a bridge, and another one is, too
+    waiting = true                  # it waits for its group to be free
+    late = true                     # it has joined after its group was attached
+    beside = true                   # it has joined others
+    join_failed = true              # a failure was injected when it joined
+    refused = true                  # another one could not join its group, and is in none
+    short = true                    # an allocation has failed in its group since it joined
+    mapped_before = true            # a driver had mapped a buffer before a region joined its group
+    left_by = ["paging"]            # a failed attach to such a domain left it in what is freed
+
+    # Of each group that the breach is about.
+    blocked = false                 # its driver has no blocked domain
+    unclaimed = true                # it is attached, and no user has claimed it
 
 After a known one the sequence ends, and it is no find: it is a defect that has been found.
 
@@ -34,20 +51,44 @@ After a known one the sequence ends, and it is no find: it is a defect that has 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from iommuq.explore import wire
 from iommuq.explore.finds import Find, splat_key
-from iommuq.explore.operations import kinds
-from iommuq.explore.rules.model import Moment
+from iommuq.explore.operations import FAIL_KINDS, Operation, kinds
+from iommuq.explore.rules.model import JOINS, Moment
 from iommuq.system import tables
 from iommuq.system.errors import UserError
 from iommuq.system.tables import Table, require
 
 NAME = "explore.toml"
+
+# Bits of `wire.Group.setup`: what the driver has, and that it blocks what it attaches first.
+_IDENTITY, _BLOCKED, _CUTS = 1, 2, 8
+_DEVICE, _GROUP = re.compile(r"state\.dev\[(\d+)\]"), re.compile(r"state\.group\[(\d+)\]")
+# Fields of a device that name a domain.
+_DOMAINS = ("hw", "own", "pasid0", "pasid1")
+
+
+class Place(StrEnum):
+    """Where hardware has a device."""
+
+    #: In the default domain, which its group is in.
+    DEFAULT = "default"
+    #: In another domain that its group is in.
+    GROUP = "group"
+    #: In nothing: its driver blocks a device before it attaches it, and the attach failed.
+    CUT = "cut"
+    #: Where it was before, but its attach was deferred, and is not any more.
+    UNDEFERRED = "undeferred"
+    #: In a domain of last resort: its quarantine domain, identity, or a blocking one.
+    PARKED = "parked"
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True)
@@ -60,95 +101,249 @@ class Exemption(Table):
     expires: datetime.date
     operations: tuple[str, ...] = ()
     faulted: bool | None = None
+    attach_failed: bool | None = None
+    alloc_failed: bool | None = None
+    fails_again: bool | None = None
     fail_kinds: tuple[str, ...] = ()
     splats: tuple[str, ...] = ()
-    unclaimed: bool | None = None
-    identity: bool | None = None
-    blocked: bool | None = None
-    untrusted: bool | None = None
+    places: tuple[Place, ...] = ()
+    identity_safe: bool | None = None
     shared: bool | None = None
     waiting: bool | None = None
-    bound: bool | None = None
+    late: bool | None = None
+    beside: bool | None = None
+    join_failed: bool | None = None
+    refused: bool | None = None
+    short: bool | None = None
+    mapped_before: bool | None = None
+    left_by: tuple[str, ...] = ()
+    blocked: bool | None = None
+    unclaimed: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.rules, "rules is empty")
         require(self.reason.strip(), "reason is empty")
         require(self.source.strip(), "source is empty")
+        for kind in (*self.fail_kinds, *self.left_by):
+            require(kind in FAIL_KINDS, f"no attach to a domain of type {kind!r} can fail")
 
     @property
     def lasts(self) -> bool:
         """Whether a breach is accepted for as long as it lasts: it is of one operation."""
-        return bool(self.operations) or self.faulted is not None
+        return bool(self.operations) or any(
+            getattr(self, name) is not None for name in _OF_OPERATION
+        )
 
     def covers(self, find: Find, moment: Moment) -> bool:
         """Tell whether it accepts a breach."""
+        if find.breach.rule not in self.rules:
+            return False
+        devices, groups = _devices(find, moment), _groups(find, moment)
         return (
-            find.breach.rule in self.rules
-            and (not self.operations or moment.operation.kind in self.operations)
-            and (self.faulted is None or self.faulted == moment.after.faulted)
+            (not self.operations or moment.operation.kind in self.operations)
             and (not self.fail_kinds or moment.operation.fail_kind in self.fail_kinds)
             and (not self.splats or _are_of(find.splats, self.splats))
-            and (self.identity is None or self.identity == _has(1, find, moment))
-            and (self.blocked is None or self.blocked == _has(2, find, moment))
-            and (
-                self.untrusted is None
-                or self.untrusted == (_number(wire.UNTRUSTED, find, moment) > 0)
+            and all(
+                getattr(self, name) in (None, test(moment)) for name, test in _OF_OPERATION.items()
             )
-            and (self.shared is None or self.shared == _shares(find, moment))
+            and self._fit(devices, _OF_DEVICE, moment)
+            and self._fit(groups, _OF_GROUP, moment)
+            and (not self.places or _each(devices, lambda n: _place(n, moment) in self.places))
             and (
-                self.waiting is None or self.waiting == (find.breach.dev in moment.history.waiting)
+                not self.left_by
+                or (
+                    any(each.fail_kind in self.left_by for each in _operations(moment)[:-1])
+                    and _each(devices, lambda n: _was_left(n, moment))
+                )
             )
-            and (self.bound is None or self.bound == _is_bound(find, moment))
-            and (self.unclaimed is None or self.unclaimed == _unclaimed(find, moment))
+        )
+
+    def _fit(self, numbers: Collection[int], tests: Mapping[str, _Test], moment: Moment) -> bool:
+        """Tell whether some devices, or some groups, are what the entry says."""
+        asked = [
+            (test, value)
+            for name, test in tests.items()
+            if (value := getattr(self, name)) is not None
+        ]
+        return not asked or _each(
+            numbers, lambda n: all(test(n, moment) == value for test, value in asked)
         )
 
 
-def _has(bit: int, find: Find, moment: Moment) -> bool:
-    """Tell whether the driver of the device, or of all groups, has a static domain.
-
-    :param bit: of `wire.Group.setup`: 1 for identity, 2 for blocked.
-    """
-    after, dev = moment.after, find.breach.dev
-    groups = after.groups if dev < 0 else [after.groups[after.devices[dev].group]]
-    return all(group.setup & bit for group in groups)
+_Test = Callable[[int, Moment], bool]
 
 
-def _number(config: int, find: Find, moment: Moment) -> int:
-    """Return how many devices of the group of the device, or of any group, have a property."""
-    dev = find.breach.dev
-    return sum(
-        bool(device.config & config)
-        for _, device in moment.present
-        if dev < 0 or device.group == moment.after.devices[dev].group
+def _each(numbers: Collection[int], test: Callable[[int], bool]) -> bool:
+    """Tell whether there are some, and all of them pass."""
+    return bool(numbers) and all(map(test, numbers))
+
+
+def _operations(moment: Moment) -> Sequence[Operation]:
+    """Return the operations of the sequence, to the last one."""
+    return moment.history.operations[: moment.number]
+
+
+def _devices(find: Find, moment: Moment) -> Collection[int]:
+    """Return the devices that a breach is about; none, if it is about a group."""
+    breach = find.breach
+    if breach.dev >= 0:
+        return {breach.dev}
+    if breach.rule == "lifetime.freed":
+        return {number for number in range(wire.DEVICES) if _lately_freed(number, moment)}
+    if named := _DEVICE.findall(breach.expect):
+        return {int(number) for number in named}
+    if _GROUP.search(breach.expect) or "dev" not in kinds()[moment.operation.kind].fields:
+        return ()
+    return {moment.operation.dev}
+
+
+def _groups(find: Find, moment: Moment) -> Collection[int]:
+    """Return the groups that a breach is about: of its devices, or of the operation."""
+    if devices := _devices(find, moment):
+        return {moment.after.devices[number].group for number in devices}
+    if named := _GROUP.findall(find.breach.expect):
+        return {int(number) for number in named}
+    return {moment.operation.group} if "group" in kinds()[moment.operation.kind].fields else ()
+
+
+def _lately_freed(number: int, moment: Moment) -> list[str]:
+    """Return the fields of a device whose domain the last operation has freed."""
+    before, after = moment.before.devices[number], moment.after.devices[number]
+    return [
+        name for name in _DOMAINS if getattr(after, name) == wire.FREED != getattr(before, name)
+    ]
+
+
+def _was_left(number: int, moment: Moment) -> bool:
+    """Tell whether a device was in what is freed although its group was in another domain."""
+    device, names = moment.before.devices[number], _lately_freed(number, moment)
+    group = moment.before.groups[device.group]
+    return {"pasid0", "pasid1"}.isdisjoint(names) and all(
+        getattr(device, name) != group.domain for name in names
     )
 
 
-def _shares(find: Find, moment: Moment) -> bool:
-    """Tell whether the device, or any, shares the requester ID of a bridge with another.
+def _place(number: int, moment: Moment) -> Place:
+    before, after = moment.before.devices[number], moment.after.devices[number]
+    group = moment.after.groups[after.group]
+    if not after.flags & wire.PRESENT or not after.flags & wire.GROUPED:
+        return Place.ELSEWHERE
+    if after.hw == group.domain:
+        return Place.DEFAULT if group.domain == group.default_domain else Place.GROUP
+    if before.flags & ~after.flags & wire.DEFERRED and after.hw == before.hw:
+        return Place.UNDEFERRED
+    if after.hw == wire.NONE and group.setup & _CUTS:
+        return Place.CUT
+    taken = {wire.FREED, *moment.after.user}
+    for each in moment.after.groups:
+        taken |= {each.domain, each.default_domain, each.blocking_domain}
+    quarantined = after.hw >= wire.PAGING and after.hw not in taken
+    blocking = {wire.IDENTITY, wire.BLOCKED, group.blocking_domain} - {wire.NONE}
+    return Place.PARKED if quarantined or after.hw in blocking else Place.ELSEWHERE
+
+
+def _siblings(number: int, moment: Moment) -> Iterable[int]:
+    """Yield the other devices that were ever in the group of a device."""
+    devices = moment.after.devices
+    for other, device in enumerate(devices):
+        if other != number and device.flags & wire.USED and device.group == devices[number].group:
+            yield other
+
+
+def _identity_is_safe(number: int, moment: Moment) -> bool:
+    """Tell whether identity is a last resort for a device: there is such a domain, for it alone."""
+    device = moment.after.devices[number]
+    group = moment.after.groups[device.group]
+    others = [
+        moment.after.devices[other]
+        for other in _siblings(number, moment)
+        if moment.after.devices[other].flags & wire.GROUPED
+    ]
+    return not (
+        not group.setup & _IDENTITY
+        or group.owner
+        or group.owner_cnt
+        or any(each.config & wire.UNTRUSTED for each in (device, *others))
+        or (device.config & wire.BEHIND and any(each.config & wire.BEHIND for each in others))
+    )
+
+
+def _shares(number: int, moment: Moment) -> bool:
+    """Tell whether a device shares the requester ID of a bridge with another.
 
     What was programmed for one that was removed is still there.
     """
-    after, dev = moment.after, find.breach.dev
-    if dev < 0:
-        return _number(wire.BEHIND, find, moment) > 1
-    others = [
-        number
-        for number, device in enumerate(after.devices)
-        if device.flags & (wire.USED | wire.PRESENT)
-        and device.config & wire.BEHIND
-        and device.group == after.devices[dev].group
-    ]
-    return dev in others and len(others) > 1
-
-
-def _is_bound(find: Find, moment: Moment) -> bool:
-    """Tell whether a driver is bound in the group of the device, or in any."""
-    dev = find.breach.dev
-    return any(
-        device.flags & wire.BOUND
-        for _, device in moment.present
-        if dev < 0 or device.group == moment.after.devices[dev].group
+    devices = moment.after.devices
+    return bool(devices[number].config & wire.BEHIND) and any(
+        devices[other].config & wire.BEHIND for other in _siblings(number, moment)
     )
+
+
+def _joined(number: int, moment: Moment) -> int:
+    """Return which operation it was by which a device has joined its group; -1: none."""
+    found = (
+        at
+        for at, each in enumerate(_operations(moment))
+        if each.kind in JOINS and each.dev == number
+    )
+    return max(found, default=-1)
+
+
+def _is_late(number: int, moment: Moment) -> bool:
+    """Tell whether a device has joined after its group was attached, as it still is."""
+    devices = moment.after.devices
+    group = devices[number].group
+    attached = (
+        at
+        for at, each in enumerate(_operations(moment))
+        if (each.kind == "attach_group" and each.group == group)
+        or (each.kind == "attach_device" and devices[each.dev].group == group)
+    )
+    return -1 < max(attached, default=-1) < _joined(number, moment)
+
+
+def _is_beside(number: int, moment: Moment) -> bool:
+    """Tell whether a device has joined one that had joined without a failure, and was not gone."""
+    earlier = _operations(moment)[: max(_joined(number, moment), 0)]
+    for other in _siblings(number, moment):
+        last = [each for each in earlier if each.kind in (*JOINS, "remove") and each.dev == other]
+        if last and last[-1].kind in JOINS and not _fails(last[-1]):
+            return True
+    return False
+
+
+def _fails(operation: Operation) -> bool:
+    return bool(operation.fail_kind or operation.fail_alloc)
+
+
+def _join_failed(number: int, moment: Moment) -> bool:
+    at = _joined(number, moment)
+    return at >= 0 and _fails(_operations(moment)[at])
+
+
+def _is_one_refused(number: int, moment: Moment) -> bool:
+    """Tell whether another device could not join the group of a device, and is in none."""
+    devices = moment.after.devices
+    present, grouped = wire.PRESENT, wire.GROUPED
+    return any(
+        devices[other].group == devices[number].group
+        and devices[other].flags & (present | grouped) == present
+        and _join_failed(other, moment)
+        for other in range(len(devices))
+        if other != number
+    )
+
+
+def _was_mapped_before(number: int, moment: Moment) -> bool:
+    """Tell whether a buffer of the group had an IOVA before a device with regions joined it."""
+    operations, devices = _operations(moment), moment.after.devices
+    group = [other for other, device in enumerate(devices) if device.group == devices[number].group]
+    claiming = {each.dev for each in operations if each.kind == "add" and each.b}
+    mapped = [
+        at for at, each in enumerate(operations) if each.kind == "dma_map" and each.dev in group
+    ]
+    joined = [_joined(other, moment) for other in group if other in claiming]
+    return bool(mapped and joined) and mapped[0] < max(joined)
 
 
 def _are_of(titles: Collection[str], functions: Collection[str]) -> bool:
@@ -157,11 +352,33 @@ def _are_of(titles: Collection[str], functions: Collection[str]) -> bool:
     return bool(keys) and keys <= {f"WARNING in {name}" for name in functions}
 
 
-def _unclaimed(find: Find, moment: Moment) -> bool:
-    """Tell whether a group is attached that no user has claimed: that of the device, or any."""
-    after, dev = moment.after, find.breach.dev
-    groups = after.groups if dev < 0 else [after.groups[after.devices[dev].group]]
-    return any(group.attached and not group.owner for group in groups)
+def _is_unclaimed(number: int, moment: Moment) -> bool:
+    group = moment.after.groups[number]
+    return bool(group.attached) and not group.owner
+
+
+# What the keys of an exemption ask of the last operation, and of devices and groups.
+_OF_OPERATION: Mapping[str, Callable[[Moment], bool]] = {
+    "faulted": lambda moment: moment.after.faulted,
+    "attach_failed": lambda moment: bool(moment.after.fault_hit),
+    "alloc_failed": lambda moment: bool(moment.after.alloc_hit),
+    "fails_again": lambda moment: bool(moment.after.fault_hit and moment.operation.fail_every),
+}
+_OF_DEVICE: Mapping[str, _Test] = {
+    "identity_safe": _identity_is_safe,
+    "shared": _shares,
+    "waiting": lambda number, moment: number in moment.history.waiting,
+    "late": _is_late,
+    "beside": _is_beside,
+    "join_failed": _join_failed,
+    "refused": _is_one_refused,
+    "short": lambda number, moment: number in moment.history.short,
+    "mapped_before": _was_mapped_before,
+}
+_OF_GROUP: Mapping[str, _Test] = {
+    "blocked": lambda number, moment: bool(moment.after.groups[number].setup & _BLOCKED),
+    "unclaimed": _is_unclaimed,
+}
 
 
 @dataclass(frozen=True)

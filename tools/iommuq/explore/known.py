@@ -89,18 +89,26 @@ def defects() -> tuple[Defect, ...]:
 def make_page(wanted: Wanted) -> tuple[str, bool]:
     """Look for each defect of each base; write the page, unless a rule is left out.
 
+    Nor is it written if a defect was not found in less than `LIMIT`: that says nothing of it.
+
     :return: the page, and whether each seed has found each defect.
-    :raises UserError: the page cannot be written.
+    :raises UserError: the page cannot be written, or operations are counted.
     """
+    if wanted.most:
+        raise UserError("--operations is not for --known", hint="--for ends each search")
     bases = dict.fromkeys(base for defect in defects() for base in defect.kernels)
     limit = min(LIMIT, wanted.seconds)
     rows = [row for base in bases for row in search(replace(wanted, base=base), limit)]
-    text = table(rows)
-    if not wanted.without and not wanted.on:
+    text, found = table(rows), all(row.found for row in rows)
+    if wanted.without or wanted.on:
+        return text, found
+    if limit < LIMIT and not found:
+        progress.note(f"{PAGE} stays as it is: --for is less than {LIMIT:g} s")
+    else:
         path = project_root() / PAGE
         with os_errors_as(UserError, path):
             write_whole(path, text.encode())
-    return text, all(row.found for row in rows)
+    return text, found
 
 
 def search(wanted: Wanted, limit: float = LIMIT) -> list[Row]:

@@ -92,12 +92,18 @@ class Session(Generic[Op, F]):
 
     def end(self) -> None:
         """End the sequence; what it has met before does not end it here."""
-        try:
-            found = self.player.end()
-        except GuestDied as error:
-            raise self._lose(error) from None
-        if any(self.is_new(find.signature) for find in found):
-            self.judge(found)
+        player = self.player
+        while True:
+            try:
+                found = player.end()
+            except GuestDied as error:
+                raise self._lose(error) from None
+            if any(self.is_new(find.signature) for find in found):
+                self.judge(found)
+            if not found or not self.only or player.crashed:
+                return
+            # The rest of the ending may show what is looked for.
+            player.pass_over(found)
 
     def _lose(self, error: GuestDied) -> Lost:
         # Hypothesis may raise a `Flaky` in place of what is raised in a repetition.

@@ -3,10 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from iommuq.explore.rules.model import Breach
+
+
+class Seen(StrEnum):
+    """How a find was seen: each time, not each time, or once and not tried again yet.
+
+    Each value is the name of a folder of finds.
+    """
+
+    ALWAYS = "finds"
+    SOMETIMES = "flaky"
+    ONCE = "unsettled"
 
 
 class AnyOperation(Protocol):
@@ -116,7 +129,7 @@ class Play(Protocol[Op, F]):
         """Hold the last state against the rules."""
 
     def end(self) -> list[F]:
-        """End the sequence."""
+        """End the sequence, or go on with that after finds that were passed over."""
 
     def pass_over(self, finds: Sequence[F]) -> None:
         """Go on after finds."""
@@ -125,23 +138,62 @@ class Play(Protocol[Op, F]):
         """Have the next sequence begin in a new guest."""
 
 
+@dataclass(frozen=True)
+class CarriedOut(Generic[F]):
+    """What a sequence has shown.
+
+    :ivar found: what does not hold after the operation that showed what is looked for; empty:
+        that was not shown.
+    :ivar passed: what did not hold before, and was passed over.
+    :ivar left_out: numbers, from 1, of operations that the guest could not carry out.
+    """
+
+    found: list[F]
+    passed: list[F]
+    left_out: list[int]
+
+
+def carry_out(
+    play: Play[Op, F], operations: Sequence[Op], looked_for: Callable[[F, bool], bool]
+) -> CarriedOut[F]:
+    """Carry out a sequence, until it shows what is looked for.
+
+    :param looked_for: tells whether a find is; the second argument: others came before it.
+    :raises GuestDied: the guest was lost.
+    """
+    passed: list[F] = []
+    left_out: list[int] = []
+    play.begin()
+    for number, operation in enumerate(operations, 1):
+        if operation.kind == "end":
+            break
+        count = play.count
+        play.send(operation)
+        play.receive()
+        found = play.check()
+        if play.count == count and not play.crashed:
+            left_out.append(number)
+        if any(looked_for(each, bool(passed)) for each in found):
+            return CarriedOut(found, passed, left_out)
+        passed += found
+        if play.crashed:
+            return CarriedOut([], passed, left_out)
+        play.pass_over(found)
+    while found := play.end():
+        if any(looked_for(each, bool(passed)) for each in found):
+            return CarriedOut(found, passed, left_out)
+        passed += found
+        if play.crashed:
+            break
+        play.pass_over(found)
+    return CarriedOut([], passed, left_out)
+
+
 def replay(play: Play[Op, F], operations: Sequence[Op], signature: str = "") -> list[F]:
     """Carry out a whole sequence.
 
     :param signature: of the find that is looked for, maybe after others; empty: the first.
-    :return: what does not hold after the first operation that breaks a rule.
+    :return: what does not hold after the first operation that breaks a rule, or that one.
     :raises GuestDied: the guest was lost.
     """
-    play.begin()
-    for operation in operations:
-        if operation.kind == "end":
-            break
-        play.send(operation)
-        play.receive()
-        found = play.check()
-        if found and (not signature or any(each.signature == signature for each in found)):
-            return found
-        if play.crashed:
-            return []
-        play.pass_over(found)
-    return play.end()
+    return carry_out(play, operations, lambda find, _: signature in ("", find.signature)).found

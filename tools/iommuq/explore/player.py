@@ -15,7 +15,7 @@ from iommuq.explore import wire
 from iommuq.explore.choose import ALWAYS, SETUPS, decode
 from iommuq.explore.exceptions import Exceptions
 from iommuq.explore.finds import Find
-from iommuq.explore.guest import MEMORY, Guest, GuestDied
+from iommuq.explore.guest import HARMLESS, MEMORY, Guest, GuestDied
 from iommuq.explore.operations import Operation
 from iommuq.explore.rules.model import Breach, History, Moment, Rule
 from iommuq.explore.simpler import simpler, size
@@ -209,7 +209,7 @@ class Player:
         """End the sequence: its users release all, and the rules hold for what is left."""
         self.receive()
         found = self.check()
-        if found:
+        if found or not self._used:
             return found
         found = self.do(_END)
         self._used = False
@@ -221,7 +221,10 @@ class Player:
         # There is no guest that could answer.
         died, self._died, self._sent = self._died, None, None
         self.spoiled, self._used, self.crashed = True, False, True
-        said = splats.find(error.console)
+        # Those before have been judged, and a guest that only warned has died of something else.
+        said = [
+            each for each in splats.find(error.console)[self._told :] if each.kind not in HARMLESS
+        ]
         # What User-mode Linux says for this signal, whatever it is from.
         host = any(line.startswith(_HOST) for line in error.console) and not _has_room()
         if host or not said or not any(rule.name == "splats.printed" for rule in self.rules):

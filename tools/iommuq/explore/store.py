@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Finds are kept, and tried first by the next exploration of the same base."""
+"""Finds are kept, and tried first by the next exploration of the same base.
+
+Those that did not repeat are kept apart, and not tried.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from iommuq.explore.drivers import finds as driver_finds
 from iommuq.explore.finds import load
-from iommuq.explore.play import AnyFind
+from iommuq.explore.play import AnyFind, Seen
 from iommuq.system.errors import InfraError, UserError, os_errors_as
 from iommuq.system.files import hash_of, state_dir, write_json
 
@@ -22,21 +26,31 @@ def folder(place: str) -> Path:
     return state_dir() / "explore" / place
 
 
-def keep(place: str, find: AnyFind) -> Path:
-    """Store a find under its signature, and return the file.
+def keep(place: str, find: AnyFind, seen: Seen = Seen.ALWAYS) -> Path:
+    """Store a find under its signature and step, and return the file.
 
     :raises InfraError: it cannot be written.
     """
-    path = folder(place) / "finds" / f"{hash_of(find.signature)[:16]}.json"
+    name = f"{hash_of(find.signature, find.step)[:16]}.json"
+    path = folder(place) / seen / name
     with os_errors_as(InfraError, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, find.to_json())
+    if seen is not Seen.ONCE:
+        # How it repeats is known now.
+        old = folder(place) / Seen.ONCE / name
+        with os_errors_as(InfraError, old):
+            old.unlink(missing_ok=True)
     return path
 
 
 def kept(place: str) -> Iterable[AnyFind]:
-    """Yield the finds of a place; a file that cannot be used is left out."""
-    for path in sorted((folder(place) / "finds").glob("*.json"))[:MOST]:
+    """Yield the finds of a place to try first; a file that cannot be used is left out."""
+    paths = (
+        path for seen in (Seen.ALWAYS, Seen.ONCE)
+        for path in sorted((folder(place) / seen).glob("*.json"))
+    )  # fmt: skip
+    for path in islice(paths, MOST):
         try:
             yield read(path)
         except UserError:

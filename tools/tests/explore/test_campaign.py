@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import pytest
 
 import fakeguest
 from iommuq.explore import campaign, store
-from iommuq.explore.campaign import Outcome, Plan, explore
+from iommuq.explore.campaign import Outcome, Plan, explore, simulated
 from iommuq.explore.exceptions import Exceptions, Exemption, Known
 from iommuq.explore.finds import Find, load
 from iommuq.explore.guest import GuestDied
 from iommuq.explore.operations import Operation
-from iommuq.explore.play import AnyFind
+from iommuq.explore.play import AnyFind, Seen
+from iommuq.explore.player import Player
 from iommuq.explore.rules import all_rules
 from iommuq.explore.rules.model import Breach
 
@@ -54,19 +57,16 @@ def plan(folder: Path, name: str, **changes: Any) -> Plan:
 def explored(wanted: Plan) -> Outcome:
     """Explore, and check that nothing of it is left."""
     outcome = Outcome()
-    told: list[tuple[AnyFind, bool]] = []
+    told: list[tuple[AnyFind, Seen]] = []
     try:
         explore(
-            wanted,
-            outcome,
-            lambda _outcome: None,
-            lambda find, repeats: told.append((find, repeats)),
+            wanted, outcome, lambda _outcome: None, lambda find, seen: told.append((find, seen))
         )
     finally:
         fakeguest.assert_gone(wanted.kernel.parent)
     if not wanted.quick:
-        assert [find for find, repeats in told if repeats] == outcome.finds
-        assert [find for find, repeats in told if not repeats] == outcome.flaky
+        for seen in Seen:
+            assert [find for find, how in told if how is seen] == outcome.of(seen)
     return outcome
 
 
@@ -128,14 +128,14 @@ def test_what_does_not_repeat_is_flaky(sims: Path, first: list[Find]) -> None:
     """A find that was met once is reported as flaky, with what was met, and is no find."""
     outcome = Outcome()
 
-    def found(find: AnyFind, repeats: bool) -> None:
-        assert (find, repeats) == (outcome.flaky[0], False)
+    def found(find: AnyFind, seen: Seen) -> None:
+        assert (find, seen) == (outcome.flaky[0], Seen.SOMETIMES)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         explore(plan(sims, "flaky", first=first), outcome, lambda _outcome: None, found)
     fakeguest.assert_gone(sims)
-    assert outcome.finds == []
+    assert (outcome.finds, outcome.unsettled) == ([], [])
     (find,) = outcome.flaky
     assert find.signature == SIGNATURE
     assert {each.kind for each in find.operations} >= {each.kind for each in LOSES}
@@ -246,6 +246,102 @@ def test_an_interrupt_leaves_what_was_found(sims: Path) -> None:
     assert outcome.operations > 0
 
 
+# What is met just before the end.
+
+
+def playing(end: Callable[[Player], None]) -> Callable[[Plan], Any]:
+    """Return what starts a guest; *end* is called before each sequence after the first find."""
+
+    class Ending(Player):
+        met = False
+
+        def check(self) -> list[Find]:
+            found = super().check()
+            self.met = self.met or bool(found)
+            return found
+
+        def begin(self) -> None:
+            if self.met:
+                end(self)
+            super().begin()
+
+    @contextlib.contextmanager
+    def opened(wanted: Plan) -> Iterator[Player]:
+        with simulated(wanted) as player:
+            yield Ending(player.guest, player.rules, player.exceptions)
+
+    return opened
+
+
+def interrupted(_player: Player) -> None:
+    """Press Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def lost(player: Player) -> None:
+    """Lose the guest."""
+    raise player.guest._died("no memory")
+
+
+def ended(wanted: Plan, error: type[BaseException]) -> tuple[Outcome, list[tuple[AnyFind, Seen]]]:
+    """Explore until an error; return also what was told."""
+    outcome = Outcome()
+    told: list[tuple[AnyFind, Seen]] = []
+    with pytest.raises(error):
+        explore(wanted, outcome, lambda _: None, lambda find, seen: told.append((find, seen)))
+    fakeguest.assert_gone(wanted.kernel.parent)
+    return outcome, told
+
+
+@pytest.mark.parametrize(("end", "error"), [(interrupted, KeyboardInterrupt), (lost, GuestDied)])
+@pytest.mark.parametrize("first", [(), (FIND,)], ids=["hypothesis", "settled"])
+def test_a_find_in_hand_is_told(
+    sims: Path, end: Callable[[Player], None], error: type[BaseException], first: tuple[Find, ...]
+) -> None:
+    """Ctrl-C, or a lost guest, while a find is shortened does not hide it."""
+    outcome, told = ended(plan(sims, "loses", first=first, play=playing(end)), error)
+    assert (outcome.finds, outcome.flaky) == ([], [])
+    (find,) = outcome.unsettled
+    assert told == [(find, Seen.ONCE)]
+    assert find.breach.rule == "regions.lost"
+    # As it was met.
+    assert {each.kind for each in find.operations} >= {each.kind for each in LOSES}
+    assert (find.base, find.step, find.seed) == ("7.3", "a/0001", 1)
+
+
+def test_a_find_in_hand_that_need_not_repeat(sims: Path) -> None:
+    """It is a find all the same where finds are taken as they are met."""
+    outcome, told = ended(plan(sims, "loses", quick=True, play=playing(lost)), GuestDied)
+    assert [each.breach.rule for each in outcome.finds] == ["regions.lost"]
+    assert (outcome.unsettled, told) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "seen"),
+    [(interrupted, KeyboardInterrupt, Seen.ONCE), (lost, GuestDied, Seen.SOMETIMES)],
+)
+def test_a_find_that_is_being_repeated_is_told(
+    sims: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Player], None],
+    error: type[BaseException],
+    seen: Seen,
+) -> None:
+    """After Ctrl-C no one knows whether it repeats; with a lost guest it has not."""
+
+    def same(player: Player, find: Find, **_more: Any) -> Find:
+        monkeypatch.setattr(type(player), "begin", end)
+        return find
+
+    monkeypatch.setattr(campaign, "shortest", same)
+    nothing = playing(lambda _player: None)
+    outcome, told = ended(plan(sims, "loses", first=[FIND], play=nothing), error)
+    (find,) = outcome.of(seen)
+    assert told == [(find, seen)]
+    assert (find.signature, find.step) == (SIGNATURE, "a/0001")
+    assert sum(len(outcome.of(each)) for each in Seen) == 1
+
+
 def test_two_explorations_with_one_database(sims: Path) -> None:
     """Both end well, side by side, and leave examples that the next one takes first."""
     script = textwrap.dedent(
@@ -295,12 +391,39 @@ def test_two_explorations_with_one_database(sims: Path) -> None:
 def test_finds_are_kept_by_their_signature() -> None:
     """Two finds are two files; the same one again replaces its file."""
     other = replace(FIND, operations=(Operation("add"),))
-    paths = {store.keep("7.3", each) for each in (FIND, other, FIND.relabelled("7.3", "x", 9))}
+    paths = {store.keep("7.3", each) for each in (FIND, other, FIND.relabelled("7.3", "", 9))}
     assert len(paths) == 2
     kept = {find.signature: find for find in store.kept("7.3")}
     assert set(kept) == {SIGNATURE.replace("claim", "release"), "regions.lost after add"}
     assert kept["regions.lost after release_group"].seed == 9
     assert list(store.kept("6.12")) == []
+
+
+def test_finds_of_two_steps_are_two_files() -> None:
+    """One step's find does not take the place of another's; files of any name are read."""
+    finds = [FIND.relabelled("7.3", step, 0) for step in ("a/0001", "a/0002")]
+    paths = [store.keep("7.3", each) for each in finds]
+    assert [store.read(path) for path in paths] == finds
+    # As the files of before were called.
+    paths[0].rename(paths[0].with_name("bc9157d859859f72.json"))
+    assert sorted(each.step for each in store.kept("7.3")) == ["a/0001", "a/0002"]
+
+
+def test_flaky_finds_are_kept_apart() -> None:
+    """They replace none that repeats, and are not tried first; what was met once is."""
+    find = load(FIND.to_json(), "x")
+    solid = store.keep("7.3", find)
+    again = replace(find, seed=5)
+    flaky = store.keep("7.3", again, Seen.SOMETIMES)
+    assert (store.read(solid), store.read(flaky)) == (find, again)
+    assert list(store.kept("7.3")) == [find]
+    met = replace(find, step="a/0002", seed=7)
+    once = store.keep("7.3", met, Seen.ONCE)
+    assert list(store.kept("7.3")) == [find, met]
+    # Later it is known how it repeats.
+    assert store.read(store.keep("7.3", met, Seen.SOMETIMES)) == met
+    assert not once.exists()
+    assert list(store.kept("7.3")) == [find]
 
 
 def test_damaged_files_are_left_out() -> None:

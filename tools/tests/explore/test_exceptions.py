@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from iommuq.explore.exceptions import NAME, Exceptions, load
 from iommuq.explore.finds import Find
 from iommuq.explore.operations import Operation
 from iommuq.explore.rules import all_rules
-from iommuq.explore.rules.model import Breach
+from iommuq.explore.rules.model import Breach, History, Moment
+from iommuq.explore.wire import State
 from iommuq.system.errors import UserError
 from simheader import ROOT
-from simstates import GOOD, JOINED, changed, moment
+from simstates import DEFAULT, GOOD, JOINED, changed, moment
 
 NAMES = frozenset(rule.name for rule in all_rules())
 REST = 'reason = "a reason"\nsource = "a source"\nexpires = 2027-06-30\n'
 ACCEPTED = f'[[exception]]\nrules = ["regions.lost"]\n{REST}'
 KNOWN = f'[[known]]\nsignatures = ["regions.lost after a*", "splats.printed: WARNING*"]\n{REST}'
-FIND = Find(Breach("regions.lost", "a device", "state.ret == 0"), (Operation("add"),))
+FIND = Find(Breach("regions.lost", "a device", "state.ret == 0", 0), (Operation("add"),))
+SECOND = Find(Breach("regions.lost", "a device", "state.ret == 0", 1), (Operation("add"),))
 
 
 def read(folder: Path, text: str) -> Exceptions:
@@ -38,16 +41,27 @@ def covers(
     line: str,
     *,
     kind: str = "add",
+    operation: Operation | None = None,
+    so_far: Sequence[Operation] = (),
     find: Find = FIND,
     group: dict[str, int] | None = None,
+    groups: dict[int, dict[str, int]] | None = None,
     head: str = "blocks",
     devices: dict[int, dict[str, int]] | None = None,
+    before: State = GOOD,
+    user: int = 0,
 ) -> bool:
-    """Tell whether an entry with one more line accepts a breach."""
+    """Tell whether an entry with one more line accepts a breach.
+
+    :param so_far: the operations of the sequence, to the last one.
+    """
     found = read(folder, ACCEPTED + line)
-    met: dict[str, Any] = {head: 1}
-    after = changed(GOOD, dev=devices or {}, group={0: group or {}}, **met)
-    return found.covering(find, moment(Operation(kind), after)) is not None
+    met: dict[str, Any] = {head: 1, "user": (user, 0, 0)}
+    after = changed(GOOD, dev=devices or {}, group=groups or {0: group or {}}, **met)
+    last = operation or (so_far[-1] if so_far else Operation(kind))
+    history = History(list(so_far[:-1]))
+    history.note(last, after)
+    return found.covering(find, Moment(last, before, after, history)) is not None
 
 
 def test_a_base_without_the_file_has_none(tmp_path: Path) -> None:
@@ -73,11 +87,23 @@ def test_accepted_after_some_operations(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", ["fault_hit", "alloc_hit"])
 def test_accepted_with_or_without_a_failure(tmp_path: Path, head: str) -> None:
-    """`faulted` asks for a failure that was met, or for none."""
+    """`faulted` asks for a failure that was met, or for none; the other keys for one of a kind."""
     assert covers(tmp_path, "faulted = true", head=head)
     assert not covers(tmp_path, "faulted = true")
     assert covers(tmp_path, "faulted = false")
     assert not covers(tmp_path, "faulted = false", head=head)
+    for key, own in (("attach_failed", "fault_hit"), ("alloc_failed", "alloc_hit")):
+        assert covers(tmp_path, f"{key} = true", head=head) == (head == own)
+        assert not covers(tmp_path, f"{key} = true")
+
+
+def test_accepted_if_each_later_attach_fails(tmp_path: Path) -> None:
+    """`fails_again` asks for that, and for an attach that did fail."""
+    line = "fails_again = true"
+    once, each = [Operation("attach_group", fail_kind="paging", fail_every=n) for n in (0, 1)]
+    assert covers(tmp_path, line, operation=each, head="fault_hit")
+    assert not covers(tmp_path, line, operation=once, head="fault_hit")
+    assert not covers(tmp_path, line, operation=each)
 
 
 def test_accepted_with_a_splat(tmp_path: Path) -> None:
@@ -99,18 +125,41 @@ def test_accepted_with_a_splat(tmp_path: Path) -> None:
 
 
 def test_accepted_with_other_devices(tmp_path: Path) -> None:
-    """`untrusted` and `bound` ask for one such device, `shared` for two behind a bridge."""
-    plain = {"flags": JOINED}
-    one = {0: {"config": wire.UNTRUSTED | wire.BEHIND}, 1: plain}
-    two = {0: {"config": wire.BEHIND}, 1: plain | {"config": wire.BEHIND}}
-    assert covers(tmp_path, "untrusted = true", devices=one)
-    assert not covers(tmp_path, "untrusted = true", devices=two)
+    """`shared` asks for another device behind the bridge, also for one that was removed."""
+    one = {0: {"config": wire.BEHIND}, 1: {"flags": JOINED}}
+    two = {0: {"config": wire.BEHIND}, 1: {"flags": wire.USED, "config": wire.BEHIND}}
     assert covers(tmp_path, "shared = true", devices=two)
     assert not covers(tmp_path, "shared = true", devices=one)
     assert covers(tmp_path, "shared = false", devices=one)
-    bound = {0: {"flags": JOINED | wire.BOUND}}
-    assert covers(tmp_path, "bound = true", devices=bound)
-    assert not covers(tmp_path, "bound = true", devices=one)
+    # The other one, which is not behind it.
+    two[0] = {"config": 0}
+    assert not covers(tmp_path, "shared = true", devices=two)
+
+
+@pytest.mark.parametrize(
+    ("devices", "group"),
+    [
+        ({}, {"setup": 6}),
+        ({}, {"owner": 1}),
+        ({}, {"owner_cnt": 1}),
+        ({0: {"config": wire.UNTRUSTED}}, {}),
+        ({1: {"flags": JOINED, "config": wire.UNTRUSTED}}, {}),
+        ({0: {"config": wire.BEHIND}, 1: {"flags": JOINED, "config": wire.BEHIND}}, {}),
+    ],
+    ids=["no identity", "owner", "driver", "untrusted", "beside untrusted", "shared"],
+)
+def test_where_identity_is_no_last_resort(
+    tmp_path: Path, devices: dict[int, dict[str, int]], group: dict[str, int]
+) -> None:
+    """`identity_safe` is false for what iommu_identity_is_safe() asks for."""
+    for value in (True, False):
+        line = f"identity_safe = {str(value).lower()}"
+        assert covers(tmp_path, line, devices=devices, group=group) != value
+        assert covers(tmp_path, line) == value
+        # One that is in no group any more, or in another one, is asked for nothing.
+        gone = {n: f | ({"flags": wire.USED} if n else {}) for n, f in devices.items()}
+        if 1 in devices:
+            assert covers(tmp_path, line, devices=gone, group=group) == value
 
 
 def test_accepted_while_a_group_is_unclaimed(tmp_path: Path) -> None:
@@ -120,6 +169,208 @@ def test_accepted_while_a_group_is_unclaimed(tmp_path: Path) -> None:
     assert not covers(tmp_path, line, group={"attached": 5, "owner": 1})
     assert not covers(tmp_path, line)
     assert covers(tmp_path, "unclaimed = false")
+
+
+QUARANTINE, USER, NEW = 9, 7, 8
+
+
+@pytest.mark.parametrize(
+    ("place", "device", "group"),
+    [
+        ("default", {}, {}),
+        ("group", {"hw": USER}, {"domain": USER}),
+        ("cut", {"hw": wire.NONE}, {"setup": 15}),
+        ("elsewhere", {"hw": wire.NONE}, {}),
+        ("parked", {"hw": wire.IDENTITY}, {}),
+        ("parked", {"hw": wire.BLOCKED}, {}),
+        ("parked", {"hw": NEW}, {"blocking_domain": NEW}),
+        ("parked", {"hw": QUARANTINE}, {}),
+        ("elsewhere", {"hw": USER}, {}),
+        ("elsewhere", {"hw": wire.FREED}, {}),
+        ("elsewhere", {"flags": wire.USED | wire.PRESENT}, {}),
+    ],
+)
+def test_places(tmp_path: Path, place: str, device: dict[str, int], group: dict[str, int]) -> None:
+    """Each device is in one of the places."""
+    for name in ("default", "group", "cut", "undeferred", "parked", "elsewhere"):
+        line = f'places = ["{name}"]'
+        assert covers(tmp_path, line, devices={0: device}, group=group, user=USER) == (
+            name == place
+        )
+    assert covers(
+        tmp_path, f'places = ["cut", "{place}"]', devices={0: device}, group=group, user=USER
+    )
+
+
+def test_a_deferred_attach_that_was_forgotten(tmp_path: Path) -> None:
+    """Its device is where it was, and is not deferred any more."""
+    line = 'places = ["undeferred"]'
+    before = changed(GOOD, dev={0: {"flags": JOINED | wire.DEFERRED, "hw": 0}})
+    assert covers(tmp_path, line, before=before, devices={0: {"hw": 0}})
+    assert not covers(tmp_path, line, before=before, devices={0: {"hw": wire.BLOCKED}})
+    assert not covers(tmp_path, line, before=before)
+    assert not covers(tmp_path, line, devices={0: {"hw": 0}})
+
+
+ADD, LATER = Operation("add"), Operation("add", dev=1, b=1)
+ATTACH, MAP = Operation("attach_group", group=0), Operation("dma_map")
+TWO = {1: {"flags": JOINED}}
+
+
+@pytest.mark.parametrize(
+    ("line", "operations"),
+    [
+        ("late", [ADD, ATTACH, LATER]),
+        ("late", [ADD, Operation("attach_device"), LATER]),
+        ("late", [ADD, LATER, Operation("remove", dev=1), ATTACH, Operation("rescan", dev=1)]),
+        ("beside", [ADD, LATER]),
+        ("beside", [ADD, Operation("remove"), Operation("rescan"), LATER]),
+        ("join_failed", [ADD, Operation("add", dev=1, fail_alloc=3)]),
+        ("join_failed", [LATER, Operation("rescan", dev=1, fail_kind="paging")]),
+        ("mapped_before", [ADD, MAP, LATER, MAP]),
+        ("mapped_before", [LATER, MAP, Operation("remove", dev=1), Operation("rescan", dev=1)]),
+    ],
+)
+def test_what_has_happened_to_a_device(
+    tmp_path: Path, line: str, operations: list[Operation]
+) -> None:
+    """The operations of the sequence tell."""
+    assert covers(tmp_path, f"{line} = true", devices=TWO, so_far=operations, find=SECOND)
+    assert not covers(tmp_path, f"{line} = false", devices=TWO, so_far=operations, find=SECOND)
+
+
+@pytest.mark.parametrize(
+    ("line", "operations"),
+    [
+        ("late", [ADD, LATER, ATTACH]),
+        ("late", [ADD, Operation("attach_group", group=1), LATER]),
+        ("late", [ADD, LATER]),
+        ("beside", [LATER, ADD]),
+        ("beside", [ADD, Operation("remove"), LATER]),
+        ("beside", [Operation("add", fail_alloc=1), LATER]),
+        ("join_failed", [ADD, LATER, Operation("claim_group", fail_alloc=3)]),
+        ("join_failed", [Operation("add", dev=1, fail_alloc=3), Operation("rescan", dev=1)]),
+        ("join_failed", [Operation("claim_group", fail_alloc=3)]),
+        ("mapped_before", [ADD, LATER, MAP]),
+        ("mapped_before", [LATER, MAP, ADD, MAP]),
+        ("mapped_before", [ADD, LATER]),
+        ("mapped_before", [MAP]),
+    ],
+)
+def test_what_has_not_happened_to_a_device(
+    tmp_path: Path, line: str, operations: list[Operation]
+) -> None:
+    """The order of the operations counts, and whose they are."""
+    assert not covers(tmp_path, f"{line} = true", devices=TWO, so_far=operations, find=SECOND)
+    assert covers(tmp_path, f"{line} = false", devices=TWO, so_far=operations, find=SECOND)
+
+
+def test_a_device_of_a_group_that_was_short_of_memory(tmp_path: Path) -> None:
+    """`short` asks for an allocation that failed in its group since it joined."""
+    assert covers(tmp_path, "short = true", head="alloc_hit")
+    assert not covers(tmp_path, "short = true", kind="bind", head="alloc_hit")
+    assert not covers(tmp_path, "short = true", head="fault_hit")
+
+
+def test_a_device_beside_one_that_could_not_join(tmp_path: Path) -> None:
+    """`refused` asks for another one of its group that has met a failure, and is in none."""
+    line, failed = "refused = true", Operation("add", dev=1, fail_kind="paging")
+    present = wire.USED | wire.PRESENT
+    there = {1: {"flags": present}}
+    assert covers(tmp_path, line, devices=there, so_far=[ADD, failed])
+    assert not covers(tmp_path, line, devices=there, so_far=[ADD, LATER])
+    joined = {1: {"flags": present | wire.GROUPED}}
+    assert not covers(tmp_path, line, devices=joined, so_far=[ADD, failed])
+
+
+FREED = Find(Breach("lifetime.freed", "a domain", "state.freed_in_use == 0"), (ADD,))
+LIFETIME = ACCEPTED.replace("regions.lost", "lifetime.freed")
+FREE, FAILED = Operation("free"), Operation("detach_group", fail_kind="paging", fail_at=1)
+
+
+def frees(folder: Path, line: str, *operations: Operation, **fields: int) -> bool:
+    """Tell whether an entry accepts that a domain is freed that device 0 is in."""
+    before = changed(GOOD, dev={0: {"hw": USER, "own": USER} | fields}, user=(USER, 0, 0))
+    gone = {name: wire.FREED for name, value in fields.items() if value == USER}
+    after = changed(before, dev={0: {"hw": wire.FREED, "own": wire.FREED} | gone})
+    history = History([*operations, FREE])
+    return (
+        read(folder, LIFETIME + line).covering(FREED, Moment(FREE, before, after, history))
+        is not None
+    )
+
+
+def test_a_device_that_was_left_in_what_is_freed(tmp_path: Path) -> None:
+    """`left_by` asks for an attach that failed before, and for a group that is elsewhere."""
+    line = 'left_by = ["paging", "identity"]'
+    assert frees(tmp_path, line, FAILED)
+    assert not frees(tmp_path, line)
+    assert not frees(tmp_path, 'left_by = ["blocked"]', FAILED)
+    # No attach that fails leaves a PASID.
+    assert not frees(tmp_path, line, FAILED, pasid0=USER)
+    assert frees(tmp_path, line, FAILED, pasid0=wire.NONE)
+    # The domain of its group.
+    before = changed(GOOD, user=(DEFAULT, 0, 0))
+    after = changed(before, dev={0: {"hw": wire.FREED, "own": wire.FREED}})
+    history = History([FAILED, FREE])
+    found = read(tmp_path, LIFETIME + line)
+    assert found.covering(FREED, Moment(FREE, before, after, history)) is None
+    # Nobody was in it, as far as can be seen.
+    assert found.covering(FREED, Moment(FREE, before, before, history)) is None
+
+
+def test_which_group_a_breach_is_about(tmp_path: Path) -> None:
+    """Neither the driver of another group counts, nor a group without devices."""
+    line = "blocked = false"
+    for setup, other, accepted in ((7, 0, False), (0, 7, True), (5, 5, True), (7, 7, False)):
+        groups = {0: {"setup": setup}, 1: {"setup": other}}
+        before = changed(GOOD, dev={0: {"hw": USER, "own": USER}}, group=groups)
+        after = changed(before, dev={0: {"hw": wire.FREED, "own": wire.FREED}})
+        met = Moment(FREE, before, after, History([FREE]))
+        assert (read(tmp_path, LIFETIME + line).covering(FREED, met) is not None) == accepted
+        assert covers(tmp_path, line, groups=groups) == accepted
+    # It may name it; else it is that of the operation.
+    named = Find(Breach("regions.lost", "a", "state.group[1].domain == 1"), (ADD,))
+    groups = {0: {"setup": 7}, 1: {"setup": 0}}
+    assert covers(tmp_path, line, find=named, groups=groups)
+    of_no_device = Find(Breach("regions.lost", "a", "state.ret == 0"), (ADD,))
+    claim = Operation("claim_group", group=1)
+    assert covers(tmp_path, line, find=of_no_device, groups=groups, operation=claim)
+    assert not covers(tmp_path, line, find=of_no_device, groups=groups)
+    assert not covers(tmp_path, line, find=of_no_device, operation=Operation("end"), groups=groups)
+
+
+def test_which_device_a_breach_is_about(tmp_path: Path) -> None:
+    """A breach that names a group is about no device."""
+    line = 'places = ["parked"]'
+    devices = {0: {"hw": wire.BLOCKED}, 1: {"flags": JOINED, "hw": DEFAULT}}
+    for expect, accepted in (
+        ("state.ret == 0", True),
+        ("state.dev[0].hw == 3", True),
+        ("state.dev[1].hw == 3", False),
+        ("state.group[0].owner == 0", False),
+    ):
+        find = Find(Breach("regions.lost", "a", expect), (ADD,))
+        assert covers(tmp_path, line, find=find, devices=devices) == accepted
+    assert not covers(tmp_path, line, find=find, devices=devices, kind="claim_group")
+
+
+@pytest.mark.parametrize(
+    ("line", "lasts"),
+    [
+        ("", False),
+        ('operations = ["add"]', True),
+        ("faulted = false", True),
+        ("attach_failed = true", True),
+        ("alloc_failed = true", True),
+        ("fails_again = true", True),
+        ('waiting = true\nshared = true\nplaces = ["default"]', False),
+    ],
+)
+def test_how_long_a_breach_is_accepted(tmp_path: Path, line: str, lasts: bool) -> None:
+    """One of an operation for as long as it lasts."""
+    (entry,) = read(tmp_path, ACCEPTED + line).exception
+    assert entry.lasts == lasts
 
 
 def test_known_signatures(tmp_path: Path) -> None:
@@ -157,6 +408,9 @@ def test_expired_entries(tmp_path: Path) -> None:
         (ACCEPTED + 'operations = ["rescann"]', "no operation 'rescann'"),
         (ACCEPTED + 'faulted = "perhaps"', "exception.0.faulted"),
         (ACCEPTED + "splats = [1]", "exception.0.splats.0"),
+        (ACCEPTED + 'places = ["nowhere"]', "exception.0.places.0"),
+        (ACCEPTED + 'fail_kinds = ["dma"]', "no attach to a domain of type 'dma' can fail"),
+        (ACCEPTED + 'left_by = ["dma"]', "no attach to a domain of type 'dma' can fail"),
         (KNOWN.replace('"regions.lost after a*", "splats.printed: WARNING*"', ""), "signatures"),
         ("[[known]]\n" + REST, "known.0.signatures: is missing"),
         (KNOWN.replace("a reason", ""), "reason is empty"),

@@ -16,6 +16,7 @@ from iommuq.explore.operations import Operation
 from iommuq.explore.play import replay
 from iommuq.explore.player import Player
 from iommuq.explore.rules import all_rules, choose
+from iommuq.explore.wire import State
 from iommuq.system.errors import InfraError
 
 LOSES = [Operation("add", b=1), Operation("bind"), Operation("unbind"), Operation("claim_group")]
@@ -110,6 +111,25 @@ def test_a_guest_that_crashes_with_a_splat(sims: Path) -> None:
     assert find.signature == "splats.printed: slab-use-after-free in iommu_toy_unbind"
     assert find.operations == tuple(LOSES[:3])
     assert find.breach.text == "the kernel crashed"
+
+
+def test_a_guest_that_is_lost_after_a_warning(sims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged before is no reason for its end."""
+    kernel = fakeguest.kernel(sims, "splats")
+    with Guest(kernel, sims / "log") as guest:
+        player = Player(guest, all_rules())
+        player.begin()
+        for operation in LOSES[:2]:
+            assert player.do(operation) == []
+        (find,) = player.do(LOSES[2])
+        player.pass_over([find])
+
+        def lost() -> State:
+            raise GuestDied("guest lost: silence", hint="", console=guest.console(), silent=True)
+
+        monkeypatch.setattr(guest, "receive", lost)
+        with pytest.raises(GuestDied, match="silence"):
+            player.do(LOSES[3])
 
 
 def test_a_crash_is_no_find_without_the_rule(sims: Path) -> None:

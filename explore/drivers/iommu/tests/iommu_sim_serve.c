@@ -136,6 +136,7 @@ static int __init serve(void)
 		pr_err("iommu_sim: cannot be set up\n");
 		return -ENODEV;
 	}
+	serve_splats = 0;
 	serve_ready = true;
 	if (!serve_write(hello, sizeof(hello)))
 		return -EIO;
@@ -144,11 +145,11 @@ static int __init serve(void)
 		    !serve_read(ops, count * sizeof(ops[0])))
 			break;
 		for (i = 0; i < count; i++) {
-			serve_splats = 0;
 			iommu_sim_do(&ops[i], &states[i]);
-			states[i].splats = min(serve_splats, 255u);
-			states[i].blocks = serve_blocks;
+			/* What it has given to a worker prints its splats here */
 			cond_resched();
+			states[i].splats = min(xchg(&serve_splats, 0), 255u);
+			states[i].blocks = serve_blocks;
 		}
 		if (!serve_write(states, count * sizeof(states[0])))
 			break;

@@ -185,8 +185,10 @@ def explore(
     try:
         (run_one if jobs == 1 else run_all)(wanted, plans, outcome, emit)
     except (InfraError, KeyboardInterrupt) as error:
-        code = EXIT_INFRA if isinstance(error, InfraError) else EXIT_INTERRUPTED
-        emit({"event": "end", **figures(outcome), "exit": code})
+        code, why = EXIT_INTERRUPTED, {}
+        if isinstance(error, InfraError):
+            code, why = EXIT_INFRA, {"error": error.what, "hint": error.hint}
+        emit({"event": "end", **figures(outcome), "exit": code, **why})
         if not as_json:
             print(verdict(plans[0], outcome, ended=False))
         raise

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,16 +19,17 @@ from click.testing import CliRunner
 
 from fakedriver import FakeGuest
 from iommuq.cli.main import cli
-from iommuq.explore import plans, run, store
-from iommuq.explore.campaign import REPEATS, Outcome, Plan, explore
+from iommuq.explore import campaign, plans, run, store
+from iommuq.explore.campaign import REPEATS, TRIES, Outcome, Plan, explore
 from iommuq.explore.drivers import plan as drivers
 from iommuq.explore.drivers.finds import DriverFind
 from iommuq.explore.drivers.player import DriverPlayer
 from iommuq.explore.drivers.rules import chosen
 from iommuq.explore.drivers.steps import VFIO, Step
 from iommuq.explore.drivers.world import World, layouts
-from iommuq.explore.exceptions import Exceptions
+from iommuq.explore.exceptions import Exceptions, Known
 from iommuq.explore.plans import Wanted, plans_of
+from iommuq.explore.play import AnyFind, Seen
 from iommuq.explore.rules.model import Breach
 from iommuq.suites.firmware.cases import Case
 from iommuq.system import progress
@@ -149,6 +152,78 @@ def test_what_does_not_repeat_is_flaky() -> None:
     assert REPEATS > 1
 
 
+LEAKS = (
+    *(Step("bind", ("control", VFIO)), Step("claim", ("group", "control"))),
+    *(Step("release", ("control",)), Step("look")),
+)
+KEPT = DriverFind(Breach("isolation.memory", "x", ""), LEAKS, "q35-intel", "mixed")
+
+
+def test_a_find_that_repeats_replaces_a_flaky_one() -> None:
+    """What did not repeat when it was met first is tried again when it is met again."""
+    outcome = Outcome()
+    told: list[tuple[AnyFind, Seen]] = []
+    shown: list[int] = []
+
+    def after(guest: FakeGuest, line: str, word: str) -> str | None:
+        found = leaks(guest, line, word)
+        if found in (None, word):
+            return None
+        shown.append(1)
+        return found if told or len(shown) == 1 else None
+
+    wanted = plan(after=after, first=[KEPT, KEPT, KEPT])[0]
+    explore(wanted, outcome, lambda _: None, lambda find, seen: told.append((find, seen)))
+    assert [(find.signature, seen) for find, seen in told] == [
+        (SIGNATURE, Seen.SOMETIMES),
+        (SIGNATURE, Seen.ALWAYS),
+    ]
+    assert (outcome.finds, outcome.flaky) == ([told[1][0]], [])
+
+
+def test_a_flaky_signature_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told once, and takes a bounded part of the time."""
+    tried: list[AnyFind] = []
+
+    def shortest(_player: DriverPlayer, find: DriverFind, **_more: Any) -> DriverFind:
+        tried.append(find)
+        return find
+
+    monkeypatch.setattr(campaign, "replay", lambda *_: [])
+    monkeypatch.setattr(campaign, "shortest", shortest)
+    outcome = Outcome()
+    told: list[tuple[AnyFind, Seen]] = []
+    wanted = plan(first=[KEPT] * 9, seconds=1.0, enough=0)[0]
+    explore(wanted, outcome, lambda _: None, lambda find, seen: told.append((find, seen)))
+    assert len([each for each in tried if each.signature == SIGNATURE]) == TRIES
+    assert [find.signature for find, _ in told].count(SIGNATURE) == 1
+    assert [each.signature for each in outcome.flaky].count(SIGNATURE) == 1
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_kept_find_behind_a_known_breach(*, go_on: bool, own: bool) -> None:
+    """It is tried; what else comes after a known breach may follow from it."""
+
+    def after(guest: FakeGuest, line: str, word: str) -> str | None:
+        if line.startswith("reset"):
+            return "EIO"
+        lines = [each.partition("\t")[0] for each in guest.asked[-1]]
+        last = max((n for n, each in enumerate(lines) if each == "release"), default=0)
+        # It needs what is known.
+        return leaks(guest, line, word) if lines[last - 1] == "reset" else None
+
+    first = replace(KEPT, operations=(*LEAKS[:2], Step("reset", ("first",)), *LEAKS[2:]))
+    if not own:
+        first = replace(first, breach=Breach("nofail.back", "x", ""))
+    entry = Known(("q35-intel: errnos.*",), "r", "s", datetime.date(2100, 1, 1))
+    # Nothing is drawn.
+    wanted = plan(after=after, first=[first], go_on=go_on, enough=0, seconds=0.0)[0]
+    outcome = explored(replace(wanted, exceptions=Exceptions(known=(entry,))))
+    assert outcome.flaky == []
+    assert [each.signature for each in outcome.finds] == ([SIGNATURE] if own or go_on else [])
+
+
 # Several layouts.
 
 
@@ -177,6 +252,38 @@ def test_two_plans_are_one_exploration(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 4.0 <= outcome.seconds < 60
 
 
+def test_what_is_flaky_in_one_layout_may_repeat_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried there, told, and kept as one that repeats."""
+    monkeypatch.setattr(run, "progress", _Quiet())
+    met: list[int] = []
+
+    def once(_guest: FakeGuest, line: str, _word: str) -> str | None:
+        if line.startswith("reset"):
+            met.append(1)
+        return "EIO" if line.startswith("reset") and len(met) == 1 else None
+
+    def always(_guest: FakeGuest, line: str, _word: str) -> str | None:
+        return "EIO" if line.startswith("reset") else None
+
+    reset = (Step("reset", ("first",)),)
+    first = [DriverFind(Breach("errnos.documented", "x", ""), reset, "q35-intel", "mixed")]
+    both = [
+        plan("mixed", once, enough=0, seconds=0.0, first=first)[0],
+        plan("alone", always, enough=0, seconds=0.0, first=first)[0],
+    ]
+    events: list[dict[str, Any]] = []
+    outcome = Outcome()
+    run.run_one(WANTED, both, outcome, events.append)
+    assert (len(outcome.finds), outcome.flaky) == (1, [])
+    told = [each for each in events if each["event"] == "find"]
+    assert [(each["seen"], each["repeats"]) for each in told] == [
+        ("sometimes", False),
+        ("always", True),
+    ]
+    assert {each["signature"] for each in told} == {outcome.finds[0].signature}
+    assert [Path(each["file"]).parent.name for each in told] == ["flaky", "finds"]
+
+
 class _Quiet:
     """The progress without a terminal."""
 
@@ -194,19 +301,21 @@ def test_finds_of_processes_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     argvs: list[list[str]] = []
     lock = threading.Lock()
 
-    def child(argv: list[str], **more: Any) -> None:
+    wanted = Wanted("7.3", None, 6.0, 1, jobs=2, on="q35-intel", most=7)
+
+    def child(argv: list[str], **more: Any) -> Any:
         with lock:
             argvs.append(argv)
-        for each, repeats in ((find, True), (other, False)):
-            more["on_line"](json.dumps(run._event(each, repeats, None)))
+        for each, seen in ((find, Seen.ALWAYS), (other, Seen.SOMETIMES)):
+            more["on_line"](json.dumps(run._event(wanted, each, seen, Path("/log"), None)))
         more["on_line"]("no JSON")
         numbers = {"operations": 5, "sequences": 2, "boots": 1, "seconds": 1.5, "blocks": 0}
-        more["on_line"](json.dumps({"event": "end", **numbers}))
+        more["on_line"](json.dumps({"event": "end", "exit": 1, **numbers}))
+        return SimpleNamespace(returncode=1, stderr="")
 
     monkeypatch.setattr(processes, "run", child)
     monkeypatch.setattr(run, "progress", _Quiet())
     outcome, events = Outcome(), list[dict[str, Any]]()
-    wanted = Wanted("7.3", None, 6.0, 1, jobs=2, on="q35-intel", most=7)
     run.run_all(wanted, [plan()[0]], outcome, events.append)
     assert (outcome.finds, outcome.flaky) == ([find], [other])
     assert len(events) == 2
@@ -324,3 +433,24 @@ def test_a_find_is_replayed_on_its_machine(monkeypatch: pytest.MonkeyPatch) -> N
     assert run.shown(WANTED, found).signature == SIGNATURE
     with pytest.raises(UserError, match="it is not so"):
         run.shown(WANTED, DriverFind(Breach("nofail.back", "x", ""), steps, "q35-intel", "alone"))
+
+
+def test_a_find_is_replayed_behind_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another breach does not hide it, and is named."""
+    said: list[str] = []
+
+    def after(guest: FakeGuest, line: str, word: str) -> str | None:
+        return "EIO" if line.startswith("reset") else leaks(guest, line, word)
+
+    entry = Known(("q35-intel: errnos.*",), "r", "s", datetime.date(2100, 1, 1))
+    one = replace(plan(after=after)[0], exceptions=Exceptions(known=(entry,)))
+    monkeypatch.setattr(run, "plans_of", lambda _wanted: [one])
+    monkeypatch.setattr(progress, "note", said.append)
+    events: list[dict[str, Any]] = []
+    find = replace(KEPT, operations=(Step("reset", ("first",)), *LEAKS))
+    assert run.replayed(WANTED, find, events.append) == 1
+    told, end = events
+    assert (told["signature"], end["finds"]) == (SIGNATURE, 1)
+    other = "q35-intel: errnos.documented after reset"
+    assert end["others"] == [other]
+    assert said == [f"FAIL: 7.3 a/0001: 5 operations; also {other} (known)"]

@@ -23,13 +23,14 @@ from driverplay import (
     remove,
     started,
 )
-from fakedriver import FakeGuest, group_of
+from fakedriver import WARNING, FakeGuest, group_of
 from iommuq.explore.drivers.rules import chosen
 from iommuq.explore.drivers.steps import CODES, VFIO, Step
 from iommuq.explore.drivers.world import Seen
 from iommuq.explore.play import replay
 from iommuq.explore.shorten import shortest
 from iommuq.firmware.scenario import OTHER
+from iommuq.system.errors import InfraError
 
 # A good kernel.
 
@@ -171,6 +172,64 @@ def test_what_cannot_be_cleaned_takes_a_boot(bad: After) -> None:
     play(player, bind("control"), LOOK)
     player.begin()
     assert guest.boots == 2
+
+
+# How a sequence ends.
+
+
+def warns_at_rescan(guest: FakeGuest, line: str, word: str) -> str | None:
+    """Leak at each look, and warn when devices are found again."""
+    if line == "rescan":
+        guest.say(*(each.format("iommu_toy_probe") for each in WARNING))
+    return LEAK(guest, line, word)
+
+
+def test_the_end_goes_on_after_what_is_known() -> None:
+    """What shows when devices are let go of is found behind what was known before."""
+    _, player = started(warns_at_rescan)
+    player.begin()
+    player.send(bind("control"))
+    assert player.check() == []
+    found = []
+    while some := player.end():
+        found += [each.breach.rule for each in some]
+        player.pass_over(some)
+    assert found == ["isolation.memory", "splats.printed"]
+
+
+def test_a_warning_while_a_sequence_is_broken_off_takes_a_boot() -> None:
+    """It is of no sequence, and the kernel may be unsound."""
+
+    def warns(guest: FakeGuest, line: str, _word: str) -> None:
+        if line == "rescan":
+            guest.say(*(each.format("iommu_toy_probe") for each in WARNING))
+
+    guest, player = started(warns)
+    play(player, bind("control"))
+    player.begin()
+    assert guest.boots == 2
+
+
+def test_an_end_that_tells_nothing_takes_a_boot() -> None:
+    """Whether all is as it was before is not known if an engine is off."""
+    guest, player = started(letters("ats", "=", "O"))
+    assert replay(player, [bind("control")]) == []
+    player.begin()
+    assert guest.boots == 1
+    guest.after = letters("marked", "=", "O")
+    assert replay(player, [REPLUG, bind("control")]) == []
+    player.begin()
+    assert guest.boots == 2
+
+
+def test_an_engine_that_never_tells_anything() -> None:
+    """Each device counts for itself; some writes are not enough to say so."""
+    _, player = started(letters("marked", "=", "N"))
+    replay(player, [LOOK, LOOK])
+    player.check_oracle()
+    replay(player, [REPLUG, LOOK, LOOK, LOOK, LOOK])
+    with pytest.raises(InfraError, match=r"writes of the DMA engine of marked tell nothing"):
+        player.check_oracle()
 
 
 # Steps that make no sense.
