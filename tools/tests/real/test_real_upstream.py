@@ -47,7 +47,7 @@ ADDED = ("follow-up", "fixes", "late-joiner", "regions", "last-resort")
 #: Patches of 7.3 that are partly in a kernel.
 PARTLY = {
     "7.3": {"last-resort/0003", "last-resort/0004", "last-resort/0005", "regions/0007"},
-    "6.12": {"last-resort/0003", "late-joiner/0004", "regions/0007"},
+    "6.12": {"last-resort/0003", "late-joiner/0004", "regions/0006", "regions/0007"},
 }
 
 
