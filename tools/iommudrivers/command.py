@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,18 @@ from iommuq.bases import basefile
 from iommuq.bases import sources as bases
 from iommuq.firmware import topology
 from iommuq.guests import machine
+from iommuq.guests.machine import Machine
 from iommuq.queue.model import PLAIN, load_queue
 from iommuq.queue.steps import make_step
 from iommuq.system import progress
 from iommuq.system.errors import UserError, VerdictError
 from iommuq.system.git.objects import Objects
 from iommuq.system.temporary import temporary_folder
+
+
+def claiming(found: Iterable[Machine]) -> list[tuple[str, str]]:
+    """Return the machines whose firmware can claim regions, each with the source of its driver."""
+    return [(each.name, each.driver) for each in found if each.driver and topology.table_of(each)]
 
 
 def run_goals(name: str, into: Path | None) -> None:
@@ -34,10 +40,7 @@ def run_goals(name: str, into: Path | None) -> None:
     if into is not None and not into.parent.is_dir():
         raise UserError(f"{into}: no directory {into.parent}")
     spec = basefile.load_spec(name)
-    found = [machine.load_machine(each) for each in machine.names()]
-    # Firmware claims regions in the table of one of these IOMMUs.
-    claiming = [each for each in found if each.driver and topology.table_of(each)]
-    machines = [(each.name, each.driver) for each in claiming]
+    machines = claiming(machine.load_machine(each) for each in machine.names())
     title, files = _read(spec, None)
     queued = replace(_judge(spec, title, files), notes=notes.of(name, queue=True))
     recovers = goals.LAST_RESORT in files.get("drivers/iommu/iommu.c", b"")

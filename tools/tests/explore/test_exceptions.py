@@ -315,7 +315,7 @@ def test_a_device_that_was_left_in_what_is_freed(tmp_path: Path) -> None:
     history = History([FAILED, FREE])
     found = read(tmp_path, LIFETIME + line)
     assert found.covering(FREED, Moment(FREE, before, after, history)) is None
-    # Nobody was in it, as far as can be seen.
+    # The state before it shows no device in the domain.
     assert found.covering(FREED, Moment(FREE, before, before, history)) is None
 
 

@@ -222,7 +222,7 @@ def test_a_region_that_could_not_be_mapped(base: str) -> None:
     assert not lost(ADD, SECOND, short=False)
     assert not lost(ADD, SECOND)
     assert not lost(ADD, joins, Operation("bind"), short=False)
-    # It is claimed: nobody has learnt of the region.
+    # Its group is claimed: the core does not know of the region.
     owned = {"domain": wire.BLOCKED, "owner": 1, "owner_cnt": 1}
     claimed = changed(later, dev={1: {"hw": wire.BLOCKED}}, group={0: owned})
     assert not lost(ADD, joins, Operation("claim_group"), state=claimed)

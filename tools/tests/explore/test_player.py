@@ -113,6 +113,24 @@ def test_a_guest_that_crashes_with_a_splat(sims: Path) -> None:
     assert find.breach.text == "the kernel crashed"
 
 
+def test_the_end_of_a_sequence_comes_once(sims: Path) -> None:
+    """It is asked for again after finds that were passed over."""
+    with Guest(fakeguest.kernel(sims, "loses"), sims / "log") as guest:
+        player = Player(guest, all_rules())
+        player.begin()
+        for operation in LOSES[:3]:
+            assert player.do(operation) == []
+        player.send(LOSES[3])
+        found = player.end()
+        assert [each.breach.rule for each in found] == ["regions.lost"]
+        count = player.count
+        while found := player.end():
+            player.pass_over(found)
+        assert player.count == count + 1
+        assert player.end() == []
+        assert player.count == count + 1
+
+
 def test_a_guest_that_is_lost_after_a_warning(sims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was judged before is no reason for its end."""
     kernel = fakeguest.kernel(sims, "splats")

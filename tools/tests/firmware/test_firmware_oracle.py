@@ -275,6 +275,25 @@ def move(files: Path, to: Path) -> None:
         each.rename(to / each.name)
 
 
+def test_a_device_that_came_back_by_itself(machine: Machine, built: Path) -> None:
+    """Its folder is another one than that which is open."""
+    fifo, old = machine.root / "fifo", machine.root / "old"
+    os.mkfifo(fifo)
+
+    def change() -> None:
+        with fifo.open("wb"):
+            machine.folder.rename(old)
+            machine.folder.mkdir()
+            move(old, machine.folder)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    steps = (f"device {DEVICE} -", f"table ../../../..{fifo}", f"present {DEVICE}")
+    said = machine.do(built, *steps)
+    thread.join()
+    assert said[2] == "yes"
+
+
 def test_an_address_that_two_devices_have_tells_nothing(machine: Machine, built: Path) -> None:
     """The kernel gives the address of a device that it has removed to another one."""
     other = "0000:01:02.0"

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from iommudrivers import goals
-from iommudrivers.command import run_goals
+from iommudrivers.command import claiming, run_goals
 from iommudrivers.goals import State
 from iommudrivers.model import Driver, How, Reason, Region, Source, Verdict
 from iommudrivers.notes import Note
 from iommudrivers.page import Kernel
 from iommudrivers.values import Place
+from iommuq.guests.machine import load_machine
 from iommuq.system.errors import UserError
 
 PLACE = Place("drivers/iommu/toy/iommu.c", 7)
@@ -83,6 +84,18 @@ def test_recovery_of_direct_regions_is_the_core_s() -> None:
     assert cells(direct, direct, recovers=False)[3].startswith("open: the core blocks it")
     elsewhere = replace(direct, place=Place("drivers/iommu/toys.c", 1))
     assert cells(elsewhere, elsewhere)[4] == "yes, by source only"
+
+
+def test_a_last_resort_needs_a_blocked_domain_too() -> None:
+    """Other devices of a driver with direct regions have to be blocked without memory."""
+    direct = replace(GOOD, regions=DIRECT, blocked=(Source(How.NONE),))
+    assert cells(direct, direct)[3].startswith("open: no static blocked domain")
+
+
+def test_a_machine_without_a_table_of_regions_runs_none() -> None:
+    """QEMU's virtio-iommu has a driver, and no firmware that claims memory."""
+    found = dict(claiming(load_machine(name) for name in ("q35", "q35-virtio", "q35-amd")))
+    assert found == {"q35-amd": "drivers/iommu/amd/"}
 
 
 def test_a_remark_opens_a_goal() -> None:

@@ -282,7 +282,6 @@ class DriverPlayer:
         if step.device and self._touched is not None:
             # What is done to a device is done to its group.
             self._touched |= {step.device, *before.group(step.device)}
-            self._touched |= set(self.state.group(step.device))
         if step.kind != "look":
             self._met = faulted
         self._note_failed(before, faulted)

@@ -27,6 +27,7 @@ from fakedriver import WARNING, FakeGuest, group_of
 from iommuq.explore.drivers.rules import chosen
 from iommuq.explore.drivers.steps import CODES, VFIO, Step
 from iommuq.explore.drivers.world import Seen
+from iommuq.explore.machine import Found, Session
 from iommuq.explore.play import replay
 from iommuq.explore.shorten import shortest
 from iommuq.firmware.scenario import OTHER
@@ -70,6 +71,29 @@ def test_the_first_sequence_begins_at_boot() -> None:
     assert guest.asked[0][asked:] == ["listen"]
     assert player.check() == []
     assert player.choose(0, 0) != REPLUG
+    assert guest.boots == 1
+
+
+def removed(lines: list[str]) -> set[str]:
+    """Return the devices that some lines remove."""
+    return {line.split("\t")[1] for line in lines if line.startswith("remove")}
+
+
+def test_the_end_replugs_what_was_touched() -> None:
+    """All devices at first, as they are from the boot; then those of the groups of a step."""
+    guest, player = started()
+    everyone = {WORLD.addresses[name] for name in WORLD.devices}
+    assert replay(player, [bind("control")]) == []
+    assert removed(guest.asked[0]) == everyone
+    asked = len(guest.asked[0])
+    assert replay(player, [REPLUG, bind("control"), Step("reset", ("first",))]) == []
+    group = {WORLD.addresses[name] for name in ("control", "first", "second")}
+    assert removed(guest.asked[0][asked:]) == group
+    # One that was broken off has touched others, which are let go of as well.
+    play(player, REPLUG, bind("marked"))
+    asked = len(guest.asked[0])
+    player.begin()
+    assert removed(guest.asked[0][asked:]) == {WORLD.addresses["marked"]}
     assert guest.boots == 1
 
 
@@ -195,6 +219,15 @@ def test_the_end_goes_on_after_what_is_known() -> None:
         found += [each.breach.rule for each in some]
         player.pass_over(some)
     assert found == ["isolation.memory", "splats.printed"]
+
+
+def test_a_session_goes_on_at_the_end() -> None:
+    """What is looked for is found behind what is none."""
+    _, player = started(warns_at_rescan)
+    session = Session(player, lambda each: "splats" in each, lambda: None, only=True)
+    session.begin()
+    with pytest.raises(Found, match="WARNING in iommu_toy_probe"):
+        session.end()
 
 
 def test_a_warning_while_a_sequence_is_broken_off_takes_a_boot() -> None:
