@@ -511,3 +511,22 @@ def test_known_defects_take_the_time_that_they_take(
     with pytest.raises(UserError, match="--operations is not for --known"):
         call("7.3", "--known", "--operations", "5")
     assert page.read_text() == "old"
+
+
+def test_known_defects_of_drivers_are_looked_for_with_a_light_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The core needs none: its guests are fast, and `--light` is not for them."""
+    asked: list[Wanted] = []
+
+    def plans_of(wanted: Wanted) -> list[Plan]:
+        asked.append(wanted)
+        raise UserError("asked")
+
+    monkeypatch.setattr(known, "plans_of", plans_of)
+    for on in ("", "q35-amd"):
+        one = replace(defects()[0], on=on)
+        monkeypatch.setattr(known, "defects", lambda one=one: (one,))
+        with pytest.raises(UserError, match="asked"):
+            known.search(Wanted("7.3", None, 1.0, 1))
+    assert [(each.on, each.light) for each in asked] == [("", False), ("q35-amd", True)]
