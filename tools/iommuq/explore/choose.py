@@ -82,6 +82,14 @@ def _with_domain(targets: list[Target], state: State) -> list[Target]:
     return [(dev, group, domain) for dev, group, _ in targets for domain in domains]
 
 
+def _with_pasid(state: State) -> list[Target]:
+    return [
+        (number, 0, 0)
+        for number, device in enumerate(state.devices)
+        if device.user_pasid0 or device.user_pasid1
+    ]
+
+
 def _free_domain(state: State) -> list[Target]:
     free = [number for number, domain in enumerate(state.user) if not domain]
     found = _devices(state, wire.PRESENT | wire.GROUPED)
@@ -120,11 +128,8 @@ TARGETS: dict[str, _Targets] = {
     ),
     "detach_device": lambda state: _devices(state, wire.PRESENT | wire.GROUPED),
     "attach_pasid": lambda state: _with_domain(_devices(state, wire.PRESENT | wire.GROUPED), state),
-    "detach_pasid": lambda state: [
-        (number, 0, 0)
-        for number, device in enumerate(state.devices)
-        if device.user_pasid0 or device.user_pasid1
-    ],
+    "detach_pasid": _with_pasid,
+    "replace_pasid": lambda state: _with_domain(_with_pasid(state), state),
     "set_type": lambda state: _groups(state, lambda g: g.exists),
     "reset_prepare": _resettable,
     "reset_done": lambda state: _devices(state, wire.PRESENT | wire.RESETTING),

@@ -226,8 +226,12 @@ def _was_left(number: int, moment: Moment) -> bool:
 def _place(number: int, moment: Moment) -> Place:
     before, after = moment.before.devices[number], moment.after.devices[number]
     group = moment.after.groups[after.group]
-    if not after.flags & wire.PRESENT or not after.flags & wire.GROUPED:
+    if not after.flags & wire.PRESENT:
         return Place.ELSEWHERE
+    if not after.flags & wire.GROUPED:
+        # What could not join goes where those go that have the requester ID of its bridge.
+        twin = _twin(number, moment)
+        return Place.ELSEWHERE if twin is None else _place(twin, moment)
     if after.hw == group.domain:
         return Place.DEFAULT if group.domain == group.default_domain else Place.GROUP
     if before.flags & ~after.flags & wire.DEFERRED and after.hw == before.hw:
@@ -240,6 +244,22 @@ def _place(number: int, moment: Moment) -> Place:
     quarantined = after.hw >= wire.PAGING and after.hw not in taken
     blocking = {wire.IDENTITY, wire.BLOCKED, group.blocking_domain} - {wire.NONE}
     return Place.PARKED if quarantined or after.hw in blocking else Place.ELSEWHERE
+
+
+def _twin(number: int, moment: Moment) -> int | None:
+    """Return a device of the group of a device that has the same requester ID."""
+    devices = moment.after.devices
+    if not devices[number].config & wire.BEHIND:
+        return None
+    behind = (wire.PRESENT | wire.GROUPED, wire.BEHIND)
+    return next(
+        (
+            other
+            for other in _siblings(number, moment)
+            if (devices[other].flags & behind[0], devices[other].config & behind[1]) == behind
+        ),
+        None,
+    )
 
 
 def _siblings(number: int, moment: Moment) -> Iterable[int]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from iommuq.explore.operations import Operation
 
-VERSION = 3
+VERSION = 4
 DEVICES, GROUPS, DOMAINS, PASIDS = 4, 2, 3, 2
 #: Largest number of operations of a message.
 MOST = 256

@@ -37,7 +37,7 @@ def fits(operation: Operation, state: State) -> bool:
         return bool(used) and not device.flags & wire.PRESENT
     if operation.kind in ("unbind", "deferred_attach"):
         return bool(device.flags & wire.BOUND)
-    if operation.kind == "detach_pasid":
+    if operation.kind in ("detach_pasid", "replace_pasid"):
         return bool(device.user_pasid0 or device.user_pasid1)
     if operation.kind == "release_group":
         return bool(group.claimed)

@@ -202,6 +202,24 @@ def test_places(tmp_path: Path, place: str, device: dict[str, int], group: dict[
     )
 
 
+def test_the_place_of_what_could_not_join(tmp_path: Path) -> None:
+    """It is where the device of its group is that has the same requester ID."""
+    line = 'places = ["cut"]'
+    alone = {"flags": wire.USED | wire.PRESENT, "config": wire.BEHIND, "hw": wire.NONE}
+    twin = {"flags": JOINED, "config": wire.BEHIND, "hw": wire.NONE}
+    group = {"setup": 15}
+    assert covers(tmp_path, line, devices={0: alone, 1: twin}, group=group)
+    for other in (
+        {"hw": wire.BLOCKED},
+        {"config": 0},
+        {"flags": wire.USED},
+        {"flags": wire.USED | wire.PRESENT},
+        {"group": 1},
+    ):
+        assert not covers(tmp_path, line, devices={0: alone, 1: twin | other}, group=group)
+    assert not covers(tmp_path, line, devices={0: alone | {"config": 0}, 1: twin}, group=group)
+
+
 def test_a_deferred_attach_that_was_forgotten(tmp_path: Path) -> None:
     """Its device is where it was, and is not deferred any more."""
     line = 'places = ["undeferred"]'

@@ -19,7 +19,7 @@ FOLDER, NAME = os.path.split(sys.argv[0])
 HEADER = "../../../explore/drivers/iommu/tests/iommu_sim.h"
 SPLAT = "WARNING: CPU: 0 PID: 1 at drivers/iommu/iommu.c:12 iommu_toy_unbind+0x5c/0x2e0\n"
 KASAN = "BUG: KASAN: slab-use-after-free in iommu_toy_unbind+0x5c/0x2e0\n"
-HELLO = struct.pack("<4I", 0x4D495349, 3, 16, 8 + 9 + 3 + 2 * 12 + 4 * 16)
+HELLO = struct.pack("<4I", 0x4D495349, 4, 16, 8 + 9 + 3 + 2 * 12 + 4 * 16)
 NOT_NOW, BUSY = 1, -16
 PRESENT, GROUPED, BOUND, USED = 1, 2, 8, 128
 

@@ -75,7 +75,9 @@ struct sim_slot {
 	struct iommu_domain *own;
 	struct iommu_domain *pasid[IOMMU_SIM_PASIDS];
 	bool claimed, resetting;
-	struct iommu_attach_handle handle[IOMMU_SIM_PASIDS];
+	/* The one that is in use, and the next one */
+	struct iommu_attach_handle handle[IOMMU_SIM_PASIDS][2];
+	unsigned int handle_at[IOMMU_SIM_PASIDS];
 	struct iommu_domain *user_pasid[IOMMU_SIM_PASIDS];
 	struct sim_buf buf[IOMMU_SIM_BUFS];
 	unsigned int attaches;
@@ -296,6 +298,10 @@ static int sim_set_pasid(struct iommu_domain *domain, struct device *dev,
 		return -EINVAL;
 	if (sim_domain_id(domain) == SIM_FREED)
 		sim.state->freed_attached++;
+#ifdef IOMMU_SIM_OLD_DOMAIN
+	if (old && slot->pasid[pasid - 1] && old != slot->pasid[pasid - 1])
+		sim.state->wrong_old++;
+#endif
 	if (sim_fails(domain))
 		return -sim.op->fail_errno;
 	slot->pasid[pasid - 1] = domain->type == IOMMU_DOMAIN_BLOCKED ? NULL : domain;
@@ -917,6 +923,42 @@ static int sim_reset_done(struct sim_slot *slot)
 }
 #endif
 
+static int sim_attach_pasid(struct sim_slot *slot, unsigned int p,
+			    struct iommu_domain *domain)
+{
+	int ret;
+
+	ret = iommu_attach_device_pasid(domain, slot_dev(slot), p + 1,
+					&slot->handle[p][slot->handle_at[p]]);
+	if (!ret)
+		slot->user_pasid[p] = domain;
+	return ret;
+}
+
+#ifdef IOMMU_SIM_REPLACE_PASID
+/* "Caller should always provide a new handle" */
+static int sim_replace_pasid(struct sim_slot *slot, unsigned int p,
+			     struct iommu_domain *domain)
+{
+	unsigned int next = slot->handle_at[p] ^ 1;
+	int ret;
+
+	ret = iommu_replace_device_pasid(domain, slot_dev(slot), p + 1,
+					 &slot->handle[p][next]);
+	if (ret)
+		return ret;
+	slot->handle_at[p] = next;
+	slot->user_pasid[p] = domain;
+	return 0;
+}
+#else
+static int sim_replace_pasid(struct sim_slot *slot, unsigned int p,
+			     struct iommu_domain *domain)
+{
+	return IOMMU_SIM_NOT_NOW;
+}
+#endif
+
 static void sim_detach_pasid(struct sim_slot *slot, unsigned int p)
 {
 	struct iommu_domain *domain = slot->user_pasid[p];
@@ -1169,15 +1211,16 @@ static int sim_run(const struct iommu_sim_op *op)
 		if (!dev || !dev->iommu_group || !*user || slot->user_pasid[p] ||
 		    (!slot->bound && !slot->claimed))
 			break;
-		ret = iommu_attach_device_pasid(*user, dev, p + 1, &slot->handle[p]);
-		if (!ret)
-			slot->user_pasid[p] = *user;
-		return ret;
+		return sim_attach_pasid(slot, p, *user);
 	case SIM_DETACH_PASID:
 		if (!dev || !slot->user_pasid[p])
 			break;
 		sim_detach_pasid(slot, p);
 		return 0;
+	case SIM_REPLACE_PASID:
+		if (!dev || !slot->user_pasid[p] || !*user)
+			break;
+		return sim_replace_pasid(slot, p, *user);
 	case SIM_SET_TYPE:
 		if (!group->group)
 			break;

@@ -17,9 +17,11 @@
 #define IOMMU_SIM_OLD_DOMAIN
 /* pci_dev_reset_iommu_prepare() and pci_dev_reset_iommu_done() */
 #define IOMMU_SIM_RESET
+/* iommu_replace_device_pasid() */
+#define IOMMU_SIM_REPLACE_PASID
 #endif
 
-#define IOMMU_SIM_VERSION	3
+#define IOMMU_SIM_VERSION	4
 #define IOMMU_SIM_DEVS		4
 #define IOMMU_SIM_GROUPS	2
 #define IOMMU_SIM_DOMAINS	3
@@ -53,6 +55,7 @@ enum iommu_sim_kind {
 	SIM_DETACH_DEVICE,
 	SIM_ATTACH_PASID,
 	SIM_DETACH_PASID,
+	SIM_REPLACE_PASID,
 	SIM_SET_TYPE,
 	SIM_RESET_PREPARE,
 	SIM_RESET_DONE,

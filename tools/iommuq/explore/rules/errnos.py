@@ -37,8 +37,8 @@ def documented(moment: Moment) -> Iterator[Breach]:
 def dropped(moment: Moment) -> Iterator[Breach]:
     """Find failed attaches that an attach does not report."""
     after = moment.after
-    reports = ("attach_group", "attach_device", "replace_group", "attach_pasid", "claim_group",
-               "claim_device", "set_type")  # fmt: skip
+    reports = ("attach_group", "attach_device", "replace_group", "attach_pasid", "replace_pasid",
+               "claim_group", "claim_device", "set_type")  # fmt: skip
     if after.fault_hit and not after.ret and moment.operation.kind in reports:
         yield Breach("errnos.dropped", "an attach failed and it returned 0", "state.ret != 0")
 
