@@ -214,7 +214,7 @@ def test_the_place_of_what_could_not_join(tmp_path: Path) -> None:
         {"config": 0},
         {"flags": wire.USED},
         {"flags": wire.USED | wire.PRESENT},
-        {"group": 1},
+        {"config": wire.BEHIND | 1},
     ):
         assert not covers(tmp_path, line, devices={0: alone, 1: twin | other}, group=group)
     assert not covers(tmp_path, line, devices={0: alone | {"config": 0}, 1: twin}, group=group)
