@@ -30,7 +30,7 @@ fits.
     late = true                     # it has joined after its group was attached
     beside = true                   # it has joined others
     join_failed = true              # a failure was injected when it joined
-    refused = true                  # another one could not join its group, and is in none
+    refused = true                  # a failure has kept another one out of its group
     short = true                    # an allocation has failed in its group since it joined
     mapped_before = true            # a driver had mapped a buffer before a region joined its group
     left_by = ["paging"]            # a failed attach to such a domain left it in what is freed
@@ -342,15 +342,10 @@ def _join_failed(number: int, moment: Moment) -> bool:
 
 
 def _is_one_refused(number: int, moment: Moment) -> bool:
-    """Tell whether another device could not join the group of a device, and is in none."""
+    """Tell whether a failure has kept another device out of the group of a device."""
     devices = moment.after.devices
-    present, grouped = wire.PRESENT, wire.GROUPED
     return any(
-        devices[other].group == devices[number].group
-        and devices[other].flags & (present | grouped) == present
-        and _join_failed(other, moment)
-        for other in range(len(devices))
-        if other != number
+        devices[other].group == devices[number].group for other in moment.history.refused - {number}
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def covers(
     devices: dict[int, dict[str, int]] | None = None,
     before: State = GOOD,
     user: int = 0,
+    refused: Collection[int] = (),
 ) -> bool:
     """Tell whether an entry with one more line accepts a breach.
 
@@ -59,7 +60,7 @@ def covers(
     met: dict[str, Any] = {head: 1, "user": (user, 0, 0)}
     after = changed(GOOD, dev=devices or {}, group=groups or {0: group or {}}, **met)
     last = operation or (so_far[-1] if so_far else Operation(kind))
-    history = History(list(so_far[:-1]))
+    history = History(list(so_far[:-1]), refused=set(refused))
     history.note(last, after)
     return found.covering(find, Moment(last, before, after, history)) is not None
 
@@ -291,14 +292,14 @@ def test_a_device_of_a_group_that_was_short_of_memory(tmp_path: Path) -> None:
 
 
 def test_a_device_beside_one_that_could_not_join(tmp_path: Path) -> None:
-    """`refused` asks for another one of its group that has met a failure, and is in none."""
-    line, failed = "refused = true", Operation("add", dev=1, fail_kind="paging")
-    present = wire.USED | wire.PRESENT
-    there = {1: {"flags": present}}
-    assert covers(tmp_path, line, devices=there, so_far=[ADD, failed])
-    assert not covers(tmp_path, line, devices=there, so_far=[ADD, LATER])
-    joined = {1: {"flags": present | wire.GROUPED}}
-    assert not covers(tmp_path, line, devices=joined, so_far=[ADD, failed])
+    """`refused` asks for another one that a failure has kept out of its group."""
+    line = "refused = true"
+    group = {1: {"flags": wire.USED}}
+    assert covers(tmp_path, line, devices=group, refused={1})
+    assert not covers(tmp_path, line, devices=group)
+    assert not covers(tmp_path, line, devices=group, refused={0})
+    elsewhere = {1: {"flags": wire.USED, "config": 1}}
+    assert not covers(tmp_path, line, devices=elsewhere, refused={1})
 
 
 FREED = Find(Breach("lifetime.freed", "a domain", "state.freed_in_use == 0"), (ADD,))

@@ -284,6 +284,22 @@ def test_history_of_memory() -> None:
     assert (history.short, history.failed) == (set(), {0})
 
 
+def test_history_of_what_was_kept_out() -> None:
+    """A device is refused by a failure, as long as there is the group that it could not join."""
+    history = History()
+    history.note(Operation("add", fail_kind="paging"), changed(ungrouped(), fault_hit=1))
+    assert history.refused == {0}
+    gone = changed(GOOD, dev={0: {"flags": wire.USED}})
+    history.note(Operation("remove"), gone)
+    assert history.refused == {0}
+    history.note(Operation("remove", dev=1), BARE)
+    assert history.refused == set()
+    # What joins, and what is refused without a failure.
+    history.note(Operation("add", fail_kind="paging"), changed(GOOD, fault_hit=1))
+    history.note(Operation("add"), ungrouped())
+    assert history.refused == set()
+
+
 def waiting(own: int, hw: int) -> list[str]:
     """Return what rule belief.domain says of a device that joins a claimed group."""
     claimed = {"owner": 1, "claimed": 1, "domain": wire.BLOCKED, "blocking_domain": wire.BLOCKED}

@@ -74,6 +74,8 @@ struct sim_slot {
 	unsigned int nr_regions;
 	struct iommu_domain *own;
 	struct iommu_domain *pasid[IOMMU_SIM_PASIDS];
+	/* Could not be blocked, which the core does not expect */
+	bool pasid_stuck[IOMMU_SIM_PASIDS];
 	bool claimed, resetting;
 	/* The one that is in use, and the next one */
 	struct iommu_attach_handle handle[IOMMU_SIM_PASIDS][2];
@@ -299,11 +301,15 @@ static int sim_set_pasid(struct iommu_domain *domain, struct device *dev,
 	if (sim_domain_id(domain) == SIM_FREED)
 		sim.state->freed_attached++;
 #ifdef IOMMU_SIM_OLD_DOMAIN
-	if (old && slot->pasid[pasid - 1] && old != slot->pasid[pasid - 1])
+	if (old && slot->pasid[pasid - 1] && old != slot->pasid[pasid - 1] &&
+	    !slot->pasid_stuck[pasid - 1])
 		sim.state->wrong_old++;
 #endif
-	if (sim_fails(domain))
+	if (sim_fails(domain)) {
+		slot->pasid_stuck[pasid - 1] |= domain->type == IOMMU_DOMAIN_BLOCKED;
 		return -sim.op->fail_errno;
+	}
+	slot->pasid_stuck[pasid - 1] = false;
 	slot->pasid[pasid - 1] = domain->type == IOMMU_DOMAIN_BLOCKED ? NULL : domain;
 	return 0;
 }
@@ -443,6 +449,7 @@ static struct iommu_device *sim_probe_device(struct device *dev)
 static void sim_release_device(struct device *dev)
 {
 	memset(to_slot(dev)->pasid, 0, sizeof(to_slot(dev)->pasid));
+	memset(to_slot(dev)->pasid_stuck, 0, sizeof(to_slot(dev)->pasid_stuck));
 	/* Nor does one touch hardware that it has not programmed */
 	if (to_group(dev)->ops.release_domain || dev->iommu->attach_deferred)
 		return;

@@ -56,12 +56,14 @@ class History:
     :ivar failed: devices whose probe met a failed allocation.
     :ivar short: devices in a group where an allocation failed since they joined it.
     :ivar waiting: devices that have joined a group in use, and are not in its domain.
+    :ivar refused: devices that a failure has kept out of a group that is still there.
     """
 
     operations: list[Operation] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
     short: set[int] = field(default_factory=set)
     waiting: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
 
     def note(self, operation: Operation, after: State) -> None:
         """Add an operation and what came of it."""
@@ -70,6 +72,8 @@ class History:
             self.failed.discard(operation.dev)
             if after.alloc_hit and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.failed.add(operation.dev)
+            if after.faulted and not after.devices[operation.dev].flags & wire.GROUPED:
+                self.refused.add(operation.dev)
             self.short.discard(operation.dev)
             self.waiting.discard(operation.dev)
             device = after.devices[operation.dev]
@@ -79,6 +83,11 @@ class History:
             users = device.own >= wire.PAGING and device.own in after.user
             if device.regions and not users and (in_use or elsewhere):
                 self.waiting.add(operation.dev)
+        self.refused -= {
+            number
+            for number in self.refused
+            if not after.groups[after.devices[number].group].exists
+        }
         self.waiting -= {number for number in self.waiting if _is_over(number, after)}
         if after.alloc_hit and operation.kind in (*JOINS, "set_type"):
             number = _group_of(operation, after)
