@@ -32,6 +32,7 @@ fits.
     join_failed = true              # a failure was injected when it joined
     refused = true                  # a failure has kept another one out of its group
     short = true                    # an allocation has failed in its group since it joined
+    short_beside = true             # or since another one joined that is there
     mapped_before = true            # a driver had mapped a buffer before a region joined its group
     left_by = ["paging"]            # a failed attach to such a domain left it in what is freed
 
@@ -115,6 +116,7 @@ class Exemption(Table):
     join_failed: bool | None = None
     refused: bool | None = None
     short: bool | None = None
+    short_beside: bool | None = None
     mapped_before: bool | None = None
     left_by: tuple[str, ...] = ()
     blocked: bool | None = None
@@ -388,6 +390,9 @@ _OF_DEVICE: Mapping[str, _Test] = {
     "join_failed": _join_failed,
     "refused": _is_one_refused,
     "short": lambda number, moment: number in moment.history.short,
+    "short_beside": lambda number, moment: (
+        not moment.history.short.isdisjoint({number, *_siblings(number, moment)})
+    ),
     "mapped_before": _was_mapped_before,
 }
 _OF_GROUP: Mapping[str, _Test] = {

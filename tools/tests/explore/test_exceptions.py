@@ -51,6 +51,7 @@ def covers(
     before: State = GOOD,
     user: int = 0,
     refused: Collection[int] = (),
+    short: Collection[int] = (),
 ) -> bool:
     """Tell whether an entry with one more line accepts a breach.
 
@@ -62,6 +63,7 @@ def covers(
     last = operation or (so_far[-1] if so_far else Operation(kind))
     history = History(list(so_far[:-1]), refused=set(refused))
     history.note(last, after)
+    history.short |= set(short)
     return found.covering(find, Moment(last, before, after, history)) is not None
 
 
@@ -289,6 +291,17 @@ def test_a_device_of_a_group_that_was_short_of_memory(tmp_path: Path) -> None:
     assert covers(tmp_path, "short = true", head="alloc_hit")
     assert not covers(tmp_path, "short = true", kind="bind", head="alloc_hit")
     assert not covers(tmp_path, "short = true", head="fault_hit")
+
+
+def test_a_device_beside_one_that_was_short_of_memory(tmp_path: Path) -> None:
+    """`short_beside` asks for one of its group, whichever it is."""
+    line = "short_beside = true"
+    assert covers(tmp_path, line, short={0})
+    assert covers(tmp_path, line, devices=TWO, short={1})
+    assert not covers(tmp_path, "short = true", kind="bind", devices=TWO, short={1})
+    assert not covers(tmp_path, line, devices=TWO)
+    elsewhere = {1: {"flags": wire.USED, "config": 1}}
+    assert not covers(tmp_path, line, devices=elsewhere, short={1})
 
 
 def test_a_device_beside_one_that_could_not_join(tmp_path: Path) -> None:
