@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import click
 
@@ -19,6 +20,7 @@ from iommuq.proof.mutants import hunks, report
 from iommuq.proof.mutants.faults import OPERATORS
 from iommuq.proof.mutants.report import Outcome
 from iommuq.proof.mutants.trial import Bench, Fate, Plan, Trial, make_hunk_plan, make_plan
+from iommuq.proof.mutants.written import make_written_plan
 from iommuq.queue.model import BASELINE, PLAIN, find_step
 from iommuq.results.runs.recorder import Recorder, recording
 from iommuq.system import arches, progress
@@ -31,6 +33,12 @@ from iommuq.system.temporary import temporary_folder
 @click.command()
 @options.base
 @click.option("--hunks", is_flag=True, help="Remove hunks and lines of the patches instead.")
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Try the faults of DIR instead: a diff in each *.patch.",
+)
 @click.option("--patch", "patches", metavar="PATCH", multiple=True, help="Only mutants of PATCH.")
 @click.option(
     "--function", "functions", metavar="NAME", multiple=True, help="Only mutants in NAME()."
@@ -67,6 +75,7 @@ from iommuq.system.temporary import temporary_folder
 def mutate(
     base: str,
     hunks: bool,
+    faults: Path | None,
     patches: tuple[str, ...],
     functions: tuple[str, ...],
     suites: tuple[str, ...],
@@ -84,9 +93,14 @@ def mutate(
 
     With --hunks a fault reverts one hunk of a patch, or removes one line that
     a patch adds.
+
+    With --faults somebody else has written the faults, as diffs against the
+    tree with all patches.  They are built and booted: read them first.
     """
+    if faults is not None and (hunks or patches):
+        raise UserError("--faults excludes --hunks and --patch")
     workspace = Workspace.open(base)
-    wanted = _Wanted(hunks, functions, patches, count)
+    wanted = _Wanted(hunks, functions, patches, count, faults)
     # A list is no run.
     with contextlib.nullcontext() if only_list else recording(base) as recorder:
         lanes = make_lanes(workspace, suites, arches.get(arch), configs, timeout)
@@ -107,6 +121,7 @@ class _Wanted:
     functions: tuple[str, ...]
     patches: tuple[str, ...]
     count: int | None
+    faults: Path | None
 
 
 def make_lanes(
@@ -152,12 +167,16 @@ def _mutate(
     with temporary_folder("mutants") as folder:
         objects = Objects(workspace.base.git_dir, folder)
         steps = workspace.steps()
-        if wanted.hunks:
+        operators: tuple[str, ...] = tuple(OPERATORS)
+        if wanted.faults is not None:
+            operators = ()
+            plan = make_written_plan(objects, steps, wanted.faults, wanted.functions)
+        elif wanted.hunks:
+            operators = hunks.OPERATORS
             plan = make_hunk_plan(objects, steps, wanted.functions, patches)
         else:
             also = {entry.function for entry in entries}
             plan = make_plan(objects, steps, wanted.functions, also, patches)
-        operators = hunks.OPERATORS if wanted.hunks else tuple(OPERATORS)
         matched, wrong = report.match(entries, plan.known, operators)
         trials: tuple[Trial, ...] = ()
         if not only_list:

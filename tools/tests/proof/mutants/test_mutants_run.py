@@ -276,3 +276,30 @@ def test_bad_choice_of_hunks(project: Project) -> None:
         assert done.code == 2
         assert named in done.err
     assert project.trace == []
+
+
+def test_faults_of_a_folder(project: Project) -> None:
+    """They are judged as other mutants are; there is no list that explains them."""
+    folder = project.root / "faults"
+    folder.mkdir()
+    diff = """Who wrote it, and why.
+--- a/drivers/iommu/iommu.c
++++ b/drivers/iommu/iommu.c
+@@ -19,2 +19,2 @@
+-\tif (left > 3 && left < 9)
++\tif (left > {least} && left < 9)
+ \t\treturn -EINVAL;
+"""
+    for name, least in (("seen", "5"), ("unseen", "4")):
+        (folder / f"{name}.patch").write_text(diff.replace("{least}", least))
+    words = ("mutate", BASE, "--faults", str(folder), "--timeout", "9")
+    done = project.run(*words, "--list")
+    assert done.code == 0, done
+    assert "drivers/iommu/iommu.c:19 toy_check seen" in done.out
+    done = project.run(*words)
+    assert done.code == 1, done
+    assert "survived drivers/iommu/iommu.c:19 toy_check unseen\n" in done.out
+    assert done.out.splitlines()[-1] == "FAIL: 2 mutants: 1 killed, 1 survived"
+    for more in (("--hunks",), ("--patch", "0001")):
+        done = project.run(*words, *more)
+        assert (done.code, "--faults excludes" in done.err) == (2, True)
