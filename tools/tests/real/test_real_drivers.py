@@ -149,5 +149,5 @@ def test_release_and_default_domains() -> None:
 
 
 def test_a_tree_with_the_queue_is_read() -> None:
-    found = drivers("7.3", "--at", "static-attach/0014")
+    found = drivers("7.3", "--at", "static-attach/0015")
     assert len(found) >= 26

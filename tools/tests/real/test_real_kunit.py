@@ -131,7 +131,7 @@ def test_our_reading_of_the_log_agrees_with_kunit_py() -> None:
 
 @pytest.mark.full
 def test_the_tree_s_own_page_tables_pass() -> None:
-    done = iommuq("prove", "7.3", "--suite", "kunit-tree", "--from", "static-attach/0014", "--all")
+    done = iommuq("prove", "7.3", "--suite", "kunit-tree", "--from", "static-attach/0015", "--all")
     assert done.returncode == 0, done.stdout + done.stderr
     for words in ("amdv1_fmt_test", "vtdss_iommu_test", "arm_lpae_do_selftests"):
         assert words in done.stdout
