@@ -325,11 +325,19 @@ def _is_late(number: int, moment: Moment) -> bool:
 
 
 def _is_beside(number: int, moment: Moment) -> bool:
-    """Tell whether a device has joined one that had joined without a failure, and was not gone."""
-    earlier = _operations(moment)[: max(_joined(number, moment), 0)]
+    """Tell whether a device has joined one that had joined before, and was not gone."""
+    at = max(_joined(number, moment), 0)
     for other in _siblings(number, moment):
-        last = [each for each in earlier if each.kind in (*JOINS, "remove") and each.dev == other]
-        if last and last[-1].kind in JOINS and not _fails(last[-1]):
+        last = [
+            each
+            for each in _operations(moment)[:at]
+            if each.kind in (*JOINS, "remove") and each.dev == other
+        ]
+        if not last or last[-1].kind not in JOINS:
+            continue
+        # What was to fail may have joined all the same, and is there since.
+        grouped = moment.after.devices[other].flags & wire.GROUPED
+        if not _fails(last[-1]) or (grouped and _joined(other, moment) < at):
             return True
     return False
 

@@ -246,6 +246,7 @@ TWO = {1: {"flags": JOINED}}
         ("late", [ADD, LATER, Operation("remove", dev=1), ATTACH, Operation("rescan", dev=1)]),
         ("beside", [ADD, LATER]),
         ("beside", [ADD, Operation("remove"), Operation("rescan"), LATER]),
+        ("beside", [Operation("add", fail_alloc=1), LATER]),
         ("join_failed", [ADD, Operation("add", dev=1, fail_alloc=3)]),
         ("join_failed", [LATER, Operation("rescan", dev=1, fail_kind="paging")]),
         ("mapped_before", [ADD, MAP, LATER, MAP]),
@@ -268,7 +269,6 @@ def test_what_has_happened_to_a_device(
         ("late", [ADD, LATER]),
         ("beside", [LATER, ADD]),
         ("beside", [ADD, Operation("remove"), LATER]),
-        ("beside", [Operation("add", fail_alloc=1), LATER]),
         ("join_failed", [ADD, LATER, Operation("claim_group", fail_alloc=3)]),
         ("join_failed", [Operation("add", dev=1, fail_alloc=3), Operation("rescan", dev=1)]),
         ("join_failed", [Operation("claim_group", fail_alloc=3)]),
@@ -284,6 +284,17 @@ def test_what_has_not_happened_to_a_device(
     """The order of the operations counts, and whose they are."""
     assert not covers(tmp_path, f"{line} = true", devices=TWO, so_far=operations, find=SECOND)
     assert covers(tmp_path, f"{line} = false", devices=TWO, so_far=operations, find=SECOND)
+
+
+def test_a_device_beside_one_whose_failure_was_met(tmp_path: Path) -> None:
+    """One that is in no group was none that it could join, whatever became of it later."""
+    failing = Operation("add", fail_alloc=1)
+    refused = {0: {"flags": wire.USED | wire.PRESENT}, 1: {"flags": JOINED}}
+    line = "beside = true"
+    assert not covers(tmp_path, line, devices=refused, so_far=[failing, LATER], find=SECOND)
+    assert covers(tmp_path, line, devices=refused, so_far=[ADD, LATER], find=SECOND)
+    again = [failing, LATER, Operation("remove"), Operation("rescan")]
+    assert not covers(tmp_path, line, devices=TWO, so_far=again, find=SECOND)
 
 
 def test_a_device_of_a_group_that_was_short_of_memory(tmp_path: Path) -> None:
