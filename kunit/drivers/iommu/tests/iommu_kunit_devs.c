@@ -116,7 +116,7 @@ static void mock_exit(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
 	struct mock_domain *mdom, *next;
-	unsigned int i;
+	unsigned int i, nr_domains = 0;
 
 	if (!ctx)
 		return;
@@ -135,9 +135,12 @@ static void mock_exit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, ctx->freed_in_use);
 	KUNIT_EXPECT_EQ(test, 0, ctx->nr_lent);
 	list_for_each_entry_safe(mdom, next, &ctx->domains, list) {
+		nr_domains++;
 		xa_destroy(&mdom->pages);
 		kfree(mdom);
 	}
+	/* No domain was forgotten */
+	KUNIT_EXPECT_EQ(test, nr_domains, ctx->nr_freed);
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	spin_lock(&iommu_device_lock);
 	list_del(&ctx->iommu.list);
@@ -200,6 +203,7 @@ static void mock_no_blocked(struct mock_ctx *ctx)
 static void mock_find_iommu(struct mock_dev *mdev)
 {
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
+	u32 ids[] = { mdev->stream, mdev->second_stream };
 	struct mock_ctx *ctx = mdev->ctx;
 	int ret;
 
@@ -209,7 +213,8 @@ static void mock_find_iommu(struct mock_dev *mdev)
 	KUNIT_ASSERT_EQ(ctx->test, 0, ret);
 	if (mdev->stream && !dev_iommu_fwspec_get(&mdev->pci.dev)->num_ids)
 		KUNIT_ASSERT_EQ(ctx->test, 0,
-				iommu_fwspec_add_ids(&mdev->pci.dev, &mdev->stream, 1));
+				iommu_fwspec_add_ids(&mdev->pci.dev, ids,
+						     mdev->second_stream ? 2 : 1));
 #endif
 }
 

@@ -61,6 +61,8 @@ struct mock_dev {
 	bool defer;
 	/* The ID by which its IOMMU knows it; 0: firmware does not say */
 	u32 stream;
+	/* And one more, if not 0 */
+	u32 second_stream;
 	/* An attach to one of these domains returns that error */
 	struct iommu_domain *fail_domain;
 	struct iommu_domain *fail_too;
@@ -122,10 +124,16 @@ struct mock_ctx {
 	/* Chosen by the test: default domain type, and a region not to map */
 	int def_type;
 	unsigned long fail_map;
+	/* Where the addresses of its domains begin */
+	dma_addr_t aperture_start;
+	/* How the last page was mapped */
+	int last_prot;
 	/* There is no memory for another domain */
 	bool fail_alloc;
 	/* How often the driver was asked to flush what was mapped */
 	unsigned int nr_flush;
+	/* And all that hardware may have cached of a domain */
+	unsigned int nr_flush_all;
 	/* Domains that went away */
 	unsigned int nr_freed;
 	/* A domain went away while a device was still attached to it */
@@ -327,6 +335,7 @@ static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 	for (; pgcount; pgcount--) {
 		if (iova == mdom->ctx->fail_map)
 			return -ENOMEM;
+		mdom->ctx->last_prot = prot;
 		ret = xa_insert(&mdom->pages, iova / SZ_4K, mock_pte(paddr, prot), gfp);
 		if (ret == -EBUSY)
 			KUNIT_FAIL(mdom->ctx->test, "%lx is mapped already", iova);
@@ -388,21 +397,23 @@ static int mock_iotlb_sync_map(struct iommu_domain *domain, unsigned long iova,
 	to_mock_domain(domain)->ctx->nr_flush++;
 	return 0;
 }
-#else
-/* The caller of iommu_map() flushes */
+#endif
+
 static void mock_flush_iotlb_all(struct iommu_domain *domain)
 {
+	to_mock_domain(domain)->ctx->nr_flush_all++;
+#ifndef IOMMU_KUNIT_OLD_DOMAIN
+	/* The caller of iommu_map() flushes */
 	to_mock_domain(domain)->ctx->nr_flush++;
-}
 #endif
+}
 
 static const struct iommu_domain_ops mock_paging_ops = {
 	.attach_dev = mock_attach_dev,
 #ifdef IOMMU_KUNIT_OLD_DOMAIN
 	.iotlb_sync_map = mock_iotlb_sync_map,
-#else
-	.flush_iotlb_all = mock_flush_iotlb_all,
 #endif
+	.flush_iotlb_all = mock_flush_iotlb_all,
 	.map_pages = mock_map_pages,
 	.unmap_pages = mock_unmap_pages,
 	.iova_to_phys = mock_iova_to_phys,
@@ -427,6 +438,7 @@ static struct iommu_domain *__mock_alloc_paging(struct mock_ctx *ctx)
 	xa_init(&mdom->pages);
 	mdom->domain.ops = &mock_paging_ops;
 	mdom->domain.pgsize_bitmap = SZ_4K;
+	mdom->domain.geometry.aperture_start = ctx->aperture_start;
 	mdom->domain.geometry.aperture_end = DMA_BIT_MASK(48);
 	mdom->domain.geometry.force_aperture = true;
 	list_add_tail(&mdom->list, &ctx->domains);

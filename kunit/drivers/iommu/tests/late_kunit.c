@@ -145,6 +145,24 @@ static void late_is_not_left_alone(struct kunit *test)
 	late_leave(ctx, NULL);
 }
 
+/* Rule: however many have waited, all of them are attached. */
+static void late_several(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late[3];
+	unsigned int i;
+
+	mock_plain(ctx);
+	late_claim(ctx, NULL);
+	for (i = 0; i < ARRAY_SIZE(late); i++)
+		late[i] = late_direct(ctx, false);
+	late_leave(ctx, NULL);
+	for (i = 0; i < ARRAY_SIZE(late); i++)
+		KUNIT_EXPECT_PTR_EQ_MSG(test, late[i]->hw, mock_default(ctx), "%u", i);
+	for (i = 0; i < ARRAY_SIZE(late); i++)
+		late_expect_joined(late[i]);
+}
+
 /* Rule: its owner does not get it by claiming it, too, as iommufd does. */
 static void late_is_not_claimed(struct kunit *test)
 {
@@ -186,6 +204,34 @@ static void late_takes_no_part(struct kunit *test)
 	iommu_domain_free(next);
 	iommu_group_release_dma_owner(ctx->group);
 	iommu_domain_free(user);
+	late_expect_joined(late);
+}
+
+/* Rule: nor is what is put back after a replace that failed. */
+static void late_is_not_put_back(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct iommu_domain *next = mock_user_domain(first);
+	struct iommu_attach_handle handles[2] = {};
+	struct mock_dev *late, *last;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group_handle(user, ctx->group, &handles[0]));
+	late = late_direct(ctx, true);
+	/* The one that fails is behind the one that waits */
+	last = mock_plain(ctx);
+	mock_fail(last, next);
+	mock_reset_log(ctx);
+	KUNIT_EXPECT_EQ(test, -ENOSPC,
+			iommu_replace_group_handle(ctx->group, next, &handles[1]));
+	KUNIT_EXPECT_EQ(test, 1, mock_attaches(first, user));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, NULL));
+	iommu_detach_group_handle(user, ctx->group);
+	iommu_domain_free(user);
+	iommu_domain_free(next);
+	iommu_group_release_dma_owner(ctx->group);
 	late_expect_joined(late);
 }
 
@@ -291,8 +337,11 @@ static void late_meets_a_buffer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, iommu_iova_to_phys(domain, MOCK_REGION), SZ_1M);
 	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&late->pci.dev));
 	KUNIT_EXPECT_EQ(test, SZ_4K, iommu_unmap(domain, MOCK_REGION, SZ_4K));
+	ctx->nr_flush_all = 0;
 	/* It is asked for again when a driver is to be bound */
 	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	/* Before it is attached, no IOTLB has the buffer any more */
+	KUNIT_EXPECT_GE(test, ctx->nr_flush_all, 1);
 	iommu_device_unuse_default_domain(&late->pci.dev);
 	late_expect_joined(late);
 	KUNIT_EXPECT_EQ(test, iommu_iova_to_phys(domain, MOCK_REGION), MOCK_REGION);
@@ -318,6 +367,87 @@ static void late_joins_after_the_driver(struct kunit *test)
 
 	iommu_unmap(mock_default(ctx), MOCK_REGION, SZ_4K);
 	iommu_device_unuse_default_domain(&first->pci.dev);
+	late_expect_joined(late);
+}
+
+/* Rule: nor does it join while a driver has PASIDs, which it would not have. */
+static void late_waits_for_pasids(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_new(ctx);
+	struct iommu_domain *user;
+	struct mock_dev *late;
+
+	first->max_pasids = MOCK_MAX_PASIDS;
+	KUNIT_ASSERT_TRUE(test, mock_add(first));
+	user = mock_user_domain(first);
+	late = late_behind_buffer(ctx, first);
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_device_pasid(user, &first->pci.dev, 1, NULL));
+	iommu_unmap(mock_default(ctx), MOCK_REGION, SZ_4K);
+	KUNIT_EXPECT_EQ(test, -EBUSY, iommu_device_use_default_domain(&late->pci.dev));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, mock_default(ctx)));
+	iommu_detach_device_pasid(user, &first->pci.dev, 1);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	iommu_device_unuse_default_domain(&late->pci.dev);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+	late_expect_joined(late);
+	iommu_domain_free(user);
+}
+
+/* A late device that can be reset */
+static struct mock_dev *late_ats(struct mock_ctx *ctx)
+{
+	struct mock_dev *late = late_direct(ctx, false);
+
+	late->pci.ats_cap = 1;
+	return late;
+}
+
+static void late_reset(struct mock_dev *late, bool done)
+{
+	mock_as_pci(late, true);
+	if (done)
+		pci_dev_reset_iommu_done(&late->pci);
+	else
+		KUNIT_EXPECT_EQ(late->ctx->test, 0,
+				pci_dev_reset_iommu_prepare(&late->pci));
+	mock_as_pci(late, false);
+}
+
+/* Rule: it can be reset while it waits, and the group is not held up by that. */
+static void late_is_reset(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(first);
+	struct mock_dev *late;
+
+	late_claim(ctx, NULL);
+	late = late_ats(ctx);
+	late_reset(late, false);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, &ctx->blocked);
+	late_reset(late, true);
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+	KUNIT_EXPECT_PTR_NE(test, late->hw, mock_default(ctx));
+	KUNIT_EXPECT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	late_leave(ctx, user);
+	late_expect_joined(late);
+}
+
+/* Rule: a group that is free when the reset ends has it at once. */
+static void late_joins_after_reset(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_plain(ctx);
+	late_claim(ctx, NULL);
+	late = late_ats(ctx);
+	late_reset(late, false);
+	late_leave(ctx, NULL);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, &ctx->blocked);
+	late_reset(late, true);
+	KUNIT_EXPECT_PTR_EQ(test, late->hw, mock_default(ctx));
 	late_expect_joined(late);
 }
 
@@ -400,6 +530,8 @@ static void late_with_regions_unknown(struct kunit *test)
 	mock_region(late, IOMMU_RESV_DIRECT);
 	late->regions_fail = true;
 	KUNIT_EXPECT_FALSE(test, mock_add(late));
+	/* The driver has probed it, and lets go of it again */
+	KUNIT_EXPECT_EQ(test, 1, late->nr_released);
 	/* What is not in the group is not claimed with it */
 	KUNIT_EXPECT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
 	KUNIT_EXPECT_NULL(test, late->hw);
@@ -416,14 +548,19 @@ static struct kunit_case iommu_late_cases[] = {
 	KUNIT_CASE_PARAM(late_waits, late_gen_params),
 	KUNIT_CASE(late_reaches_region_meanwhile),
 	KUNIT_CASE(late_is_not_left_alone),
+	KUNIT_CASE(late_several),
 	KUNIT_CASE(late_is_not_claimed),
 	KUNIT_CASE(late_takes_no_part),
+	KUNIT_CASE(late_is_not_put_back),
 	KUNIT_CASE(late_has_no_pasid),
 	KUNIT_CASE(late_leaves_before),
 	KUNIT_CASE(late_attach_fails_in_the_end),
 	KUNIT_CASE(late_map_fails_in_the_end),
 	KUNIT_CASE(late_meets_a_buffer),
 	KUNIT_CASE(late_joins_after_the_driver),
+	KUNIT_CASE(late_waits_for_pasids),
+	KUNIT_CASE(late_is_reset),
+	KUNIT_CASE(late_joins_after_reset),
 	KUNIT_CASE(late_keeps_its_group),
 	KUNIT_CASE(late_does_not_undo_a_type),
 	KUNIT_CASE(late_meets_a_buffer_behind_a_failed_map),

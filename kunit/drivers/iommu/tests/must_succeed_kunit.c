@@ -105,6 +105,7 @@ static void must_succeed_error_direct_goes_to_identity(struct kunit *test)
 	mdev->fail_paging = false;
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
 	KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+	iommu_domain_free(user);
 }
 
 /* Rule, end goals 1 and 4: what must succeed is not refused, nor left behind. */
@@ -176,6 +177,10 @@ struct last_resort_row {
 	/* The other one has the same stream ID; or none, so it may be the same */
 	bool same_stream;
 	bool no_stream;
+	/* Both have one more ID, which is the same */
+	bool same_second;
+	/* One more device is in the group before them */
+	bool third;
 	/* Where it must be in the end, if not in identity */
 	bool blocked;
 };
@@ -218,6 +223,11 @@ static const struct last_resort_row last_resort_rows[] = {
 	  .same_stream = true, .blocked = true },
 	{ "direct_no_stream", IOMMU_RESV_DIRECT, .other = OTHER,
 	  .no_stream = true, .blocked = true },
+	/* Each ID of each device of the group counts */
+	{ "direct_shared_second_stream", IOMMU_RESV_DIRECT, .other = OTHER,
+	  .same_second = true, .blocked = true },
+	{ "direct_shared_stream_of_three", IOMMU_RESV_DIRECT, .other = OTHER,
+	  .same_stream = true, .third = true, .blocked = true },
 	/* A bridge has none to lose */
 	{ "direct_behind_bridge", IOMMU_RESV_DIRECT, .pci = true, .other = OTHER_BRIDGE,
 	  .behind_bridge = true },
@@ -240,15 +250,23 @@ static void last_resort_is(struct kunit *test)
 
 	if (row->no_identity)
 		ctx->ops.identity_domain = NULL;
+	if (row->third)
+		mock_plain(ctx);
 	if (row->other != ALONE) {
 		other = mock_new(ctx);
+		if (row->same_second)
+			other->second_stream = 0xff;
 		if (row->no_stream)
 			other->stream = 0;
 		else if (row->same_stream)
 			other->stream++;
 		KUNIT_ASSERT_TRUE(test, mock_add(other));
 	}
-	mdev = mock_dev_with(ctx, row->type);
+	mdev = mock_new(ctx);
+	mock_region(mdev, row->type);
+	if (row->same_second)
+		mdev->second_stream = 0xff;
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
 	KUNIT_ASSERT_NULL(test, ctx->group->blocking_domain);
 
 	mdev->pci.untrusted = row->untrusted;
@@ -482,6 +500,28 @@ static void last_resort_ends_before_bind(struct kunit *test)
 	iommu_device_unuse_default_domain(&mdev->pci.dev);
 	iommu_domain_free(user);
 }
+
+/* Rule: also if a driver of another device is there already. */
+static void last_resort_ends_beside_driver(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_direct(ctx);
+	struct mock_dev *other = mock_plain(ctx);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
+	mdev->fail_domain = mock_default(ctx);
+	mdev->fail_ret = -ENOMEM;
+	mock_warns(test, 1, iommu_detach_group(user, ctx->group));
+	mdev->fail_domain = NULL;
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&other->pci.dev));
+	KUNIT_EXPECT_PTR_NE(test, mdev->hw, mock_default(ctx));
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
+	iommu_device_unuse_default_domain(&mdev->pci.dev);
+	iommu_device_unuse_default_domain(&other->pci.dev);
+	iommu_domain_free(user);
+}
 #endif
 
 /* Rule: blocking that must succeed is not refused where identity is no choice. */
@@ -535,6 +575,7 @@ static struct kunit_case iommu_must_succeed_cases[] = {
 	KUNIT_CASE(last_resort_direct_from_identity),
 #ifdef IOMMU_KUNIT_OLD_DOMAIN
 	KUNIT_CASE(last_resort_ends_before_bind),
+	KUNIT_CASE(last_resort_ends_beside_driver),
 	KUNIT_CASE(quarantine_maps_the_region_alone),
 	KUNIT_CASE(quarantine_needs_no_memory),
 	KUNIT_CASE(quarantine_is_tried),

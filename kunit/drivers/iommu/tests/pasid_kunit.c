@@ -89,6 +89,19 @@ static void pasid_is_exclusive(struct kunit *test)
 	iommu_domain_free(other);
 }
 
+/* Rule: a PASID that one device of the group cannot have is for none of them. */
+static void pasid_beyond_one(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct iommu_domain *user = mock_three_pasid(ctx);
+
+	ctx->devs[2]->pci.dev.iommu->max_pasids = MOCK_PASID;
+	KUNIT_EXPECT_EQ(test, -EINVAL, mock_attach_pasid(ctx, user, NULL));
+	expect_pasid_in(ctx, NULL);
+	expect_pasid_noted(ctx, false);
+	iommu_domain_free(user);
+}
+
 /* Rule: if the last device fails, the first has no PASID either. */
 static void pasid_attach_one_fails(struct kunit *test)
 {
@@ -260,6 +273,7 @@ static void pasid_replace_refused(struct kunit *test)
 static struct kunit_case iommu_pasid_cases[] = {
 	KUNIT_CASE(pasid_attach_detach),
 	KUNIT_CASE(pasid_is_exclusive),
+	KUNIT_CASE(pasid_beyond_one),
 	KUNIT_CASE(pasid_attach_one_fails),
 	KUNIT_CASE_PARAM(pasid_attach_refused, pasid_refused_gen_params),
 #ifdef IOMMU_KUNIT_REPLACE_PASID

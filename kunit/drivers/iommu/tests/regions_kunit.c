@@ -85,6 +85,63 @@ static void region_failed_is_undone(struct kunit *test)
 		KUNIT_EXPECT_FALSE(test, mock_page_reached(ctx, page, 0));
 }
 
+/* Rule: a page that only a part of a region is in is mapped, too. */
+static void region_ends_in_a_page(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_region_at(mdev, IOMMU_RESV_DIRECT, 0, 2, MOCK_RW);
+	mdev->region[0].size -= SZ_1K;
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_EXPECT_TRUE(test, mock_page_reached(ctx, 0, MOCK_RW));
+	KUNIT_EXPECT_TRUE(test, mock_page_reached(ctx, 1, MOCK_RW));
+	KUNIT_EXPECT_FALSE(test, mock_page_reached(ctx, 2, 0));
+}
+
+/* Rule: what is mapped 1:1 will do for the next device, at address 0, too. */
+static void region_at_zero_is_shared(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+	unsigned int i;
+
+	/* 0 is an address here */
+	ctx->fail_map = ULONG_MAX;
+	for (i = 0; i < 2; i++) {
+		mdev = mock_new(ctx);
+		mock_region(mdev, IOMMU_RESV_DIRECT);
+		mdev->region[0].start = 0;
+		KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+		KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
+		KUNIT_EXPECT_TRUE(test, mock_reaches(mdev, 0));
+	}
+}
+
+/* Rule: the reserved regions of a group are those of each of its devices. */
+static void regions_of_a_group(struct kunit *test)
+{
+	struct iommu_resv_region *region, *next;
+	struct mock_ctx *ctx = test->priv;
+	unsigned int found = 0;
+	LIST_HEAD(regions);
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		struct mock_dev *mdev = mock_new(ctx);
+
+		mock_region_at(mdev, IOMMU_RESV_RESERVED, 2 * i, 1, MOCK_RW);
+		KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	}
+	KUNIT_EXPECT_EQ(test, 0, iommu_get_group_resv_regions(ctx->group, &regions));
+	list_for_each_entry_safe(region, next, &regions, list) {
+		found |= BIT((region->start - MOCK_REGION) / SZ_4K);
+		list_del(&region->list);
+		kfree(region);
+	}
+	KUNIT_EXPECT_EQ(test, BIT(0) | BIT(2) | BIT(4), found);
+}
+
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
 /*
  * The DMA API gives the highest address that is free and that the device can
@@ -93,25 +150,36 @@ static void region_failed_is_undone(struct kunit *test)
 #define MOCK_DMA_BITS	30
 #define MOCK_TOP_PAGE	((BIT(MOCK_DMA_BITS) - MOCK_REGION) / SZ_4K - 1)
 
-/* Let a driver map a page, and tell whether that is where a region lies */
-static bool mock_maps_over_region(struct mock_dev *driven, struct mock_dev *mdev)
+/* Let a driver map a buffer; it is freed with the test */
+static dma_addr_t mock_dma_map(struct mock_dev *driven, unsigned int pages)
 {
 	struct device *dev = &driven->pci.dev;
 	struct kunit *test = driven->ctx->test;
-	unsigned long start = mdev->region[0].start;
-	struct page *page = alloc_page(GFP_KERNEL);
+	void *buffer = kunit_kzalloc(test, pages * PAGE_SIZE, GFP_KERNEL);
 	dma_addr_t addr;
 
-	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_ASSERT_NOT_NULL(test, buffer);
 	driven->pci.dma_mask = DMA_BIT_MASK(MOCK_DMA_BITS);
 	dev->dma_mask = &driven->pci.dma_mask;
-	addr = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_BIDIRECTIONAL);
-	KUNIT_EXPECT_EQ(test, 0, dma_mapping_error(dev, addr));
-	KUNIT_EXPECT_EQ(test, page_to_phys(page),
+	addr = dma_map_single(dev, buffer, pages * PAGE_SIZE, DMA_BIDIRECTIONAL);
+	KUNIT_ASSERT_EQ(test, 0, dma_mapping_error(dev, addr));
+	KUNIT_EXPECT_EQ(test, virt_to_phys(buffer),
 			iommu_iova_to_phys(mock_default(driven->ctx), addr));
-	if (!dma_mapping_error(dev, addr))
-		dma_unmap_page(dev, addr, PAGE_SIZE, DMA_BIDIRECTIONAL);
-	__free_page(page);
+	return addr;
+}
+
+static void mock_dma_unmap(struct mock_dev *driven, dma_addr_t addr, unsigned int pages)
+{
+	dma_unmap_single(&driven->pci.dev, addr, pages * PAGE_SIZE, DMA_BIDIRECTIONAL);
+}
+
+/* Let a driver map a page, and tell whether that is where a region lies */
+static bool mock_maps_over_region(struct mock_dev *driven, struct mock_dev *mdev)
+{
+	unsigned long start = mdev->region[0].start;
+	dma_addr_t addr = mock_dma_map(driven, 1);
+
+	mock_dma_unmap(driven, addr, 1);
 	return addr >= start && addr < start + mdev->region[0].size;
 }
 
@@ -122,6 +190,18 @@ static void region_is_no_dma_address(struct kunit *test)
 	struct mock_dev *mdev = mock_new(ctx);
 
 	mock_region_at(mdev, IOMMU_RESV_RESERVED, MOCK_TOP_PAGE, 1, MOCK_RW);
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	KUNIT_EXPECT_FALSE(test, mock_maps_over_region(mdev, mdev));
+}
+
+/* Rule: nor in a page that only a part of it is in. */
+static void region_end_is_no_dma_address(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+
+	mock_region_at(mdev, IOMMU_RESV_RESERVED, MOCK_TOP_PAGE - 1, 2, MOCK_RW);
+	mdev->region[0].size -= SZ_1K;
 	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
 	KUNIT_EXPECT_FALSE(test, mock_maps_over_region(mdev, mdev));
 }
@@ -149,6 +229,75 @@ static void region_of_second_is_no_dma_address(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, mock_add(second));
 	KUNIT_EXPECT_FALSE(test, mock_maps_over_region(first, second));
 	KUNIT_EXPECT_FALSE(test, mock_maps_over_region(second, second));
+}
+
+/* Rule: a driver's addresses are those that the IOMMU translates. */
+static void dma_stays_in_the_aperture(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev;
+	dma_addr_t addr[3];
+	unsigned int i;
+
+	/* Two pages that the device can reach, too */
+	ctx->aperture_start = BIT(MOCK_DMA_BITS) - 2 * SZ_4K;
+	mdev = mock_plain(ctx);
+	for (i = 0; i < 2; i++) {
+		addr[i] = mock_dma_map(mdev, 1);
+		KUNIT_EXPECT_GE(test, addr[i], ctx->aperture_start);
+	}
+	addr[2] = dma_map_single(&mdev->pci.dev, ctx, 1, DMA_BIDIRECTIONAL);
+	KUNIT_EXPECT_NE(test, 0, dma_mapping_error(&mdev->pci.dev, addr[2]));
+	for (i = 0; i < 2; i++)
+		mock_dma_unmap(mdev, addr[i], 1);
+}
+
+/* Rule: and those that get through the buses on the way there. */
+static void dma_stays_below_the_bus_limit(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	dma_addr_t addr;
+
+	mdev->pci.dev.bus_dma_limit = DMA_BIT_MASK(MOCK_DMA_BITS - 1);
+	addr = mock_dma_map(mdev, 1);
+	KUNIT_EXPECT_LE(test, addr, mdev->pci.dev.bus_dma_limit);
+	mock_dma_unmap(mdev, addr, 1);
+}
+
+/* Rule: all of a buffer is unmapped, wherever in a page it begins. */
+static void dma_unmaps_the_last_page(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	dma_addr_t addr = mock_dma_map(mdev, 2);
+	void *buffer = phys_to_virt(iommu_iova_to_phys(mock_default(ctx), addr));
+	dma_addr_t start;
+
+	/* A page, from the middle of the first one to the middle of the second */
+	start = dma_map_single(&mdev->pci.dev, buffer + SZ_2K, SZ_4K, DMA_TO_DEVICE);
+	KUNIT_ASSERT_EQ(test, 0, dma_mapping_error(&mdev->pci.dev, start));
+	KUNIT_EXPECT_NE(test, 0, iommu_iova_to_phys(mock_default(ctx), start + SZ_4K - 1));
+	dma_unmap_single(&mdev->pci.dev, start, SZ_4K, DMA_TO_DEVICE);
+	KUNIT_EXPECT_EQ(test, 0, iommu_iova_to_phys(mock_default(ctx), start));
+	KUNIT_EXPECT_EQ(test, 0, iommu_iova_to_phys(mock_default(ctx), start + SZ_4K - 1));
+	mock_dma_unmap(mdev, addr, 2);
+}
+
+/* Rule: memory is mapped as cacheable for a device that snoops, and registers are not. */
+static void dma_of_registers_is_not_cached(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_plain(ctx);
+	dma_addr_t addr = mock_dma_map(mdev, 1);
+
+	KUNIT_EXPECT_EQ(test, IOMMU_CACHE, ctx->last_prot & (IOMMU_CACHE | IOMMU_MMIO));
+	mock_dma_unmap(mdev, addr, 1);
+	/* There is no memory at that address */
+	addr = dma_map_resource(&mdev->pci.dev, BIT_ULL(40), SZ_4K, DMA_BIDIRECTIONAL, 0);
+	KUNIT_ASSERT_EQ(test, 0, dma_mapping_error(&mdev->pci.dev, addr));
+	KUNIT_EXPECT_EQ(test, IOMMU_MMIO, ctx->last_prot & (IOMMU_CACHE | IOMMU_MMIO));
+	dma_unmap_resource(&mdev->pci.dev, addr, SZ_4K, DMA_BIDIRECTIONAL, 0);
 }
 
 /* Rule: the DMA API knows that a device has an IOMMU, whenever it came. */
@@ -192,18 +341,80 @@ static void dma_api_of_late_joiner(struct kunit *test)
 }
 #endif
 
+#ifdef IOMMU_KUNIT_WAITS
+/* Rule: nor where a region is whose device waits for a buffer there to go. */
+static void region_of_waiting_is_no_dma_address(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+	unsigned long buffer;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	/* The buffer is in the first page, and the second one is free */
+	mock_region_at(late, IOMMU_RESV_DIRECT, MOCK_TOP_PAGE - 1, 2, MOCK_RW);
+	buffer = late->region[0].start;
+	KUNIT_ASSERT_EQ(test, 0, iommu_map(mock_default(ctx), buffer, SZ_1M, SZ_4K,
+					   MOCK_RW, GFP_KERNEL));
+	KUNIT_ASSERT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, mock_default(ctx)));
+	KUNIT_EXPECT_FALSE(test, mock_maps_over_region(first, late));
+	iommu_unmap(mock_default(ctx), buffer, SZ_4K);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+}
+
+/* A buffer so large that no CPU keeps its IOVA when it is unmapped */
+#define MOCK_LARGE	64
+
+/* Rule: nor when the buffer has gone, and the device is attached. */
+static void region_that_waited_is_no_dma_address(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *late = mock_new(ctx);
+	dma_addr_t addr, next;
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&first->pci.dev));
+	addr = mock_dma_map(first, MOCK_LARGE);
+	mock_region(late, IOMMU_RESV_DIRECT);
+	late->region[0].start = addr + SZ_4K;
+	KUNIT_ASSERT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_EQ(test, 0, mock_attaches(late, mock_default(ctx)));
+	mock_dma_unmap(first, addr, MOCK_LARGE);
+	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
+	KUNIT_EXPECT_TRUE(test, mock_reaches(late, 0));
+	next = mock_dma_map(first, MOCK_LARGE);
+	KUNIT_EXPECT_NE(test, addr, next);
+	mock_dma_unmap(first, next, MOCK_LARGE);
+	iommu_device_unuse_default_domain(&late->pci.dev);
+	iommu_device_unuse_default_domain(&first->pci.dev);
+}
+#endif
+
 static struct kunit_case iommu_regions_cases[] = {
 	KUNIT_CASE(region_every_page),
 	KUNIT_CASE(region_read_only),
 	KUNIT_CASE(regions_overlap),
 	KUNIT_CASE(region_failed_is_undone),
+	KUNIT_CASE(region_ends_in_a_page),
+	KUNIT_CASE(region_at_zero_is_shared),
+	KUNIT_CASE(regions_of_a_group),
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	KUNIT_CASE(region_is_no_dma_address),
+	KUNIT_CASE(region_end_is_no_dma_address),
 	KUNIT_CASE(region_is_no_dma_address_for_others),
 	KUNIT_CASE(region_of_second_is_no_dma_address),
+	KUNIT_CASE(dma_stays_in_the_aperture),
+	KUNIT_CASE(dma_stays_below_the_bus_limit),
+	KUNIT_CASE(dma_unmaps_the_last_page),
+	KUNIT_CASE(dma_of_registers_is_not_cached),
 	KUNIT_CASE(dma_api_uses_iommu),
 	KUNIT_CASE(dma_api_direct_in_identity),
 	KUNIT_CASE(dma_api_of_late_joiner),
+#endif
+#ifdef IOMMU_KUNIT_WAITS
+	KUNIT_CASE(region_of_waiting_is_no_dma_address),
+	KUNIT_CASE(region_that_waited_is_no_dma_address),
 #endif
 	{}
 };

@@ -150,6 +150,20 @@ static void release_direct_from_group(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, other->hw, ctx->group->default_domain);
 }
 
+/* Rule: also if the drivers of those have IOVAs, which are not its concern. */
+static void release_direct_beside_driver(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *other = mock_plain(ctx);
+	struct mock_dev *mdev = mock_direct(ctx);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&other->pci.dev));
+	mock_del(mdev);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->identity);
+	KUNIT_EXPECT_PTR_EQ(test, other->hw, mock_default(ctx));
+	iommu_device_unuse_default_domain(&other->pci.dev);
+}
+
 /* Rule, end goal 3: an untrusted device never ends in identity. */
 static void release_direct_untrusted(struct kunit *test)
 {
@@ -303,6 +317,7 @@ static struct kunit_case iommu_release_cases[] = {
 #ifdef IOMMU_KUNIT_RELEASE
 	KUNIT_CASE(release_direct),
 	KUNIT_CASE(release_direct_from_group),
+	KUNIT_CASE(release_direct_beside_driver),
 	KUNIT_CASE(release_direct_untrusted),
 	KUNIT_CASE(release_direct_beside_untrusted),
 	KUNIT_CASE(release_direct_shared_rid),

@@ -109,6 +109,35 @@ static void reset_blocking_fails(struct kunit *test)
 	mdev->fail_ret = -EIO;
 	KUNIT_EXPECT_EQ(test, -EIO, pci_dev_reset_iommu_prepare(&mdev->pci));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	/* The next one is a reset of its own */
+	mdev->fail_domain = NULL;
+	KUNIT_EXPECT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, ctx->group->default_domain);
+	mock_as_pci(mdev, false);
+}
+
+/* Rule: the domain of a group is no PASID, though its handle is kept beside them. */
+static void reset_leaves_the_handle(struct kunit *test)
+{
+	struct iommu_attach_handle handle = {};
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_ats(ctx, false);
+	struct iommu_domain *user = mock_user_domain(mdev);
+
+	mdev->pci.dev.iommu->max_pasids = MOCK_MAX_PASIDS;
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_claim_dma_owner(ctx->group, ctx));
+	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group_handle(user, ctx->group, &handle));
+	KUNIT_ASSERT_EQ(test, 0, pci_dev_reset_iommu_prepare(&mdev->pci));
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, &ctx->blocked);
+	KUNIT_EXPECT_NULL(test, mdev->pasid_hw[IOMMU_NO_PASID]);
+	pci_dev_reset_iommu_done(&mdev->pci);
+	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, user);
+	KUNIT_EXPECT_NULL(test, mdev->pasid_hw[IOMMU_NO_PASID]);
+	iommu_detach_group_handle(user, ctx->group);
+	iommu_group_release_dma_owner(ctx->group);
+	iommu_domain_free(user);
 	mock_as_pci(mdev, false);
 }
 
@@ -280,6 +309,7 @@ static struct kunit_case iommu_reset_cases[] = {
 	KUNIT_CASE(reset_keeps_others_out),
 	KUNIT_CASE(reset_blocked_already),
 	KUNIT_CASE(reset_blocking_fails),
+	KUNIT_CASE(reset_leaves_the_handle),
 	KUNIT_CASE(reset_follows_group),
 	KUNIT_CASE(reset_shared_rid),
 	KUNIT_CASE(reset_keeps_pasids_out),
