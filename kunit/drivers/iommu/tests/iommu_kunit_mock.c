@@ -58,6 +58,8 @@ struct mock_dev {
 	unsigned int nr_regions;
 	/* There is no memory to list them */
 	bool regions_fail;
+	/* Or not once it has been attached, when the DMA API asks for them */
+	bool regions_fail_later;
 	bool defer;
 	/* The ID by which its IOMMU knows it; 0: firmware does not say */
 	u32 stream;
@@ -548,7 +550,7 @@ static iommu_kunit_resv_t mock_get_resv_regions(struct device *dev,
 	unsigned int i;
 
 	mock_stop(mdev->ctx);
-	if (mdev->regions_fail)
+	if (mdev->regions_fail || (mdev->regions_fail_later && mdev->attached))
 		return (iommu_kunit_resv_t)-ENOMEM;
 	for (i = 0; i < mdev->nr_regions; i++) {
 		region = iommu_alloc_resv_region(mdev->region[i].start,

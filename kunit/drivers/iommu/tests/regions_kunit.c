@@ -148,6 +148,8 @@ static void regions_of_a_group(struct kunit *test)
  * reach. These are the last pages below it.
  */
 #define MOCK_DMA_BITS	30
+/* A buffer so large that no CPU keeps its address when it is unmapped */
+#define MOCK_LARGE	64
 #define MOCK_TOP_PAGE	((BIT(MOCK_DMA_BITS) - MOCK_REGION) / SZ_4K - 1)
 
 /* Let a driver map a buffer; it is freed with the test */
@@ -231,6 +233,21 @@ static void region_of_second_is_no_dma_address(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, mock_maps_over_region(second, second));
 }
 
+/* Rule: a region counts as far as it goes, also beyond one that it overlaps. */
+static void region_overlapping_is_no_dma_address(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *mdev = mock_new(ctx);
+	dma_addr_t addr;
+
+	mock_region_at(mdev, IOMMU_RESV_RESERVED, MOCK_TOP_PAGE - 2, 2, MOCK_RW);
+	mock_region_at(mdev, IOMMU_RESV_RESERVED, MOCK_TOP_PAGE - 1, 2, MOCK_RW);
+	KUNIT_ASSERT_TRUE(test, mock_add(mdev));
+	addr = mock_dma_map(mdev, 1);
+	KUNIT_EXPECT_LT(test, addr, mdev->region[0].start);
+	mock_dma_unmap(mdev, addr, 1);
+}
+
 /* Rule: a driver's addresses are those that the IOMMU translates. */
 static void dma_stays_in_the_aperture(struct kunit *test)
 {
@@ -263,6 +280,44 @@ static void dma_stays_below_the_bus_limit(struct kunit *test)
 	addr = mock_dma_map(mdev, 1);
 	KUNIT_EXPECT_LE(test, addr, mdev->pci.dev.bus_dma_limit);
 	mock_dma_unmap(mdev, addr, 1);
+}
+
+/* Rule: an address that another device of the group could reach need not be one. */
+static void dma_of_two_masks(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *first = mock_plain(ctx);
+	struct mock_dev *second = mock_plain(ctx);
+	dma_addr_t limit, addr;
+
+	/* A CPU keeps the address of the first one, whose second page is too high */
+	addr = mock_dma_map(first, 2);
+	mock_dma_unmap(first, addr, 2);
+	limit = addr + SZ_4K - 1;
+	second->pci.dev.bus_dma_limit = limit;
+	addr = mock_dma_map(second, 2);
+	KUNIT_EXPECT_LE(test, addr + 2 * SZ_4K - 1, limit);
+	mock_dma_unmap(second, addr, 2);
+}
+
+/* Rule: what has been used up can be used again. */
+static void dma_space_is_used_again(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct device *dev;
+	struct mock_dev *mdev;
+	dma_addr_t addr;
+	unsigned int i;
+
+	ctx->aperture_start = BIT(MOCK_DMA_BITS) - MOCK_LARGE * SZ_4K;
+	mdev = mock_plain(ctx);
+	dev = &mdev->pci.dev;
+	for (i = 0; i < 2; i++) {
+		addr = mock_dma_map(mdev, MOCK_LARGE);
+		KUNIT_EXPECT_NE(test, 0, dma_mapping_error(dev,
+			dma_map_single(dev, ctx, 1, DMA_BIDIRECTIONAL)));
+		mock_dma_unmap(mdev, addr, MOCK_LARGE);
+	}
 }
 
 /* Rule: all of a buffer is unmapped, wherever in a page it begins. */
@@ -311,6 +366,20 @@ static void dma_api_uses_iommu(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, use_dma_iommu(&late->pci.dev));
 	mock_del(late);
 	KUNIT_EXPECT_FALSE(test, use_dma_iommu(&late->pci.dev));
+}
+
+/* Rule: nor does it forget that for want of memory, in a domain that has addresses. */
+static void dma_api_of_second_without_memory(struct kunit *test)
+{
+	struct mock_ctx *ctx = test->priv;
+	struct mock_dev *late;
+
+	mock_plain(ctx);
+	late = mock_new(ctx);
+	late->regions_fail_later = true;
+	KUNIT_ASSERT_TRUE(test, mock_add(late));
+	KUNIT_EXPECT_TRUE(test, use_dma_iommu(&late->pci.dev));
+	late->regions_fail_later = false;
 }
 
 /* Rule: not where DMA addresses are those of memory. */
@@ -363,9 +432,6 @@ static void region_of_waiting_is_no_dma_address(struct kunit *test)
 	iommu_device_unuse_default_domain(&first->pci.dev);
 }
 
-/* A buffer so large that no CPU keeps its IOVA when it is unmapped */
-#define MOCK_LARGE	64
-
 /* Rule: nor when the buffer has gone, and the device is attached. */
 static void region_that_waited_is_no_dma_address(struct kunit *test)
 {
@@ -402,13 +468,17 @@ static struct kunit_case iommu_regions_cases[] = {
 #ifdef IOMMU_KUNIT_STATIC_DOMAINS
 	KUNIT_CASE(region_is_no_dma_address),
 	KUNIT_CASE(region_end_is_no_dma_address),
+	KUNIT_CASE(region_overlapping_is_no_dma_address),
 	KUNIT_CASE(region_is_no_dma_address_for_others),
 	KUNIT_CASE(region_of_second_is_no_dma_address),
 	KUNIT_CASE(dma_stays_in_the_aperture),
 	KUNIT_CASE(dma_stays_below_the_bus_limit),
+	KUNIT_CASE(dma_of_two_masks),
+	KUNIT_CASE(dma_space_is_used_again),
 	KUNIT_CASE(dma_unmaps_the_last_page),
 	KUNIT_CASE(dma_of_registers_is_not_cached),
 	KUNIT_CASE(dma_api_uses_iommu),
+	KUNIT_CASE(dma_api_of_second_without_memory),
 	KUNIT_CASE(dma_api_direct_in_identity),
 	KUNIT_CASE(dma_api_of_late_joiner),
 #endif
