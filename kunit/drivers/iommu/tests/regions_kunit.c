@@ -432,6 +432,49 @@ static void region_of_waiting_is_no_dma_address(struct kunit *test)
 	iommu_device_unuse_default_domain(&first->pci.dev);
 }
 
+/*
+ * Rule: nor where the bridges to memory forward what a PCI device sends to others,
+ * also if there was no memory to keep that free when the first device came.
+ */
+static void window_is_no_dma_address(struct kunit *test)
+{
+	unsigned long start = BIT(MOCK_DMA_BITS) - 16 * SZ_4K;
+	struct mock_ctx *ctx = test->priv;
+	struct pci_host_bridge *bridge;
+	struct resource window = {
+		/* As the processor sees it; the bus has other addresses */
+		.start = BIT_ULL(40),
+		.end = BIT_ULL(40) + 16 * SZ_4K - 1,
+		.flags = IORESOURCE_MEM,
+	};
+	struct mock_dev *mdev[2];
+	dma_addr_t addr;
+	unsigned int i;
+
+	bridge = kunit_kzalloc(test, sizeof(*bridge), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, bridge);
+	INIT_LIST_HEAD(&bridge->windows);
+	INIT_LIST_HEAD(&bridge->dma_ranges);
+	pci_add_resource_offset(&bridge->windows, &window, window.start - start);
+	ctx->pci_bus.bridge = &bridge->dev;
+
+	for (i = 0; i < 2; i++) {
+		mdev[i] = mock_new(ctx);
+		mdev[i]->regions_fail_later = true;
+		KUNIT_ASSERT_TRUE(test, mock_add(mdev[i]));
+		mdev[i]->regions_fail_later = false;
+	}
+	mock_as_pci(mdev[1], true);
+	iommu_setup_dma_ops(&mdev[1]->pci.dev, mock_default(ctx));
+	mock_as_pci(mdev[1], false);
+	KUNIT_ASSERT_TRUE(test, use_dma_iommu(&mdev[1]->pci.dev));
+	addr = mock_dma_map(mdev[1], 1);
+	KUNIT_EXPECT_LT(test, addr, start);
+	mock_dma_unmap(mdev[1], addr, 1);
+	ctx->pci_bus.bridge = NULL;
+	pci_free_resource_list(&bridge->windows);
+}
+
 /* Rule: nor when the buffer has gone, and the device is attached. */
 static void region_that_waited_is_no_dma_address(struct kunit *test)
 {
@@ -485,6 +528,7 @@ static struct kunit_case iommu_regions_cases[] = {
 #ifdef IOMMU_KUNIT_WAITS
 	KUNIT_CASE(region_of_waiting_is_no_dma_address),
 	KUNIT_CASE(region_that_waited_is_no_dma_address),
+	KUNIT_CASE(window_is_no_dma_address),
 #endif
 	{}
 };
