@@ -7,18 +7,25 @@ tests say more about the tests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from iommuq.proof.mutants.faults import Edit, Mutant, decode
 from iommuq.proof.mutants.trial import Plan
-from iommuq.queue.csource import is_kernel_source, parse
+from iommuq.queue.csource import Function, changes, is_kernel_source, parse
+from iommuq.queue.hunks import Hunk
 from iommuq.queue.steps import Step
+from iommuq.system import progress
 from iommuq.system.errors import UserError, os_errors_as
 from iommuq.system.git.objects import Objects
 
 #: The most faults of a folder, and the most bytes of one.
 MOST, SIZE = 1000, 1 << 16
+# The name of a fault is printed, and stands for its operator.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def make_written_plan(
@@ -30,7 +37,7 @@ def make_written_plan(
     :param folder: has a ``*.patch`` for each fault; what is before its diff is not read.
     :param only: functions to try; empty for all.
     :raises UserError: there is no fault, or one does not apply, or changes anything else than
-        one C file of the kernel.
+        one C file of the kernel, or is in the tests.
     """
     with os_errors_as(UserError, folder):
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".patch")
@@ -38,7 +45,12 @@ def make_written_plan(
         raise UserError(f"{folder}: has {len(paths)} faults (*.patch); 1 to {MOST} are expected")
     step = steps[-1]
     texts: dict[str, bytes] = {}
-    mutants = [_mutant(store, step, path, texts) for path in paths]
+    mutants = []
+    with progress.task("Reading faults") as task:
+        task.update(total=len(paths))
+        for path in paths:
+            mutants.append(_mutant(store, step, path, texts))
+            task.update(done=len(mutants))
     names = sorted({mutant.function for mutant in mutants} - {""})
     for name in only:
         if name not in names:
@@ -49,12 +61,26 @@ def make_written_plan(
     return Plan(step, texts, (), (), chosen, tuple(mutants), ())
 
 
-def _mutant(store: Objects, step: Step, file: Path, texts: dict[str, bytes]) -> Mutant:
-    """Read one fault, and add the text of the file that it changes to *texts*."""
-    with os_errors_as(UserError, file), file.open("rb") as stream:
-        diff = stream.read(SIZE + 1)
+def _read(file: Path) -> bytes:
+    """Read a diff; what is no file, such as a pipe, is not waited for."""
+    if not _NAME.fullmatch(file.stem):
+        raise UserError(
+            f"{file.parent}: {file.name!a} is no name of a fault: letters, digits, ._+-"
+        )
+    with os_errors_as(UserError, file):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"{file}: is not a file")
+            diff = stream.read(SIZE + 1)
     if len(diff) > SIZE:
         raise UserError(f"{file}: is larger than {SIZE} bytes")
+    return diff
+
+
+def _mutant(store: Objects, step: Step, file: Path, texts: dict[str, bytes]) -> Mutant:
+    """Read one fault, and add the text of the file that it changes to *texts*."""
+    diff = _read(file)
     store.read_tree(step.tree)
     done = store.apply(diff)
     if done.returncode:
@@ -74,11 +100,34 @@ def _mutant(store: Objects, step: Step, file: Path, texts: dict[str, bytes]) -> 
             f"{file}: a fault changes one C file of the kernel, not {', '.join(changed) or 'none'}"
         )
     (path,) = changed
+    if old[0] == new[0]:
+        raise UserError(f"{file}: changes the mode of {path}, and nothing in it")
+    # Without the tests, which are laid over the tree.
+    if store.read_file(step.commit, path) is None:
+        raise UserError(f"{file}: {path} is a file of the tests, and not of the kernel")
     texts[path] = old[0]
-    return _edited(path, file.stem, old[0], new[0])
+    hunks = changes(store, step.tree, tree, path)[path]
+    function = _function(parse(old[0]).functions, hunks)
+    return _edited(path, file.stem, function, old[0], new[0])
 
 
-def _edited(path: str, name: str, old: bytes, new: bytes) -> Mutant:
+def _function(functions: Iterable[Function], hunks: Iterable[Hunk]) -> str:
+    """Return the name of the first function that loses or gets a line; empty if none does."""
+    lines: set[int] = set()
+    for hunk in hunks:
+        # A line that is only added is told by the lines around it, which both have to be inside.
+        lines |= set(range(hunk.start, hunk.start + len(hunk.before)))
+        if not hunk.before:
+            lines.add(-hunk.start)
+    for function in functions:
+        for line in lines:
+            inside = function.start <= abs(line) <= function.end - (line < 0)
+            if inside:
+                return function.name
+    return ""
+
+
+def _edited(path: str, name: str, function: str, old: bytes, new: bytes) -> Mutant:
     """Return the mutant that makes one text of another: from the first to the last other line."""
     before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
     least = min(len(before), len(after))
@@ -88,9 +137,5 @@ def _edited(path: str, name: str, old: bytes, new: bytes) -> Mutant:
     was, now = before[first : len(before) - tail], after[first : len(after) - tail]
     start = sum(map(len, before[:first]))
     edit = Edit(start, start + sum(map(len, was)), b"".join(now))
-    last = first + max(1, len(was))
-    function = next(
-        (f.name for f in parse(old).functions if f.start <= last and f.end >= first + 1), ""
-    )
     shown, then = (decode(b"".join(lines).rstrip(b"\n")) for lines in (was, now))
     return Mutant(path, function, name, first + 1, shown, then, edit)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +89,7 @@ def test_each_file_is_a_fault(tmp_path: Path) -> None:
     ],
 )
 def test_only_code_of_the_kernel(tmp_path: Path, path: str, new: str, says: str) -> None:
-    """What is run on the host is not changed by a fault."""
+    """Neither Makefiles nor the programs of the tree are changed by a fault."""
     faults = Faults(tmp_path)
     faults.write("1", new, path=path)
     with pytest.raises(UserError, match=says):
@@ -138,6 +140,64 @@ def test_what_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         faults.plan()
     with pytest.raises(UserError, match="gone"):
         make_written_plan(faults.store, faults.steps, tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m", "a\nPASS: 3", "ü", "-x", "a" * 101])
+def test_names_that_are_not_printed(tmp_path: Path, name: str) -> None:
+    """The name of a file stands in the report."""
+    faults = Faults(tmp_path)
+    faults.write("1", OLD.replace("-x", "x")).rename(faults.folder / f"{name}.patch")
+    with pytest.raises(UserError, match="is no name of a fault") as caught:
+        faults.plan()
+    assert caught.value.what.isprintable()
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe is not waited for."""
+    faults = Faults(tmp_path)
+    os.mkfifo(faults.folder / "1.patch")
+    with pytest.raises(UserError, match="is not a file"):
+        faults.plan()
+    (faults.folder / "1.patch").unlink()
+    (faults.folder / "1.patch").mkdir()
+    with pytest.raises(UserError, match=r"1\.patch"):
+        faults.plan()
+
+
+def test_a_mode_is_no_fault(tmp_path: Path) -> None:
+    """Nor is a file of the tests, which are laid over the tree."""
+    faults = Faults(tmp_path)
+    mode = f"diff --git a/{PATH} b/{PATH}\nold mode 100644\nnew mode 100755\n"
+    file = faults.folder / "1.patch"
+    file.write_text(mode)
+    with pytest.raises(UserError, match="changes the mode"):
+        faults.plan()
+    file.unlink()
+    faults.write("1", OLD.replace("-x", "x"))
+    (step,) = faults.steps
+    work = tmp_path / "work"
+    (work / PATH).unlink()
+    faults.steps = [replace(step, commit=toy.commit_all(work, "without"))]
+    with pytest.raises(UserError, match="is a file of the tests"):
+        faults.plan()
+
+
+@pytest.mark.parametrize(
+    ("new", "function"),
+    [
+        (OLD.replace("int f", "int b;\nint f"), ""),
+        (OLD.replace("}\n\nint g", "}\nint b;\n\nint g"), ""),
+        (OLD.replace("int f", "int b;\nint f").replace("-x", "x"), "g"),
+        (OLD.replace("{\n\ta", "{\n\tif (x)\n\ta"), "f"),
+        (OLD.replace("return x;\n", "return x;\n\tb();\n"), "f"),
+        (OLD + "int b;\n", ""),
+    ],
+)
+def test_the_function_of_a_fault(tmp_path: Path, new: str, function: str) -> None:
+    """It is the one whose lines change, and none for what is between them."""
+    faults = Faults(tmp_path)
+    faults.write("1", new)
+    assert [one.function for one in faults.plan().mutants] == [function]
 
 
 LINES = st.lists(
