@@ -30,7 +30,7 @@ fits.
     late = true                     # it has joined after its group was attached
     beside = true                   # it has joined others
     join_failed = true              # a failure was injected when it joined
-    refused = true                  # a failure has kept another one out of its group
+    refused = true                  # a failure has kept another one with regions out of its group
     short = true                    # an allocation has failed in its group since it joined
     short_beside = true             # or since another one joined that is there
     mapped_before = true            # a driver had mapped a buffer before a region joined its group
@@ -352,10 +352,11 @@ def _join_failed(number: int, moment: Moment) -> bool:
 
 
 def _is_one_refused(number: int, moment: Moment) -> bool:
-    """Tell whether a failure has kept another device out of the group of a device."""
+    """Tell whether a failure has kept another device with regions out of a device's group."""
     devices = moment.after.devices
     return any(
-        devices[other].group == devices[number].group for other in moment.history.refused - {number}
+        devices[other].group == devices[number].group and devices[other].regions
+        for other in moment.history.refused - {number}
     )
 
 
@@ -398,8 +399,9 @@ _OF_DEVICE: Mapping[str, _Test] = {
     "join_failed": _join_failed,
     "refused": _is_one_refused,
     "short": lambda number, moment: number in moment.history.short,
-    "short_beside": lambda number, moment: (
-        not moment.history.short.isdisjoint({number, *_siblings(number, moment)})
+    "short_beside": lambda number, moment: any(
+        moment.after.devices[each].flags & wire.GROUPED
+        for each in moment.history.short & {number, *_siblings(number, moment)}
     ),
     "mapped_before": _was_mapped_before,
 }

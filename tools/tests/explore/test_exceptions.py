@@ -311,18 +311,19 @@ def test_a_device_beside_one_that_was_short_of_memory(tmp_path: Path) -> None:
     assert covers(tmp_path, line, devices=TWO, short={1})
     assert not covers(tmp_path, "short = true", kind="bind", devices=TWO, short={1})
     assert not covers(tmp_path, line, devices=TWO)
-    elsewhere = {1: {"flags": wire.USED, "config": 1}}
-    assert not covers(tmp_path, line, devices=elsewhere, short={1})
+    for other in ({"flags": JOINED, "config": 1}, {"flags": wire.USED}):
+        assert not covers(tmp_path, line, devices={1: other}, short={1})
 
 
 def test_a_device_beside_one_that_could_not_join(tmp_path: Path) -> None:
     """`refused` asks for another one that a failure has kept out of its group."""
     line = "refused = true"
-    group = {1: {"flags": wire.USED}}
+    group = {1: {"flags": wire.USED, "regions": 1}}
     assert covers(tmp_path, line, devices=group, refused={1})
+    assert not covers(tmp_path, line, devices={1: {"flags": wire.USED}}, refused={1})
     assert not covers(tmp_path, line, devices=group)
     assert not covers(tmp_path, line, devices=group, refused={0})
-    elsewhere = {1: {"flags": wire.USED, "config": 1}}
+    elsewhere = {1: {"flags": wire.USED, "config": 1, "regions": 1}}
     assert not covers(tmp_path, line, devices=elsewhere, refused={1})
 
 

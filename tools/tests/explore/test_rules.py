@@ -294,6 +294,10 @@ def test_history_of_what_was_kept_out() -> None:
     assert history.refused == {0}
     history.note(Operation("remove", dev=1), BARE)
     assert history.refused == set()
+    # Later it joins.
+    history.note(Operation("add", fail_kind="paging"), changed(ungrouped(), fault_hit=1))
+    history.note(Operation("rescan"), GOOD)
+    assert history.refused == set()
     # What joins, and what is refused without a failure.
     history.note(Operation("add", fail_kind="paging"), changed(GOOD, fault_hit=1))
     history.note(Operation("add"), ungrouped())

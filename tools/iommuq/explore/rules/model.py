@@ -72,6 +72,8 @@ class History:
             self.failed.discard(operation.dev)
             if after.alloc_hit and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.failed.add(operation.dev)
+            # One that joins later has its regions reserved then.
+            self.refused.discard(operation.dev)
             if after.faulted and not after.devices[operation.dev].flags & wire.GROUPED:
                 self.refused.add(operation.dev)
             self.short.discard(operation.dev)
