@@ -12,6 +12,7 @@
  */
 #include <kunit/test.h>
 #include <linux/device.h>
+#include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/iommu.h>
 #include <linux/pci.h>
@@ -41,6 +42,7 @@ struct mock_domain {
 	struct list_head list;
 	/* The page table: number of a page -> mock_pte() */
 	struct xarray pages;
+	bool freed;
 };
 
 struct mock_dev {
@@ -95,6 +97,8 @@ struct mock_attach {
 	int ret;
 	/* Whether the domain had the first region of the device mapped by then */
 	bool mapped;
+	/* How often all of a domain had been flushed */
+	unsigned int nr_flush_all;
 };
 
 struct mock_ctx {
@@ -276,6 +280,7 @@ static int mock_attach_dev(struct iommu_domain *domain,
 			.domain = domain,
 			.ret = ret,
 			.mapped = mock_region_reached(mdev, 0, domain),
+			.nr_flush_all = ctx->nr_flush_all,
 		};
 	else
 		KUNIT_FAIL(ctx->test, "the log of attaches is full");
@@ -381,6 +386,8 @@ static void mock_domain_free(struct iommu_domain *domain)
 	unsigned int i, pasid;
 
 	mock_stop(ctx);
+	KUNIT_EXPECT_FALSE_MSG(ctx->test, mdom->freed, "a domain is freed again");
+	mdom->freed = true;
 	ctx->nr_freed++;
 	for (i = 0; i < ctx->nr_devs; i++) {
 		if (ctx->devs[i]->hw == domain)

@@ -340,8 +340,9 @@ static void late_meets_a_buffer(struct kunit *test)
 	ctx->nr_flush_all = 0;
 	/* It is asked for again when a driver is to be bound */
 	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&late->pci.dev));
-	/* Before it is attached, no IOTLB has the buffer any more */
-	KUNIT_EXPECT_GE(test, ctx->nr_flush_all, 1);
+	/* When it is attached, no IOTLB has the buffer any more */
+	KUNIT_EXPECT_PTR_EQ(test, ctx->log[ctx->nr_log - 1].mdev, late);
+	KUNIT_EXPECT_GE(test, ctx->log[ctx->nr_log - 1].nr_flush_all, 1);
 	iommu_device_unuse_default_domain(&late->pci.dev);
 	late_expect_joined(late);
 	KUNIT_EXPECT_EQ(test, iommu_iova_to_phys(domain, MOCK_REGION), MOCK_REGION);
