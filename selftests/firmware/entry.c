@@ -29,6 +29,9 @@
 #define DTE_TV (1ULL << 1)
 #define DTE_MODE(value) ((value) >> 9 & 7)
 #define DTE_GV (1ULL << 55)
+/* Reads and writes are permitted; it counts without page tables, too: section 2.2.2.1, mode 0 */
+#define DTE_IR (1ULL << 61)
+#define DTE_IW (1ULL << 62)
 
 /* Read 8 bytes of memory; -EPERM where the kernel lets nobody look at its own. */
 static int read_memory(uint64_t address, uint64_t *value)
@@ -70,7 +73,9 @@ static const char *meaning(uint64_t dte)
 		return "IDENTITY";
 	if (!(dte & DTE_TV))
 		return "BLOCKED";
-	return DTE_MODE(dte) || dte & DTE_GV ? "PAGES" : "IDENTITY";
+	if (DTE_MODE(dte) || dte & DTE_GV)
+		return "PAGES";
+	return dte & (DTE_IR | DTE_IW) ? "IDENTITY" : "BLOCKED";
 }
 
 /* What the entry of a device says, or that of the bus that a bridge makes it look like */

@@ -146,8 +146,12 @@ static int filter(const char *function)
 	ret = find_function(function, &start, &end);
 	if (!ret && !prepared)
 		ret = prepare("failslab");
-	if (!ret && !prepared)
+	if (!ret && !prepared) {
 		prepare("fail_page_alloc");
+		/* Of a kernel with iommufd's own tests: no allocation, so nowhere */
+		prepare("fail_iommufd");
+		filter_kind("fail_iommufd", 1, 2);
+	}
 	if (!ret) {
 		prepared = 1;
 		ret = filter_kind("failslab", start, end);
