@@ -110,7 +110,37 @@ static void explored_lazy_untrusted(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, state.group[0].default_type != IOMMU_DOMAIN_DMA_FQ);
 }
 
+/*
+ * Device 1, which is in no group, does not reach its direct region. Rule
+ * regions.refused: A device that was not taken into its group reaches its
+ * direct regions.
+ * Source: 20230607035145.343698-1-baolu.lu@linux.intel.com; ACPI IVRS, VT-d
+ * 8.4, IORT E.d.
+ * Found by `iommuq explore 7.3 --at static-attach/0015 --seed 21`.
+ */
+static void explored_refused_region_is_cut(struct kunit *test)
+{
+	static const struct iommu_sim_op ops[] = {
+		/* add device 0 to group 0: not PCI */
+		{ .kind = SIM_ADD },
+		/* add device 1 to group 0: PCI, behind a bridge, regions: direct of one page (attach 2 to a domain of type paging fails with ENOMEM) */
+		{ .kind = SIM_ADD, .dev = 1, .a = 0x5, .b = 1,
+		  .fail_kind = 3, .fail_at = 2, .fail_errno = ENOMEM },
+		/* allocate domain 0 for device 0 */
+		{ .kind = SIM_ALLOC },
+		/* add device 2 to group 0: PCI, behind a bridge */
+		{ .kind = SIM_ADD, .dev = 2, .a = 0x5 },
+		/* attach group 0 to domain 0 */
+		{ .kind = SIM_ATTACH_GROUP },
+	};
+	struct iommu_sim_state state = {};
+
+	explored_run(test, ops, ARRAY_SIZE(ops), &state);
+	KUNIT_EXPECT_TRUE(test, (state.dev[1].regions & ~state.dev[1].reach) == 0);
+}
+
 static struct kunit_case explored_cases[] = {
+	KUNIT_CASE(explored_refused_region_is_cut),
 	KUNIT_CASE(explored_lazy_untrusted),
 	KUNIT_CASE(explored_last_resort),
 	KUNIT_CASE(explored_late_joiner),
