@@ -95,15 +95,20 @@ def hold(path: Path, holder: str) -> Iterator[None]:
         lock.release()
 
 
-def read_text(path: Path, *, hint: str = "") -> str:
+def read_text(path: Path, *, hint: str = "", most: int | None = None) -> str:
     """Return the text of a file of the user's.
 
-    :raises UserError: it cannot be read, is no regular file, or not UTF-8, or has a NUL byte.
+    :param most: the largest size in bytes.
+    :raises UserError: it cannot be read, is no regular file, or too large, or not UTF-8, or has a
+        NUL byte.
     """
     try:
+        status = path.stat()
         # A FIFO would have us wait, and a device may have no end.
-        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{path}: not a regular file", hint=hint)
+        if most is not None and status.st_size > most:
+            raise UserError(f"{path}: larger than {most} bytes", hint=hint)
         text = path.read_text("utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", hint=hint) from error

@@ -17,10 +17,10 @@ from iommuq.proof import promises as prooffile
 from iommuq.proof import recording as feed
 from iommuq.proof.lanes import FirmwareLane, KunitLane, Lane, open_lanes
 from iommuq.proof.mutants import hunks, report
+from iommuq.proof.mutants.diffs import make_diff_plan
 from iommuq.proof.mutants.faults import OPERATORS
 from iommuq.proof.mutants.report import Outcome
 from iommuq.proof.mutants.trial import Bench, Fate, Plan, Trial, make_hunk_plan, make_plan
-from iommuq.proof.mutants.written import make_written_plan
 from iommuq.queue.model import BASELINE, PLAIN, find_step
 from iommuq.results.runs.recorder import Recorder, recording
 from iommuq.system import arches, progress
@@ -37,7 +37,7 @@ from iommuq.system.temporary import temporary_folder
     "--faults",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Try the faults of DIR instead: a diff in each *.patch.",
+    help="Read the faults from DIR instead: one diff in each *.patch.",
 )
 @click.option("--patch", "patches", metavar="PATCH", multiple=True, help="Only mutants of PATCH.")
 @click.option(
@@ -94,8 +94,8 @@ def mutate(
     With --hunks a fault reverts one hunk of a patch, or removes one line that
     a patch adds.
 
-    With --faults somebody else has written the faults, as diffs against the
-    tree with all patches.  They are built and booted: read them first.
+    With --faults each diff in DIR is a fault, against the tree with all patches.
+    The mutants are built and booted: read the diffs first.
     """
     if faults is not None and (hunks or patches):
         raise UserError("--faults excludes --hunks and --patch")
@@ -170,7 +170,7 @@ def _mutate(
         operators: tuple[str, ...] = tuple(OPERATORS)
         if wanted.faults is not None:
             operators = ()
-            plan = make_written_plan(objects, steps, wanted.faults, wanted.functions)
+            plan = make_diff_plan(objects, steps, wanted.faults, wanted.functions)
         elif wanted.hunks:
             operators = hunks.OPERATORS
             plan = make_hunk_plan(objects, steps, wanted.functions, patches)

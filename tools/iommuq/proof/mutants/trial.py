@@ -152,13 +152,7 @@ def make_hunk_plan(
     :raises UserError: no patch changes a function of one of the names.
     """
     found = hunk_faults(store, steps)
-    names = sorted({mutant.function for mutant in found.mutants} - {""})
-    for name in only:
-        if name not in names:
-            raise UserError(
-                f"no patch changes a function {name!r}",
-                hint=f"there are {', '.join(names) or 'none'}",
-            )
+    check_functions(only, found.mutants, "patch")
     return Plan(
         steps[-1],
         found.texts,
@@ -175,6 +169,22 @@ def make_hunk_plan(
         superseded=tuple(each for each in found.superseded if not patches or each.patch in patches),
         silent=found.silent,
     )
+
+
+def check_functions(only: Sequence[str], mutants: Sequence[Mutant], what: str) -> None:
+    """Check that each function has a mutant.
+
+    :param only: names of functions.
+    :param what: what makes the mutants, for the message.
+    :raises UserError: one has none.
+    """
+    names = sorted({mutant.function for mutant in mutants} - {""})
+    for name in only:
+        if name not in names:
+            raise UserError(
+                f"no {what} changes a function {name!r}",
+                hint=f"there are {', '.join(names) or 'none'}",
+            )
 
 
 class Fate(StrEnum):

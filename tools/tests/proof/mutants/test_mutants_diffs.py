@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests of `iommuq.proof.mutants.written`: faults that come as diffs."""
+"""Tests of `iommuq.proof.mutants.diffs`: faults that come as diffs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import toy
-from iommuq.proof.mutants import written
+from iommuq.proof.mutants import diffs
+from iommuq.proof.mutants.diffs import make_diff_plan
 from iommuq.proof.mutants.trial import Plan
-from iommuq.proof.mutants.written import make_written_plan
 from iommuq.queue.steps import Step
 from iommuq.system.errors import UserError
 from iommuq.system.git.objects import Objects
@@ -54,7 +54,7 @@ class Faults:
 
     def plan(self, *only: str) -> Plan:
         """Read the folder."""
-        return make_written_plan(self.store, self.steps, self.folder, only)
+        return make_diff_plan(self.store, self.steps, self.folder, only)
 
 
 def test_each_file_is_a_fault(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_each_file_is_a_fault(tmp_path: Path) -> None:
     ]
     for one in plan.mutants:
         assert one.apply(plan.texts[one.path]).decode() == new[one.operator]
-    assert plan.mutants[1].diff == ("-\treturn -x;", "+\treturn x;")
+    assert (plan.mutants[1].before, plan.mutants[1].after) == ("\treturn -x;", "\treturn x;")
     assert [one.operator for one in faults.plan("g").mutants] == ["2-sign"]
     assert len(faults.plan("g").known) == 3
 
@@ -84,8 +84,8 @@ def test_each_file_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "new", "says"),
     [
-        ("Makefile", "all:\n\ttouch pwned\n", "one C file of the kernel, not Makefile"),
-        ("scripts/mod/a.c", "int c;\n", "one C file of the kernel, not scripts/mod/a.c"),
+        ("Makefile", "all:\n\ttouch pwned\n", "Makefile: does not exist"),
+        ("scripts/mod/a.c", "int c;\n", "scripts/mod/a.c: does not exist"),
     ],
 )
 def test_only_code_of_the_kernel(tmp_path: Path, path: str, new: str, says: str) -> None:
@@ -103,43 +103,43 @@ def test_one_file_each(tmp_path: Path) -> None:
     two = faults.write("2", "long b;\n", path="drivers/iommu/b.c")
     one.write_text(one.read_text() + two.read_text())
     two.unlink()
-    with pytest.raises(UserError, match=r"not drivers/iommu/a\.c, drivers/iommu/b\.c"):
+    with pytest.raises(UserError, match=r"one C file, got drivers/iommu/a\.c, drivers/iommu/b\.c"):
         faults.plan()
     one.write_text("--- /dev/null\n+++ b/drivers/iommu/c.c\n@@ -0,0 +1 @@\n+int c;\n")
-    with pytest.raises(UserError, match=r"not drivers/iommu/c\.c"):
+    with pytest.raises(UserError, match=r"one C file, got drivers/iommu/c\.c"):
         faults.plan()
 
 
 def test_what_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is named, and what git says of it."""
     faults = Faults(tmp_path)
-    with pytest.raises(UserError, match="has 0 faults"):
+    with pytest.raises(UserError, match="got 0"):
         faults.plan()
     file = faults.write("1", OLD.replace("-x", "x"))
-    with pytest.raises(UserError, match="no fault changes a function 'h'") as caught:
+    with pytest.raises(UserError, match="no diff changes a function 'h'") as caught:
         faults.plan("h")
     assert caught.value.hint == "there are g"
     file.write_text(file.read_text().replace("-\treturn -x;", "-\treturn -y;"))
     with pytest.raises(UserError, match=r"1.patch: does not apply: .*a.c") as caught:
         faults.plan()
-    assert caught.value.hint == "a fault is a diff against 0007"
+    assert caught.value.hint == "expected a diff of C files of the kernel at 0007"
     for content in (b"", b"no diff\n", b"\xff\0"):
         file.write_bytes(content)
         with pytest.raises(UserError, match=r"1.patch: "):
             faults.plan()
-    file.write_bytes(b"x" * (written.SIZE + 1))
-    with pytest.raises(UserError, match="is larger than"):
+    file.write_bytes(b"x" * (diffs.SIZE + 1))
+    with pytest.raises(UserError, match="larger than"):
         faults.plan()
     file.unlink()
     file.symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"1.patch"):
         faults.plan()
-    monkeypatch.setattr(written, "MOST", 1)
+    monkeypatch.setattr(diffs, "MOST", 1)
     faults.write("2", OLD.replace("-x", "x"))
-    with pytest.raises(UserError, match="has 2 faults"):
+    with pytest.raises(UserError, match="got 2"):
         faults.plan()
     with pytest.raises(UserError, match="gone"):
-        make_written_plan(faults.store, faults.steps, tmp_path / "gone")
+        make_diff_plan(faults.store, faults.steps, tmp_path / "gone")
 
 
 @pytest.mark.parametrize("name", ["\x1b[31m", "a\nPASS: 3", "ü", "-x", "a" * 101])
@@ -147,7 +147,7 @@ def test_names_that_are_not_printed(tmp_path: Path, name: str) -> None:
     """The name of a file stands in the report."""
     faults = Faults(tmp_path)
     faults.write("1", OLD.replace("-x", "x")).rename(faults.folder / f"{name}.patch")
-    with pytest.raises(UserError, match="is no name of a fault") as caught:
+    with pytest.raises(UserError, match="expected at most 100 letters") as caught:
         faults.plan()
     assert caught.value.what.isprintable()
 
@@ -156,7 +156,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     """A pipe is not waited for."""
     faults = Faults(tmp_path)
     os.mkfifo(faults.folder / "1.patch")
-    with pytest.raises(UserError, match="is not a file"):
+    with pytest.raises(UserError, match="not a regular file"):
         faults.plan()
     (faults.folder / "1.patch").unlink()
     (faults.folder / "1.patch").mkdir()
@@ -170,7 +170,7 @@ def test_a_mode_is_no_fault(tmp_path: Path) -> None:
     mode = f"diff --git a/{PATH} b/{PATH}\nold mode 100644\nnew mode 100755\n"
     file = faults.folder / "1.patch"
     file.write_text(mode)
-    with pytest.raises(UserError, match="changes the mode"):
+    with pytest.raises(UserError, match="does not apply"):
         faults.plan()
     file.unlink()
     faults.write("1", OLD.replace("-x", "x"))
@@ -178,7 +178,7 @@ def test_a_mode_is_no_fault(tmp_path: Path) -> None:
     work = tmp_path / "work"
     (work / PATH).unlink()
     faults.steps = [replace(step, commit=toy.commit_all(work, "without"))]
-    with pytest.raises(UserError, match="is a file of the tests"):
+    with pytest.raises(UserError, match="which is a test"):
         faults.plan()
 
 
