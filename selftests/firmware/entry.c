@@ -13,7 +13,7 @@
 
 #include "steps.h"
 
-#define IVRS "/sys/firmware/acpi/tables/IVRS"
+#define IVRS ROOT "/sys/firmware/acpi/tables/IVRS"
 /* The first block of the table, if it describes an IOMMU, and in it the registers' place */
 #define IVRS_BLOCK 48
 #define IVHD_BASE 8
@@ -29,14 +29,14 @@
 #define DTE_TV (1ULL << 1)
 #define DTE_MODE(value) ((value) >> 9 & 7)
 #define DTE_GV (1ULL << 55)
-/* Reads and writes are permitted; it counts without page tables, too: section 2.2.2.1, mode 0 */
+/* Permit reads and writes, also without page tables (mode 0) */
 #define DTE_IR (1ULL << 61)
 #define DTE_IW (1ULL << 62)
 
 /* Read 8 bytes of memory; -EPERM where the kernel lets nobody look at its own. */
 static int read_memory(uint64_t address, uint64_t *value)
 {
-	int fd = open("/dev/mem", O_RDONLY | O_SYNC | O_CLOEXEC);
+	int fd = open(MEMORY, O_RDONLY | O_SYNC | O_CLOEXEC);
 	void *page;
 
 	if (fd == -1)

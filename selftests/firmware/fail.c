@@ -148,7 +148,7 @@ static int filter(const char *function)
 		ret = prepare("failslab");
 	if (!ret && !prepared) {
 		prepare("fail_page_alloc");
-		/* Of a kernel with iommufd's own tests: no allocation, so nowhere */
+		/* The kernel of the iommufd selftests fails other things, too: nowhere */
 		prepare("fail_iommufd");
 		filter_kind("fail_iommufd", 1, 2);
 	}

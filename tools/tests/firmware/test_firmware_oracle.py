@@ -27,6 +27,8 @@ COMMAND, VENDOR, SIZE = 4, 0x11E81234, 0x100000
 REGION, OTHER, BAR, ECAM, END = 0x100000, 0x200000, 0x300000, 0x400000, 0x600000
 LAST = REGION + 0xFFFC
 PATTERN = b"\xa5\xa5\xa5\xa5"
+#: Bits of an entry of AMD's device table.
+V, TV, GV, IR, IW = 1, 2, 1 << 55, 1 << 61, 1 << 62
 
 
 class Machine:
@@ -273,6 +275,33 @@ def move(files: Path, to: Path) -> None:
     """Move all files of a folder into another one."""
     for each in list(files.iterdir()):
         each.rename(to / each.name)
+
+
+@pytest.mark.parametrize(
+    ("dte", "meaning"),
+    [
+        (0, "IDENTITY"),
+        (V, "BLOCKED"),
+        (V | TV, "BLOCKED"),
+        (V | TV | IR, "IDENTITY"),
+        (V | TV | IW, "IDENTITY"),
+        (V | TV | 4 << 9 | IR | IW, "PAGES"),
+        (V | TV | GV | IR | IW, "PAGES"),
+    ],
+)
+def test_an_entry_of_the_device_table(
+    machine: Machine, built: Path, dte: int, meaning: str
+) -> None:
+    """Without page tables an entry permits what its bits IR and IW do, and no more."""
+    ivhd = struct.pack("<BBHHHQ", 0x10, 0, 0, 0, 0, OTHER)
+    (machine.root / "sys/firmware/acpi/tables/IVRS").write_bytes(bytes(48) + ivhd)
+    with (machine.root / "dev/mem").open("r+b") as file:
+        # A table of three pages, with the entry of DEVICE.
+        for at, value in ((OTHER, REGION | 2), (REGION + 0x108 * 32, dte)):
+            file.seek(at)
+            file.write(struct.pack("<Q", value))
+    (said,) = machine.do(built, f"entry {DEVICE} own")
+    assert said.split()[0] == meaning
 
 
 def test_a_device_that_came_back_by_itself(machine: Machine, built: Path) -> None:

@@ -485,12 +485,8 @@ static void last_resort_ends_before_bind(struct kunit *test)
 {
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_direct(ctx);
-	struct iommu_domain *user = mock_user_domain(mdev);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
-	mdev->fail_domain = mock_default(ctx);
-	mdev->fail_ret = -ENOMEM;
-	mock_warns(test, 1, iommu_detach_group(user, ctx->group));
+	quarantine_detach(mdev);
 	KUNIT_EXPECT_PTR_NE(test, mdev->hw, mock_default(ctx));
 	KUNIT_EXPECT_EQ(test, -ENOMEM, iommu_device_use_default_domain(&mdev->pci.dev));
 	KUNIT_EXPECT_EQ(test, 0, ctx->group->owner_cnt);
@@ -498,7 +494,6 @@ static void last_resort_ends_before_bind(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, iommu_device_use_default_domain(&mdev->pci.dev));
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
 	iommu_device_unuse_default_domain(&mdev->pci.dev);
-	iommu_domain_free(user);
 }
 
 /* Rule: also if a driver of another device is there already. */
@@ -507,12 +502,8 @@ static void last_resort_ends_beside_driver(struct kunit *test)
 	struct mock_ctx *ctx = test->priv;
 	struct mock_dev *mdev = mock_direct(ctx);
 	struct mock_dev *other = mock_plain(ctx);
-	struct iommu_domain *user = mock_user_domain(mdev);
 
-	KUNIT_ASSERT_EQ(test, 0, iommu_attach_group(user, ctx->group));
-	mdev->fail_domain = mock_default(ctx);
-	mdev->fail_ret = -ENOMEM;
-	mock_warns(test, 1, iommu_detach_group(user, ctx->group));
+	quarantine_detach(mdev);
 	mdev->fail_domain = NULL;
 	KUNIT_ASSERT_EQ(test, 0, iommu_device_use_default_domain(&other->pci.dev));
 	KUNIT_EXPECT_PTR_NE(test, mdev->hw, mock_default(ctx));
@@ -520,7 +511,6 @@ static void last_resort_ends_beside_driver(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, mdev->hw, mock_default(ctx));
 	iommu_device_unuse_default_domain(&mdev->pci.dev);
 	iommu_device_unuse_default_domain(&other->pci.dev);
-	iommu_domain_free(user);
 }
 #endif
 
